@@ -1,0 +1,3 @@
+//! The `personas` command. Everything it does is in the library.
+
+fn main() {}
