@@ -1,9 +1,12 @@
 //! The words of the field as types. Pure data: no I/O, no clock, and no other module of ours.
 
 pub mod event;
+pub mod identifier;
 pub mod ids;
+pub mod json;
 pub mod time;
 
 pub use event::{EventType, Facts};
+pub use identifier::{Collection, IdKey};
 pub use ids::{ComputationNo, LeafNo, Offset, ProfileNo, SourceNo, SpaceNo};
 pub use time::Timestamp;

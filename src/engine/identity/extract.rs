@@ -1,0 +1,237 @@
+//! Which identifiers an event carries (personas.md 3.1, decisions I2, I3, I6, I12b).
+
+use crate::domain::identifier::{is_type_name, normalise};
+use crate::domain::{Collection, EventType, IdKey, json};
+
+use super::settings::{IdType, Settings, TypeNo};
+
+/// One identifier found on an event, normalised and not blocked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its type's number.
+    pub type_no: TypeNo,
+    /// Its normalised value.
+    pub value: String,
+    /// What it is found by.
+    pub key: IdKey,
+}
+
+/// What an event says about who it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Extracted {
+    /// Identifiers of the person, most trusted first, values of one type in order.
+    pub users: Vec<Candidate>,
+    /// Identifiers of the account the event names.
+    pub accounts: Vec<Candidate>,
+    /// Values that were there but blocked.
+    pub blocked: Vec<(TypeNo, String)>,
+    /// Types the event used that the settings do not know (name).
+    pub unknown_types: Vec<String>,
+}
+
+/// The parts of an event identifiers are read from. Texts are empty where absent.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a> {
+    /// Which call.
+    pub event_type: EventType,
+    /// `userId`.
+    pub user_id: &'a str,
+    /// `anonymousId`.
+    pub anonymous_id: &'a str,
+    /// `groupId`, or `context.groupId` on other calls.
+    pub group_id: &'a str,
+    /// `traits` of identify and group, `properties` of track, page and screen.
+    pub body: &'a str,
+    /// `context`.
+    pub context: &'a str,
+}
+
+/// Reads all identifiers of an event.
+pub fn extract(parts: &Parts<'_>, settings: &Settings) -> Extracted {
+    let mut found = Finder { settings, out: Extracted::default() };
+    found.named("user_id", parts.user_id);
+    found.named("anonymous_id", parts.anonymous_id);
+    let context = Context::of(parts.context);
+    found.traits_and_properties(parts, &context);
+    found.device(&context);
+    if let Some(client) = context.ga_client_id() {
+        found.named("ga_client_id", &client);
+    }
+    found.external_ids(&context);
+    let group = if parts.event_type == EventType::Group || !parts.group_id.is_empty() {
+        parts.group_id.to_owned()
+    } else {
+        context.group_id.and_then(json::string_or_digits).unwrap_or_default()
+    };
+    found.account("group_id", &group);
+    let mut out = found.out;
+    let by_trust = |c: &Candidate| (settings.rank(c.type_no), c.value.clone());
+    out.users.sort_by_cached_key(by_trust);
+    out.users.dedup();
+    out.accounts.sort_by_cached_key(by_trust);
+    out.accounts.dedup();
+    out
+}
+
+/// The few fields of `context` that matter here, looked for only when their names stand in the text.
+#[derive(Default)]
+struct Context<'a> {
+    traits: &'a str,
+    device: &'a str,
+    integrations: &'a str,
+    external_ids: Option<&'a str>,
+    group_id: Option<&'a str>,
+}
+
+impl<'a> Context<'a> {
+    fn of(context: &'a str) -> Self {
+        let names = ["\"traits\"", "\"device\"", "\"Google Analytics\"", "\"externalIds\"", "\"groupId\""];
+        if !names.iter().any(|name| context.contains(name)) {
+            return Self::default();
+        }
+        let [traits, device, integrations, external_ids, group_id] =
+            json::pick(context, ["traits", "device", "integrations", "externalIds", "groupId"]);
+        let object = |raw: Option<&'a str>| raw.filter(|r| r.starts_with('{')).unwrap_or_default();
+        Self {
+            traits: object(traits),
+            device: object(device),
+            integrations: object(integrations),
+            external_ids,
+            group_id,
+        }
+    }
+
+    fn ga_client_id(&self) -> Option<String> {
+        let [analytics] = json::pick(self.integrations, ["Google Analytics"]);
+        let [client] = json::pick(analytics?, ["clientId"]);
+        json::string_or_digits(client?)
+    }
+}
+
+struct Finder<'s> {
+    settings: &'s Settings,
+    out: Extracted,
+}
+
+impl Finder<'_> {
+    fn named(&mut self, name: &str, value: &str) {
+        self.add(Collection::Users, name, value);
+    }
+
+    fn account(&mut self, name: &str, value: &str) {
+        self.add(Collection::Accounts, name, value);
+    }
+
+    fn add(&mut self, collection: Collection, name: &str, value: &str) {
+        if value.is_empty() {
+            return;
+        }
+        let Some(id_type) = self.settings.by_name(name) else { return };
+        let value = normalise(value, id_type.case_insensitive);
+        if value.is_empty() {
+            return;
+        }
+        if self.settings.is_blocked(id_type.no, &value) {
+            let seen = (id_type.no, value);
+            if !self.out.blocked.contains(&seen) {
+                self.out.blocked.push(seen);
+            }
+            return;
+        }
+        let key = IdKey::of(collection, name, &value);
+        let list = match collection {
+            Collection::Users => &mut self.out.users,
+            Collection::Accounts => &mut self.out.accounts,
+        };
+        list.push(Candidate { type_no: id_type.no, value, key });
+    }
+
+    /// `email`, and custom types by their keys, camelCase and snake_case alike.
+    fn traits_and_properties(&mut self, parts: &Parts<'_>, context: &Context<'_>) {
+        let is_identify = parts.event_type == EventType::Identify;
+        let is_group = parts.event_type == EventType::Group;
+        // A group call's traits describe the account, so its e-mail is not the person's.
+        let own_traits = if is_identify { parts.body } else { "" };
+        for traits in [own_traits, context.traits] {
+            if traits.contains("\"email\"") {
+                let [email] = json::pick(traits, ["email"]);
+                if let Some(email) = email.and_then(json::string_or_digits) {
+                    self.named("email", &email);
+                }
+            }
+        }
+        let custom: Vec<&IdType> = self.settings.types().filter(|t| !t.keys.is_empty()).collect();
+        for id_type in custom {
+            let name = id_type.name.clone();
+            for key in id_type.keys.iter().flat_map(|key| spellings(key)) {
+                let body = if is_group { "" } else { parts.body };
+                for place in [body, context.traits] {
+                    let [value] = json::pick(place, [key.as_str()]);
+                    if let Some(value) = value.and_then(json::string_or_digits) {
+                        self.named(&name, &value);
+                    }
+                }
+            }
+        }
+    }
+
+    fn device(&mut self, context: &Context<'_>) {
+        let fields = ["type", "id", "advertisingId", "adTrackingEnabled", "token"];
+        let [kind, id, advertising, tracking, token] = json::pick(context.device, fields);
+        let Some(kind) = kind.and_then(json::string) else { return };
+        let platform = match kind.to_lowercase().as_str() {
+            "android" => "android",
+            "ios" => "ios",
+            _ => return,
+        };
+        let advertising = advertising.filter(|_| tracking == Some("true"));
+        for (suffix, raw) in [("id", id), ("idfa", advertising), ("push_token", token)] {
+            if let Some(value) = raw.and_then(json::string_or_digits) {
+                self.named(&format!("{platform}.{suffix}"), &value);
+            }
+        }
+    }
+
+    /// Items need all four fields; `group_id` belongs to the account only.
+    fn external_ids(&mut self, context: &Context<'_>) {
+        let Some(raw) = context.external_ids else { return };
+        let Ok(items) = serde_json::from_str::<Vec<&serde_json::value::RawValue>>(raw) else { return };
+        for item in items {
+            let [id, name, collection, encoding] = json::pick(item.get(), ["id", "type", "collection", "encoding"]);
+            let text = |raw: Option<&str>| raw.and_then(json::string);
+            let (Some(id), Some(name)) = (id.and_then(json::string_or_digits), text(name)) else { continue };
+            let Some(collection) = text(collection).as_deref().and_then(Collection::parse) else { continue };
+            if text(encoding).as_deref() != Some("none") || !is_type_name(&name) {
+                continue;
+            }
+            if (name == "group_id") != (collection == Collection::Accounts) {
+                continue;
+            }
+            if self.settings.by_name(&name).is_none() && !self.out.unknown_types.contains(&name) {
+                self.out.unknown_types.push(name.clone());
+            }
+            self.add(collection, &name, &id);
+        }
+    }
+}
+
+/// The two spellings of a key: `app_id` and `appId`.
+fn spellings(key: &str) -> Vec<String> {
+    let (mut camel, mut snake, mut upper) = (String::new(), String::new(), false);
+    for c in key.chars() {
+        if c == '_' {
+            upper = !camel.is_empty();
+            snake.push('_');
+            continue;
+        }
+        if c.is_uppercase() && !snake.is_empty() && !snake.ends_with('_') {
+            snake.push('_');
+        }
+        snake.extend(c.to_lowercase());
+        if std::mem::take(&mut upper) { camel.extend(c.to_uppercase()) } else { camel.push(c) }
+    }
+    let mut all = vec![key.to_owned(), camel, snake];
+    all.sort_unstable();
+    all.dedup();
+    all
+}

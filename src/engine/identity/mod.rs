@@ -1,0 +1,15 @@
+//! Identity: which identifiers an event carries, and which profile it belongs to.
+//!
+//! Pure: the graph is reached through [`Graph`], time is the event's own, and the log's order decides. The same log
+//! always gives the same graph (decisions I1).
+
+pub mod extract;
+pub mod resolve;
+pub mod settings;
+
+#[cfg(test)]
+mod tests;
+
+pub use extract::{Candidate, Extracted, extract};
+pub use resolve::{Graph, Owned, Refusal, Resolution, Rule, resolve};
+pub use settings::{Frequency, IdType, Settings, TypeNo};

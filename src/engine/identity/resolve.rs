@@ -1,0 +1,245 @@
+//! The resolver: which profile an event belongs to, and what the event changes in the graph.
+//!
+//! Segment's flat matching with merge protection (personas.md 3.5): while the union of what the identifiers match
+//! would break a limit, the least trusted identifier of the event is set aside and matching starts again. Then,
+//! where Segment would lose harmless identifiers, each one set aside is tried once more (decisions I4). At a cap the
+//! event goes to the owner of its most trusted identifier: never frozen, never lost (I5).
+
+use serde::{Deserialize, Serialize};
+
+use super::extract::Candidate;
+use super::settings::{Settings, TypeNo};
+use crate::domain::{IdKey, ProfileNo, SourceNo, Timestamp};
+
+/// An identifier a profile holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Its type.
+    pub type_no: TypeNo,
+    /// Its value.
+    pub value: String,
+    /// When it was first seen on the profile (event time); frequency windows count from here (I7).
+    pub first_seen: Timestamp,
+    /// Who sent it first.
+    pub source: SourceNo,
+    /// The message that brought it.
+    pub message_id: String,
+    /// The profile that brought it: the former number where it came by a merge.
+    pub brought_by: ProfileNo,
+}
+
+/// What the resolver knows of a profile.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owned {
+    /// Its identifiers, in the order they came.
+    pub identifiers: Vec<Held>,
+    /// Merges it has taken, those of the absorbed included.
+    pub merges: u32,
+}
+
+/// The identity graph as far as one event can reach it.
+pub trait Graph {
+    /// The live profile that owns an identifier.
+    fn owner(&self, key: IdKey) -> Option<ProfileNo>;
+    /// A live profile.
+    fn profile(&self, no: ProfileNo) -> Option<&Owned>;
+}
+
+/// Why an identifier of an event was not taken; names as in Segment's Profiles Insights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// The profile would have more values of a type than its limit.
+    ValueLimit,
+    /// The same, for a limit with a window.
+    ValueTimeLimit,
+    /// The value is on the block list.
+    Blocked,
+    /// The profile has taken as many merges as it may.
+    MergeLimit,
+    /// The profile has as many identifiers as it may.
+    MappingLimit,
+}
+
+impl Rule {
+    /// The name in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ValueLimit => "Identifier value limit exceeded",
+            Self::ValueTimeLimit => "Identifier value time limit exceeded",
+            Self::Blocked => "ID value blocked",
+            Self::MergeLimit => "Profile merge limit exceeded",
+            Self::MappingLimit => "Identifier mapping limit exceeded",
+        }
+    }
+}
+
+/// An identifier that was set aside, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its type.
+    pub type_no: TypeNo,
+    /// Its value.
+    pub value: String,
+    /// Which rule it would have broken.
+    pub rule: Rule,
+}
+
+/// Where an event belongs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Resolution {
+    /// The surviving profile; `None` for one that has to be made.
+    pub profile: Option<ProfileNo>,
+    /// Profiles merged into it, oldest first.
+    pub absorbed: Vec<ProfileNo>,
+    /// Indexes of candidates that are new to the graph and now belong to the profile.
+    pub added: Vec<usize>,
+    /// Indexes of candidates that were known and matched.
+    pub matched: Vec<usize>,
+    /// Candidates set aside.
+    pub refusals: Vec<Refusal>,
+}
+
+/// Resolves an event's identifiers, most trusted first. `None` when there are none, or none may be taken.
+pub fn resolve(
+    candidates: &[Candidate],
+    at: Timestamp,
+    graph: &impl Graph,
+    settings: &Settings,
+) -> Option<Resolution> {
+    let owners: Vec<Option<ProfileNo>> = candidates.iter().map(|c| graph.owner(c.key)).collect();
+    let first = *owners.first()?;
+    if first.is_some() && owners.iter().all(|o| *o == first) {
+        let matched = (0..candidates.len()).collect();
+        return Some(Resolution { profile: first, matched, ..Resolution::default() });
+    }
+    let matching = Matching { candidates, owners, at, graph, settings };
+    let (kept, refusals) = matching.protect();
+    matching.settle(kept, refusals)
+}
+
+struct Matching<'a, G> {
+    candidates: &'a [Candidate],
+    owners: Vec<Option<ProfileNo>>,
+    at: Timestamp,
+    graph: &'a G,
+    settings: &'a Settings,
+}
+
+impl<G: Graph> Matching<'_, G> {
+    /// The candidates that can be taken together, and the others with the rule each would have broken.
+    fn protect(&self) -> (Vec<usize>, Vec<(usize, Rule)>) {
+        let mut kept: Vec<usize> = (0..self.candidates.len()).collect();
+        let mut aside = Vec::new();
+        while let Some(rule) = self.broken(&kept) {
+            let Some(lowest) = kept.pop() else { break };
+            aside.push((lowest, rule));
+        }
+        // Candidates stand most trusted first, so the last one set aside is the most trusted of them.
+        let mut refused = Vec::new();
+        for (index, rule) in aside.into_iter().rev() {
+            let mut with = kept.clone();
+            with.push(index);
+            with.sort_unstable();
+            if self.broken(&with).is_none() && !kept.is_empty() {
+                kept = with;
+            } else {
+                refused.push((index, rule));
+            }
+        }
+        (kept, refused)
+    }
+
+    /// The rule that taking these candidates together would break, if any.
+    fn broken(&self, kept: &[usize]) -> Option<Rule> {
+        let owners = self.owners_of(kept);
+        let mut types: Vec<TypeNo> = kept.iter().filter_map(|i| self.candidates.get(*i)).map(|c| c.type_no).collect();
+        if owners.len() > 1 {
+            types.extend(owners.iter().flat_map(|no| self.held(*no)).map(|h| h.type_no));
+        }
+        types.sort_unstable();
+        types.dedup();
+        types.into_iter().find_map(|type_no| self.over_limit(type_no, kept, &owners))
+    }
+
+    fn over_limit(&self, type_no: TypeNo, kept: &[usize], owners: &[ProfileNo]) -> Option<Rule> {
+        let id_type = self.settings.by_no(type_no)?;
+        let window = id_type.frequency.window_ms();
+        let counts = |held: &Held| {
+            held.type_no == type_no && window.is_none_or(|w| held.first_seen > self.at.plus_millis(-w))
+        };
+        let per_owner = owners.iter().map(|no| self.held(*no).filter(|h| counts(h)).count());
+        let (sum, largest) = per_owner.fold((0, 0), |(sum, largest), n| (sum + n, largest.max(n)));
+        let is_new = |i: &&usize| self.owners.get(**i) == Some(&None);
+        let new = kept.iter().filter(is_new).filter_map(|i| self.candidates.get(*i));
+        let total = sum + new.filter(|c| c.type_no == type_no).count();
+        // A profile that is over a changed limit already stays usable: only what would make it worse is refused.
+        if total <= id_type.limit as usize || total == largest {
+            return None;
+        }
+        Some(if window.is_some() { Rule::ValueTimeLimit } else { Rule::ValueLimit })
+    }
+
+    fn held(&self, no: ProfileNo) -> impl Iterator<Item = &Held> {
+        self.graph.profile(no).into_iter().flat_map(|p| &p.identifiers)
+    }
+
+    /// Owners of the candidates, oldest profile first.
+    fn owners_of(&self, kept: &[usize]) -> Vec<ProfileNo> {
+        let mut owners: Vec<ProfileNo> = kept.iter().filter_map(|i| *self.owners.get(*i)?).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        owners
+    }
+
+    /// Applies the caps and says where the event belongs.
+    fn settle(&self, mut kept: Vec<usize>, mut aside: Vec<(usize, Rule)>) -> Option<Resolution> {
+        let mut owners = self.owners_of(&kept);
+        if owners.len() > 1
+            && let Some(rule) = self.capped(&owners)
+        {
+            let home = kept.iter().find_map(|i| *self.owners.get(*i)?)?;
+            let belongs = |i: &usize| self.owners.get(*i).is_some_and(|o| o.is_none() || *o == Some(home));
+            aside.extend(kept.iter().filter(|i| !belongs(i)).map(|i| (*i, rule)));
+            kept.retain(belongs);
+            owners = vec![home];
+        }
+        let (mut matched, mut added) = (Vec::new(), Vec::new());
+        let held: usize = owners.iter().map(|no| self.held(*no).count()).sum();
+        let room = (self.settings.identifiers_max as usize).saturating_sub(held);
+        for index in kept {
+            if self.owners.get(index).is_some_and(Option::is_some) {
+                matched.push(index);
+            } else if added.len() < room {
+                added.push(index);
+            } else {
+                aside.push((index, Rule::MappingLimit));
+            }
+        }
+        if matched.is_empty() && added.is_empty() {
+            return None;
+        }
+        aside.sort_by_key(|(index, _)| *index);
+        let refusals = aside.into_iter().filter_map(|(i, rule)| self.refusal(i, rule)).collect();
+        let mut owners = owners.into_iter();
+        Some(Resolution { profile: owners.next(), absorbed: owners.collect(), added, matched, refusals })
+    }
+
+    fn refusal(&self, index: usize, rule: Rule) -> Option<Refusal> {
+        let candidate = self.candidates.get(index)?;
+        Some(Refusal { type_no: candidate.type_no, value: candidate.value.clone(), rule })
+    }
+
+    /// The cap that merging these profiles would pass, if any.
+    fn capped(&self, owners: &[ProfileNo]) -> Option<Rule> {
+        let profiles = || owners.iter().filter_map(|no| self.graph.profile(*no));
+        let merges: usize = profiles().map(|p| p.merges as usize).sum::<usize>() + owners.len() - 1;
+        let identifiers: usize = profiles().map(|p| p.identifiers.len()).sum();
+        if merges > self.settings.merges_max as usize {
+            Some(Rule::MergeLimit)
+        } else if identifiers > self.settings.identifiers_max as usize {
+            Some(Rule::MappingLimit)
+        } else {
+            None
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The write batcher: gathers what requests want stored, appends it in one statement, and answers each request
+//! only after its own events are committed.
+//!
+//! Nothing waits for a timer: a flusher takes whatever has gathered while the last flush was in flight. The queue
+//! is bounded in requests and events; a full queue is said at once, so that clients back off (decisions T13).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use hashbrown::HashSet;
+use sqlx::postgres::PgPool;
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+
+use crate::domain::{Offset, SpaceNo, Timestamp};
+use crate::store::log::{self, NAMES_MAX, NewChunk, codec};
+use crate::store::rejected::{RejectedEvent, insert_rejected};
+use crate::telemetry::metrics;
+
+/// zstd level of chunks: the fastest one; higher levels cost more than the disk they save.
+const ZSTD_LEVEL: i32 = 1;
+
+/// Bounds of the batcher.
+#[derive(Debug, Clone, Copy)]
+pub struct BatcherLimits {
+    /// Events waiting at most.
+    pub queue_events_max: usize,
+    /// Events in one chunk at most.
+    pub flush_events_max: usize,
+    /// Bytes of records in one chunk before no further request is added.
+    pub flush_bytes_max: usize,
+}
+
+/// What one request wants stored.
+#[derive(Debug, Default)]
+pub(crate) struct Append {
+    pub space: SpaceNo,
+    pub records: Vec<u8>,
+    pub count: u32,
+    pub names: HashSet<String>,
+    pub received_at: Timestamp,
+    pub min_at: Timestamp,
+    pub max_at: Timestamp,
+    pub rejected: Vec<RejectedEvent>,
+}
+
+/// Why a request's events were not stored. Both are worth a retry with the same message ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The queue is full.
+    #[error("the write queue is full")]
+    Overloaded,
+    /// The database did not take them, or its answer got lost.
+    #[error("the event log is not available")]
+    Unavailable,
+}
+
+struct Waiting {
+    append: Append,
+    done: oneshot::Sender<Result<Offset, AppendError>>,
+}
+
+/// The handle requests use.
+#[derive(Debug, Clone)]
+pub struct Batcher {
+    queue: mpsc::Sender<Waiting>,
+    queued_events: Arc<AtomicUsize>,
+    limits: BatcherLimits,
+}
+
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Waiting({} events)", self.append.count)
+    }
+}
+
+/// The side that writes. Run it on as many tasks as flushes should overlap: while one waits for its commit the next
+/// one compresses, and the log's row lock keeps them in order.
+#[derive(Debug, Clone)]
+pub struct Flusher {
+    queue: Arc<Mutex<mpsc::Receiver<Waiting>>>,
+    queued_events: Arc<AtomicUsize>,
+    limits: BatcherLimits,
+    pool: PgPool,
+    /// Raised after every append, so that processors in this process need not poll.
+    appended: watch::Sender<u64>,
+}
+
+/// Makes the two sides.
+pub fn batcher(pool: PgPool, limits: BatcherLimits, appended: watch::Sender<u64>) -> (Batcher, Flusher) {
+    let (sender, receiver) = mpsc::channel(limits.queue_events_max.clamp(1, 65_536));
+    let queued_events = Arc::new(AtomicUsize::new(0));
+    let handle = Batcher { queue: sender, queued_events: Arc::clone(&queued_events), limits };
+    (handle, Flusher { queue: Arc::new(Mutex::new(receiver)), queued_events, limits, pool, appended })
+}
+
+impl Batcher {
+    /// Stores the request's events and returns the offset of the last one once they are committed.
+    pub(crate) async fn append(&self, append: Append) -> Result<Offset, AppendError> {
+        let count = append.count as usize;
+        let before = self.queued_events.fetch_add(count, Ordering::Relaxed);
+        // A request is never larger than the queue may be, so an empty queue takes any request.
+        let full = before > 0 && before + count > self.limits.queue_events_max;
+        let (done, answer) = oneshot::channel();
+        if full || self.queue.try_send(Waiting { append, done }).is_err() {
+            self.queued_events.fetch_sub(count, Ordering::Relaxed);
+            return Err(AppendError::Overloaded);
+        }
+        answer.await.unwrap_or(Err(AppendError::Unavailable))
+    }
+}
+
+impl Flusher {
+    /// Flushes until every [`Batcher`] is gone and the queue is empty.
+    pub async fn run(self) {
+        loop {
+            let gathered = self.gather().await;
+            if gathered.is_empty() {
+                return;
+            }
+            let count: usize = gathered.iter().map(|w| w.append.count as usize).sum();
+            self.flush(gathered).await;
+            self.queued_events.fetch_sub(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits for one request and takes what else is there, up to the bounds of a chunk.
+    async fn gather(&self) -> Vec<Waiting> {
+        let mut queue = self.queue.lock().await;
+        let Some(first) = queue.recv().await else { return Vec::new() };
+        let (mut events, mut bytes) = (first.append.count as usize, first.append.records.len());
+        let mut gathered = vec![first];
+        // The last request added may exceed the bound by one batch, which a chunk has room for.
+        while events < self.limits.flush_events_max && bytes < self.limits.flush_bytes_max {
+            let Ok(next) = queue.try_recv() else { break };
+            events += next.append.count as usize;
+            bytes += next.append.records.len();
+            gathered.push(next);
+        }
+        gathered
+    }
+
+    async fn flush(&self, gathered: Vec<Waiting>) {
+        let mut spaces: BTreeMap<SpaceNo, Vec<Waiting>> = BTreeMap::new();
+        for waiting in gathered {
+            spaces.entry(waiting.append.space).or_default().push(waiting);
+        }
+        for (space, waiting) in spaces {
+            let result = self.store(space, &waiting).await;
+            let end = result.inspect_err(|error| {
+                tracing::error!(%space, %error, "could not append {} requests to the log of space {space}", waiting.len());
+            });
+            let count: u64 = waiting.iter().map(|w| u64::from(w.append.count)).sum();
+            let mut last = end.as_ref().map_or(0, |end| end.0 - count);
+            for Waiting { append, done } in waiting {
+                last += u64::from(append.count);
+                let answer = if end.is_ok() { Ok(Offset(last)) } else { Err(AppendError::Unavailable) };
+                // A client that went away does not hear it; its events are stored all the same.
+                let _gone = done.send(answer);
+            }
+        }
+        self.appended.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Stores one space's share of a flush. Refusals first: when they cannot be kept, nothing is acknowledged.
+    async fn store(&self, space: SpaceNo, waiting: &[Waiting]) -> crate::store::Result<Offset> {
+        let rejected: Vec<RejectedEvent> = waiting.iter().flat_map(|w| w.append.rejected.iter().cloned()).collect();
+        if !rejected.is_empty() {
+            insert_rejected(&self.pool, space, &rejected).await?;
+        }
+        let with_events = || waiting.iter().map(|w| &w.append).filter(|a| a.count > 0);
+        let event_count = with_events().map(|a| a.count).sum();
+        if event_count == 0 {
+            return log::tail(&self.pool, space).await;
+        }
+        let body = compress(with_events())?;
+        metrics::ingest_flush(event_count, body.len());
+        let chunk = NewChunk {
+            space,
+            event_count,
+            received_at: with_events().map(|a| a.received_at).max().unwrap_or_default(),
+            names: names(with_events()),
+            min_at: with_events().map(|a| a.min_at).min().unwrap_or_default(),
+            max_at: with_events().map(|a| a.max_at).max().unwrap_or_default(),
+            body: &body,
+        };
+        log::append(&self.pool, &chunk).await
+    }
+}
+
+fn compress<'a>(appends: impl Iterator<Item = &'a Append>) -> crate::store::Result<Vec<u8>> {
+    let mut content = vec![codec::FORMAT];
+    for append in appends {
+        content.extend_from_slice(&append.records);
+    }
+    zstd::bulk::compress(&content, ZSTD_LEVEL)
+        .map_err(|e| crate::store::StoreError::Damaged(format!("could not compress a chunk: {e}")))
+}
+
+fn names<'a>(appends: impl Iterator<Item = &'a Append>) -> Option<Vec<String>> {
+    let mut all = HashSet::new();
+    for append in appends {
+        for name in &append.names {
+            if !all.contains(name) {
+                all.insert(name.clone());
+            }
+        }
+        if all.len() > NAMES_MAX {
+            return None;
+        }
+    }
+    let mut names: Vec<String> = all.into_iter().collect();
+    names.sort_unstable();
+    Some(names)
+}

@@ -1,0 +1,46 @@
+//! The sizes a tracking call may have (decisions T7), all configurable.
+
+use serde::Deserialize;
+
+/// Limits of the tracking API. Bytes are bytes of UTF-8, characters are Unicode scalar values.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// One event as sent.
+    pub event_bytes_max: usize,
+    /// One request body, compressed and decompressed alike.
+    pub body_bytes_max: usize,
+    /// Events in one batch.
+    pub batch_events_max: usize,
+    /// Nesting of objects and arrays in one event.
+    pub json_depth_max: usize,
+    /// Top-level properties of one event.
+    pub properties_max: usize,
+    /// Top-level traits of one event.
+    pub traits_max: usize,
+    /// Length of a message id.
+    pub message_id_chars_max: usize,
+    /// Length of a group id.
+    pub group_id_chars_max: usize,
+    /// Length of an event name.
+    pub event_name_chars_max: usize,
+    /// How far ahead of the time of receipt an event may claim to be before it is clamped to it.
+    pub future_tolerance_ms: i64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            event_bytes_max: 32 * 1024,
+            body_bytes_max: 5 * 1024 * 1024,
+            batch_events_max: 2_500,
+            json_depth_max: 32,
+            properties_max: 10_000,
+            traits_max: 300,
+            message_id_chars_max: 100,
+            group_id_chars_max: 500,
+            event_name_chars_max: 255,
+            future_tolerance_ms: 24 * 3_600_000,
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! From tracking calls to the log: parse, check, normalise, store, answer.
+//!
+//! Guarantees: an event is either durable before its request is answered, or refused with a code in the answer and
+//! in the rejected-event list. Nothing is dropped silently, and one bad event never fails its neighbours.
+
+mod batcher;
+mod lexical;
+mod limits;
+mod merge;
+mod names;
+mod normalise;
+mod rejection;
+mod wire;
+
+use std::borrow::Cow;
+
+pub use batcher::{AppendError, Batcher, BatcherLimits, Flusher, batcher};
+pub use limits::Limits;
+pub use rejection::Rejection;
+
+use crate::clock::{Clock, IdMaker};
+use crate::domain::{EventType, Offset, SourceNo, SpaceNo, Timestamp, json};
+use crate::store::rejected::RejectedEvent;
+use crate::telemetry::metrics;
+use batcher::Append;
+use normalise::{Surroundings, normalise};
+
+/// Which kind of body a path takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallKind {
+    /// One call, its type named by the path.
+    Single(EventType),
+    /// A batch of calls that name their own types.
+    Batch,
+}
+
+/// Who sent a request, as its write key says.
+#[derive(Debug, Clone, Copy)]
+pub struct Sender {
+    /// Whose log.
+    pub space: SpaceNo,
+    /// Which source.
+    pub source: SourceNo,
+}
+
+/// What became of a request that was understood.
+#[derive(Debug)]
+pub struct Receipt {
+    /// Events stored.
+    pub accepted: usize,
+    /// Events refused, with their places in the batch.
+    pub rejected: Vec<(usize, Rejection)>,
+    /// Log offset that covers the accepted events; `None` when there are none.
+    pub offset: Option<Offset>,
+}
+
+/// Why a whole request was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// The body itself is wrong; a retry cannot help.
+    #[error("{}", .0.message)]
+    Refused(Rejection),
+    /// Try again later.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+/// The ingest side of the service.
+#[derive(Debug, Clone)]
+pub struct Ingest {
+    batcher: Batcher,
+    limits: Limits,
+    clock: Clock,
+    ids: IdMaker,
+}
+
+impl Ingest {
+    /// Puts the parts together.
+    pub fn new(batcher: Batcher, limits: Limits, clock: Clock, ids: IdMaker) -> Self {
+        Self { batcher, limits, clock, ids }
+    }
+
+    /// The sizes in force.
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Takes one request body. Returns after everything accepted is committed.
+    pub async fn accept(&self, sender: Sender, kind: CallKind, body: &[u8]) -> Result<Receipt, IngestError> {
+        let received_at = self.clock.now();
+        let prepared = self.prepare(sender, kind, body, received_at);
+        let (append, rejected) = match prepared {
+            Ok(prepared) => prepared,
+            Err(rejection) => return self.refuse_whole(sender, rejection, body, received_at).await,
+        };
+        let accepted = append.count as usize;
+        metrics::ingest_verdicts(accepted, rejected.iter().map(|(_, r)| r.code));
+        if accepted == 0 && rejected.is_empty() {
+            let rejection = Rejection::new("empty_batch", "the batch has no events").at("batch");
+            return self.refuse_whole(sender, rejection, body, received_at).await;
+        }
+        let offset = self.batcher.append(append).await?;
+        Ok(Receipt { accepted, rejected, offset: (accepted > 0).then_some(offset) })
+    }
+
+    /// Keeps a whole refused body in the rejected-event list and says why.
+    async fn refuse_whole(
+        &self,
+        sender: Sender,
+        rejection: Rejection,
+        body: &[u8],
+        received_at: Timestamp,
+    ) -> Result<Receipt, IngestError> {
+        metrics::ingest_verdicts(0, std::iter::once(rejection.code));
+        let text = String::from_utf8_lossy(body);
+        let row = self.rejected_row(sender, &rejection, &text, received_at);
+        self.batcher.append(Append { space: sender.space, rejected: vec![row], ..Append::default() }).await?;
+        Err(IngestError::Refused(rejection))
+    }
+
+    fn rejected_row(&self, sender: Sender, why: &Rejection, event: &str, received_at: Timestamp) -> RejectedEvent {
+        let end = event.floor_char_boundary(self.limits.event_bytes_max);
+        RejectedEvent {
+            id: self.ids.uuid(),
+            warning: false,
+            code: why.code.to_owned(),
+            message: why.message.clone(),
+            field: why.field.map(str::to_owned),
+            message_id: why.message_id.clone(),
+            source: sender.source,
+            received_at,
+            event: event[..end].to_owned(),
+        }
+    }
+
+    /// Everything up to the write: pure but for ids.
+    fn prepare(
+        &self,
+        sender: Sender,
+        kind: CallKind,
+        body: &[u8],
+        received_at: Timestamp,
+    ) -> Result<(Append, Vec<(usize, Rejection)>), Rejection> {
+        let text = std::str::from_utf8(body)
+            .map_err(|_| Rejection::new("bad_request", "the body is not valid UTF-8"))?;
+        let around = Surroundings {
+            source: sender.source,
+            received_at,
+            path_type: None,
+            context: None,
+            integrations: None,
+            sent_at: None,
+            limits: &self.limits,
+        };
+        let mut gather = Gather::new(self, sender, received_at);
+        match kind {
+            CallKind::Single(event_type) => {
+                let text = parseable(text)?;
+                gather.take(0, &text, &Surroundings { path_type: Some(event_type), ..around });
+            }
+            CallKind::Batch => match wire::Batch::parse(text) {
+                Ok(batch) => self.prepare_batch(&batch, around, &mut gather)?,
+                Err(_) => {
+                    let text = parseable(text)?;
+                    let batch = wire::Batch::parse(&text).map_err(|_| {
+                        let message = "a batch must be a JSON object whose `batch` is an array";
+                        Rejection::new("bad_request", message)
+                    })?;
+                    self.prepare_batch(&batch, around, &mut gather)?;
+                }
+            },
+        }
+        Ok((gather.append, gather.rejected))
+    }
+
+    fn prepare_batch(
+        &self,
+        batch: &wire::Batch<'_>,
+        around: Surroundings<'_>,
+        gather: &mut Gather<'_>,
+    ) -> Result<(), Rejection> {
+        let items = batch.items.as_ref().ok_or_else(|| {
+            Rejection::new("bad_request", "`batch` is missing; send {\"batch\":[…]}").at("batch")
+        })?;
+        if items.len() > self.limits.batch_events_max {
+            let most = self.limits.batch_events_max;
+            let message = format!("the batch has {} events; at most {most} are taken", items.len());
+            return Err(Rejection::new("payload_too_large", message).at("batch"));
+        }
+        let context = batch.context.filter(|c| c.starts_with('{')).map(lexical::mend);
+        let around = Surroundings {
+            context: context.as_deref(),
+            integrations: batch.integrations.filter(|i| i.starts_with('{')),
+            sent_at: batch.sent_at,
+            ..around
+        };
+        for (index, item) in items.iter().enumerate() {
+            gather.take(index, item.get(), &around);
+        }
+        Ok(())
+    }
+}
+
+/// The body if it parses, else what the tolerant pass makes of it, else a refusal that says where it broke.
+fn parseable(text: &str) -> Result<Cow<'_, str>, Rejection> {
+    let check = |text: &str| serde_json::from_str::<&serde_json::value::RawValue>(text).map(|_| ());
+    if check(text).is_ok() {
+        return Ok(Cow::Borrowed(text.trim()));
+    }
+    let tolerated = lexical::tolerate(text);
+    match check(&tolerated) {
+        Ok(()) => Ok(Cow::Owned(tolerated)),
+        Err(error) => Err(Rejection::new("bad_request", format!("the body is not valid JSON: {error}"))),
+    }
+}
+
+/// Collects the verdicts of one request.
+struct Gather<'a> {
+    ingest: &'a Ingest,
+    sender: Sender,
+    append: Append,
+    rejected: Vec<(usize, Rejection)>,
+}
+
+impl<'a> Gather<'a> {
+    fn new(ingest: &'a Ingest, sender: Sender, received_at: Timestamp) -> Self {
+        let append = Append { space: sender.space, received_at, ..Append::default() };
+        Self { ingest, sender, append, rejected: Vec::new() }
+    }
+
+    fn take(&mut self, index: usize, raw: &str, around: &Surroundings<'_>) {
+        let append = &mut self.append;
+        let length = append.records.len();
+        let ids = &self.ingest.ids;
+        match normalise(raw, around, || ids.uuid().to_string(), &mut append.records) {
+            Ok(event) => {
+                let first = append.count == 0;
+                append.min_at = if first { event.timestamp } else { append.min_at.min(event.timestamp) };
+                append.max_at = if first { event.timestamp } else { append.max_at.max(event.timestamp) };
+                append.count += 1;
+                if !append.names.contains(&event.name) {
+                    append.names.insert(event.name);
+                }
+            }
+            Err(rejection) => {
+                append.records.truncate(length);
+                let row = self.ingest.rejected_row(self.sender, &rejection, raw, append.received_at);
+                append.rejected.push(row);
+                self.rejected.push((index, rejection));
+            }
+        }
+    }
+}
+
+/// The write key in a body, for clients that send no header.
+pub fn write_key_in_body(body: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(body).ok()?;
+    let find = |text: &str| {
+        let [key] = json::pick(text, ["writeKey"]);
+        key.and_then(json::string)
+    };
+    find(text).or_else(|| find(&lexical::tolerate(text)))
+}
+
+#[cfg(test)]
+mod tests;

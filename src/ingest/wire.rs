@@ -1,0 +1,103 @@
+//! The tracking calls as they stand on the wire: raw JSON slices by name, nothing copied, nothing interpreted.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use crate::domain::json;
+
+/// Absent and null are the same on the wire.
+fn present(raw: &str) -> Option<&str> {
+    (raw != "null").then_some(raw)
+}
+
+/// One tracking call.
+#[derive(Debug, Default)]
+pub(crate) struct Call<'a> {
+    pub event_type: Option<&'a str>,
+    pub message_id: Option<&'a str>,
+    pub user_id: Option<&'a str>,
+    pub anonymous_id: Option<&'a str>,
+    pub group_id: Option<&'a str>,
+    pub previous_id: Option<&'a str>,
+    pub event: Option<&'a str>,
+    pub name: Option<&'a str>,
+    pub category: Option<&'a str>,
+    pub properties: Option<&'a str>,
+    pub traits: Option<&'a str>,
+    pub context: Option<&'a str>,
+    pub integrations: Option<&'a str>,
+    pub timestamp: Option<&'a str>,
+    pub original_timestamp: Option<&'a str>,
+    pub sent_at: Option<&'a str>,
+    /// Everything else, in the order it came. The write key is dropped: it is a credential, not data.
+    pub extra: Vec<(Cow<'a, str>, &'a str)>,
+}
+
+impl<'a> Call<'a> {
+    /// Splits the object `json` into its fields; an error when it is not an object.
+    pub(crate) fn parse(json: &'a str) -> Result<Self, serde_json::Error> {
+        let mut call = Self::default();
+        json::for_each_entry(json, |key, value| call.put(key, value))?;
+        Ok(call)
+    }
+
+    fn put(&mut self, key: Cow<'a, str>, value: &'a RawValue) {
+        let raw = value.get();
+        let slot = match &*key {
+            "type" => &mut self.event_type,
+            "messageId" => &mut self.message_id,
+            "userId" => &mut self.user_id,
+            "anonymousId" => &mut self.anonymous_id,
+            "groupId" => &mut self.group_id,
+            "previousId" => &mut self.previous_id,
+            "event" => &mut self.event,
+            "name" => &mut self.name,
+            "category" => &mut self.category,
+            "properties" => &mut self.properties,
+            "traits" => &mut self.traits,
+            "context" => &mut self.context,
+            "integrations" => &mut self.integrations,
+            "timestamp" => &mut self.timestamp,
+            "originalTimestamp" => &mut self.original_timestamp,
+            "sentAt" => &mut self.sent_at,
+            "writeKey" => return,
+            _ => {
+                if let Some(entry) = self.extra.iter_mut().find(|(k, _)| *k == key) {
+                    entry.1 = raw;
+                } else {
+                    self.extra.push((key, raw));
+                }
+                return;
+            }
+        };
+        *slot = present(raw);
+    }
+}
+
+/// A batch body.
+#[derive(Debug, Default)]
+pub(crate) struct Batch<'a> {
+    pub items: Option<Vec<&'a RawValue>>,
+    pub context: Option<&'a str>,
+    pub integrations: Option<&'a str>,
+    pub sent_at: Option<&'a str>,
+}
+
+impl<'a> Batch<'a> {
+    /// Splits the body; an error when it is not an object or `batch` is not an array. A batch-level `timestamp` is
+    /// not an event time and is left alone.
+    pub(crate) fn parse(body: &'a str) -> Result<Self, serde_json::Error> {
+        let mut batch = Self::default();
+        let mut items = Ok(None);
+        json::for_each_entry(body, |key, value| match &*key {
+            "batch" => items = serde_json::from_str(value.get()).map(Some),
+            "context" => batch.context = present(value.get()),
+            "integrations" => batch.integrations = present(value.get()),
+            "sentAt" => batch.sent_at = present(value.get()),
+            _ => {}
+        })?;
+        batch.items = items?;
+        Ok(batch)
+    }
+}

@@ -1,0 +1,276 @@
+//! The event log: an append-only table of compressed chunks.
+//!
+//! Commit order is log order. An append takes the row of `log_head` first and holds it until its commit, so offsets
+//! are dense (an offset counts events) and a reader that has seen offset N has seen everything before it. Measured
+//! against a sequence with the horizon rule in docs/adr/0003.
+
+pub mod codec;
+
+use chrono::{DateTime, Datelike, Days, NaiveDate, Utc};
+use sqlx::postgres::PgPool;
+use sqlx::{AssertSqlSafe, PgExecutor};
+
+use super::{Result, StoreError};
+use crate::domain::{Offset, SpaceNo, Timestamp};
+
+/// Distinct event names a chunk row lists; a chunk with more says nothing and is never skipped.
+pub const NAMES_MAX: usize = 64;
+
+/// A chunk ready to be appended.
+#[derive(Debug)]
+pub struct NewChunk<'a> {
+    /// Whose log.
+    pub space: SpaceNo,
+    /// Number of records in `body`.
+    pub event_count: u32,
+    /// Newest time of receipt in it; the log's day.
+    pub received_at: Timestamp,
+    /// Distinct event names, or `None` for too many.
+    pub names: Option<Vec<String>>,
+    /// Earliest event time.
+    pub min_at: Timestamp,
+    /// Latest event time.
+    pub max_at: Timestamp,
+    /// zstd of [`codec::FORMAT`] and the records.
+    pub body: &'a [u8],
+}
+
+/// A chunk as read back.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    /// Offset of its last event.
+    pub end_offset: Offset,
+    /// Number of its events.
+    pub event_count: u32,
+    /// The log's day, which never goes back.
+    pub day: NaiveDate,
+    /// Newest time of receipt.
+    pub received_at: Timestamp,
+    body: Vec<u8>,
+}
+
+impl Chunk {
+    /// Offset of its first event.
+    pub const fn first_offset(&self) -> Offset {
+        Offset(self.end_offset.0 + 1 - self.event_count as u64)
+    }
+
+    /// Decompresses the records; read them with [`codec::Records`].
+    pub fn content(&self) -> Result<Vec<u8>> {
+        zstd::decode_all(self.body.as_slice())
+            .map_err(|e| StoreError::Damaged(format!("log chunk ending at {}: {e}", self.end_offset)))
+    }
+}
+
+/// Appends a chunk in one statement, which is one transaction: when this returns, the events are durable.
+/// Returns the offset of its last event.
+pub async fn append(pool: &PgPool, chunk: &NewChunk<'_>) -> Result<Offset> {
+    match try_append(pool, chunk).await {
+        // No partition for that week yet: make it and try once more.
+        Err(error) if error.sqlstate().as_deref() == Some("23514") => {
+            ensure_partitions(pool, chunk.space, chunk.received_at).await?;
+            try_append(pool, chunk).await
+        }
+        result => result,
+    }
+}
+
+async fn try_append(pool: &PgPool, chunk: &NewChunk<'_>) -> Result<Offset> {
+    let end: i64 = sqlx::query_scalar(
+        "-- store::log::append
+         WITH head AS (
+             UPDATE log_head SET end_offset = end_offset + $2, last_day = greatest(last_day, $3)
+             WHERE space_id = $1 RETURNING end_offset, last_day
+         )
+         INSERT INTO event_chunk
+             (space_id, end_offset, day, event_count, received_at, names, min_at, max_at, body)
+         SELECT $1, end_offset, last_day, $2, $4, $5, $6, $7, $8 FROM head
+         RETURNING end_offset",
+    )
+    .bind(chunk.space.0)
+    .bind(chunk.event_count as i32)
+    .bind(chunk.received_at.to_utc().date_naive())
+    .bind(chunk.received_at.to_utc())
+    .bind(&chunk.names)
+    .bind(chunk.min_at.millis())
+    .bind(chunk.max_at.millis())
+    .bind(chunk.body)
+    .fetch_one(pool)
+    .await?;
+    Ok(Offset(end as u64))
+}
+
+/// Makes the partitions for the week of `at`, the week after it, and the week the space's log has reached.
+pub async fn ensure_partitions(pool: &PgPool, space: SpaceNo, at: Timestamp) -> Result<()> {
+    let day = at.to_utc().date_naive();
+    let sql = "-- store::log::ensure_partitions\nSELECT last_day FROM log_head WHERE space_id = $1";
+    let last: Option<NaiveDate> = sqlx::query_scalar(sql).bind(space.0).fetch_optional(pool).await?;
+    for day in [Some(day), day.checked_add_days(Days::new(7)), last.filter(|last| *last > day)] {
+        let Some(monday) = day.map(monday_of) else { continue };
+        for table in ["event_chunk", "chunk_outcome"] {
+            create_partition(pool, table, monday).await?;
+        }
+    }
+    Ok(())
+}
+
+fn monday_of(day: NaiveDate) -> NaiveDate {
+    day.checked_sub_days(Days::new(u64::from(day.weekday().num_days_from_monday()))).unwrap_or(day)
+}
+
+async fn create_partition(pool: &PgPool, table: &str, monday: NaiveDate) -> Result<()> {
+    let next = monday.checked_add_days(Days::new(7)).unwrap_or(monday);
+    let name = monday.format("%Y%m%d");
+    // Table and dates are ours, so the text is safe; DDL takes no parameters.
+    let sql = format!(
+        "CREATE TABLE IF NOT EXISTS {table}_{name} PARTITION OF {table} FOR VALUES FROM ('{monday}') TO ('{next}')"
+    );
+    match sqlx::query(AssertSqlSafe(sql)).execute(pool).await.map_err(StoreError::from) {
+        Ok(_) | Err(StoreError::Exists) => Ok(()),
+        // Two processes made it at the same time (42P07 duplicate table).
+        Err(error) if error.sqlstate().as_deref() == Some("42P07") => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+type ChunkRow = (i64, i32, NaiveDate, DateTime<Utc>, Vec<u8>);
+
+fn chunk((end_offset, event_count, day, received_at, body): ChunkRow) -> Chunk {
+    Chunk {
+        end_offset: Offset(end_offset as u64),
+        event_count: event_count as u32,
+        day,
+        received_at: received_at.into(),
+        body,
+    }
+}
+
+/// Most events one chunk holds: a flush never gathers more.
+pub const CHUNK_EVENTS_MAX: u32 = 20_000;
+
+/// Whole chunks behind `after`, in log order, until `events_max` events are covered (at least one chunk when there
+/// is one). `from_day` is the day of the last chunk read: older partitions are not looked at.
+pub async fn read_from(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    after: Offset,
+    from_day: NaiveDate,
+    events_max: u32,
+) -> Result<Vec<Chunk>> {
+    let rows: Vec<ChunkRow> = sqlx::query_as(
+        "-- store::log::read_from
+         SELECT end_offset, event_count, day, received_at, body FROM event_chunk
+         WHERE space_id = $1 AND end_offset > $2 AND end_offset < $2 + $4 + $5 AND day >= $3
+             AND end_offset - event_count < $2 + $4
+         ORDER BY end_offset LIMIT 2000",
+    )
+    .bind(space.0)
+    .bind(after.0 as i64)
+    .bind(from_day)
+    .bind(i64::from(events_max))
+    .bind(i64::from(CHUNK_EVENTS_MAX))
+    .fetch_all(executor)
+    .await?;
+    Ok(rows.into_iter().map(chunk).collect())
+}
+
+/// The chunks that hold the given offsets.
+pub async fn read_containing(pool: &PgPool, space: SpaceNo, offsets: &[Offset]) -> Result<Vec<Chunk>> {
+    let rows: Vec<ChunkRow> = sqlx::query_as(
+        "-- store::log::read_containing
+         SELECT DISTINCT ON (c.end_offset) c.end_offset, c.event_count, c.day, c.received_at, c.body
+         FROM unnest($2::bigint[]) AS wanted (log_offset)
+         CROSS JOIN LATERAL (
+             SELECT * FROM event_chunk WHERE space_id = $1 AND end_offset >= wanted.log_offset
+             ORDER BY end_offset LIMIT 1
+         ) c
+         WHERE wanted.log_offset > c.end_offset - c.event_count
+         ORDER BY c.end_offset",
+    )
+    .bind(space.0)
+    .bind(offsets.iter().map(|o| o.0 as i64).collect::<Vec<_>>())
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(chunk).collect())
+}
+
+/// A chunk of history with what the processor made of it.
+#[derive(Debug, Clone)]
+pub struct HistoryChunk {
+    /// The events.
+    pub chunk: Chunk,
+    /// Profile numbers of its events, as the processor encoded them.
+    pub numbers: Vec<u8>,
+}
+
+/// Processed chunks behind `after` up to and including `until` that hold an event of one of `names`.
+pub async fn read_history(
+    pool: &PgPool,
+    space: SpaceNo,
+    after: Offset,
+    until: Offset,
+    names: &[String],
+    limit: i64,
+) -> Result<Vec<HistoryChunk>> {
+    type Row = (i64, i32, NaiveDate, DateTime<Utc>, Vec<u8>, Vec<u8>);
+    let rows: Vec<Row> = sqlx::query_as(
+        "-- store::log::read_history
+         SELECT c.end_offset, c.event_count, c.day, c.received_at, c.body, o.numbers
+         FROM event_chunk c
+         JOIN chunk_outcome o ON o.space_id = $1 AND o.end_offset = c.end_offset AND o.day = c.day
+         WHERE c.space_id = $1 AND c.end_offset > $2 AND c.end_offset <= $3
+             AND (c.names IS NULL OR c.names && $4)
+         ORDER BY c.end_offset LIMIT $5",
+    )
+    .bind(space.0)
+    .bind(after.0 as i64)
+    .bind(until.0 as i64)
+    .bind(names)
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    let history = |(end, count, day, received_at, body, numbers): Row| HistoryChunk {
+        chunk: chunk((end, count, day, received_at, body)),
+        numbers,
+    };
+    Ok(rows.into_iter().map(history).collect())
+}
+
+/// Offset of the newest event of the space's log; 0 for an empty one.
+pub async fn tail(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<Offset> {
+    let sql = "-- store::log::tail\nSELECT end_offset FROM log_head WHERE space_id = $1";
+    let end: Option<i64> = sqlx::query_scalar(sql).bind(space.0).fetch_optional(executor).await?;
+    Ok(Offset(end.unwrap_or(0) as u64))
+}
+
+/// When the oldest event behind `after` was received; `None` when there is none.
+pub async fn oldest_after(pool: &PgPool, space: SpaceNo, after: Offset) -> Result<Option<Timestamp>> {
+    let sql = "-- store::log::oldest_after
+         SELECT received_at FROM event_chunk WHERE space_id = $1 AND end_offset > $2 ORDER BY end_offset LIMIT 1";
+    let at: Option<DateTime<Utc>> =
+        sqlx::query_scalar(sql).bind(space.0).bind(after.0 as i64).fetch_optional(pool).await?;
+    Ok(at.map(Timestamp::from))
+}
+
+/// Of the events with offsets in `ranges`, how many turned out to be duplicates of earlier ones; `None` while the
+/// processor has not passed the last of them. Used by `personas import` for its closing count.
+pub async fn outcomes_between(
+    pool: &PgPool,
+    space: SpaceNo,
+    first: Offset,
+    last: Offset,
+) -> Result<Vec<(Offset, Vec<u8>)>> {
+    let sql = "-- store::log::outcomes_between
+         SELECT end_offset, numbers FROM chunk_outcome
+         WHERE space_id = $1 AND end_offset >= $2
+             AND end_offset <= (SELECT coalesce(min(end_offset), $3) FROM chunk_outcome
+                                WHERE space_id = $1 AND end_offset >= $3)
+         ORDER BY end_offset";
+    let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(sql)
+        .bind(space.0)
+        .bind(first.0 as i64)
+        .bind(last.0 as i64)
+        .fetch_all(pool)
+        .await?;
+    Ok(rows.into_iter().map(|(end, numbers)| (Offset(end as u64), numbers)).collect())
+}

@@ -1,0 +1,37 @@
+//! All SQL, one file per family of tables. Every statement names its space; nothing in here decides anything.
+//!
+//! Each statement begins with `-- store::file::function`, so that `pg_stat_activity` and the logs show who runs it.
+
+pub mod definitions;
+pub mod error;
+pub mod identity;
+pub mod log;
+pub mod messages;
+pub mod migrate;
+pub mod processor;
+pub mod profiles;
+pub mod registry;
+pub mod rejected;
+pub mod timeline;
+
+pub use error::StoreError;
+pub use migrate::migrate;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use std::time::Duration;
+
+/// Result of a store function.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// Opens the pool every part of the service shares.
+///
+/// A connection is not tested before it is handed out (a dead one shows as a retryable error), and nobody waits
+/// longer than `acquire_timeout` for one.
+pub async fn connect(options: PgConnectOptions, connections_max: u32, acquire_timeout: Duration) -> Result<PgPool> {
+    Ok(PgPoolOptions::new()
+        .max_connections(connections_max)
+        .acquire_timeout(acquire_timeout)
+        .test_before_acquire(false)
+        .connect_with(options)
+        .await?)
+}
