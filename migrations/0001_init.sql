@@ -102,6 +102,9 @@ CREATE TABLE processor (
     processed_offset bigint NOT NULL DEFAULT 0,
     last_profile_no bigint NOT NULL DEFAULT 0,
     last_transition_no bigint NOT NULL DEFAULT 0,
+    last_leaf_no int NOT NULL DEFAULT 0,
+    -- Raised by every change of definitions or identity settings: the processor reloads before its next batch.
+    config_version bigint NOT NULL DEFAULT 0,
     duplicates bigint NOT NULL DEFAULT 0,
     unidentified bigint NOT NULL DEFAULT 0,
     users bigint NOT NULL DEFAULT 0,

@@ -1,0 +1,464 @@
+//! What the processor does with versions of definitions: positions, leaves, memberships, sizes, transitions, swaps.
+//! Sizes, member rows and transitions change together in the micro-batch's transaction and nowhere else.
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgPool;
+use sqlx::{PgConnection, PgExecutor};
+use uuid::Uuid;
+
+use super::Result;
+use super::definitions::{Kind, Options};
+use crate::domain::{ComputationNo, LeafNo, Offset, ProfileNo, SpaceNo, Timestamp};
+
+/// A version as the processor loads it.
+#[derive(Debug, Clone)]
+pub struct Computation {
+    /// Its number.
+    pub no: ComputationNo,
+    /// Its definition.
+    pub definition: i32,
+    /// Audience or computed trait.
+    pub kind: Kind,
+    /// Name on the profile.
+    pub key: String,
+    /// Query text.
+    pub query: String,
+    /// Options.
+    pub options: Options,
+    /// `pending`, `backfilling` or `live`.
+    pub status: String,
+    /// Log position it was made at; `None` while pending.
+    pub from: Option<Offset>,
+    /// Profiles up to here have been walked.
+    pub walked: ProfileNo,
+    /// A walk over all profiles is going on.
+    pub walking: bool,
+}
+
+/// All versions that need the processor: of enabled definitions, pending, backfilling or serving.
+pub async fn list_active(connection: &mut PgConnection, space: SpaceNo) -> Result<Vec<Computation>> {
+    #[derive(sqlx::FromRow)]
+    struct Row {
+        computation_no: i32,
+        definition_no: i32,
+        kind: i16,
+        key: String,
+        query: String,
+        include_anonymous: bool,
+        include_history: bool,
+        status: String,
+        from_offset: Option<i64>,
+        walked_no: i64,
+        walking: bool,
+    }
+    let rows: Vec<Row> = sqlx::query_as(
+        "-- store::computations::list_active
+         SELECT c.computation_no, c.definition_no, d.kind, d.key, c.query, c.include_anonymous, c.include_history,
+             c.status, c.from_offset, c.walked_no, c.walking
+         FROM computation c
+         JOIN definition d ON d.space_id = $1 AND d.definition_no = c.definition_no
+         WHERE c.space_id = $1 AND d.enabled AND NOT d.deleted AND c.status IN ('pending', 'backfilling', 'live')
+         ORDER BY c.computation_no",
+    )
+    .bind(space.0)
+    .fetch_all(connection)
+    .await?;
+    let computation = |row: Row| Computation {
+        no: ComputationNo(row.computation_no as u32),
+        definition: row.definition_no,
+        kind: if row.kind == 1 { Kind::ComputedTrait } else { Kind::Audience },
+        key: row.key,
+        query: row.query,
+        options: Options { include_anonymous: row.include_anonymous, include_history: row.include_history },
+        status: row.status,
+        from: row.from_offset.map(|o| Offset(o as u64)),
+        walked: ProfileNo(row.walked_no as u64),
+        walking: row.walking,
+    };
+    Ok(rows.into_iter().map(computation).collect())
+}
+
+/// A leaf as stored.
+#[derive(Debug, Clone)]
+pub struct LeafRow {
+    /// Its number.
+    pub no: LeafNo,
+    /// Canonical text: equal leaves have equal text.
+    pub canonical: String,
+    /// Events after this fold live; history up to it is the backfill's.
+    pub from: Offset,
+    /// History is folded in.
+    pub ready: bool,
+}
+
+/// All leaves of a space.
+pub async fn list_leaves(connection: &mut PgConnection, space: SpaceNo) -> Result<Vec<LeafRow>> {
+    let rows: Vec<(i32, String, i64, bool)> = sqlx::query_as(
+        "-- store::computations::list_leaves
+         SELECT leaf_no, canonical, from_offset, ready FROM leaf WHERE space_id = $1 ORDER BY leaf_no",
+    )
+    .bind(space.0)
+    .fetch_all(connection)
+    .await?;
+    let leaf = |(no, canonical, from, ready): (i32, String, i64, bool)| LeafRow {
+        no: LeafNo(no as u32),
+        canonical,
+        from: Offset(from as u64),
+        ready,
+    };
+    Ok(rows.into_iter().map(leaf).collect())
+}
+
+/// Gives new leaves their numbers. A number is never given twice, so that what an old leaf left in a profile is never
+/// taken for a new one's.
+pub async fn insert_leaves(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    leaves: &[(String, bool)],
+    from: Offset,
+) -> Result<Vec<LeafNo>> {
+    let sql = "-- store::computations::insert_leaves
+         UPDATE processor SET last_leaf_no = last_leaf_no + $2 WHERE space_id = $1 RETURNING last_leaf_no";
+    let last: i32 =
+        sqlx::query_scalar(sql).bind(space.0).bind(leaves.len() as i32).fetch_one(&mut *tx).await?;
+    let numbers: Vec<i32> = (last - leaves.len() as i32 + 1..=last).collect();
+    sqlx::query(
+        "-- store::computations::insert_leaves
+         INSERT INTO leaf (space_id, leaf_no, canonical, from_offset, ready)
+         SELECT $1, no, canonical, $4, ready FROM unnest($2::int[], $3::text[], $5::bool[]) AS l (no, canonical, ready)",
+    )
+    .bind(space.0)
+    .bind(&numbers)
+    .bind(leaves.iter().map(|(canonical, _)| canonical.as_str()).collect::<Vec<_>>())
+    .bind(from.0 as i64)
+    .bind(leaves.iter().map(|(_, ready)| *ready).collect::<Vec<_>>())
+    .execute(tx)
+    .await?;
+    Ok(numbers.into_iter().map(|no| LeafNo(no as u32)).collect())
+}
+
+/// Forgets leaves nobody needs any more.
+pub async fn delete_leaves(tx: &mut PgConnection, space: SpaceNo, leaves: &[LeafNo]) -> Result<()> {
+    let sql = "-- store::computations::delete_leaves\nDELETE FROM leaf WHERE space_id = $1 AND leaf_no = ANY($2)";
+    let numbers: Vec<i32> = leaves.iter().map(|l| l.0 as i32).collect();
+    sqlx::query(sql).bind(space.0).bind(&numbers).execute(tx).await?;
+    Ok(())
+}
+
+/// Marks leaves whose history is folded in.
+pub async fn set_leaves_ready(tx: &mut PgConnection, space: SpaceNo, leaves: &[LeafNo]) -> Result<()> {
+    let sql = "-- store::computations::set_leaves_ready
+         UPDATE leaf SET ready = true WHERE space_id = $1 AND leaf_no = ANY($2)";
+    let numbers: Vec<i32> = leaves.iter().map(|l| l.0 as i32).collect();
+    sqlx::query(sql).bind(space.0).bind(&numbers).execute(tx).await?;
+    Ok(())
+}
+
+/// Starts versions: fixes their log position and begins their walk.
+pub async fn start(tx: &mut PgConnection, space: SpaceNo, numbers: &[ComputationNo], from: Offset) -> Result<()> {
+    let sql = "-- store::computations::start
+         UPDATE computation SET status = 'backfilling', from_offset = $3, walked_no = 0, walking = true
+         WHERE space_id = $1 AND computation_no = ANY($2)";
+    sqlx::query(sql).bind(space.0).bind(as_ints(numbers)).bind(from.0 as i64).execute(tx).await?;
+    Ok(())
+}
+
+/// Begins a walk of versions that serve already, because something they refer to has changed.
+pub async fn walk_again(tx: &mut PgConnection, space: SpaceNo, numbers: &[ComputationNo]) -> Result<()> {
+    let sql = "-- store::computations::walk_again
+         UPDATE computation SET walked_no = 0, walking = true WHERE space_id = $1 AND computation_no = ANY($2)";
+    sqlx::query(sql).bind(space.0).bind(as_ints(numbers)).execute(tx).await?;
+    Ok(())
+}
+
+/// Moves a walk forward.
+pub async fn set_walked(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    numbers: &[ComputationNo],
+    walked: ProfileNo,
+) -> Result<()> {
+    let sql = "-- store::computations::set_walked
+         UPDATE computation SET walked_no = $3 WHERE space_id = $1 AND computation_no = ANY($2)";
+    sqlx::query(sql).bind(space.0).bind(as_ints(numbers)).bind(walked.0 as i64).execute(tx).await?;
+    Ok(())
+}
+
+/// Ends a walk of versions that served already.
+pub async fn end_walk(tx: &mut PgConnection, space: SpaceNo, numbers: &[ComputationNo]) -> Result<()> {
+    let sql = "-- store::computations::end_walk
+         UPDATE computation SET walking = false WHERE space_id = $1 AND computation_no = ANY($2)";
+    sqlx::query(sql).bind(space.0).bind(as_ints(numbers)).execute(tx).await?;
+    Ok(())
+}
+
+/// Says that a version cannot be computed, and why.
+pub async fn fail(tx: &mut PgConnection, space: SpaceNo, no: ComputationNo, why: &str) -> Result<()> {
+    let sql = "-- store::computations::fail
+         UPDATE computation SET status = 'failed', failure = $3, walking = false
+         WHERE space_id = $1 AND computation_no = $2";
+    sqlx::query(sql).bind(space.0).bind(no.0 as i32).bind(why).execute(tx).await?;
+    Ok(())
+}
+
+fn as_ints(numbers: &[ComputationNo]) -> Vec<i32> {
+    numbers.iter().map(|n| n.0 as i32).collect()
+}
+
+/// Makes a complete version the one that answers. Its net transitions against the version before are written here,
+/// in one statement, and the old version's members go. Returns how many transitions there were.
+pub async fn swap(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    computation: ComputationNo,
+    last_transition: i64,
+    at: Timestamp,
+) -> Result<i64> {
+    let sql = "-- store::computations::swap
+         SELECT d.definition_no, d.serving_no FROM computation c
+         JOIN definition d ON d.space_id = $1 AND d.definition_no = c.definition_no
+         WHERE c.space_id = $1 AND c.computation_no = $2";
+    let (definition, old): (i32, Option<i32>) =
+        sqlx::query_as(sql).bind(space.0).bind(computation.0 as i32).fetch_one(&mut *tx).await?;
+    let done = sqlx::query(
+        "-- store::computations::swap
+         INSERT INTO transition (space_id, definition_no, transition_no, profile_no, entered, at)
+         SELECT $1, $2, $3 + row_number() OVER (ORDER BY profile_no), profile_no, entered, $6 FROM (
+             (SELECT profile_no, true AS entered FROM membership WHERE space_id = $1 AND computation_no = $4
+              EXCEPT SELECT profile_no, true FROM membership WHERE space_id = $1 AND computation_no = $5)
+             UNION ALL
+             (SELECT profile_no, false FROM membership WHERE space_id = $1 AND computation_no = $5
+              EXCEPT SELECT profile_no, false FROM membership WHERE space_id = $1 AND computation_no = $4)
+         ) net",
+    )
+    .bind(space.0)
+    .bind(definition)
+    .bind(last_transition)
+    .bind(computation.0 as i32)
+    .bind(old)
+    .bind(at.to_utc())
+    .execute(&mut *tx)
+    .await?;
+    for sql in [
+        "-- store::computations::swap
+         UPDATE membership m SET entered_at = o.entered_at FROM membership o
+         WHERE m.space_id = $1 AND m.computation_no = $2 AND o.space_id = $1 AND o.computation_no = $3
+             AND o.profile_no = m.profile_no",
+        "-- store::computations::swap
+         DELETE FROM membership WHERE space_id = $1 AND computation_no = $3 AND $2 > 0",
+        "-- store::computations::swap
+         UPDATE computation SET status = CASE computation_no WHEN $2 THEN 'live' ELSE 'superseded' END,
+             walking = false
+         WHERE space_id = $1 AND computation_no IN ($2, $3)",
+    ] {
+        sqlx::query(sql).bind(space.0).bind(computation.0 as i32).bind(old).execute(&mut *tx).await?;
+    }
+    let sql = "-- store::computations::swap
+         UPDATE definition SET serving_no = $3 WHERE space_id = $1 AND definition_no = $2";
+    sqlx::query(sql).bind(space.0).bind(definition).bind(computation.0 as i32).execute(tx).await?;
+    Ok(done.rows_affected() as i64)
+}
+
+/// Deleted definitions that still have a serving version: definition, version.
+pub async fn list_to_clear(connection: &mut PgConnection, space: SpaceNo) -> Result<Vec<(i32, ComputationNo)>> {
+    let sql = "-- store::computations::list_to_clear
+         SELECT definition_no, serving_no FROM definition
+         WHERE space_id = $1 AND deleted AND serving_no IS NOT NULL";
+    let rows: Vec<(i32, i32)> = sqlx::query_as(sql).bind(space.0).fetch_all(connection).await?;
+    Ok(rows.into_iter().map(|(definition, no)| (definition, ComputationNo(no as u32))).collect())
+}
+
+/// Clears what a deleted definition left: every member leaves, with its transition. Returns how many.
+pub async fn clear(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    definition: i32,
+    computation: ComputationNo,
+    last_transition: i64,
+    at: Timestamp,
+) -> Result<i64> {
+    let done = sqlx::query(
+        "-- store::computations::clear
+         WITH gone AS (
+             DELETE FROM membership WHERE space_id = $1 AND computation_no = $3 RETURNING profile_no
+         )
+         INSERT INTO transition (space_id, definition_no, transition_no, profile_no, entered, at)
+         SELECT $1, $2, $4 + row_number() OVER (ORDER BY profile_no), profile_no, false, $5 FROM gone",
+    )
+    .bind(space.0)
+    .bind(definition)
+    .bind(computation.0 as i32)
+    .bind(last_transition)
+    .bind(at.to_utc())
+    .execute(&mut *tx)
+    .await?;
+    let sql = "-- store::computations::clear
+         UPDATE definition SET serving_no = NULL WHERE space_id = $1 AND definition_no = $2";
+    sqlx::query(sql).bind(space.0).bind(definition).execute(&mut *tx).await?;
+    let sql = "-- store::computations::clear
+         UPDATE computation SET status = 'superseded', size = 0, walking = false
+         WHERE space_id = $1 AND definition_no = $2";
+    sqlx::query(sql).bind(space.0).bind(definition).execute(tx).await?;
+    Ok(done.rows_affected() as i64)
+}
+
+/// A change of one profile's membership.
+#[derive(Debug, Clone, Copy)]
+pub struct MembershipChange {
+    /// Which version.
+    pub computation: ComputationNo,
+    /// Who.
+    pub profile: ProfileNo,
+    /// In since then, or out.
+    pub entered_at: Option<Timestamp>,
+}
+
+/// Applies membership changes.
+pub async fn write_memberships(tx: &mut PgConnection, space: SpaceNo, changes: &[MembershipChange]) -> Result<()> {
+    let columns = |changes: &[&MembershipChange]| -> (Vec<i32>, Vec<i64>) {
+        changes.iter().map(|c| (c.computation.0 as i32, c.profile.0 as i64)).unzip()
+    };
+    let (entered, left): (Vec<&MembershipChange>, Vec<_>) = changes.iter().partition(|c| c.entered_at.is_some());
+    if !left.is_empty() {
+        let (computations, profiles) = columns(&left);
+        let sql = "-- store::computations::write_memberships
+             DELETE FROM membership m USING unnest($2::int[], $3::bigint[]) AS l (computation_no, profile_no)
+             WHERE m.space_id = $1 AND m.computation_no = l.computation_no AND m.profile_no = l.profile_no";
+        sqlx::query(sql).bind(space.0).bind(&computations).bind(&profiles).execute(&mut *tx).await?;
+    }
+    if !entered.is_empty() {
+        let (computations, profiles) = columns(&entered);
+        let times: Vec<DateTime<Utc>> = entered.iter().filter_map(|c| c.entered_at).map(Timestamp::to_utc).collect();
+        let sql = "-- store::computations::write_memberships
+             INSERT INTO membership (space_id, computation_no, profile_no, entered_at)
+             SELECT $1, * FROM unnest($2::int[], $3::bigint[], $4::timestamptz[])
+             ON CONFLICT (space_id, computation_no, profile_no) DO UPDATE SET entered_at = excluded.entered_at";
+        sqlx::query(sql).bind(space.0).bind(&computations).bind(&profiles).bind(&times).execute(tx).await?;
+    }
+    Ok(())
+}
+
+/// Adds to the sizes of versions.
+pub async fn add_sizes(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    deltas: &[(ComputationNo, i64)],
+    at: Timestamp,
+) -> Result<()> {
+    let (numbers, deltas): (Vec<i32>, Vec<i64>) = deltas.iter().map(|(no, delta)| (no.0 as i32, *delta)).unzip();
+    sqlx::query(
+        "-- store::computations::add_sizes
+         UPDATE computation c SET size = c.size + d.delta, changed_at = $4
+         FROM unnest($2::int[], $3::bigint[]) AS d (no, delta)
+         WHERE c.space_id = $1 AND c.computation_no = d.no",
+    )
+    .bind(space.0)
+    .bind(&numbers)
+    .bind(&deltas)
+    .bind(at.to_utc())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// One entering or leaving.
+#[derive(Debug, Clone, Copy)]
+pub struct Transition {
+    /// Which definition.
+    pub definition: i32,
+    /// Its number in the space.
+    pub no: i64,
+    /// Who.
+    pub profile: ProfileNo,
+    /// Entered or left.
+    pub entered: bool,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Adds transitions.
+pub async fn insert_transitions(tx: &mut PgConnection, space: SpaceNo, rows: &[Transition]) -> Result<()> {
+    sqlx::query(
+        "-- store::computations::insert_transitions
+         INSERT INTO transition (space_id, definition_no, transition_no, profile_no, entered, at)
+         SELECT $1, * FROM unnest($2::int[], $3::bigint[], $4::bigint[], $5::bool[], $6::timestamptz[])",
+    )
+    .bind(space.0)
+    .bind(rows.iter().map(|t| t.definition).collect::<Vec<_>>())
+    .bind(rows.iter().map(|t| t.no).collect::<Vec<_>>())
+    .bind(rows.iter().map(|t| t.profile.0 as i64).collect::<Vec<_>>())
+    .bind(rows.iter().map(|t| t.entered).collect::<Vec<_>>())
+    .bind(rows.iter().map(|t| t.at.to_utc()).collect::<Vec<_>>())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// A member of an audience.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// Live number.
+    pub no: ProfileNo,
+    /// Public id.
+    pub id: Uuid,
+    /// Since when.
+    pub entered_at: Timestamp,
+}
+
+/// A page of members by profile number, behind `after`.
+pub async fn list_members(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    computation: ComputationNo,
+    after: ProfileNo,
+    limit: i64,
+) -> Result<Vec<Member>> {
+    let rows: Vec<(i64, Uuid, DateTime<Utc>)> = sqlx::query_as(
+        "-- store::computations::list_members
+         SELECT m.profile_no, p.profile_id, m.entered_at
+         FROM (SELECT profile_no, entered_at FROM membership
+               WHERE space_id = $1 AND computation_no = $2 AND profile_no > $3 ORDER BY profile_no LIMIT $4) m
+         CROSS JOIN LATERAL
+             (SELECT profile_id FROM profile WHERE space_id = $1 AND profile_no = m.profile_no) p
+         ORDER BY m.profile_no",
+    )
+    .bind(space.0)
+    .bind(computation.0 as i32)
+    .bind(after.0 as i64)
+    .bind(limit)
+    .fetch_all(executor)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(no, id, at)| Member { no: ProfileNo(no as u64), id, entered_at: at.into() })
+        .collect())
+}
+
+/// A page of an audience's transitions, newest first, behind number `before`, with the live profile's id.
+pub async fn list_transitions(
+    pool: &PgPool,
+    space: SpaceNo,
+    definition: i32,
+    before: i64,
+    limit: i64,
+) -> Result<Vec<(Transition, Uuid)>> {
+    let rows: Vec<(i64, i64, bool, DateTime<Utc>, Uuid)> = sqlx::query_as(
+        "-- store::computations::list_transitions
+         SELECT t.transition_no, l.profile_no, t.entered, t.at, l.profile_id
+         FROM (SELECT * FROM transition WHERE space_id = $1 AND definition_no = $2 AND transition_no < $3
+               ORDER BY transition_no DESC LIMIT $4) t
+         JOIN profile p ON p.space_id = $1 AND p.profile_no = t.profile_no
+         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
+         ORDER BY t.transition_no DESC",
+    )
+    .bind(space.0)
+    .bind(definition)
+    .bind(before)
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    let row = |(no, profile, entered, at, id): (i64, i64, bool, DateTime<Utc>, Uuid)| {
+        (Transition { definition, no, profile: ProfileNo(profile as u64), entered, at: at.into() }, id)
+    };
+    Ok(rows.into_iter().map(row).collect())
+}

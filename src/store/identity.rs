@@ -1,0 +1,365 @@
+//! Identity settings, identifiers, merges and refusals.
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgPool;
+use sqlx::{PgConnection, PgExecutor};
+use uuid::Uuid;
+
+use super::{Result, StoreError};
+use crate::domain::identifier::IdKey;
+use crate::domain::{Offset, ProfileNo, SpaceNo, Timestamp};
+
+/// One identifier type as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TypeRow {
+    /// Number in the space.
+    pub no: i16,
+    /// Name.
+    pub name: String,
+    /// Keys a custom type is read from.
+    pub keys: Vec<String>,
+    /// Most values within the window.
+    pub limit: i32,
+    /// `daily`, `weekly`, `monthly`, `annually`, `ever`.
+    pub frequency: String,
+    /// Explicit priority.
+    pub priority: Option<i32>,
+    /// Values are lower-cased.
+    pub case_insensitive: bool,
+    /// Blocked values.
+    pub blocked_exact: Vec<String>,
+    /// Blocked patterns.
+    pub blocked_patterns: Vec<String>,
+}
+
+/// The settings of a space as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingsRow {
+    /// Raised by every change.
+    pub version: i64,
+    /// Unknown types in `externalIds` are added.
+    pub add_unknown_types: bool,
+    /// Merges per profile.
+    pub merges_max: i32,
+    /// Identifiers per profile.
+    pub identifiers_max: i32,
+    /// The types.
+    pub types: Vec<TypeRow>,
+}
+
+/// Default caps (decisions I5).
+pub const MERGES_MAX: i32 = 100;
+/// Default caps (decisions I5).
+pub const IDENTIFIERS_MAX: i32 = 1_000;
+
+/// Gives a new space its settings row; its types are added by the caller of [`insert_type`] on first load.
+pub async fn insert_default_settings(tx: &mut PgConnection, space: SpaceNo) -> Result<()> {
+    sqlx::query(
+        "-- store::identity::insert_default_settings
+         INSERT INTO identity_settings (space_id, version, add_unknown_types, merges_max, identifiers_max)
+         VALUES ($1, 1, true, $2, $3)",
+    )
+    .bind(space.0)
+    .bind(MERGES_MAX)
+    .bind(IDENTIFIERS_MAX)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Adds or replaces a type and raises the settings' version.
+pub async fn upsert_type(tx: &mut PgConnection, space: SpaceNo, row: &TypeRow) -> Result<()> {
+    sqlx::query(
+        "-- store::identity::upsert_type
+         INSERT INTO identity_type (space_id, type_no, name, keys, value_limit, frequency, priority, case_insensitive,
+             blocked_exact, blocked_patterns)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+         ON CONFLICT (space_id, type_no) DO UPDATE SET keys = excluded.keys, value_limit = excluded.value_limit,
+             frequency = excluded.frequency, priority = excluded.priority,
+             case_insensitive = excluded.case_insensitive, blocked_exact = excluded.blocked_exact,
+             blocked_patterns = excluded.blocked_patterns",
+    )
+    .bind(space.0)
+    .bind(row.no)
+    .bind(&row.name)
+    .bind(&row.keys)
+    .bind(row.limit)
+    .bind(&row.frequency)
+    .bind(row.priority)
+    .bind(row.case_insensitive)
+    .bind(&row.blocked_exact)
+    .bind(&row.blocked_patterns)
+    .execute(&mut *tx)
+    .await?;
+    let sql = "-- store::identity::upsert_type\nUPDATE identity_settings SET version = version + 1 WHERE space_id = $1";
+    sqlx::query(sql).bind(space.0).execute(&mut *tx).await?;
+    super::processor::bump_config(tx, space).await
+}
+
+/// Sets the caps of a space and raises the settings' version.
+pub async fn update_caps(pool: &PgPool, space: SpaceNo, merges_max: i32, identifiers_max: i32) -> Result<()> {
+    let mut tx = pool.begin().await?;
+    sqlx::query(
+        "-- store::identity::update_caps
+         UPDATE identity_settings SET merges_max = $2, identifiers_max = $3, version = version + 1
+         WHERE space_id = $1",
+    )
+    .bind(space.0)
+    .bind(merges_max)
+    .bind(identifiers_max)
+    .execute(&mut *tx)
+    .await?;
+    super::processor::bump_config(&mut tx, space).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// The settings of a space. A new space has no types yet: it runs on the defaults.
+pub async fn get_settings(connection: &mut PgConnection, space: SpaceNo) -> Result<SettingsRow> {
+    let (version, add_unknown_types, merges_max, identifiers_max): (i64, bool, i32, i32) = sqlx::query_as(
+        "-- store::identity::get_settings
+         SELECT version, add_unknown_types, merges_max, identifiers_max FROM identity_settings WHERE space_id = $1",
+    )
+    .bind(space.0)
+    .fetch_one(&mut *connection)
+    .await?;
+    type Row = (i16, String, Vec<String>, i32, String, Option<i32>, bool, Vec<String>, Vec<String>);
+    let rows: Vec<Row> = sqlx::query_as(
+        "-- store::identity::get_settings
+         SELECT type_no, name, keys, value_limit, frequency, priority, case_insensitive, blocked_exact,
+             blocked_patterns
+         FROM identity_type WHERE space_id = $1 ORDER BY type_no",
+    )
+    .bind(space.0)
+    .fetch_all(connection)
+    .await?;
+    let row = |(no, name, keys, limit, frequency, priority, case_insensitive, exact, patterns): Row| TypeRow {
+        no,
+        name,
+        keys,
+        limit,
+        frequency,
+        priority,
+        case_insensitive,
+        blocked_exact: exact,
+        blocked_patterns: patterns,
+    };
+    let types = rows.into_iter().map(row).collect();
+    Ok(SettingsRow { version, add_unknown_types, merges_max, identifiers_max, types })
+}
+
+/// The live profiles that own these identifiers; those nobody owns are left out.
+pub async fn find_owners(
+    connection: &mut PgConnection,
+    space: SpaceNo,
+    keys: &[IdKey],
+) -> Result<Vec<(IdKey, ProfileNo)>> {
+    let rows: Vec<(Uuid, i64)> = sqlx::query_as(
+        "-- store::identity::find_owners
+         SELECT e.id_key, coalesce(p.merged_into, p.profile_no)
+         FROM external_id e
+         JOIN profile p ON p.space_id = $1 AND p.profile_no = e.profile_no
+         WHERE e.space_id = $1 AND e.id_key = ANY($2)",
+    )
+    .bind(space.0)
+    .bind(keys.iter().map(|k| k.to_uuid()).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|(key, no)| (IdKey(key.as_u128()), ProfileNo(no as u64))).collect())
+}
+
+/// An identifier that is new to the space.
+#[derive(Debug, Clone)]
+pub struct NewIdentifier {
+    /// What it is found by.
+    pub key: IdKey,
+    /// Its type.
+    pub type_no: i16,
+    /// The profile that brought it.
+    pub profile: ProfileNo,
+    /// Its value.
+    pub value: String,
+}
+
+/// Adds identifiers, in the order of their keys so that the index is walked once.
+pub async fn insert_identifiers(tx: &mut PgConnection, space: SpaceNo, new: &mut [NewIdentifier]) -> Result<()> {
+    new.sort_unstable_by_key(|n| n.key);
+    sqlx::query(
+        "-- store::identity::insert_identifiers
+         INSERT INTO external_id (space_id, id_key, type_no, profile_no, value)
+         SELECT $1, * FROM unnest($2::uuid[], $3::smallint[], $4::bigint[], $5::text[])",
+    )
+    .bind(space.0)
+    .bind(new.iter().map(|n| n.key.to_uuid()).collect::<Vec<_>>())
+    .bind(new.iter().map(|n| n.type_no).collect::<Vec<_>>())
+    .bind(new.iter().map(|n| n.profile.0 as i64).collect::<Vec<_>>())
+    .bind(new.iter().map(|n| n.value.as_str()).collect::<Vec<_>>())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// A merge as it is remembered.
+#[derive(Debug, Clone)]
+pub struct Merge {
+    /// Public id.
+    pub id: Uuid,
+    /// The event that caused it.
+    pub offset: Offset,
+    /// Who stayed.
+    pub survivor: ProfileNo,
+    /// Who was absorbed.
+    pub absorbed: ProfileNo,
+    /// When (time of receipt of the event).
+    pub at: Timestamp,
+    /// The event's message id.
+    pub message_id: String,
+    /// The identifiers that matched: `[{"type","id"}]`.
+    pub matched: serde_json::Value,
+}
+
+/// Remembers merges.
+pub async fn insert_merges(tx: &mut PgConnection, space: SpaceNo, merges: &[Merge]) -> Result<()> {
+    sqlx::query(
+        "-- store::identity::insert_merges
+         INSERT INTO profile_merge
+             (space_id, log_offset, absorbed_no, survivor_no, merge_id, merged_at, message_id, matched)
+         SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::uuid[], $6::timestamptz[], $7::text[],
+             $8::jsonb[])",
+    )
+    .bind(space.0)
+    .bind(merges.iter().map(|m| m.offset.0 as i64).collect::<Vec<_>>())
+    .bind(merges.iter().map(|m| m.absorbed.0 as i64).collect::<Vec<_>>())
+    .bind(merges.iter().map(|m| m.survivor.0 as i64).collect::<Vec<_>>())
+    .bind(merges.iter().map(|m| m.id).collect::<Vec<_>>())
+    .bind(merges.iter().map(|m| m.at.to_utc()).collect::<Vec<_>>())
+    .bind(merges.iter().map(|m| m.message_id.as_str()).collect::<Vec<_>>())
+    .bind(merges.iter().map(|m| &m.matched).collect::<Vec<_>>())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Points absorbed profiles, and all they had absorbed before, at their survivor: one hop for ever.
+pub async fn redirect_profiles(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    redirects: &[(ProfileNo, ProfileNo)],
+) -> Result<()> {
+    let done = sqlx::query(
+        "-- store::identity::redirect_profiles
+         UPDATE profile p SET merged_into = r.survivor, state = ''
+         FROM unnest($2::bigint[], $3::bigint[]) AS r (former, survivor)
+         WHERE p.space_id = $1 AND p.profile_no = r.former",
+    )
+    .bind(space.0)
+    .bind(redirects.iter().map(|(former, _)| former.0 as i64).collect::<Vec<_>>())
+    .bind(redirects.iter().map(|(_, survivor)| survivor.0 as i64).collect::<Vec<_>>())
+    .execute(tx)
+    .await?;
+    if done.rows_affected() as usize == redirects.len() {
+        Ok(())
+    } else {
+        Err(StoreError::Damaged("a merge refers to a profile that does not exist".into()))
+    }
+}
+
+/// A refused identifier as it is remembered.
+#[derive(Debug, Clone)]
+pub struct RefusalRow {
+    /// The event.
+    pub offset: Offset,
+    /// Its place among the event's refusals.
+    pub seq: i16,
+    /// The profile the event went to; 0 for none.
+    pub profile: ProfileNo,
+    /// The rule.
+    pub rule: String,
+    /// Identifier type.
+    pub id_type: String,
+    /// Identifier value.
+    pub value: String,
+    /// The event's message id.
+    pub message_id: String,
+    /// When (time of receipt).
+    pub at: Timestamp,
+}
+
+/// Remembers refusals.
+pub async fn insert_refusals(tx: &mut PgConnection, space: SpaceNo, rows: &[RefusalRow]) -> Result<()> {
+    let text = |column: fn(&RefusalRow) -> &str| rows.iter().map(|r| column(r).replace('\0', "")).collect::<Vec<_>>();
+    sqlx::query(
+        "-- store::identity::insert_refusals
+         INSERT INTO identity_refusal
+             (space_id, log_offset, seq, profile_no, rule, type, value, message_id, refused_at)
+         SELECT $1, * FROM unnest($2::bigint[], $3::smallint[], $4::bigint[], $5::text[], $6::text[], $7::text[],
+             $8::text[], $9::timestamptz[])",
+    )
+    .bind(space.0)
+    .bind(rows.iter().map(|r| r.offset.0 as i64).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.seq).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.profile.0 as i64).collect::<Vec<_>>())
+    .bind(text(|r| &r.rule))
+    .bind(text(|r| &r.id_type))
+    .bind(text(|r| &r.value))
+    .bind(text(|r| &r.message_id))
+    .bind(rows.iter().map(|r| r.at.to_utc()).collect::<Vec<_>>())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Merges into any of these profile numbers, oldest first.
+pub async fn list_merges(pool: &PgPool, space: SpaceNo, profiles: &[ProfileNo]) -> Result<Vec<Merge>> {
+    type Row = (Uuid, i64, i64, i64, DateTime<Utc>, String, serde_json::Value);
+    let rows: Vec<Row> = sqlx::query_as(
+        "-- store::identity::list_merges
+         SELECT merge_id, log_offset, survivor_no, absorbed_no, merged_at, message_id, matched FROM profile_merge
+         WHERE space_id = $1 AND survivor_no = ANY($2) ORDER BY log_offset, absorbed_no",
+    )
+    .bind(space.0)
+    .bind(profiles.iter().map(|p| p.0 as i64).collect::<Vec<_>>())
+    .fetch_all(pool)
+    .await?;
+    let merge = |(id, offset, survivor, absorbed, at, message_id, matched): Row| Merge {
+        id,
+        offset: Offset(offset as u64),
+        survivor: ProfileNo(survivor as u64),
+        absorbed: ProfileNo(absorbed as u64),
+        at: at.into(),
+        message_id,
+        matched,
+    };
+    Ok(rows.into_iter().map(merge).collect())
+}
+
+/// The newest refusals of these profile numbers.
+pub async fn list_refusals(
+    pool: &PgPool,
+    space: SpaceNo,
+    profiles: &[ProfileNo],
+    limit: i64,
+) -> Result<Vec<RefusalRow>> {
+    type Row = (i64, i16, i64, String, String, String, String, DateTime<Utc>);
+    let rows: Vec<Row> = sqlx::query_as(
+        "-- store::identity::list_refusals
+         SELECT log_offset, seq, profile_no, rule, type, value, message_id, refused_at FROM identity_refusal
+         WHERE space_id = $1 AND profile_no = ANY($2) ORDER BY log_offset DESC, seq LIMIT $3",
+    )
+    .bind(space.0)
+    .bind(profiles.iter().map(|p| p.0 as i64).collect::<Vec<_>>())
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    let refusal = |(offset, seq, profile, rule, id_type, value, message_id, at): Row| RefusalRow {
+        offset: Offset(offset as u64),
+        seq,
+        profile: ProfileNo(profile as u64),
+        rule,
+        id_type,
+        value,
+        message_id,
+        at: at.into(),
+    };
+    Ok(rows.into_iter().map(refusal).collect())
+}

@@ -1,0 +1,317 @@
+//! Profile rows and account links: written by the processor in batches, read one statement per question.
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgPool;
+use sqlx::{PgConnection, PgExecutor};
+use uuid::Uuid;
+
+use super::{Result, StoreError};
+use crate::domain::identifier::IdKey;
+use crate::domain::{Collection, ProfileNo, SourceNo, SpaceNo, Timestamp};
+
+/// A profile row to be written.
+#[derive(Debug, Clone)]
+pub struct ProfileRow {
+    /// Number in the space.
+    pub no: ProfileNo,
+    /// Public id.
+    pub id: Uuid,
+    /// Users or accounts.
+    pub collection: Collection,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Time of receipt of its newest event.
+    pub last_seen_at: Timestamp,
+    /// The encoded profile.
+    pub state: Vec<u8>,
+}
+
+/// Adds new profiles.
+pub async fn insert_profiles(tx: &mut PgConnection, space: SpaceNo, rows: &[ProfileRow]) -> Result<()> {
+    sqlx::query(
+        "-- store::profiles::insert_profiles
+         INSERT INTO profile (space_id, profile_no, profile_id, collection, created_at, last_seen_at, state)
+         SELECT $1, * FROM unnest($2::bigint[], $3::uuid[], $4::smallint[], $5::timestamptz[], $6::timestamptz[],
+             $7::bytea[])",
+    )
+    .bind(space.0)
+    .bind(rows.iter().map(|r| r.no.0 as i64).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.id).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.collection as i16).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.created_at.to_utc()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.last_seen_at.to_utc()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.state.as_slice()).collect::<Vec<_>>())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Rewrites profiles that exist.
+pub async fn update_profiles(tx: &mut PgConnection, space: SpaceNo, rows: &[ProfileRow]) -> Result<()> {
+    let done = sqlx::query(
+        "-- store::profiles::update_profiles
+         UPDATE profile p SET last_seen_at = u.seen, state = u.state
+         FROM unnest($2::bigint[], $3::timestamptz[], $4::bytea[]) AS u (no, seen, state)
+         WHERE p.space_id = $1 AND p.profile_no = u.no",
+    )
+    .bind(space.0)
+    .bind(rows.iter().map(|r| r.no.0 as i64).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.last_seen_at.to_utc()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.state.as_slice()).collect::<Vec<_>>())
+    .execute(tx)
+    .await?;
+    if done.rows_affected() as usize == rows.len() {
+        Ok(())
+    } else {
+        Err(StoreError::Damaged("a profile to be updated does not exist".into()))
+    }
+}
+
+/// Encoded profiles by number; absorbed ones are left out.
+pub async fn load_states(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    numbers: &[ProfileNo],
+) -> Result<Vec<(ProfileNo, Vec<u8>)>> {
+    let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+        "-- store::profiles::load_states
+         SELECT profile_no, state FROM profile
+         WHERE space_id = $1 AND profile_no = ANY($2) AND merged_into IS NULL",
+    )
+    .bind(space.0)
+    .bind(numbers.iter().map(|n| n.0 as i64).collect::<Vec<_>>())
+    .fetch_all(executor)
+    .await?;
+    Ok(rows.into_iter().map(|(no, state)| (ProfileNo(no as u64), state)).collect())
+}
+
+/// Profile numbers in (after, until], with the live profile each one means today.
+pub async fn list_numbers(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    after: ProfileNo,
+    until: ProfileNo,
+) -> Result<Vec<(ProfileNo, ProfileNo)>> {
+    let rows: Vec<(i64, i64)> = sqlx::query_as(
+        "-- store::profiles::list_numbers
+         SELECT profile_no, coalesce(merged_into, profile_no) FROM profile
+         WHERE space_id = $1 AND profile_no > $2 AND profile_no <= $3 ORDER BY profile_no",
+    )
+    .bind(space.0)
+    .bind(after.0 as i64)
+    .bind(until.0 as i64)
+    .fetch_all(executor)
+    .await?;
+    Ok(rows.into_iter().map(|(no, live)| (ProfileNo(no as u64), ProfileNo(live as u64))).collect())
+}
+
+/// A found profile: its live number and encoded state.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Live number.
+    pub no: ProfileNo,
+    /// Public id of the live profile.
+    pub id: Uuid,
+    /// Users or accounts.
+    pub collection: Collection,
+    /// When the live profile was made.
+    pub created_at: Timestamp,
+    /// Time of receipt of its newest event.
+    pub last_seen_at: Timestamp,
+    /// The encoded profile.
+    pub state: Vec<u8>,
+}
+
+type FoundRow = (i64, Uuid, i16, DateTime<Utc>, DateTime<Utc>, Vec<u8>);
+
+fn found((no, id, collection, created_at, last_seen_at, state): FoundRow) -> Found {
+    Found {
+        no: ProfileNo(no as u64),
+        id,
+        collection: Collection::from_number(collection),
+        created_at: created_at.into(),
+        last_seen_at: last_seen_at.into(),
+        state,
+    }
+}
+
+/// Looks profiles up by any identifier they ever had: many questions, one statement.
+pub async fn find_by_keys(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    keys: &[IdKey],
+) -> Result<Vec<(IdKey, Found)>> {
+    type Row = (Uuid, i64, Uuid, i16, DateTime<Utc>, DateTime<Utc>, Vec<u8>);
+    let rows: Vec<Row> = sqlx::query_as(
+        "-- store::profiles::find_by_keys
+         SELECT e.id_key, l.profile_no, l.profile_id, l.collection, l.created_at, l.last_seen_at, l.state
+         FROM external_id e
+         JOIN profile p ON p.space_id = $1 AND p.profile_no = e.profile_no
+         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
+         WHERE e.space_id = $1 AND e.id_key = ANY($2)",
+    )
+    .bind(space.0)
+    .bind(keys.iter().map(|k| k.to_uuid()).collect::<Vec<_>>())
+    .fetch_all(executor)
+    .await?;
+    let row = |(key, no, id, collection, created_at, seen, state): Row| {
+        (IdKey(key.as_u128()), found((no, id, collection, created_at, seen, state)))
+    };
+    Ok(rows.into_iter().map(row).collect())
+}
+
+/// Looks a profile up by a number it has or had.
+pub async fn find_by_number(executor: impl PgExecutor<'_>, space: SpaceNo, no: ProfileNo) -> Result<Option<Found>> {
+    let row: Option<FoundRow> = sqlx::query_as(
+        "-- store::profiles::find_by_number
+         SELECT l.profile_no, l.profile_id, l.collection, l.created_at, l.last_seen_at, l.state
+         FROM profile p
+         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
+         WHERE p.space_id = $1 AND p.profile_no = $2",
+    )
+    .bind(space.0)
+    .bind(no.0 as i64)
+    .fetch_optional(executor)
+    .await?;
+    Ok(row.map(found))
+}
+
+/// Public ids of numbers that are or were profiles of the space.
+pub async fn list_ids(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    numbers: &[ProfileNo],
+) -> Result<Vec<(ProfileNo, Uuid)>> {
+    let sql = "-- store::profiles::list_ids
+         SELECT profile_no, profile_id FROM profile WHERE space_id = $1 AND profile_no = ANY($2)";
+    let rows: Vec<(i64, Uuid)> = sqlx::query_as(sql)
+        .bind(space.0)
+        .bind(numbers.iter().map(|n| n.0 as i64).collect::<Vec<_>>())
+        .fetch_all(executor)
+        .await?;
+    Ok(rows.into_iter().map(|(no, id)| (ProfileNo(no as u64), id)).collect())
+}
+
+/// A page of a collection's live profiles, most recently seen first, behind (seen, number).
+pub async fn list_recent(
+    pool: &PgPool,
+    space: SpaceNo,
+    collection: Collection,
+    before: Option<(Timestamp, ProfileNo)>,
+    limit: i64,
+) -> Result<Vec<Found>> {
+    let rows: Vec<FoundRow> = sqlx::query_as(
+        "-- store::profiles::list_recent
+         SELECT profile_no, profile_id, collection, created_at, last_seen_at, state FROM profile
+         WHERE space_id = $1 AND collection = $2 AND merged_into IS NULL
+             AND ($3::timestamptz IS NULL OR (last_seen_at, profile_no) < ($3, $4))
+         ORDER BY last_seen_at DESC, profile_no DESC LIMIT $5",
+    )
+    .bind(space.0)
+    .bind(collection as i16)
+    .bind(before.map(|(at, _)| at.to_utc()))
+    .bind(before.map_or(0, |(_, no)| no.0 as i64))
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(found).collect())
+}
+
+/// Live profiles that own an identifier whose value starts with `prefix`, by number, behind `after`.
+pub async fn list_by_prefix(
+    pool: &PgPool,
+    space: SpaceNo,
+    collection: Collection,
+    prefix: &str,
+    after: ProfileNo,
+    limit: i64,
+) -> Result<Vec<Found>> {
+    let rows: Vec<FoundRow> = sqlx::query_as(
+        "-- store::profiles::list_by_prefix
+         SELECT DISTINCT ON (l.profile_no)
+             l.profile_no, l.profile_id, l.collection, l.created_at, l.last_seen_at, l.state
+         FROM external_id e
+         JOIN profile p ON p.space_id = $1 AND p.profile_no = e.profile_no
+         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
+         WHERE e.space_id = $1 AND starts_with(e.value, $2) AND l.collection = $3 AND l.profile_no > $4
+         ORDER BY l.profile_no LIMIT $5",
+    )
+    .bind(space.0)
+    .bind(prefix)
+    .bind(collection as i16)
+    .bind(after.0 as i64)
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(found).collect())
+}
+
+/// A user linked to an account.
+#[derive(Debug, Clone)]
+pub struct Link {
+    /// The account.
+    pub account: ProfileNo,
+    /// The user.
+    pub user: ProfileNo,
+    /// Since when (event time of the first group call).
+    pub created_at: Timestamp,
+    /// Who sent it.
+    pub source: SourceNo,
+    /// The message that made it.
+    pub message_id: String,
+}
+
+/// Adds links; those that are there already stay.
+pub async fn insert_links(tx: &mut PgConnection, space: SpaceNo, links: &[Link]) -> Result<()> {
+    sqlx::query(
+        "-- store::profiles::insert_links
+         INSERT INTO account_link (space_id, account_no, user_no, created_at, source_no, message_id)
+         SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::timestamptz[], $5::int[], $6::text[])
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(space.0)
+    .bind(links.iter().map(|l| l.account.0 as i64).collect::<Vec<_>>())
+    .bind(links.iter().map(|l| l.user.0 as i64).collect::<Vec<_>>())
+    .bind(links.iter().map(|l| l.created_at.to_utc()).collect::<Vec<_>>())
+    .bind(links.iter().map(|l| l.source.0).collect::<Vec<_>>())
+    .bind(links.iter().map(|l| l.message_id.as_str()).collect::<Vec<_>>())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// The other side of the links of a profile, given all its numbers: live profiles behind `after`, once each.
+pub async fn list_linked(
+    pool: &PgPool,
+    space: SpaceNo,
+    collection: Collection,
+    numbers: &[ProfileNo],
+    after: ProfileNo,
+    limit: i64,
+) -> Result<Vec<Found>> {
+    let accounts_of_user = "-- store::profiles::list_linked
+         SELECT DISTINCT ON (l.profile_no)
+             l.profile_no, l.profile_id, l.collection, k.created_at, l.last_seen_at, l.state
+         FROM account_link k
+         JOIN profile p ON p.space_id = $1 AND p.profile_no = k.account_no
+         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
+         WHERE k.space_id = $1 AND k.user_no = ANY($2) AND l.profile_no > $3
+         ORDER BY l.profile_no, k.created_at LIMIT $4";
+    let users_of_account = "-- store::profiles::list_linked
+         SELECT DISTINCT ON (l.profile_no)
+             l.profile_no, l.profile_id, l.collection, k.created_at, l.last_seen_at, l.state
+         FROM account_link k
+         JOIN profile p ON p.space_id = $1 AND p.profile_no = k.user_no
+         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
+         WHERE k.space_id = $1 AND k.account_no = ANY($2) AND l.profile_no > $3
+         ORDER BY l.profile_no, k.created_at LIMIT $4";
+    let sql = if collection == Collection::Users { accounts_of_user } else { users_of_account };
+    let rows: Vec<FoundRow> = sqlx::query_as(sql)
+        .bind(space.0)
+        .bind(numbers.iter().map(|n| n.0 as i64).collect::<Vec<_>>())
+        .bind(after.0 as i64)
+        .bind(limit)
+        .fetch_all(pool)
+        .await?;
+    Ok(rows.into_iter().map(found).collect())
+}

@@ -1,0 +1,364 @@
+//! Spaces, sources, write keys and access tokens, and the snapshot of them that every request is checked against.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
+use sqlx::postgres::PgPool;
+use uuid::Uuid;
+
+use super::Result;
+use crate::domain::{SourceNo, SpaceNo, Timestamp};
+
+/// SHA-256 of a secret: all the database ever sees of it.
+pub type SecretHash = [u8; 32];
+
+/// Hashes a write key or token. The secrets have 256 random bits, so one round is enough.
+pub fn hash_secret(secret: &str) -> SecretHash {
+    Sha256::digest(secret.as_bytes()).into()
+}
+
+/// What a token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// Profiles, audiences, lists.
+    Read,
+    /// Definitions, destinations, settings.
+    Write,
+    /// Spaces, sources, tokens, privacy.
+    Admin,
+}
+
+impl Scope {
+    /// All scopes.
+    pub const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Admin];
+
+    /// The word of the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// Reads the word of the API.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.as_str() == word)
+    }
+}
+
+/// A space.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Space {
+    /// Its number.
+    pub no: SpaceNo,
+    /// What clients call it.
+    pub key: String,
+    /// For people.
+    pub name: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// A source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Its space.
+    pub space: SpaceNo,
+    /// Its number in the space.
+    pub no: SourceNo,
+    /// Its public id.
+    pub id: Uuid,
+    /// For people.
+    pub name: String,
+    /// Whether it may send.
+    pub enabled: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// An access token as far as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Its space; `None` for the server's owner.
+    pub space: Option<SpaceNo>,
+    /// Its public id.
+    pub id: Uuid,
+    /// For people.
+    pub name: String,
+    /// First characters, to recognise it by.
+    pub prefix: String,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it stops working.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Everything a request is checked against, as one immutable snapshot.
+#[derive(Debug, Default)]
+pub struct Registry {
+    /// The version read; a larger one in the database means reload.
+    pub version: i64,
+    /// Spaces by what clients call them.
+    pub spaces: HashMap<String, Space>,
+    /// Sources by space and number.
+    pub sources: HashMap<(SpaceNo, SourceNo), Source>,
+    /// Live write keys.
+    pub write_keys: HashMap<SecretHash, (SpaceNo, SourceNo)>,
+    /// Live tokens.
+    pub tokens: HashMap<SecretHash, Token>,
+}
+
+impl Registry {
+    /// The space of that number.
+    pub fn space(&self, no: SpaceNo) -> Option<&Space> {
+        self.spaces.values().find(|s| s.no == no)
+    }
+}
+
+/// The present version; cheap enough to ask every second.
+pub async fn version(pool: &PgPool) -> Result<i64> {
+    Ok(sqlx::query_scalar("-- store::registry::version\nSELECT version FROM registry").fetch_one(pool).await?)
+}
+
+/// Reads the whole registry.
+pub async fn load(pool: &PgPool) -> Result<Registry> {
+    let version = version(pool).await?;
+    type SpaceRow = (i32, String, String, DateTime<Utc>);
+    let spaces: Vec<SpaceRow> =
+        sqlx::query_as("-- store::registry::load\nSELECT space_id, key, name, created_at FROM space")
+            .fetch_all(pool)
+            .await?;
+    type SourceRow = (i32, i32, Uuid, String, bool, DateTime<Utc>);
+    let sources: Vec<SourceRow> = sqlx::query_as(
+        "-- store::registry::load\nSELECT space_id, source_no, source_id, name, enabled, created_at FROM source",
+    )
+    .fetch_all(pool)
+    .await?;
+    let keys: Vec<(i32, i32, Vec<u8>)> = sqlx::query_as(
+        "-- store::registry::load\nSELECT space_id, source_no, key_hash FROM write_key WHERE revoked_at IS NULL",
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(Registry {
+        version,
+        spaces: spaces.into_iter().map(space).map(|s| (s.key.clone(), s)).collect(),
+        sources: sources.into_iter().map(source).map(|s| ((s.space, s.no), s)).collect(),
+        write_keys: keys
+            .into_iter()
+            .filter_map(|(space, source, hash)| {
+                Some((SecretHash::try_from(hash).ok()?, (SpaceNo(space), SourceNo(source))))
+            })
+            .collect(),
+        tokens: load_tokens(pool).await?,
+    })
+}
+
+fn space((no, key, name, created_at): (i32, String, String, DateTime<Utc>)) -> Space {
+    Space { no: SpaceNo(no), key, name, created_at: created_at.into() }
+}
+
+fn source((space, no, id, name, enabled, at): (i32, i32, Uuid, String, bool, DateTime<Utc>)) -> Source {
+    Source { space: SpaceNo(space), no: SourceNo(no), id, name, enabled, created_at: at.into() }
+}
+
+async fn load_tokens(pool: &PgPool) -> Result<HashMap<SecretHash, Token>> {
+    type Row = (i32, Vec<u8>, Uuid, String, String, Vec<String>, DateTime<Utc>, Option<DateTime<Utc>>);
+    let rows: Vec<Row> = sqlx::query_as(
+        "-- store::registry::load_tokens
+         SELECT space_id, token_hash, token_id, name, prefix, scopes, created_at, expires_at
+         FROM access_token WHERE revoked_at IS NULL",
+    )
+    .fetch_all(pool)
+    .await?;
+    let token = |(space, hash, id, name, prefix, scopes, created_at, expires_at): Row| {
+        let token = Token {
+            space: (space != 0).then_some(SpaceNo(space)),
+            id,
+            name,
+            prefix,
+            scopes: scopes.iter().filter_map(|s| Scope::parse(s)).collect(),
+            created_at: created_at.into(),
+            expires_at: expires_at.map(Timestamp::from),
+        };
+        Some((SecretHash::try_from(hash).ok()?, token))
+    };
+    Ok(rows.into_iter().filter_map(token).collect())
+}
+
+/// Tells every process that the registry has changed. Part of the change's transaction.
+async fn bump(tx: &mut PgConnection) -> Result<()> {
+    sqlx::query("-- store::registry::bump\nUPDATE registry SET version = version + 1").execute(tx).await?;
+    Ok(())
+}
+
+/// Makes a space with everything that belongs to one: log, processor and default identity settings.
+/// `Exists` when the key is taken.
+pub async fn insert_space(pool: &PgPool, key: &str, name: &str, at: Timestamp) -> Result<Space> {
+    let mut tx = pool.begin().await?;
+    // Taken first, so that two processes making spaces at once number them one after the other.
+    bump(&mut tx).await?;
+    let no: i32 = sqlx::query_scalar(
+        "-- store::registry::insert_space
+         INSERT INTO space (space_id, key, name, created_at)
+         SELECT coalesce(max(space_id), 0) + 1, $1, $2, $3 FROM space RETURNING space_id",
+    )
+    .bind(key)
+    .bind(name)
+    .bind(at.to_utc())
+    .fetch_one(&mut *tx)
+    .await?;
+    for sql in [
+        "-- store::registry::insert_space\nINSERT INTO log_head (space_id) VALUES ($1)",
+        "-- store::registry::insert_space\nINSERT INTO processor (space_id) VALUES ($1)",
+    ] {
+        sqlx::query(sql).bind(no).execute(&mut *tx).await?;
+    }
+    super::identity::insert_default_settings(&mut tx, SpaceNo(no)).await?;
+    tx.commit().await?;
+    Ok(Space { no: SpaceNo(no), key: key.to_owned(), name: name.to_owned(), created_at: at })
+}
+
+/// Makes a source and its first write key.
+pub async fn insert_source(
+    pool: &PgPool,
+    space: SpaceNo,
+    id: Uuid,
+    name: &str,
+    write_key: &str,
+    at: Timestamp,
+) -> Result<Source> {
+    let mut tx = pool.begin().await?;
+    bump(&mut tx).await?;
+    let no: i32 = sqlx::query_scalar(
+        "-- store::registry::insert_source
+         INSERT INTO source (space_id, source_no, source_id, name, created_at)
+         SELECT $1, coalesce(max(source_no), 0) + 1, $2, $3, $4 FROM source WHERE space_id = $1
+         RETURNING source_no",
+    )
+    .bind(space.0)
+    .bind(id)
+    .bind(name)
+    .bind(at.to_utc())
+    .fetch_one(&mut *tx)
+    .await?;
+    insert_write_key(&mut tx, space, SourceNo(no), write_key, at).await?;
+    tx.commit().await?;
+    Ok(Source { space, no: SourceNo(no), id, name: name.to_owned(), enabled: true, created_at: at })
+}
+
+async fn insert_write_key(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    source: SourceNo,
+    key: &str,
+    at: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "-- store::registry::insert_write_key
+         INSERT INTO write_key (space_id, key_hash, source_no, prefix, created_at) VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(space.0)
+    .bind(hash_secret(key).as_slice())
+    .bind(source.0)
+    .bind(visible_prefix(key))
+    .bind(at.to_utc())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Switches a source on or off; false when there is no such source.
+pub async fn update_source_enabled(pool: &PgPool, space: SpaceNo, id: Uuid, enabled: bool) -> Result<bool> {
+    let mut tx = pool.begin().await?;
+    bump(&mut tx).await?;
+    let done = sqlx::query(
+        "-- store::registry::update_source_enabled
+         UPDATE source SET enabled = $3 WHERE space_id = $1 AND source_id = $2",
+    )
+    .bind(space.0)
+    .bind(id)
+    .bind(enabled)
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Makes an access token; `token.space` `None` is the server's owner.
+pub async fn insert_token(pool: &PgPool, token: &Token, secret: &str) -> Result<()> {
+    let mut tx = pool.begin().await?;
+    bump(&mut tx).await?;
+    sqlx::query(
+        "-- store::registry::insert_token
+         INSERT INTO access_token
+             (space_id, token_hash, token_id, name, prefix, scopes, created_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(token.space.map_or(0, |s| s.0))
+    .bind(hash_secret(secret).as_slice())
+    .bind(token.id)
+    .bind(&token.name)
+    .bind(visible_prefix(secret))
+    .bind(token.scopes.iter().map(|s| s.as_str()).collect::<Vec<_>>())
+    .bind(token.created_at.to_utc())
+    .bind(token.expires_at.map(Timestamp::to_utc))
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Takes a token out of use for ever; false when there is no such token.
+pub async fn revoke_token(pool: &PgPool, space: SpaceNo, id: Uuid, at: Timestamp) -> Result<bool> {
+    let mut tx = pool.begin().await?;
+    bump(&mut tx).await?;
+    let done = sqlx::query(
+        "-- store::registry::revoke_token
+         UPDATE access_token SET revoked_at = $3 WHERE space_id = $1 AND token_id = $2 AND revoked_at IS NULL",
+    )
+    .bind(space.0)
+    .bind(id)
+    .bind(at.to_utc())
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Records that these secrets were used, a batch at a time.
+pub async fn touch_secrets(pool: &PgPool, hashes: &[SecretHash], at: Timestamp) -> Result<()> {
+    let hashes: Vec<&[u8]> = hashes.iter().map(<[u8; 32]>::as_slice).collect();
+    for sql in [
+        "-- store::registry::touch_secrets\nUPDATE write_key SET last_used_at = $2 WHERE key_hash = ANY($1)",
+        "-- store::registry::touch_secrets\nUPDATE access_token SET last_used_at = $2 WHERE token_hash = ANY($1)",
+    ] {
+        sqlx::query(sql).bind(&hashes).bind(at.to_utc()).execute(pool).await?;
+    }
+    Ok(())
+}
+
+/// What of a secret may be shown again: enough to recognise it, not enough to use it.
+fn visible_prefix(secret: &str) -> String {
+    secret.chars().take(secret.len().min(24) / 3).collect()
+}
+
+/// The instant a test clock was left at.
+pub async fn find_test_clock(pool: &PgPool) -> Result<Option<Timestamp>> {
+    let sql = "-- store::registry::find_test_clock\nSELECT now_ms FROM test_clock";
+    let now: Option<i64> = sqlx::query_scalar(sql).fetch_optional(pool).await?;
+    Ok(now.map(Timestamp::from_millis))
+}
+
+/// Keeps the instant of the test clock; it never goes back.
+pub async fn set_test_clock(pool: &PgPool, now: Timestamp) -> Result<()> {
+    let sql = "-- store::registry::set_test_clock
+         INSERT INTO test_clock (now_ms) VALUES ($1)
+         ON CONFLICT (singleton) DO UPDATE SET now_ms = greatest(test_clock.now_ms, excluded.now_ms)";
+    sqlx::query(sql).bind(now.millis()).execute(pool).await?;
+    Ok(())
+}
