@@ -32,7 +32,10 @@ impl Clock {
     /// The time.
     pub fn now(&self) -> Timestamp {
         match self {
-            #[expect(clippy::disallowed_methods, reason = "this is where the time is read for everybody else")]
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "this is where the time is read for everybody else"
+            )]
             Self::System => chrono::Utc::now().into(),
             Self::Test(millis) => Timestamp::from_millis(millis.load(Ordering::SeqCst)),
         }

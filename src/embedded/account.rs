@@ -6,7 +6,7 @@ use std::{
         fs::{MetadataExt, chown},
         process::CommandExt,
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -25,31 +25,21 @@ pub struct Account {
 }
 
 impl Account {
-    /// The account for a cluster: our own, or when we are root the owner of the cluster that is there already, else
-    /// the first of the service accounts. `folder` is one we may write in.
-    pub(super) fn for_cluster(folder: &Path, cluster: &Path) -> Result<Self, EmbeddedError> {
+    /// The account for the cluster that is there, or for one to be made: our own; when we are root, the owner of the
+    /// cluster, else the first of the service accounts. `folder` is one we may write in.
+    pub(super) fn for_cluster(folder: &Path, cluster: Option<PathBuf>) -> Result<Self, EmbeddedError> {
         let ours = Self::ours(folder)?;
-        let owner = fs::metadata(cluster).ok();
-        if ours.uid != 0 {
-            return match owner {
-                Some(owner) if owner.uid() != ours.uid => Err(EmbeddedError::WrongOwner {
-                    dir: cluster.to_owned(),
-                    owner: owner.uid(),
-                    wanted: ours.uid,
-                }),
-                _ => Ok(ours),
-            };
-        }
+        let is_root = ours.uid == 0;
         let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
         let service = STEP_DOWN_TO.iter().find_map(|name| look_up(&passwd, name));
-        match owner {
-            Some(owner) if owner.uid() == 0 => Err(EmbeddedError::WrongOwner {
-                dir: cluster.to_owned(),
-                owner: 0,
-                wanted: service.ok_or(EmbeddedError::NoAccount)?.uid,
-            }),
-            Some(owner) => Ok(Self { uid: owner.uid(), gid: owner.gid(), step_down: true }),
-            None => service.ok_or(EmbeddedError::NoAccount),
+        let stand_in = || service.ok_or(EmbeddedError::NoAccount);
+        let Some(dir) = cluster else { return if is_root { stand_in() } else { Ok(ours) } };
+        let owner = fs::metadata(&dir).map_err(EmbeddedError::io("look at", &dir))?;
+        match (is_root, owner.uid()) {
+            (true, 0) => Err(EmbeddedError::WrongOwner { dir, owner: 0, wanted: stand_in()?.uid }),
+            (true, uid) => Ok(Self { uid, gid: owner.gid(), step_down: true }),
+            (false, uid) if uid == ours.uid => Ok(ours),
+            (false, uid) => Err(EmbeddedError::WrongOwner { dir, owner: uid, wanted: ours.uid }),
         }
     }
 
@@ -75,7 +65,8 @@ impl Account {
     /// Hands a folder over to the account.
     pub(super) fn own(self, path: &Path) -> Result<(), EmbeddedError> {
         if self.step_down {
-            chown(path, Some(self.uid), Some(self.gid)).map_err(EmbeddedError::io("change the owner of", path))?;
+            chown(path, Some(self.uid), Some(self.gid))
+                .map_err(EmbeddedError::io("change the owner of", path))?;
         }
         Ok(())
     }
@@ -118,7 +109,8 @@ mod tests {
 
     #[test]
     fn finds_accounts_by_their_whole_name_and_never_root() {
-        let passwd = "root:x:0:0::/root:/bin/sh\npostgres2:x:7:7::/:/bin/sh\npostgres:x:101:104:,,,:/:/bin/sh\n";
+        let passwd =
+            "root:x:0:0::/root:/bin/sh\npostgres2:x:7:7::/:/bin/sh\npostgres:x:101:104:,,,:/:/bin/sh\n";
         assert_eq!(look_up(passwd, "postgres"), Some(Account { uid: 101, gid: 104, step_down: true }));
         assert_eq!(look_up(passwd, "root"), None);
         assert_eq!(look_up(passwd, "nobody"), None);

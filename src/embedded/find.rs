@@ -25,15 +25,15 @@ or use a Postgres that already runs: DATABASE_URL=postgres://user:password@host/
 
 /// Where packages put `initdb` and `postgres`, besides PATH. `*` stands for part of one folder's name.
 const USUAL_FOLDERS: &[&str] = &[
-    "/usr/lib/postgresql/*/bin",                      // Debian, Ubuntu, also with the pgdg packages
-    "/usr/pgsql-*/bin",                               // Fedora and RHEL with the pgdg packages
-    "/usr/lib/postgresql*/bin",                       // openSUSE
-    "/usr/libexec/postgresql*",                       // Alpine
-    "/opt/homebrew/opt/postgresql@*/bin",             // Homebrew on Apple silicon
-    "/usr/local/opt/postgresql@*/bin",                // Homebrew on Intel
+    "/usr/lib/postgresql/*/bin",          // Debian, Ubuntu, also with the pgdg packages
+    "/usr/pgsql-*/bin",                   // Fedora and RHEL with the pgdg packages
+    "/usr/lib/postgresql*/bin",           // openSUSE
+    "/usr/libexec/postgresql*",           // Alpine
+    "/opt/homebrew/opt/postgresql@*/bin", // Homebrew on Apple silicon
+    "/usr/local/opt/postgresql@*/bin",    // Homebrew on Intel
     "/home/linuxbrew/.linuxbrew/opt/postgresql@*/bin", // Homebrew on Linux
     "/Applications/Postgres.app/Contents/Versions/*/bin", // Postgres.app
-    "/usr/local/pgsql/bin",                           // built from source
+    "/usr/local/pgsql/bin",               // built from source
     "/usr/local/bin",
     "/usr/bin",
 ];
@@ -141,7 +141,8 @@ impl Search {
         let mut all = self.all();
         let supported = |candidate: &Binaries| SUPPORTED.contains(&candidate.version.major);
         let fits = |candidate: &Binaries| {
-            supported(candidate) && cluster.is_none_or(|(_, major)| candidate.version.major.to_string() == major)
+            supported(candidate)
+                && cluster.is_none_or(|(_, major)| candidate.version.major.to_string() == major)
         };
         if let Some(at) = all.iter().position(fits) {
             return Ok(all.swap_remove(at));

@@ -81,12 +81,15 @@ pub(super) struct Home {
     /// Holds `pg` and `run`: the data folder itself, or its stand-in under [`ELSEWHERE`].
     pub(super) base: PathBuf,
     pub(super) account: Account,
+    /// The major version of the cluster, `None` when it is still to be made.
+    pub(super) major: Option<String>,
     /// Released by the kernel when we end, whichever way.
     _lock: File,
 }
 
 impl Home {
-    /// Makes the folder when needed, locks it, and settles where the cluster is and who runs it.
+    /// Makes the folder when needed, locks it, and settles where the cluster is and who runs it. Refuses what we did
+    /// not make.
     pub(super) fn open(data_dir: &Path) -> Result<Self, EmbeddedError> {
         // Others may pass through but not look: Postgres' account has to reach what is inside.
         let mut make = DirBuilder::new();
@@ -95,7 +98,8 @@ impl Home {
         refuse_foreign_home(&data_dir)?;
         let lock = lock(&data_dir)?;
         let mut base = base_of(&data_dir);
-        let account = Account::for_cluster(&data_dir, &base.join("pg"))?;
+        let major = cluster_major(&base.join("pg"))?;
+        let account = Account::for_cluster(&data_dir, major.is_some().then(|| base.join("pg")))?;
         if !account.can_enter(&base) {
             base = move_elsewhere(&data_dir)?;
             if !account.can_enter(&base) {
@@ -111,16 +115,11 @@ impl Home {
                 base.display()
             );
         }
-        Ok(Self { base, account, _lock: lock })
+        Ok(Self { base, account, major, _lock: lock })
     }
 
     pub(super) fn cluster(&self) -> PathBuf {
         self.base.join("pg")
-    }
-
-    /// The major version of the cluster, `None` when it is still to be made; refuses what we did not make.
-    pub(super) fn major(&self) -> Result<Option<String>, EmbeddedError> {
-        cluster_major(&self.cluster())
     }
 
     /// Makes the cluster and the service's database, all or nothing: only a finished one gets its name.
@@ -162,7 +161,8 @@ impl Home {
     pub(super) fn socket_dir(&self) -> Result<PathBuf, EmbeddedError> {
         let mut dir = self.base.join("run");
         if dir.as_os_str().len() + SOCKET_NAME.len() > SOCKET_PATH_BYTES_MAX {
-            dir = Path::new("/tmp").join(format!("personas-{}", short_hash(self.base.as_os_str().as_encoded_bytes())));
+            dir = Path::new("/tmp")
+                .join(format!("personas-{}", short_hash(self.base.as_os_str().as_encoded_bytes())));
         }
         match DirBuilder::new().mode(0o700).create(&dir) {
             Ok(()) => self.account.own(&dir)?,
@@ -255,7 +255,8 @@ fn base_of(data_dir: &Path) -> PathBuf {
 /// two data folders never share one and a data folder that was deleted does not get its old data back.
 fn move_elsewhere(data_dir: &Path) -> Result<PathBuf, EmbeddedError> {
     let note = data_dir.join(LOCATION);
-    let file = File::create(&note).and_then(|file| file.metadata()).map_err(EmbeddedError::io("write", &note))?;
+    let file =
+        File::create(&note).and_then(|file| file.metadata()).map_err(EmbeddedError::io("write", &note))?;
     let identity = format!("{} {} {} {}", note.display(), file.ino(), file.mtime(), file.mtime_nsec());
     let base = Path::new(ELSEWHERE).join(short_hash(identity.as_bytes()));
     let mut make = DirBuilder::new();
@@ -285,7 +286,8 @@ fn run(mut command: Command, input: &str, dir: &Path) -> Result<(), EmbeddedErro
     if outcome.status.success() {
         return Ok(());
     }
-    let log = format!("{}{}", String::from_utf8_lossy(&outcome.stdout), String::from_utf8_lossy(&outcome.stderr));
+    let log =
+        format!("{}{}", String::from_utf8_lossy(&outcome.stdout), String::from_utf8_lossy(&outcome.stderr));
     let status = outcome.status.to_string();
     Err(EmbeddedError::Failed { step: "set up its data folder", dir: dir.to_owned(), status, log })
 }

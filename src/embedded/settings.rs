@@ -51,9 +51,13 @@ fn durable(memory_mib: u64, wal_compression: &str) -> Vec<String> {
 }
 
 fn throwaway() -> Vec<String> {
-    let off = ["fsync", "synchronous_commit", "full_page_writes", "autovacuum"].map(|name| format!("{name}=off"));
+    let off =
+        ["fsync", "synchronous_commit", "full_page_writes", "autovacuum"].map(|name| format!("{name}=off"));
     let mut all = Vec::from(off);
-    all.extend(["shared_buffers=32MB", "max_wal_size=4GB", "wal_level=minimal", "max_wal_senders=0"].map(String::from));
+    all.extend(
+        ["shared_buffers=32MB", "max_wal_size=4GB", "wal_level=minimal", "max_wal_senders=0"]
+            .map(String::from),
+    );
     all.push(format!("max_connections={CONNECTIONS_IN_TESTS}"));
     all
 }
@@ -66,11 +70,12 @@ pub(super) fn wal_compression(mut postgres: Command, cluster: &Path) -> &'static
 
 /// The memory this process may use: the machine's, or the container's when that is less.
 fn memory_mib() -> u64 {
-    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| meminfo_mib(&text)).or_else(|| {
-        // macOS has no /proc.
-        let answer = Command::new("/usr/sbin/sysctl").args(["-n", "hw.memsize"]).output().ok()?;
-        String::from_utf8_lossy(&answer.stdout).trim().parse::<u64>().ok().map(|bytes| bytes / MIB)
-    });
+    let machine =
+        fs::read_to_string("/proc/meminfo").ok().and_then(|text| meminfo_mib(&text)).or_else(|| {
+            // macOS has no /proc.
+            let answer = Command::new("/usr/sbin/sysctl").args(["-n", "hw.memsize"]).output().ok()?;
+            String::from_utf8_lossy(&answer.stdout).trim().parse::<u64>().ok().map(|bytes| bytes / MIB)
+        });
     let container = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
         .iter()
         .find_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok())
@@ -91,9 +96,12 @@ mod tests {
     fn durable_means_flushed_whatever_the_memory() {
         for (memory, buffers) in [(512, "256MB"), (8_192, "2048MB"), (1 << 20, "4096MB")] {
             let all = durable(memory, "on");
-            for wanted in
-                ["fsync=on", "synchronous_commit=on", "full_page_writes=on", &format!("shared_buffers={buffers}")]
-            {
+            for wanted in [
+                "fsync=on",
+                "synchronous_commit=on",
+                "full_page_writes=on",
+                &format!("shared_buffers={buffers}"),
+            ] {
                 assert!(all.iter().any(|setting| setting == wanted), "{wanted} with {memory} MiB: {all:?}");
             }
         }

@@ -148,7 +148,8 @@ fn connect_options(socket_dir: &Path) -> PgConnectOptions {
 
 /// Whether Postgres refused because another one, or what is left of it, is still there. Both pass by themselves.
 fn is_earlier_server(log: &str) -> bool {
-    (log.contains("lock file") && log.contains("already exists")) || log.contains("pre-existing shared memory block")
+    (log.contains("lock file") && log.contains("already exists"))
+        || log.contains("pre-existing shared memory block")
 }
 
 /// Everything settled that can be settled before the server runs.
@@ -163,14 +164,14 @@ impl Prepared {
     fn new(options: &Options) -> Result<Self, EmbeddedError> {
         let home = Home::open(&options.data_dir)?;
         let cluster = home.cluster();
-        let major = home.major()?;
-        let binaries = options.search.choose(major.as_deref().map(|major| (&*cluster, major)))?;
-        if major.is_none() {
+        let binaries = options.search.choose(home.major.as_deref().map(|major| (&*cluster, major)))?;
+        if home.major.is_none() {
             tracing::info!("setting up a private Postgres {} in {}", binaries.version, home.base.display());
             home.set_up(&binaries, options.profile)?;
         }
         let socket_dir = home.socket_dir()?;
-        let compression = settings::wal_compression(home.account.command(binaries.program("postgres")), &cluster);
+        let compression =
+            settings::wal_compression(home.account.command(binaries.program("postgres")), &cluster);
         let settings = settings::settings(options.profile, &socket_dir, compression);
         let prepared = Self { home, binaries, socket_dir, settings };
         prepared.stop_earlier();
@@ -234,7 +235,11 @@ impl Prepared {
             esac"#;
         let Some(pid) = self.earlier_pid() else { return };
         let mut shell = self.home.account.command("/bin/sh");
-        shell.args(["-c", STOP, "sh", &pid]).arg(self.home.cluster()).stdout(Stdio::null()).stderr(Stdio::null());
+        shell
+            .args(["-c", STOP, "sh", &pid])
+            .arg(self.home.cluster())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         if shell.status().is_ok_and(|status| status.success()) {
             tracing::warn!("an earlier Postgres (pid {pid}) outlived its owner: stopping it");
         }
@@ -276,7 +281,8 @@ impl Server {
         let tasks = TaskTracker::new();
         let reader = child.stderr.take().map(|stderr| tasks.spawn(read_lines(stderr, Arc::clone(&lines))));
         tasks.spawn(async move {
-            let status = child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
+            let status =
+                child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
             if let Some(reader) = reader {
                 // A worker of a server that was killed may hold the other end a moment longer.
                 let _ = timeout(Duration::from_secs(1), reader).await;

@@ -1,1 +1,6 @@
 //! Tests through the front door: HTTP in, rows out, on a real Postgres.
+
+#[cfg(test)]
+mod embedded;
+#[cfg(test)]
+mod harness;
