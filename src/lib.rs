@@ -6,6 +6,8 @@
 //! knows everything. `tests/architecture.rs` enforces it.
 
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod embedded;
 pub mod engine;
+pub mod telemetry;

@@ -27,11 +27,11 @@ use super::{Binaries, DATABASE, EmbeddedError, Options, ROLE, Version, folder::H
 /// Holds Postgres on a pipe: see the comments in it.
 const WATCH: &str = include_str!("watch.sh");
 /// How long a server left behind by a killed process may take to go: its last checkpoint can be long.
-const EARLIER_LIMIT: Duration = Duration::from_secs(120);
+const EARLIER_LIMIT: Duration = Duration::from_mins(2);
 /// How long a start may take: after a crash, all that was written since the last checkpoint is read again.
-const START_LIMIT: Duration = Duration::from_secs(600);
+const START_LIMIT: Duration = Duration::from_mins(10);
 /// How long a stop may take: a checkpoint. Postgres goes on stopping after that, only we no longer wait.
-const STOP_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(20);
 /// How much of what Postgres wrote goes into an error.
 const LAST_WORDS_LINES: usize = 20;
@@ -303,7 +303,7 @@ impl Server {
 
     fn last_words(&self) -> String {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().map(|line| format!("  {line}\n")).collect()
+        lines.iter().flat_map(|line| ["  ", line, "\n"]).collect()
     }
 }
 

@@ -38,7 +38,7 @@ use tokio::sync::OnceCell;
 
 /// How long the cluster outlives the last test: nextest's processes come one after the other.
 const LINGER: Duration = Duration::from_secs(3);
-const START_LIMIT: Duration = Duration::from_secs(120);
+const START_LIMIT: Duration = Duration::from_mins(2);
 const KEEPER_TEST: &str = "harness::cluster::keeper";
 const KEEPER_VARIABLE: &str = "PERSONAS_TEST_CLUSTER";
 /// Databases of tests and templates start so; the keeper removes what tests left behind.
@@ -195,6 +195,7 @@ fn running(folder: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(text))
 }
 
+#[expect(clippy::zombie_processes, reason = "the keeper outlives this process")]
 fn start_keeper(folder: &Path) -> PathBuf {
     let log = folder.join("keeper.log");
     let mut keeper = super::this_binary_as(KEEPER_TEST, KEEPER_VARIABLE, &folder.display().to_string())

@@ -1,6 +1,7 @@
 //! What the tests stand on: one Postgres cluster per run, one database per test.
 
 pub(crate) mod cluster;
+pub(crate) mod generated;
 
 use std::process::Command;
 
