@@ -5,5 +5,9 @@
 //! those three and never each other; `http` turns requests into calls of them; `app` is the only place that
 //! knows everything. `tests/architecture.rs` enforces it.
 
+pub mod clock;
+pub mod config;
 pub mod domain;
+pub mod embedded;
 pub mod engine;
+pub mod telemetry;

@@ -1,0 +1,301 @@
+//! Every option as the rest of the service sees it: parsed, in range, with its unit in its type where there is one.
+//! What each means stands in `config/personas.toml`.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use sqlx::postgres::PgConnectOptions;
+use tracing_subscriber::EnvFilter;
+
+use super::{Secret, reader::Reader};
+
+/// A day, the longest any timeout may be.
+const DAY_MS: i64 = 86_400_000;
+/// A hundred years, as good as for ever.
+const DAYS_MAX: i64 = 36_500;
+const GIB: i64 = 1 << 30;
+
+/// The whole configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The HTTP server.
+    pub server: Server,
+    /// The Postgres everything is kept in.
+    pub database: Database,
+    /// The private Postgres.
+    pub embedded: Embedded,
+    /// What the first start makes.
+    pub bootstrap: Bootstrap,
+    /// Taking in events.
+    pub ingest: Ingest,
+    /// Turning the log into profiles and audiences.
+    pub processor: Processor,
+    /// What a query may be.
+    pub query: Query,
+    /// The log of events.
+    pub log: LogRetention,
+    /// What the process tells about itself.
+    pub telemetry: Telemetry,
+}
+
+/// `[server]`
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// Connections open at the same time.
+    pub max_connections: usize,
+    /// Time for a request's head.
+    pub header_timeout: Duration,
+    /// Longest pause within a body.
+    pub body_idle_timeout: Duration,
+    /// Time for a whole request.
+    pub request_timeout: Duration,
+    /// Time to finish after a stop was asked for.
+    pub shutdown_grace: Duration,
+}
+
+/// `[database]`
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// `None`: a private Postgres.
+    pub url: Option<Secret>,
+    /// Connections of this process.
+    pub max_connections: u32,
+    /// Longest wait for a connection.
+    pub acquire_timeout: Duration,
+    /// Longest statement; `None` is no limit.
+    pub statement_timeout: Option<Duration>,
+}
+
+/// `[embedded]`
+#[derive(Debug, Clone)]
+pub struct Embedded {
+    /// Folder of the private Postgres' data.
+    pub data_dir: PathBuf,
+    /// Folder of the binaries; `None`: found by itself.
+    pub postgres_bin: Option<PathBuf>,
+}
+
+/// `[bootstrap]`
+#[derive(Debug, Clone)]
+pub struct Bootstrap {
+    /// Id of the first space.
+    pub space: String,
+    /// Its write key; `None`: a random one.
+    pub write_key: Option<Secret>,
+    /// The owner's token; `None`: a random one.
+    pub token: Option<Secret>,
+}
+
+/// `[ingest]`
+#[derive(Debug, Clone)]
+pub struct Ingest {
+    /// Largest event.
+    pub event_bytes_max: usize,
+    /// Largest body, decompressed too.
+    pub body_bytes_max: usize,
+    /// Events in a batch call.
+    pub batch_events_max: usize,
+    /// Nesting of an event.
+    pub json_depth_max: usize,
+    /// Keys in properties or context.
+    pub properties_max: usize,
+    /// Traits in a call.
+    pub traits_max: usize,
+    /// Length of a messageId.
+    pub message_id_chars_max: usize,
+    /// Length of a groupId.
+    pub group_id_chars_max: usize,
+    /// Length of an event's name.
+    pub event_name_chars_max: usize,
+    /// Bodies in memory, in bytes.
+    pub inflight_bytes_max: usize,
+    /// Events waiting for the writer.
+    pub queue_events_max: usize,
+    /// Events committed at once.
+    pub flush_events_max: usize,
+    /// Bytes committed at once.
+    pub flush_bytes_max: usize,
+    /// How far ahead a timestamp may be.
+    pub future_tolerance: Duration,
+    /// Free disk space below which events are refused; 0 turns it off.
+    pub disk_free_bytes_min: u64,
+    /// The browser library to serve.
+    pub analytics_js_file: Option<PathBuf>,
+    /// How long rejected events are kept.
+    pub rejected_events_retention_days: u32,
+}
+
+/// `[processor]`
+#[derive(Debug, Clone)]
+pub struct Processor {
+    /// Events in a micro-batch.
+    pub batch_events_max: usize,
+    /// How long a silent process keeps its spaces.
+    pub lease: Duration,
+    /// Pause between looks at an empty log.
+    pub poll: Duration,
+    /// Profiles in memory.
+    pub profile_cache_max: usize,
+    /// Identifiers in memory.
+    pub identity_cache_max: usize,
+    /// Message ids in memory.
+    pub dedup_recent_max: usize,
+}
+
+/// `[query]`
+#[derive(Debug, Clone)]
+pub struct Query {
+    /// Conditions and functions in a definition.
+    pub expressions_max: usize,
+    /// Nesting of a definition.
+    pub nesting_max: usize,
+    /// Definitions in a space.
+    pub definitions_max: usize,
+}
+
+/// `[log]`
+#[derive(Debug, Clone)]
+pub struct LogRetention {
+    /// How long raw events are kept.
+    pub retention_days: u32,
+}
+
+/// `[telemetry]`
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    /// Levels and targets.
+    pub log: String,
+    /// For whom.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Config {
+    pub(super) fn read(r: &mut Reader<'_>) -> Self {
+        Self {
+            server: Server::read(r),
+            database: Database::read(r),
+            embedded: Embedded {
+                data_dir: r.text("embedded.data_dir").into(),
+                postgres_bin: r.path("embedded.postgres_bin"),
+            },
+            bootstrap: Bootstrap {
+                space: r.text("bootstrap.space"),
+                write_key: r.secret("bootstrap.write_key"),
+                token: r.secret("bootstrap.token"),
+            },
+            ingest: Ingest::read(r),
+            processor: Processor::read(r),
+            query: Query {
+                expressions_max: r.number("query.expressions_max", 1..=1_000),
+                nesting_max: r.number("query.nesting_max", 1..=100),
+                definitions_max: r.number("query.definitions_max", 1..=1_000_000),
+            },
+            log: LogRetention { retention_days: r.number("log.retention_days", 1..=DAYS_MAX) },
+            telemetry: Telemetry::read(r),
+        }
+    }
+}
+
+impl Server {
+    fn read(r: &mut Reader<'_>) -> Self {
+        let wanted = "an IP address and a port such as 127.0.0.1:8080 or [::]:8080";
+        let listen = r.parsed("server.listen", wanted, |text| text.parse().ok());
+        Self {
+            listen: listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into()),
+            max_connections: r.number("server.max_connections", 1..=1_000_000),
+            header_timeout: r.millis("server.header_timeout_ms", 1..=DAY_MS),
+            body_idle_timeout: r.millis("server.body_idle_timeout_ms", 1..=DAY_MS),
+            request_timeout: r.millis("server.request_timeout_ms", 1..=DAY_MS),
+            shutdown_grace: r.millis("server.shutdown_grace_ms", 0..=DAY_MS),
+        }
+    }
+}
+
+impl Database {
+    fn read(r: &mut Reader<'_>) -> Self {
+        let url = r.secret("database.url");
+        let is_postgres = |url: &Secret| {
+            let scheme =
+                ["postgres://", "postgresql://"].iter().any(|scheme| url.expose().starts_with(scheme));
+            scheme && url.expose().parse::<PgConnectOptions>().is_ok()
+        };
+        if url.as_ref().is_some_and(|url| !is_postgres(url)) {
+            r.refuse("database.url", "a URL such as postgres://user:password@host:5432/database");
+        }
+        let statement_timeout = r.millis("database.statement_timeout_ms", 0..=DAY_MS);
+        Self {
+            url,
+            max_connections: r.number("database.max_connections", 3..=10_000),
+            acquire_timeout: r.millis("database.acquire_timeout_ms", 1..=DAY_MS),
+            statement_timeout: Some(statement_timeout).filter(|limit| !limit.is_zero()),
+        }
+    }
+}
+
+impl Ingest {
+    fn read(r: &mut Reader<'_>) -> Self {
+        Self {
+            event_bytes_max: r.number("ingest.event_bytes_max", 1..=GIB),
+            body_bytes_max: r.number("ingest.body_bytes_max", 1..=GIB),
+            batch_events_max: r.number("ingest.batch_events_max", 1..=1_000_000),
+            // The parser itself stops at 128.
+            json_depth_max: r.number("ingest.json_depth_max", 1..=127),
+            properties_max: r.number("ingest.properties_max", 1..=1_000_000),
+            traits_max: r.number("ingest.traits_max", 1..=1_000_000),
+            message_id_chars_max: r.number("ingest.message_id_chars_max", 1..=1_000),
+            group_id_chars_max: r.number("ingest.group_id_chars_max", 1..=1_000),
+            event_name_chars_max: r.number("ingest.event_name_chars_max", 1..=1_000),
+            inflight_bytes_max: r.number("ingest.inflight_bytes_max", 1..=64 * GIB),
+            queue_events_max: r.number("ingest.queue_events_max", 1..=10_000_000),
+            flush_events_max: r.number("ingest.flush_events_max", 1..=1_000_000),
+            flush_bytes_max: r.number("ingest.flush_bytes_max", 1..=GIB),
+            future_tolerance: r.millis("ingest.future_tolerance_ms", 0..=DAYS_MAX * DAY_MS),
+            disk_free_bytes_min: r.number("ingest.disk_free_bytes_min", 0..=1_024 * 1_024 * GIB),
+            analytics_js_file: r.path("ingest.analytics_js_file"),
+            rejected_events_retention_days: r.number("ingest.rejected_events_retention_days", 1..=DAYS_MAX),
+        }
+    }
+}
+
+impl Processor {
+    fn read(r: &mut Reader<'_>) -> Self {
+        Self {
+            batch_events_max: r.number("processor.batch_events_max", 1..=1_000_000),
+            lease: r.seconds("processor.lease_seconds", 1..=3_600),
+            poll: r.millis("processor.poll_ms", 1..=60_000),
+            profile_cache_max: r.number("processor.profile_cache_max", 1..=1_000_000_000),
+            identity_cache_max: r.number("processor.identity_cache_max", 1..=1_000_000_000),
+            dedup_recent_max: r.number("processor.dedup_recent_max", 1..=1_000_000_000),
+        }
+    }
+}
+
+impl Telemetry {
+    fn read(r: &mut Reader<'_>) -> Self {
+        let log =
+            r.parsed("telemetry.log", "a level such as info, or targets such as info,sqlx=warn", |text| {
+                EnvFilter::builder().parse(text).ok().map(|_| text.to_owned())
+            });
+        let format = r.parsed("telemetry.format", "text or json", |text| match text {
+            "text" => Some(LogFormat::Text),
+            "json" => Some(LogFormat::Json),
+            _ => None,
+        });
+        Self { log: log.unwrap_or_default(), format: format.unwrap_or_default() }
+    }
+}

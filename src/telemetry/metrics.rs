@@ -1,0 +1,227 @@
+//! Every metric: its name, unit, labels and help, and how to record and render it.
+//!
+//! Guarantees: nothing is recorded under a name that is not listed here ([`ALL`]), labels come from closed sets and
+//! never carry ids, units are the base ones and part of the name (`_seconds`, `_bytes`, `_total` for counters).
+
+use std::{sync::OnceLock, time::Duration};
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// What a metric is, for the list in the documentation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only goes up.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution.
+    Histogram,
+}
+
+/// A metric as it is listed.
+#[derive(Debug, Clone, Copy)]
+pub struct Listed {
+    /// Its whole name.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub help: &'static str,
+}
+
+/// Label values in the order of the names that are listed, always from a closed set: routes, reasons, stages.
+type Values<'a> = &'a [&'a str];
+
+macro_rules! metric {
+    ($(#[$doc:meta])* $name:ident, $kind:ident) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name(Listed);
+
+        impl $name {
+            const fn new(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+                Self(Listed { name, kind: Kind::$kind, labels, help })
+            }
+
+            fn labels(&self, values: Values<'_>) -> Vec<metrics::Label> {
+                debug_assert_eq!(self.0.labels.len(), values.len(), "labels of {}", self.0.name);
+                let pairs = self.0.labels.iter().zip(values);
+                pairs.map(|(name, value)| metrics::Label::new(*name, (*value).to_owned())).collect()
+            }
+        }
+    };
+}
+
+metric!(
+    /// A metric that only goes up.
+    Counter, Counter
+);
+metric!(
+    /// A metric that goes up and down.
+    Gauge, Gauge
+);
+metric!(
+    /// A distribution, in buckets.
+    Histogram, Histogram
+);
+
+#[expect(clippy::disallowed_macros, reason = "this is where metrics are recorded for everybody else")]
+impl Counter {
+    /// Adds to it. `values` are those of its labels, in the order they are listed.
+    pub fn add(&self, values: Values<'_>, count: u64) {
+        metrics::counter!(self.0.name, self.labels(values)).increment(count);
+    }
+}
+
+#[expect(clippy::disallowed_macros, reason = "this is where metrics are recorded for everybody else")]
+impl Gauge {
+    /// Sets it.
+    pub fn set(&self, values: Values<'_>, value: f64) {
+        metrics::gauge!(self.0.name, self.labels(values)).set(value);
+    }
+
+    /// Moves it up, or down with a negative number.
+    pub fn change(&self, values: Values<'_>, by: f64) {
+        metrics::gauge!(self.0.name, self.labels(values)).increment(by);
+    }
+}
+
+#[expect(clippy::disallowed_macros, reason = "this is where metrics are recorded for everybody else")]
+impl Histogram {
+    /// Records one value.
+    pub fn record(&self, values: Values<'_>, value: f64) {
+        metrics::histogram!(self.0.name, self.labels(values)).record(value);
+    }
+
+    /// Records how long something took, in seconds.
+    pub fn time(&self, values: Values<'_>, took: Duration) {
+        self.record(values, took.as_secs_f64());
+    }
+}
+
+macro_rules! metrics {
+    ($($constant:ident: $kind:ident = $name:literal, [$($label:literal),*], $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub static $constant: $kind = $kind::new($name, &[$($label),*], $help);
+        )*
+
+        /// Every metric there is.
+        pub static ALL: &[&Listed] = &[$(&$constant.0),*];
+    };
+}
+
+metrics! {
+    HTTP_REQUESTS: Counter = "personas_http_requests_total", ["route", "method", "status"], "Requests answered.";
+    HTTP_REQUEST_DURATION: Histogram = "personas_http_request_duration_seconds", ["route"],
+        "Time from a request's head to the end of its answer.";
+    HTTP_IN_FLIGHT: Gauge = "personas_http_requests_in_flight", [], "Requests being answered.";
+    HTTP_CONNECTIONS: Gauge = "personas_http_connections", [], "Open connections.";
+    HTTP_REQUEST_BODY: Histogram = "personas_http_request_body_bytes", [], "Size of request bodies as sent.";
+    HTTP_REJECTED: Counter = "personas_http_rejected_total", ["reason"],
+        "Requests refused before a handler saw them: too large, too slow, overloaded.";
+
+    INGEST_RECEIVED: Counter = "personas_ingest_events_received_total", ["type"], "Events received, by call.";
+    INGEST_ACCEPTED: Counter = "personas_ingest_events_accepted_total", [],
+        "Events committed to the log and acknowledged.";
+    INGEST_REJECTED: Counter = "personas_ingest_events_rejected_total", ["reason"], "Events refused.";
+    INGEST_SHED: Counter = "personas_ingest_shed_total", ["reason"],
+        "Requests answered 503 to keep memory, the queue or the disk within limits.";
+    INGEST_IN_FLIGHT: Gauge = "personas_ingest_inflight_bytes", [], "Bodies held in memory.";
+    INGEST_ACK_DURATION: Histogram = "personas_ingest_ack_duration_seconds", [],
+        "Time from a tracking call's body to the commit of its events.";
+    INGEST_BATCH_SIZE: Histogram = "personas_ingest_batch_size", [], "Events committed to the log at once.";
+
+    PIPELINE_LAG_EVENTS: Gauge = "personas_pipeline_lag_events", [], "Events in the log not yet processed.";
+    PIPELINE_LAG: Gauge = "personas_pipeline_lag_seconds", [], "Age of the oldest event not yet processed.";
+    PIPELINE_BATCH_DURATION: Histogram = "personas_pipeline_batch_duration_seconds", ["stage"],
+        "Time one micro-batch took, by stage.";
+    PIPELINE_BATCH_SIZE: Histogram = "personas_pipeline_batch_size", [], "Events in one micro-batch.";
+    PIPELINE_EVENTS: Counter = "personas_pipeline_events_total", [], "Events processed.";
+    PIPELINE_DUPLICATES: Counter = "personas_pipeline_duplicates_total", [],
+        "Events dropped because their message id had been processed.";
+    LEASE_EPOCH: Gauge = "personas_lease_epoch", [], "Highest epoch of the leases this process holds.";
+    LEASES_HELD: Gauge = "personas_leases_held", [], "Spaces this process works on.";
+    LEASE_TAKEOVERS: Counter = "personas_lease_takeovers_total", [],
+        "Leases taken from a process that went silent.";
+    FENCED_COMMITS: Counter = "personas_fenced_commits_total", [],
+        "Micro-batches rolled back because another process had taken over.";
+
+    PROFILES: Gauge = "personas_profiles", [], "Profiles in the spaces this process works on.";
+    PROFILES_CREATED: Counter = "personas_profiles_created_total", [], "Profiles created.";
+    IDENTITY_MERGES: Counter = "personas_identity_merges_total", [], "Profiles merged into another one.";
+    IDENTITY_REFUSALS: Counter = "personas_identity_refusals_total", ["reason"],
+        "Identifiers and merges refused by the rules of identity.";
+
+    AUDIENCE_TRANSITIONS: Counter = "personas_audience_transitions_total", ["direction"],
+        "Profiles that entered or left an audience.";
+    AUDIENCE_BACKFILLS: Gauge = "personas_audience_backfills", [], "Definitions being computed over history.";
+
+    DB_ERRORS: Counter = "personas_db_errors_total", ["class"], "Failed database operations, by class of SQLSTATE.";
+    DB_RETRIES: Counter = "personas_db_retries_total", ["transaction"],
+        "Transactions run again after a serialization failure or deadlock.";
+    DB_TRANSACTION_DURATION: Histogram = "personas_db_transaction_duration_seconds", ["transaction"],
+        "Time a named transaction took, retries included.";
+    DB_POOL: Gauge = "personas_db_pool_connections", ["state"], "Connections of the pool.";
+    DISK_FREE: Gauge = "personas_disk_free_bytes", [], "Free space where the private Postgres keeps its data.";
+
+    BUILD_INFO: Gauge = "personas_build_info", ["version"], "Always 1; the version is in the label.";
+    UPTIME: Gauge = "personas_uptime_seconds", [], "Time since the process started serving.";
+    PANICS: Counter = "personas_panics_total", [], "Panics caught; each is a bug.";
+}
+
+/// Buckets for `_seconds`: from half a millisecond to half a minute.
+const SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// Buckets for `_bytes`.
+const BYTES: &[f64] = &[256.0, 1_024.0, 4_096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 5_242_880.0];
+/// Buckets for `_size`, in events.
+const SIZES: &[f64] = &[1.0, 10.0, 50.0, 100.0, 500.0, 1_000.0, 5_000.0, 10_000.0, 20_000.0, 50_000.0];
+
+/// Installs the recorder for this process, once; later calls change nothing. Before it, recording does nothing.
+pub fn install() {
+    handle();
+}
+
+/// Everything recorded so far, in the Prometheus text format.
+pub fn render() -> String {
+    let Some(handle) = handle() else { return String::new() };
+    handle.run_upkeep();
+    handle.render()
+}
+
+fn handle() -> Option<&'static PrometheusHandle> {
+    static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+    let installed = HANDLE.get_or_init(|| match build() {
+        Ok(handle) => Some(handle),
+        Err(error) => {
+            tracing::error!(%error, "metrics are not available: {error}");
+            None
+        }
+    });
+    installed.as_ref()
+}
+
+fn build() -> Result<PrometheusHandle, BuildError> {
+    let suffix = |suffix: &str| Matcher::Suffix(suffix.to_owned());
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(suffix("_seconds"), SECONDS)?
+        .set_buckets_for_metric(suffix("_bytes"), BYTES)?
+        .set_buckets_for_metric(suffix("_size"), SIZES)?
+        .install_recorder()?;
+    describe();
+    BUILD_INFO.set(&[env!("CARGO_PKG_VERSION")], 1.0);
+    Ok(handle)
+}
+
+fn describe() {
+    for Listed { name, kind, help, .. } in ALL {
+        match kind {
+            Kind::Counter => metrics::describe_counter!(*name, *help),
+            Kind::Gauge => metrics::describe_gauge!(*name, *help),
+            Kind::Histogram => metrics::describe_histogram!(*name, *help),
+        }
+    }
+}
