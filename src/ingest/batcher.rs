@@ -174,7 +174,7 @@ impl Flusher {
             return log::tail(&self.pool, space).await;
         }
         let body = compress(with_events())?;
-        metrics::ingest_flush(event_count, body.len());
+        metrics::INGEST_BATCH_SIZE.record(&[], f64::from(event_count));
         let chunk = NewChunk {
             space,
             event_count,

@@ -94,12 +94,16 @@ impl Ingest {
             Err(rejection) => return self.refuse_whole(sender, rejection, body, received_at).await,
         };
         let accepted = append.count as usize;
-        metrics::ingest_verdicts(accepted, rejected.iter().map(|(_, r)| r.code));
+        count_refusals(rejected.iter().map(|(_, r)| r.code));
         if accepted == 0 && rejected.is_empty() {
             let rejection = Rejection::new("empty_batch", "the batch has no events").at("batch");
             return self.refuse_whole(sender, rejection, body, received_at).await;
         }
-        let offset = self.batcher.append(append).await?;
+        let offset = self.batcher.append(append).await.inspect_err(|error| {
+            let reason = if *error == AppendError::Overloaded { "queue" } else { "database" };
+            metrics::INGEST_SHED.add(&[reason], 1);
+        })?;
+        metrics::INGEST_ACCEPTED.add(&[], accepted as u64);
         Ok(Receipt { accepted, rejected, offset: (accepted > 0).then_some(offset) })
     }
 
@@ -111,7 +115,7 @@ impl Ingest {
         body: &[u8],
         received_at: Timestamp,
     ) -> Result<Receipt, IngestError> {
-        metrics::ingest_verdicts(0, std::iter::once(rejection.code));
+        count_refusals(std::iter::once(rejection.code));
         let text = String::from_utf8_lossy(body);
         let row = self.rejected_row(sender, &rejection, &text, received_at);
         self.batcher.append(Append { space: sender.space, rejected: vec![row], ..Append::default() }).await?;
@@ -198,6 +202,12 @@ impl Ingest {
             gather.take(index, item.get(), &around);
         }
         Ok(())
+    }
+}
+
+fn count_refusals(codes: impl Iterator<Item = &'static str>) {
+    for code in codes {
+        metrics::INGEST_REJECTED.add(&[code], 1);
     }
 }
 
