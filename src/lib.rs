@@ -10,4 +10,6 @@ pub mod config;
 pub mod domain;
 pub mod embedded;
 pub mod engine;
+pub mod ingest;
+pub mod store;
 pub mod telemetry;

@@ -1,4 +1,7 @@
-//! Walking raw JSON text without building a tree. Everywhere a key stands twice, the last one wins.
+//! Looking into raw JSON text without building a tree. Everywhere a key stands twice, the last one wins.
+//!
+//! The text comes from the event log or the trait store and is valid JSON; on anything else the functions
+//! find nothing and never panic. Only [`for_each_entry`] takes text from outside, and checks it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,8 +9,93 @@ use std::fmt;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Calls `each` with every entry of the JSON object in `json`, in the order they stand. An empty text is an empty
-/// object.
+/// The key–value pairs of a JSON object, in the order of the text, duplicates included.
+///
+/// Yields nothing when `text` is not an object.
+pub fn entries(text: &str) -> Entries<'_> {
+    let text = text.trim_ascii_start();
+    Entries { rest: text.strip_prefix('{').unwrap_or("") }
+}
+
+/// Iterator of [`entries`].
+#[derive(Debug, Clone)]
+pub struct Entries<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Iterator for Entries<'a> {
+    /// Unescaped key and raw text of the value.
+    type Item = (Cow<'a, str>, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry = self.step();
+        if entry.is_none() {
+            self.rest = "";
+        }
+        entry
+    }
+}
+
+impl<'a> Entries<'a> {
+    fn step(&mut self) -> Option<(Cow<'a, str>, &'a str)> {
+        let rest = self.rest.trim_ascii_start();
+        let rest = rest.strip_prefix(',').unwrap_or(rest).trim_ascii_start();
+        let key_len = string_len(rest)?;
+        let (key, rest) = rest.split_at_checked(key_len)?;
+        let rest = rest.trim_ascii_start().strip_prefix(':')?.trim_ascii_start();
+        let value_len = value_len(rest)?;
+        let (value, rest) = rest.split_at_checked(value_len)?;
+        self.rest = rest;
+        Some((unquote(key)?, value.trim_ascii_end()))
+    }
+}
+
+/// The raw value of `key` in a JSON object; of duplicate keys the last wins (decision T11).
+pub fn get<'a>(object: &'a str, key: &str) -> Option<&'a str> {
+    entries(object).filter(|(found, _)| found == key).last().map(|(_, value)| value)
+}
+
+/// The raw values of `keys` at the top of the object `json`, in the order of `keys`; of duplicate keys the last wins.
+pub fn pick<'a, const N: usize>(json: &'a str, keys: [&str; N]) -> [Option<&'a str>; N] {
+    let mut found = [None; N];
+    for (key, value) in entries(json) {
+        if let Some(place) = keys.iter().position(|k| *k == key).and_then(|slot| found.get_mut(slot)) {
+            *place = Some(value);
+        }
+    }
+    found
+}
+
+/// The raw value found by walking `segments` into nested objects; nothing when one of them is missing.
+pub fn walk<'a>(value: &'a str, segments: &[String]) -> Option<&'a str> {
+    segments.iter().try_fold(value, |value, segment| get(value, segment))
+}
+
+/// The text of a JSON string literal, without quotes and escapes.
+pub fn unquote(literal: &str) -> Option<Cow<'_, str>> {
+    let inner = literal.strip_prefix('"')?.strip_suffix('"')?;
+    if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
+        return Some(Cow::Borrowed(inner));
+    }
+    serde_json::from_str(literal).ok().map(Cow::Owned)
+}
+
+/// The text of a JSON string; `None` for any other kind of value.
+pub fn string(raw: &str) -> Option<String> {
+    raw.starts_with('"').then(|| serde_json::from_str(raw).ok()).flatten()
+}
+
+/// A JSON string's text or a number's literal digits (T12); `None` for any other kind of value.
+pub fn string_or_digits(raw: &str) -> Option<String> {
+    match raw.as_bytes().first() {
+        Some(b'"') => serde_json::from_str(raw).ok(),
+        Some(b'-' | b'0'..=b'9') => Some(raw.to_owned()),
+        _ => None,
+    }
+}
+
+/// Calls `each` with every entry of the JSON object in `json`, in the order they stand, checking the whole text: for
+/// what comes from outside. An empty text is an empty object.
 pub fn for_each_entry<'a>(
     json: &'a str,
     each: impl FnMut(Cow<'a, str>, &'a RawValue),
@@ -53,47 +141,123 @@ impl<'de> serde::Deserialize<'de> for Key<'de> {
     }
 }
 
-/// The raw values of `keys` at the top of the object `json`, in the order of `keys`.
-pub fn pick<'a, const N: usize>(json: &'a str, keys: [&str; N]) -> [Option<&'a str>; N] {
-    let mut found = [None; N];
-    let walked = for_each_entry(json, |key, value| {
-        if let Some(slot) = keys.iter().position(|k| *k == key)
-            && let Some(place) = found.get_mut(slot)
-        {
-            *place = Some(value.get());
-        }
-    });
-    // Stored JSON was parsed once already; anything else counts as having none of the keys.
-    if walked.is_err() { [None; N] } else { found }
-}
-
-/// The text of a JSON string; `None` for any other kind of value.
-pub fn string(raw: &str) -> Option<String> {
-    raw.starts_with('"').then(|| serde_json::from_str(raw).ok()).flatten()
-}
-
-/// A JSON string's text or a number's literal digits (T12); `None` for any other kind of value.
-pub fn string_or_digits(raw: &str) -> Option<String> {
-    match raw.as_bytes().first() {
-        Some(b'"') => serde_json::from_str(raw).ok(),
-        Some(b'-' | b'0'..=b'9') => Some(raw.to_owned()),
-        _ => None,
-    }
-}
-
-/// `text` as a JSON string literal.
+/// The text as a JSON string literal.
 pub fn quote(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
+/// The same JSON without white space between its tokens.
+pub fn compact(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let len = match c {
+            '"' => string_len(rest).unwrap_or(rest.len()),
+            _ => c.len_utf8(),
+        };
+        let (token, tail) = rest.split_at_checked(len).unwrap_or((rest, ""));
+        if !c.is_ascii_whitespace() {
+            out.push_str(token);
+        }
+        rest = tail;
+    }
+    out
+}
+
+/// Length of the string literal, quotes included, at the start of `text`.
+fn string_len(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    if bytes.first() != Some(&b'"') {
+        return None;
+    }
+    let mut at = 1;
+    loop {
+        let found = at + memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?;
+        if bytes.get(found) == Some(&b'"') {
+            return Some(found + 1);
+        }
+        at = found + 2;
+    }
+}
+
+/// Length of the JSON value at the start of `text`: up to the comma or bracket that ends it.
+fn value_len(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let mut depth = 0_usize;
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => {
+                at += string_len(text.get(at..)?)?;
+                continue;
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' if depth == 0 => return Some(at),
+            b'}' | b']' => depth -= 1,
+            b',' if depth == 0 => return Some(at),
+            _ => {}
+        }
+        at += 1;
+    }
+    (depth == 0).then_some(at)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::pick;
+    use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
-    fn the_last_of_two_equal_keys_wins() {
+    fn finds_raw_values() {
+        let text = r#" { "a" : 1 , "b":{"c":[1,{"d":"}\""}], "e":"x,y"}, "\u0061": 2.50, "é":null } "#;
+        let found: Vec<(String, &str)> = entries(text).map(|(k, v)| (k.into_owned(), v)).collect();
+        assert_eq!(
+            found,
+            [
+                ("a".to_owned(), "1"),
+                ("b".to_owned(), r#"{"c":[1,{"d":"}\""}], "e":"x,y"}"#),
+                ("a".to_owned(), "2.50"),
+                ("é".to_owned(), "null"),
+            ]
+        );
+        assert_eq!(get(text, "a"), Some("2.50"), "duplicate keys: last wins");
+        assert_eq!(walk(text, &["b".to_owned(), "e".to_owned()]), Some(r#""x,y""#));
+        assert_eq!(walk(text, &["a".to_owned(), "e".to_owned()]), None);
+        assert_eq!(entries("[1]").count(), 0);
+        assert_eq!(entries("").count(), 0);
+    }
+
+    #[test]
+    fn pick_takes_the_last_of_two_equal_keys() {
         assert_eq!(pick(r#"{"a":1,"b":{"a":2},"a":3}"#, ["a", "c"]), [Some("3"), None]);
         assert_eq!(pick(r#"{"\u0061":1}"#, ["a"]), [Some("1")]);
         assert_eq!(pick("", ["a"]), [None]);
+    }
+
+    #[test]
+    fn compacts_outside_of_strings() {
+        assert_eq!(compact(" [ 1 , \"a \\\" b\" ]\n"), r#"[1,"a \" b"]"#);
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_full_parser(pairs in prop::collection::vec((".{0,8}", ".{0,8}"), 0..8)) {
+            let text = format!(
+                "{{{}}}",
+                pairs.iter().map(|(k, v)| format!("{}:[{}]", quote(k), quote(v))).collect::<Vec<_>>().join(", ")
+            );
+            let full: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).expect("valid");
+            for (key, value) in &full {
+                let raw = get(&text, key).expect("found");
+                prop_assert_eq!(&serde_json::from_str::<serde_json::Value>(raw).expect("valid"), value);
+            }
+        }
+
+        #[test]
+        fn never_panics(text in "[\\{\\}\\[\\]\",:\\\\a1é ]{0,40}") {
+            let _ = entries(&text).count();
+            let _ = compact(&text);
+        }
     }
 }

@@ -4,9 +4,16 @@ pub mod event;
 pub mod identifier;
 pub mod ids;
 pub mod json;
+pub mod number;
+pub mod path;
 pub mod time;
+pub mod trait_names;
+pub mod value;
 
 pub use event::{EventType, Facts};
 pub use identifier::{Collection, IdKey};
 pub use ids::{ComputationNo, LeafNo, Offset, ProfileNo, SourceNo, SpaceNo};
+pub use number::Number;
+pub use path::Path;
 pub use time::Timestamp;
+pub use value::Value;

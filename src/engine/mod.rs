@@ -2,5 +2,22 @@
 //!
 //! Nothing in here does I/O, reads a clock or draws a random number: time is an argument, so the same log
 //! always gives the same profiles.
+//!
+//! A definition's text becomes a [`query::Plan`], a tree of conditions over *leaves*. A [`state::LeafSpec`] says
+//! which events a leaf counts and how; a [`state::LeafState`] is what one profile has of it, a commutative monoid.
+//! A [`Program`] holds all plans of a space, folds each event into the leaves that name it, and tells which
+//! definitions to evaluate again.
 
+pub mod condition;
+pub mod evaluate;
 pub mod identity;
+pub mod profile;
+pub mod program;
+pub mod query;
+pub mod state;
+pub mod traits;
+
+pub use evaluate::{Evaluation, View};
+pub use program::{Computation, Definition, Dirty, Program, ProgramError};
+pub use query::{Kind, Limits, Plan, QueryError, compile};
+pub use state::{Flags, LeafSpec, LeafState, LeafStates};

@@ -48,7 +48,7 @@ pub enum OutcomeValue {
 }
 
 /// A profile.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
     /// Number in the space.
     pub no: ProfileNo,

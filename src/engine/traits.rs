@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::trait_name::canonical;
+use crate::domain::trait_names::canonical;
 use crate::domain::{SourceNo, Timestamp};
 
 /// Who wrote a trait, and when (event time).

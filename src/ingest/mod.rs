@@ -272,5 +272,5 @@ pub fn write_key_in_body(body: &[u8]) -> Option<String> {
     find(text).or_else(|| find(&lexical::tolerate(text)))
 }
 
-#[cfg(test)]
-mod tests;
+
+

@@ -1,0 +1,177 @@
+//! The value of a definition for one profile, and when it may change by the passage of time alone.
+
+use std::borrow::Cow;
+
+use crate::domain::{LeafNo, Timestamp, Value};
+
+use super::condition::{Condition, Logic, Op, Operand};
+use super::query::{Plan, PlanCondition, PlanOperand, Root};
+use super::state::{Flags, LeafState, Read, Reading};
+
+/// What one profile has.
+pub trait View {
+    /// The state of a leaf; none is the same as an empty one.
+    fn leaf(&self, leaf: LeafNo) -> Option<&LeafState>;
+
+    /// The value of a trait, custom or computed, or of an audience (`true` for members), by the canonical name of
+    /// its top-level key ([`crate::domain::trait_names::canonical`]).
+    fn trait_value(&self, name: &str) -> Option<Cow<'_, Value>>;
+}
+
+/// The outcome of a definition for one profile at one instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evaluation {
+    /// The value; a boolean for audiences.
+    pub value: Value,
+    /// Until before this instant the value stays the same if no event arrives and no trait changes. `None`: for
+    /// ever. The value need not change then, but it cannot change earlier.
+    pub changes_at: Option<Timestamp>,
+    /// Whether what it was made from is exact.
+    pub flags: Flags,
+}
+
+impl Evaluation {
+    fn truth(&self) -> bool {
+        self.value == Value::Bool(true)
+    }
+
+    fn constant(value: Value) -> Self {
+        Self { value, changes_at: None, flags: Flags::default() }
+    }
+}
+
+impl Plan {
+    /// The value at `now`, which must not be earlier than the reception of any event folded.
+    pub fn evaluate(&self, view: &impl View, now: Timestamp) -> Evaluation {
+        match self.root() {
+            Root::Condition(condition) => self.evaluate_condition(condition, view, now),
+            Root::Value(operand) => {
+                let (value, changes_at, flags) = self.operand(operand, view, now);
+                Evaluation { value: value.into_owned(), changes_at, flags }
+            }
+        }
+    }
+
+    /// One condition of this plan alone, as those of [`Plan::conditions`].
+    pub fn evaluate_condition(&self, logic: &PlanCondition, view: &impl View, now: Timestamp) -> Evaluation {
+        match logic {
+            Logic::Constant(value) => Evaluation::constant(Value::Bool(*value)),
+            Logic::And(parts) => self.junction(parts, false, view, now),
+            Logic::Or(parts) => self.junction(parts, true, view, now),
+            Logic::Not(part) => {
+                let inner = self.evaluate_condition(part, view, now);
+                Evaluation { value: Value::Bool(!inner.truth()), ..inner }
+            }
+            Logic::Is(condition) => self.comparison(condition, view, now),
+        }
+    }
+
+    /// AND and OR. The part that is `decisive` (false for AND, true for OR) decides alone: while one such part
+    /// holds the whole cannot change, so it may change only when the last of them may. With none, it may change as
+    /// soon as any part may.
+    fn junction(
+        &self,
+        parts: &[PlanCondition],
+        decisive: bool,
+        view: &impl View,
+        now: Timestamp,
+    ) -> Evaluation {
+        let mut decided = None;
+        let mut earliest = None;
+        let mut flags = Flags::default();
+        for part in parts {
+            let part = self.evaluate_condition(part, view, now);
+            flags = flags.or(part.flags);
+            if part.truth() == decisive {
+                let Some(until) = part.changes_at else {
+                    return Evaluation { flags, ..Evaluation::constant(Value::Bool(decisive)) };
+                };
+                decided = decided.max(Some(until));
+            } else {
+                earliest = sooner(earliest, part.changes_at);
+            }
+        }
+        let changes_at = if decided.is_some() { decided } else { earliest };
+        Evaluation { value: Value::Bool(decided.is_some() == decisive), changes_at, flags }
+    }
+
+    fn comparison(&self, condition: &Condition<PlanOperand>, view: &impl View, now: Timestamp) -> Evaluation {
+        let (left, mut changes_at, mut flags) = self.operand(&condition.left, view, now);
+        if let Some(tight) = self.count_comparison(condition, view, now) {
+            changes_at = tight;
+        } else if let Op::Relative(..) = condition.op {
+            changes_at = sooner(changes_at, condition.changes_at(&left, now));
+        }
+        for argument in &condition.arguments {
+            let (_, argument_changes_at, argument_flags) = self.operand(argument, view, now);
+            changes_at = sooner(changes_at, argument_changes_at);
+            flags = flags.or(argument_flags);
+        }
+        let resolve = |operand| self.operand(operand, view, now).0;
+        Evaluation { value: Value::Bool(condition.holds(resolve, now)), changes_at, flags }
+    }
+
+    /// When a count compared with constants changes its side: exact, not just a lower bound.
+    fn count_comparison(
+        &self,
+        condition: &Condition<PlanOperand>,
+        view: &impl View,
+        now: Timestamp,
+    ) -> Option<Option<Timestamp>> {
+        let PlanOperand::Leaf(index, Read::Count) = &condition.left else { return None };
+        if !condition.arguments.iter().all(|argument| argument.literal().is_some()) {
+            return None;
+        }
+        let (leaf, spec) = self.leaf(*index)?;
+        let state = view.leaf(leaf)?;
+        Some(state.count_changes_at(spec.window, now, |count| {
+            let resolve = |operand| match operand {
+                &PlanOperand::Literal(ref value) => Cow::Borrowed(value),
+                _ => Cow::Owned(Value::from(count)),
+            };
+            condition.holds(resolve, now)
+        }))
+    }
+
+    /// The value of an operand, when it may change by itself, and whether it is exact.
+    fn operand<'v>(
+        &'v self,
+        operand: &'v PlanOperand,
+        view: &'v impl View,
+        now: Timestamp,
+    ) -> (Cow<'v, Value>, Option<Timestamp>, Flags) {
+        match operand {
+            PlanOperand::Literal(value) => (Cow::Borrowed(value), None, Flags::default()),
+            PlanOperand::Trait(path) => {
+                let value = view.trait_value(path.head()).unwrap_or_default();
+                (
+                    if path.tail().is_empty() { value } else { Cow::Owned(nested(&value, path)) },
+                    None,
+                    Flags::default(),
+                )
+            }
+            PlanOperand::Leaf(index, read) => {
+                let Some((leaf, spec)) = self.leaf(*index) else { return Default::default() };
+                let state = view.leaf(leaf).unwrap_or(&LeafState::Empty);
+                let Reading { value, flags } = state.read(*read, spec.window, now);
+                (Cow::Owned(value), state.changes_at(spec.window, now), flags)
+            }
+        }
+    }
+}
+
+/// The value inside of an object.
+fn nested(value: &Value, path: &crate::domain::Path) -> Value {
+    match value {
+        Value::Json(text) => path.walk_tail(text).map_or(Value::Null, Value::from_json),
+        _ => Value::Null,
+    }
+}
+
+/// The earlier of two instants; `None` is never.
+fn sooner(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, other) => one.or(other),
+    }
+}

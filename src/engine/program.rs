@@ -1,0 +1,309 @@
+//! All definitions of a space, compiled together: which leaves an event touches, which definitions those feed,
+//! and in which order definitions that refer to each other are evaluated.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::domain::{ComputationNo, Facts, LeafNo, Timestamp, json};
+
+use super::query::Plan;
+use super::state::{Field, FieldValue, LeafSpec, LeafStates};
+
+/// A definition to put into a program.
+#[derive(Debug, Clone)]
+pub struct Definition {
+    /// The version of the audience or computed trait.
+    pub no: ComputationNo,
+    /// Its key.
+    pub key: String,
+    /// Whether this version is the one that answers for its key. A version that is still being backfilled is
+    /// folded and may be evaluated, but references do not mean it.
+    pub serving: bool,
+    /// The compiled query.
+    pub plan: Plan,
+}
+
+/// A definition in a program; its leaves have their interned numbers.
+pub type Computation = Definition;
+
+/// Why definitions do not go together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProgramError {
+    /// Definitions refer to each other in a circle.
+    #[error("these definitions refer to each other in a circle: {}", .0.join(" → "))]
+    Cycle(Vec<String>),
+}
+
+/// All live definitions of a space.
+#[derive(Debug, Default)]
+pub struct Program {
+    /// In the order of evaluation: what is referred to comes first.
+    computations: Vec<Computation>,
+    places: HashMap<ComputationNo, usize>,
+    leaves: Vec<Leaf>,
+    leaf_places: HashMap<LeafNo, usize>,
+    events: HashMap<String, EventLeaves>,
+    readers_of_traits: HashMap<String, Vec<usize>>,
+}
+
+#[derive(Debug)]
+struct Leaf {
+    no: LeafNo,
+    spec: LeafSpec,
+    /// Places of the computations that read it.
+    readers: Vec<usize>,
+    /// Where its fields are among those of its event.
+    slots: Vec<usize>,
+}
+
+/// The leaves of one event name, and the fields they read together.
+#[derive(Debug, Default)]
+struct EventLeaves {
+    leaves: Vec<usize>,
+    fields: Vec<Field>,
+}
+
+/// Which definitions to evaluate: a set of places in a program, taken in the order of evaluation.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Dirty(BTreeSet<usize>);
+
+impl Dirty {
+    /// Takes the next definition in the order of evaluation.
+    pub fn pop(&mut self) -> Option<usize> {
+        self.0.pop_first()
+    }
+
+    /// Whether there is nothing to evaluate.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Program {
+    /// Puts definitions together. `intern` finds or makes the number of a leaf by [`LeafSpec::canonical`].
+    pub fn build(
+        definitions: Vec<Definition>,
+        intern: &mut dyn FnMut(&LeafSpec) -> LeafNo,
+    ) -> Result<Self, ProgramError> {
+        let mut program = Self { computations: in_order(definitions)?, ..Self::default() };
+        let mut computations = std::mem::take(&mut program.computations);
+        for (place, computation) in computations.iter_mut().enumerate() {
+            computation.plan.intern(intern);
+            program.places.insert(computation.no, place);
+            for (no, spec) in computation.plan.leaves() {
+                program.add_leaf(no, spec, place);
+            }
+            for name in computation.plan.traits() {
+                program.readers_of_traits.entry(name.clone()).or_default().push(place);
+            }
+        }
+        program.computations = computations;
+        Ok(program)
+    }
+
+    fn add_leaf(&mut self, no: LeafNo, spec: &LeafSpec, reader: usize) {
+        if let Some(leaf) = self.leaf_places.get(&no).and_then(|&place| self.leaves.get_mut(place)) {
+            leaf.readers.push(reader);
+            return;
+        }
+        let event = self.events.entry(spec.event.clone()).or_default();
+        let slots = spec.fields.iter().map(|field| event.slot(field)).collect();
+        event.leaves.push(self.leaves.len());
+        self.leaf_places.insert(no, self.leaves.len());
+        self.leaves.push(Leaf { no, spec: spec.clone(), readers: vec![reader], slots });
+    }
+
+    /// All definitions, in the order of evaluation: what is referred to comes first.
+    pub fn computations(&self) -> &[Computation] {
+        &self.computations
+    }
+
+    /// The place of a definition in the order of evaluation.
+    pub fn place(&self, no: ComputationNo) -> Option<usize> {
+        self.places.get(&no).copied()
+    }
+
+    /// A leaf by its number.
+    pub fn leaf(&self, no: LeafNo) -> Option<&LeafSpec> {
+        self.leaf_places.get(&no).and_then(|&place| self.leaves.get(place)).map(|leaf| &leaf.spec)
+    }
+
+    /// All leaves.
+    pub fn leaves(&self) -> impl ExactSizeIterator<Item = (LeafNo, &LeafSpec)> {
+        self.leaves.iter().map(|leaf| (leaf.no, &leaf.spec))
+    }
+
+    /// Whether any leaf counts events of this name.
+    pub fn counts(&self, event: &str) -> bool {
+        self.events.contains_key(event)
+    }
+
+    /// Whether any definition reads this trait, by its canonical name.
+    pub fn reads_trait(&self, name: &str) -> bool {
+        self.readers_of_traits.contains_key(name)
+    }
+
+    /// Folds one event into the states of its profile, marks the definitions to evaluate, and says whether any
+    /// state is another one now. An event whose name no leaf counts costs one look-up.
+    pub fn fold(&self, states: &mut LeafStates, facts: &Facts<'_>, dirty: &mut Dirty) -> bool {
+        let Some(event) = self.events.get(facts.name) else { return false };
+        let values = event.read(facts);
+        let mut changed = false;
+        for leaf in event.leaves.iter().filter_map(|&place| self.leaves.get(place)) {
+            if states.update(leaf.no, |state| leaf.spec.fold_fields(state, facts, &values, &leaf.slots)) {
+                dirty.0.extend(&leaf.readers);
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// Drops from the states what can never matter again, those of leaves that no definition reads included.
+    pub fn compact(&self, states: &mut LeafStates, now: Timestamp) {
+        states.retain(|no| self.leaf_places.contains_key(&no));
+        states.for_each_mut(|no, state| state.compact(self.leaf(no).and_then(|spec| spec.window), now));
+    }
+
+    /// Marks one definition, as when its due time has come.
+    pub fn mark(&self, no: ComputationNo, dirty: &mut Dirty) {
+        dirty.0.extend(self.place(no));
+    }
+
+    /// Marks all definitions, as for a new or merged profile.
+    pub fn mark_all(&self, dirty: &mut Dirty) {
+        dirty.0.extend(0..self.computations.len());
+    }
+
+    /// Marks the definitions that read a leaf, as after a merge of its states.
+    pub fn mark_leaf(&self, no: LeafNo, dirty: &mut Dirty) {
+        if let Some(leaf) = self.leaf_places.get(&no).and_then(|&place| self.leaves.get(place)) {
+            dirty.0.extend(&leaf.readers);
+        }
+    }
+
+    /// Marks the definitions that read a trait, by its canonical name. Also to be called when an evaluation has
+    /// changed the value of a serving computed trait or audience: what refers to it comes later in the order.
+    pub fn mark_trait(&self, name: &str, dirty: &mut Dirty) {
+        dirty.0.extend(self.readers_of_traits.get(name).into_iter().flatten());
+    }
+}
+
+impl EventLeaves {
+    fn slot(&mut self, field: &Field) -> usize {
+        self.fields.iter().position(|known| known == field).unwrap_or_else(|| {
+            self.fields.push(field.clone());
+            self.fields.len() - 1
+        })
+    }
+
+    /// Reads all fields in one pass over the event's properties and one over its context.
+    fn read<'a>(&self, facts: &Facts<'a>) -> Vec<FieldValue<'a>> {
+        let mut raws: Vec<Option<&'a str>> = vec![None; self.fields.len()];
+        let mut scan = |object: &'a str, in_object: fn(&Field) -> Option<&crate::domain::Path>| {
+            if !self.fields.iter().any(|field| in_object(field).is_some()) {
+                return;
+            }
+            for (key, value) in json::entries(object) {
+                for (field, raw) in self.fields.iter().zip(&mut raws) {
+                    if let Some(path) = in_object(field).filter(|path| path.head() == key) {
+                        // A later duplicate of a key replaces an earlier one, also with nothing.
+                        *raw = path.walk_tail(value);
+                    }
+                }
+            }
+        };
+        scan(facts.properties, |field| match field {
+            Field::Property(path) => Some(path),
+            _ => None,
+        });
+        scan(facts.context, |field| match field {
+            Field::Context(path) => Some(path),
+            _ => None,
+        });
+        let values = self.fields.iter().zip(raws);
+        values
+            .map(|(field, raw)| match field {
+                Field::Property(_) | Field::Context(_) => FieldValue::from_raw(raw),
+                Field::Timestamp | Field::MessageType => field.read(facts),
+            })
+            .collect()
+    }
+}
+
+/// Sorts definitions so that each comes after those it refers to; among equals, by number.
+fn in_order(mut definitions: Vec<Definition>) -> Result<Vec<Definition>, ProgramError> {
+    definitions.sort_by_key(|definition| definition.no);
+    let mut servers: BTreeMap<&str, usize> = BTreeMap::new();
+    for (index, definition) in definitions.iter().enumerate().filter(|(_, d)| d.serving) {
+        servers.insert(&definition.key, index);
+    }
+    let references: Vec<Vec<usize>> = definitions
+        .iter()
+        .map(|definition| {
+            definition.plan.traits().iter().filter_map(|name| servers.get(name.as_str()).copied()).collect()
+        })
+        .collect();
+    let mut search =
+        Search { references: &references, marks: vec![Mark::New; definitions.len()], order: Vec::new() };
+    for index in 0..definitions.len() {
+        if let Err(cycle) = search.visit(index) {
+            let keys = cycle.iter().rev().filter_map(|&i| definitions.get(i)).map(|d| d.key.clone());
+            return Err(ProgramError::Cycle(keys.collect()));
+        }
+    }
+    let order = search.order;
+    let mut slots: Vec<Option<Definition>> = definitions.into_iter().map(Some).collect();
+    Ok(order.into_iter().filter_map(|index| slots.get_mut(index).and_then(Option::take)).collect())
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Mark {
+    New,
+    Open,
+    Done,
+}
+
+/// Depth-first search; its own stack, because a chain of references may be as long as there are definitions.
+struct Search<'r> {
+    references: &'r [Vec<usize>],
+    marks: Vec<Mark>,
+    order: Vec<usize>,
+}
+
+impl Search<'_> {
+    /// Puts `start` and what it refers to into the order; fails with a circle, last reference first.
+    fn visit(&mut self, start: usize) -> Result<(), Vec<usize>> {
+        let mut path: Vec<(usize, usize)> = Vec::new();
+        self.open(start, &mut path);
+        while let Some((index, next)) = path.pop() {
+            let Some(&reference) = self.references.get(index).and_then(|all| all.get(next)) else {
+                self.set(index, Mark::Done);
+                self.order.push(index);
+                continue;
+            };
+            path.push((index, next + 1));
+            match self.marks.get(reference) {
+                Some(Mark::New) => self.open(reference, &mut path),
+                Some(Mark::Open) => {
+                    let from = path.iter().position(|(i, _)| *i == reference).unwrap_or(0);
+                    let circle = path.iter().skip(from).map(|(i, _)| *i).chain([reference]);
+                    return Err(circle.collect::<Vec<_>>().into_iter().rev().collect());
+                }
+                Some(Mark::Done) | None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, index: usize, path: &mut Vec<(usize, usize)>) {
+        if self.marks.get(index) == Some(&Mark::New) {
+            self.set(index, Mark::Open);
+            path.push((index, 0));
+        }
+    }
+
+    fn set(&mut self, index: usize, mark: Mark) {
+        if let Some(slot) = self.marks.get_mut(index) {
+            *slot = mark;
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! Syntax tree → plan: gives the names their meaning and checks that they fit together.
+//!
+//! The same rules hold on a profile and inside of `where`; what differs is the [`Scope`]: which functions can be
+//! called there and what they become.
+
+use std::collections::BTreeSet;
+
+use crate::domain::{Path, Value, trait_names};
+use crate::engine::condition::{Condition, Logic, Op, Operand, Pattern};
+use crate::engine::state::{Read, Reducer};
+
+use super::Kind;
+use super::ast::{Argument, ArgumentValue, Call, Expr, ExprKind, Name};
+use super::error::{ErrorKind, Errors, Span};
+use super::plan::{Leaves, Plan, PlanOperand, Root};
+use super::stream::Draft;
+use super::vocabulary::{self, COMPARATORS, FILTERS, REDUCERS, Takes};
+
+/// Lowers a whole definition; nothing when an error was told.
+pub(super) fn lower(text: &str, tree: &Expr, kind: Kind, errors: &mut Errors) -> Option<Plan> {
+    let mut lowering = Lowering { scope: ProfileScope::default(), errors };
+    let root = match kind {
+        Kind::Audience => lowering.boolean(tree).map(Root::Condition),
+        Kind::ComputedTrait => lowering.output(tree).map(Root::Value),
+    };
+    let ProfileScope { leaves, traits } = lowering.scope;
+    let (leaves, numbers) = leaves.finish();
+    Some(Plan {
+        text: text.to_owned(),
+        kind,
+        root: root?,
+        operands: outermost_operands(tree),
+        leaves,
+        numbers,
+        traits: traits.into_iter().collect(),
+    })
+}
+
+fn outermost_operands(tree: &Expr) -> Vec<Span> {
+    match &tree.kind {
+        ExprKind::Group(inner) => outermost_operands(inner),
+        ExprKind::And(parts) | ExprKind::Or(parts) => parts.iter().map(|part| part.span).collect(),
+        _ => vec![tree.span],
+    }
+}
+
+/// What an expression is.
+pub(super) enum Typed<O> {
+    /// A condition.
+    Boolean(Logic<Condition<O>>),
+    /// A value.
+    Scalar(O),
+    /// A list: the leaf it is read from, by position.
+    List(usize),
+    /// Events that are not reduced to a value yet.
+    Stream(Draft),
+}
+
+/// Where an expression stands.
+pub(super) trait Scope: Sized {
+    /// What values are read from.
+    type Operand: Operand;
+
+    /// A value written in the query.
+    fn literal(value: Value) -> Self::Operand;
+
+    /// The meaning of a function; tells the error when it has none here.
+    fn function(lowering: &mut Lowering<'_, Self>, call: &Call) -> Option<Typed<Self::Operand>>;
+
+    /// The value of reduced events.
+    fn reduced(&mut self, draft: Draft, reducer: Reducer, read: Read) -> Option<Typed<Self::Operand>>;
+
+    /// The number of elements of a list.
+    fn list_count(leaf: usize) -> Option<Self::Operand>;
+
+    /// Whether conditions are decided once, when an event arrives, and so cannot depend on the present time.
+    const TIMELESS: bool;
+}
+
+/// On a profile.
+#[derive(Default)]
+pub(super) struct ProfileScope {
+    leaves: Leaves,
+    traits: BTreeSet<String>,
+}
+
+impl Scope for ProfileScope {
+    type Operand = PlanOperand;
+
+    const TIMELESS: bool = false;
+
+    fn literal(value: Value) -> PlanOperand {
+        PlanOperand::Literal(value)
+    }
+
+    fn function(lowering: &mut Lowering<'_, Self>, call: &Call) -> Option<Typed<PlanOperand>> {
+        match call.name.text.as_str() {
+            "event" => Draft::new(lowering, call).map(Typed::Stream),
+            "trait" => {
+                let path = lowering.trait_path(call)?;
+                Some(Typed::Scalar(PlanOperand::Trait(path)))
+            }
+            "audience" => {
+                let left = PlanOperand::Trait(lowering.trait_path(call)?);
+                let arguments = vec![PlanOperand::Literal(Value::Bool(true))];
+                Some(Typed::Boolean(Logic::Is(Condition { left, op: Op::Equals, arguments })))
+            }
+            "everyone" => {
+                lowering.no_arguments(call)?;
+                Some(Typed::Boolean(Logic::Constant(true)))
+            }
+            name @ ("property" | "context" | "message_type" | "timestamp") => {
+                let message =
+                    format!("`{name}` reads an event, so it can only stand inside of `where` or a reducer");
+                lowering.error(ErrorKind::Type, call.span, message)
+            }
+            _ => lowering.unknown_function(call, &vocabulary::PROFILE_FUNCTIONS),
+        }
+    }
+
+    fn reduced(&mut self, draft: Draft, reducer: Reducer, read: Read) -> Option<Typed<PlanOperand>> {
+        let leaf = self.leaves.add(draft.finish(reducer));
+        Some(if read == Read::Unique {
+            Typed::List(leaf)
+        } else {
+            Typed::Scalar(PlanOperand::Leaf(leaf, read))
+        })
+    }
+
+    fn list_count(leaf: usize) -> Option<PlanOperand> {
+        Some(PlanOperand::Leaf(leaf, Read::UniqueCount))
+    }
+}
+
+/// The walk through a tree in one scope.
+pub(super) struct Lowering<'e, S> {
+    pub(super) scope: S,
+    pub(super) errors: &'e mut Errors,
+}
+
+impl Lowering<'_, ProfileScope> {
+    /// The value of a computed trait.
+    fn output(&mut self, tree: &Expr) -> Option<PlanOperand> {
+        match self.typed(tree)? {
+            Typed::Scalar(operand) => Some(operand),
+            Typed::List(leaf) => Some(PlanOperand::Leaf(leaf, Read::Unique)),
+            Typed::Stream(_) => {
+                let message = "a computed trait is a value; end it with a reducer such as `.count()`";
+                self.errors.add_expecting(ErrorKind::Type, tree.span, message, &REDUCERS);
+                None
+            }
+            Typed::Boolean(_) => {
+                let message = "a computed trait is a value, not a condition; a condition makes an audience";
+                self.error(ErrorKind::Type, tree.span, message)
+            }
+        }
+    }
+
+    fn trait_path(&mut self, call: &Call) -> Option<Path> {
+        let path = self.path(call)?;
+        let head = trait_names::canonical(path.head()).into_owned();
+        self.scope.traits.insert(head.clone());
+        Some(path.with_head(head))
+    }
+}
+
+impl<S: Scope> Lowering<'_, S> {
+    /// Tells an error. Always nothing, so that it can end a function.
+    pub(super) fn error<T>(&mut self, kind: ErrorKind, span: Span, message: impl Into<String>) -> Option<T> {
+        self.errors.add(kind, span, message);
+        None
+    }
+
+    /// Tells that a part of the language cannot be done yet.
+    pub(super) fn unsupported<T>(&mut self, span: Span, what: &str) -> Option<T> {
+        self.error(ErrorKind::Unsupported, span, format!("{what} cannot be used yet"))
+    }
+
+    pub(super) fn unknown_function<T>(&mut self, call: &Call, known: &[&str]) -> Option<T> {
+        let name = call.name.text.as_str();
+        if let Some(what) = vocabulary::later_function(name) {
+            return self.unsupported(call.span, what);
+        }
+        self.errors.add_unknown(call.name.span, "function", name, known);
+        None
+    }
+
+    /// A condition.
+    pub(super) fn boolean(&mut self, expr: &Expr) -> Option<Logic<Condition<S::Operand>>> {
+        match &expr.kind {
+            ExprKind::And(parts) => self.all(parts).map(Logic::And),
+            ExprKind::Or(parts) => self.all(parts).map(Logic::Or),
+            ExprKind::Not(operand) => Some(Logic::Not(Box::new(self.boolean(operand)?))),
+            ExprKind::Group(inner) => self.boolean(inner),
+            ExprKind::Quantifier(keyword, _) => {
+                let what = format!("`{}` over the users of an account", keyword.text.to_uppercase());
+                self.unsupported(keyword.span, &what)
+            }
+            _ => {
+                if let Typed::Boolean(condition) = self.typed(expr)? {
+                    return Some(condition);
+                }
+                let message = "this is a value, not a condition; compare it with something";
+                self.errors.add_expecting(ErrorKind::Type, expr.span, message, &COMPARATORS);
+                None
+            }
+        }
+    }
+
+    /// All conditions. Goes on after an error, to tell all of them.
+    fn all(&mut self, parts: &[Expr]) -> Option<Vec<Logic<Condition<S::Operand>>>> {
+        let parts: Vec<_> = parts.iter().map(|part| self.boolean(part)).collect();
+        parts.into_iter().collect()
+    }
+
+    /// Any expression.
+    fn typed(&mut self, expr: &Expr) -> Option<Typed<S::Operand>> {
+        match &expr.kind {
+            ExprKind::Error => None,
+            ExprKind::Group(inner) => self.typed(inner),
+            ExprKind::Literal(value) => Some(Typed::Scalar(S::literal(value.clone()))),
+            ExprKind::Call(call) => S::function(self, call),
+            ExprKind::Method(base, call) => {
+                let typed = self.typed(base)?;
+                self.method(typed, call)
+            }
+            ExprKind::Comparison(left, symbol, right) => {
+                let (left, right) = (self.scalar(left), self.scalar(right));
+                let op = vocabulary::symbol(&symbol.text);
+                Some(Typed::Boolean(Logic::Is(Condition { left: left?, op, arguments: vec![right?] })))
+            }
+            ExprKind::And(_) | ExprKind::Or(_) | ExprKind::Not(_) | ExprKind::Quantifier(..) => {
+                self.boolean(expr).map(Typed::Boolean)
+            }
+        }
+    }
+
+    /// A value; events alone are counted.
+    fn scalar(&mut self, expr: &Expr) -> Option<S::Operand> {
+        let typed = self.typed(expr)?;
+        self.into_scalar(typed, expr.span)
+    }
+
+    fn into_scalar(&mut self, typed: Typed<S::Operand>, span: Span) -> Option<S::Operand> {
+        match typed {
+            Typed::Scalar(operand) => Some(operand),
+            Typed::Stream(draft) => match self.scope.reduced(draft, Reducer::Count, Read::Count)? {
+                Typed::Scalar(operand) => Some(operand),
+                _ => None,
+            },
+            Typed::List(_) => {
+                let message = "a list cannot be compared; compare its `.count()`";
+                self.errors.add_expecting(ErrorKind::Type, span, message, &["count"]);
+                None
+            }
+            Typed::Boolean(_) => {
+                self.error(ErrorKind::Type, span, "a value is needed here, and this is already a condition")
+            }
+        }
+    }
+
+    fn method(&mut self, base: Typed<S::Operand>, call: &Call) -> Option<Typed<S::Operand>> {
+        let name = call.name.text.as_str();
+        if let Some(what) = vocabulary::later_method(name) {
+            return self.unsupported(call.span, what);
+        }
+        let comparator = vocabulary::comparator(name);
+        let known = comparator.is_some() || FILTERS.contains(&name) || REDUCERS.contains(&name);
+        match (base, comparator) {
+            (Typed::Boolean(_), _) if known => {
+                self.error(ErrorKind::Type, call.name.span, format!("`{name}` cannot follow a comparison"))
+            }
+            (base @ (Typed::Scalar(_) | Typed::Stream(_) | Typed::List(_)), Some(takes)) => {
+                let left = self.into_scalar(base, call.name.span)?;
+                let (op, arguments) = self.comparator(takes, call)?;
+                Some(Typed::Boolean(Logic::Is(Condition { left, op, arguments })))
+            }
+            (Typed::Stream(draft), _) if FILTERS.contains(&name) => {
+                draft.filter(self, call).map(Typed::Stream)
+            }
+            (Typed::Stream(mut draft), _) if REDUCERS.contains(&name) => {
+                let (reducer, read) = draft.reducer(self, call)?;
+                self.scope.reduced(draft, reducer, read)
+            }
+            (Typed::List(leaf), _) if name == "count" => {
+                self.no_arguments(call)?;
+                S::list_count(leaf).map(Typed::Scalar)
+            }
+            (Typed::Scalar(_) | Typed::List(_), _) if known => {
+                let message = format!("`{name}` can only follow events, before they are reduced to a value");
+                self.error(ErrorKind::Type, call.name.span, message)
+            }
+            (base, _) => {
+                let mut candidates = COMPARATORS.to_vec();
+                if matches!(base, Typed::Stream(_)) {
+                    candidates = [&FILTERS[..], &REDUCERS, &COMPARATORS].concat();
+                }
+                self.errors.add_unknown(call.name.span, "method", name, &candidates);
+                None
+            }
+        }
+    }
+
+    fn comparator(&mut self, takes: Takes, call: &Call) -> Option<(Op, Vec<S::Operand>)> {
+        match takes {
+            Takes::Nothing(op) => {
+                self.no_arguments(call)?;
+                Some((op, Vec::new()))
+            }
+            Takes::One(op) => Some((op, vec![self.only_value(call)?])),
+            Takes::Some(op) => {
+                if call.arguments.is_empty() {
+                    return self.error(
+                        ErrorKind::Syntax,
+                        call.span,
+                        format!("`{}` needs a value", call.name.text),
+                    );
+                }
+                let values: Vec<_> = call.arguments.iter().map(|argument| self.value(argument)).collect();
+                Some((op, values.into_iter().collect::<Option<_>>()?))
+            }
+            Takes::Date(op) => {
+                let date = self.only_value(call)?;
+                if date.literal().is_some_and(|value| value.as_timestamp().is_none()) {
+                    let span = call.arguments.first().map_or(call.span, |argument| argument.span);
+                    return self.error(
+                        ErrorKind::Type,
+                        span,
+                        "this is not a date; write 2024-01-31 or a timestamp",
+                    );
+                }
+                Some((op, vec![date]))
+            }
+            Takes::Span(date) => {
+                if S::TIMELESS {
+                    let what = format!("`{}` inside of `where`, which moves with time,", call.name.text);
+                    return self.unsupported(call.span, &what);
+                }
+                let distance = self.only_duration(call)?;
+                Some((Op::Relative(date, distance), Vec::new()))
+            }
+            Takes::Pattern => {
+                let (text, span) = self.only_string(call)?;
+                match Pattern::new(text) {
+                    Ok(pattern) => Some((Op::Matches(pattern), Vec::new())),
+                    Err(reason) => {
+                        self.error(ErrorKind::Type, span, format!("not a regular expression: {reason}"))
+                    }
+                }
+            }
+        }
+    }
+
+    /// A plain expression as argument.
+    fn value(&mut self, argument: &Argument) -> Option<S::Operand> {
+        match self.plain(argument)? {
+            ArgumentValue::Expr(expr) => self.scalar(expr),
+            _ => self.error(ErrorKind::Type, argument.span, "a value is needed here"),
+        }
+    }
+
+    fn only_value(&mut self, call: &Call) -> Option<S::Operand> {
+        let argument = self.only(call, "one value")?;
+        self.value(argument)
+    }
+
+    pub(super) fn only_duration(&mut self, call: &Call) -> Option<i64> {
+        let argument = self.only(call, "a time span such as `7 days`")?;
+        self.duration(argument)
+    }
+
+    /// `7 days`, in milliseconds.
+    pub(super) fn duration(&mut self, argument: &Argument) -> Option<i64> {
+        if let ArgumentValue::Duration(millis) = self.plain(argument)? {
+            return Some(*millis);
+        }
+        let units = ["seconds", "minutes", "hours", "days", "weeks"];
+        let message = "a time span is a number and a unit, such as `7 days`";
+        self.errors.add_expecting(ErrorKind::Syntax, argument.span, message, &units);
+        None
+    }
+
+    /// The only argument, a string literal.
+    pub(super) fn only_string<'c>(&mut self, call: &'c Call) -> Option<(&'c str, Span)> {
+        let argument = self.only(call, "a name in single quotes")?;
+        if let ArgumentValue::Expr(Expr { kind: ExprKind::Literal(Value::String(text)), span }) =
+            self.plain(argument)?
+        {
+            return Some((text, *span));
+        }
+        let message = format!("`{}` needs a string in single quotes", call.name.text);
+        self.errors.add_expecting(ErrorKind::Syntax, argument.span, message, &["'…'"]);
+        None
+    }
+
+    /// The only argument, a dotted name.
+    pub(super) fn path(&mut self, call: &Call) -> Option<Path> {
+        let (text, span) = self.only_string(call)?;
+        let Some(path) = Path::parse(text) else {
+            return self.error(
+                ErrorKind::Syntax,
+                span,
+                "a name is empty here; a dot inside of a name is written `\\\\.`",
+            );
+        };
+        if path.segments().any(|segment| segment == "$") {
+            return self.unsupported(span, "`$`, the elements of a list,");
+        }
+        Some(path)
+    }
+
+    fn only<'c>(&mut self, call: &'c Call, what: &str) -> Option<&'c Argument> {
+        if let [argument] = call.arguments.as_slice() {
+            return Some(argument);
+        }
+        self.error(ErrorKind::Syntax, call.span, format!("`{}` needs {what}", call.name.text))
+    }
+
+    pub(super) fn no_arguments(&mut self, call: &Call) -> Option<()> {
+        match call.arguments.first() {
+            None => Some(()),
+            Some(argument) => {
+                self.error(ErrorKind::Syntax, argument.span, format!("`{}()` takes nothing", call.name.text))
+            }
+        }
+    }
+
+    /// The value of an argument that may have neither label nor cast.
+    pub(super) fn plain<'c>(&mut self, argument: &'c Argument) -> Option<&'c ArgumentValue> {
+        if let Some(Name { text, span }) = &argument.label {
+            if text == "parent" {
+                return self.unsupported(argument.span, "funnels (`parent:`)");
+            }
+            self.errors.add_unknown(*span, "label", text, &["parent"]);
+            return None;
+        }
+        if let Some(cast) = &argument.cast {
+            return self.error(
+                ErrorKind::Type,
+                cast.span,
+                "`as` can only be used in `min`, `max` and `mode`",
+            );
+        }
+        Some(&argument.value)
+    }
+}

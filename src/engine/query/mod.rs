@@ -1,0 +1,78 @@
+//! The query language: text → tokens → syntax tree → plan.
+//!
+//! [`compile`] is the only door. It never guesses: a text outside of the language, or of the part of it that
+//! this version can do, is refused with all errors at their places. `docs/query-language.md` describes the
+//! language for its users.
+
+mod ast;
+mod error;
+mod lexer;
+mod lower;
+mod parser;
+mod plan;
+mod stream;
+mod vocabulary;
+
+use error::Errors;
+pub use error::{ErrorKind, QueryError, Span};
+pub use plan::{Plan, PlanCondition, PlanOperand, Root};
+
+/// What a definition makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A condition; its value is true or false.
+    Audience,
+    /// A scalar or a list.
+    ComputedTrait,
+}
+
+/// What one definition may use (decision A17).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// `event(…)`, `trait(…)`, `property(…)` and other primary expressions.
+    pub expressions: usize,
+    /// Parentheses, NOT and `where` inside of each other.
+    pub nesting: usize,
+    /// Bytes of text.
+    pub bytes: usize,
+}
+
+impl Limits {
+    /// Longest time span that can be written, in milliseconds: 10,000 years. Far from the ends of the clock.
+    pub(crate) const LONGEST_SPAN: i64 = 10_000 * 366 * 86_400_000;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { expressions: 50, nesting: 20, bytes: 32 * 1024 }
+    }
+}
+
+/// Compiles a definition, or says all that is wrong with it, in the order of the text.
+pub fn compile(text: &str, kind: Kind, limits: Limits) -> Result<Plan, Vec<QueryError>> {
+    let mut errors = Errors::default();
+    if text.len() > limits.bytes {
+        let message =
+            format!("a definition may have at most {} bytes, this one has {}", limits.bytes, text.len());
+        errors.add(ErrorKind::Limit, Span::new(0, text.len()), message);
+        return Err(errors.finish(text));
+    }
+    let tokens = lexer::tokens(text, &mut errors);
+    if tokens.len() == 1 && errors.is_empty() {
+        let expected = ["event", "trait", "audience", "everyone"];
+        errors.add_expecting(
+            ErrorKind::Syntax,
+            Span::new(0, text.len()),
+            "the definition is empty",
+            &expected,
+        );
+        return Err(errors.finish(text));
+    }
+    let tree = parser::parse(tokens, limits, &mut errors);
+    let plan = lower::lower(text, &tree, kind, &mut errors);
+    match plan {
+        Some(plan) if errors.is_empty() => Ok(plan),
+        _ => Err(errors.finish(text)),
+    }
+}

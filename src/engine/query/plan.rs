@@ -1,0 +1,144 @@
+//! A compiled definition.
+
+use std::collections::BTreeMap;
+
+use crate::domain::{LeafNo, Offset, Path, Value};
+use crate::engine::condition::{Condition, Logic, Operand};
+use crate::engine::state::{LeafSpec, Read};
+
+use super::{Kind, Span};
+
+/// The conditions of a plan, over what a profile has.
+pub type PlanCondition = Logic<Condition<PlanOperand>>;
+
+/// What a definition results in.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Root {
+    /// An audience.
+    Condition(PlanCondition),
+    /// A computed trait.
+    Value(PlanOperand),
+}
+
+/// One side of a comparison on a profile.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PlanOperand {
+    /// What is read of the leaf at this position of [`Plan::leaves`].
+    Leaf(usize, Read),
+    /// A trait: custom, computed, or an audience. The first name is canonical (decision R4).
+    Trait(Path),
+    /// A value written in the query.
+    Literal(Value),
+}
+
+impl Operand for PlanOperand {
+    fn literal(&self) -> Option<&Value> {
+        match self {
+            Self::Literal(value) => Some(value),
+            _ => None,
+        }
+    }
+}
+
+/// A compiled definition: a tree of conditions over leaves and traits.
+///
+/// Leaves are numbered 0, 1, … until [`Plan::intern`] gives them the numbers under which a space keeps them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    pub(super) text: String,
+    pub(super) kind: Kind,
+    pub(super) root: Root,
+    /// Where the operands of the outermost AND or OR stand, in order.
+    pub(super) operands: Vec<Span>,
+    pub(super) leaves: Vec<LeafSpec>,
+    pub(super) numbers: Vec<LeafNo>,
+    pub(super) traits: Vec<String>,
+}
+
+impl Plan {
+    /// The text it was compiled from.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What it makes.
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What it results in.
+    pub const fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// The leaves it reads, without repetition.
+    pub fn leaves(&self) -> impl ExactSizeIterator<Item = (LeafNo, &LeafSpec)> {
+        self.numbers.iter().copied().zip(&self.leaves)
+    }
+
+    /// The canonical names of the traits it reads, sorted: top-level keys, so custom traits, computed traits and
+    /// audiences alike.
+    pub fn traits(&self) -> &[String] {
+        &self.traits
+    }
+
+    /// The names of the events it counts, sorted.
+    pub fn events(&self) -> Vec<&str> {
+        let mut events: Vec<&str> = self.leaves.iter().map(|leaf| leaf.event.as_str()).collect();
+        events.sort_unstable();
+        events.dedup();
+        events
+    }
+
+    /// The operands of the outermost AND or OR, in order, with their texts; a plan with neither has one.
+    pub fn conditions(&self) -> Vec<(&str, &PlanCondition)> {
+        let conditions = match &self.root {
+            Root::Value(_) => &[],
+            Root::Condition(Logic::And(parts) | Logic::Or(parts)) => parts.as_slice(),
+            Root::Condition(whole) => std::slice::from_ref(whole),
+        };
+        self.operands.iter().map(|span| span.text(&self.text)).zip(conditions).collect()
+    }
+
+    /// Counts only events after this offset: a definition without historical data (decision A14).
+    pub fn with_events_since(mut self, offset: Offset) -> Self {
+        for leaf in &mut self.leaves {
+            leaf.since = Some(offset);
+        }
+        self
+    }
+
+    /// Gives the leaves the numbers under which the space keeps them; `intern` finds or makes the number of a leaf
+    /// by [`LeafSpec::canonical`].
+    pub fn intern(&mut self, intern: &mut dyn FnMut(&LeafSpec) -> LeafNo) {
+        self.numbers = self.leaves.iter().map(intern).collect();
+    }
+
+    /// The leaf at a position of the plan.
+    pub(in crate::engine) fn leaf(&self, index: usize) -> Option<(LeafNo, &LeafSpec)> {
+        self.numbers.get(index).copied().zip(self.leaves.get(index))
+    }
+}
+
+/// The leaves of a plan while it is made: equal ones become one.
+#[derive(Debug, Default)]
+pub(super) struct Leaves {
+    specs: Vec<LeafSpec>,
+    places: BTreeMap<String, usize>,
+}
+
+impl Leaves {
+    /// The position of a leaf, new or known.
+    pub(super) fn add(&mut self, spec: LeafSpec) -> usize {
+        *self.places.entry(spec.canonical()).or_insert_with(|| {
+            self.specs.push(spec);
+            self.specs.len() - 1
+        })
+    }
+
+    /// All of them, and the numbers they have until they are interned.
+    pub(super) fn finish(self) -> (Vec<LeafSpec>, Vec<LeafNo>) {
+        let numbers = (0..self.specs.len() as u32).map(LeafNo).collect();
+        (self.specs, numbers)
+    }
+}

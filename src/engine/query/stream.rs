@@ -1,0 +1,293 @@
+//! Streams of events: `event('X')`, its filters, and the reducer that makes a leaf of them.
+
+use crate::domain::{Timestamp, Value};
+use crate::engine::condition::Logic;
+use crate::engine::state::{Cast, Field, Filter, FilterOperand, LeafSpec, Read, Reducer, Window};
+
+use super::ast::{Argument, ArgumentValue, Call, Expr, ExprKind};
+use super::error::ErrorKind;
+use super::lower::{Lowering, Scope, Typed};
+use super::vocabulary::EVENT_FUNCTIONS;
+
+/// How often a value must occur to be the mode when nothing is said (decision R9).
+const MODE_MINIMUM: u64 = 2;
+
+/// Inside of `where` and of reducers: what can be read of one event.
+#[derive(Default)]
+struct EventScope {
+    fields: Vec<Field>,
+}
+
+impl EventScope {
+    fn place(&mut self, field: Field) -> usize {
+        self.fields.iter().position(|known| *known == field).unwrap_or_else(|| {
+            self.fields.push(field);
+            self.fields.len() - 1
+        })
+    }
+}
+
+impl Scope for EventScope {
+    type Operand = FilterOperand;
+
+    const TIMELESS: bool = true;
+
+    fn literal(value: Value) -> FilterOperand {
+        FilterOperand::Literal(value)
+    }
+
+    fn function(lowering: &mut Lowering<'_, Self>, call: &Call) -> Option<Typed<FilterOperand>> {
+        let field = lowering.field(call)?;
+        Some(Typed::Scalar(FilterOperand::Field(lowering.scope.place(field))))
+    }
+
+    // An event has no events inside of it, so there is nothing to reduce.
+    fn reduced(&mut self, _: Draft, _: Reducer, _: Read) -> Option<Typed<FilterOperand>> {
+        None
+    }
+
+    fn list_count(_: usize) -> Option<FilterOperand> {
+        None
+    }
+}
+
+impl Lowering<'_, EventScope> {
+    /// The field of an event that a function reads.
+    fn field(&mut self, call: &Call) -> Option<Field> {
+        match call.name.text.as_str() {
+            "property" => self.path(call).map(Field::Property),
+            "context" => self.path(call).map(Field::Context),
+            "message_type" => self.no_arguments(call).map(|()| Field::MessageType),
+            "timestamp" => self.no_arguments(call).map(|()| Field::Timestamp),
+            "event" => self.unsupported(call.span, "funnels (`event` inside of `where`)"),
+            "trait" | "audience" => {
+                let what = format!("`{}` inside of `where` or a reducer", call.name.text);
+                self.unsupported(call.span, &what)
+            }
+            _ => self.unknown_function(call, &EVENT_FUNCTIONS),
+        }
+    }
+}
+
+/// Events on the way to a leaf.
+pub(super) struct Draft {
+    event: String,
+    fields: Vec<Field>,
+    filters: Vec<Filter>,
+    window: Option<Window>,
+    between: Option<(Timestamp, Timestamp)>,
+}
+
+impl Draft {
+    /// `event('X')`.
+    pub(super) fn new<S: Scope>(lowering: &mut Lowering<'_, S>, call: &Call) -> Option<Self> {
+        let (event, span) = lowering.only_string(call)?;
+        if event.is_empty() {
+            return lowering.error(ErrorKind::Syntax, span, "the event's name is empty");
+        }
+        if event.contains('*') {
+            return lowering.unsupported(span, "`*` in the name of an event");
+        }
+        Some(Self {
+            event: event.to_owned(),
+            fields: Vec::new(),
+            filters: Vec::new(),
+            window: None,
+            between: None,
+        })
+    }
+
+    /// `.where(…)`, `.within(…)` or `.between(…)`.
+    pub(super) fn filter<S: Scope>(mut self, lowering: &mut Lowering<'_, S>, call: &Call) -> Option<Self> {
+        if call.name.text == "where" {
+            self.add_where(lowering, call)?;
+            return Some(self);
+        }
+        if self.window.is_some() || self.between.is_some() {
+            return lowering.error(ErrorKind::Type, call.span, "events can have only one window");
+        }
+        if call.name.text == "within" {
+            let oldest = lowering.only_duration(call)?;
+            if oldest == 0 {
+                return lowering.error(ErrorKind::Type, call.span, "a window needs a length");
+            }
+            self.window = Some(Window { newest: 0, oldest });
+            return Some(self);
+        }
+        self.add_between(lowering, call)?;
+        Some(self)
+    }
+
+    fn add_where<S: Scope>(&mut self, lowering: &mut Lowering<'_, S>, call: &Call) -> Option<()> {
+        let [argument] = call.arguments.as_slice() else {
+            return lowering.error(ErrorKind::Syntax, call.span, "`where` needs one condition");
+        };
+        let ArgumentValue::Expr(condition) = lowering.plain(argument)? else {
+            return lowering.error(ErrorKind::Type, argument.span, "`where` needs a condition");
+        };
+        let filter = self.in_event(lowering, |inner| inner.boolean(condition))?;
+        match filter {
+            Logic::And(parts) => self.filters.extend(parts),
+            other => self.filters.push(other),
+        }
+        Some(())
+    }
+
+    fn add_between<S: Scope>(&mut self, lowering: &mut Lowering<'_, S>, call: &Call) -> Option<()> {
+        let [first, second] = call.arguments.as_slice() else {
+            return lowering.error(ErrorKind::Syntax, call.span, "`between` needs two bounds");
+        };
+        if let (Some(from), Some(to)) = (instant(first), instant(second)) {
+            if from >= to {
+                return lowering.error(
+                    ErrorKind::Type,
+                    call.span,
+                    "the first instant must be before the second",
+                );
+            }
+            self.between = Some((from, to));
+            return Some(());
+        }
+        let (newest, oldest) = (lowering.duration(first), lowering.duration(second));
+        let (newest, oldest) = (newest?, oldest?);
+        if newest > oldest {
+            return lowering.error(ErrorKind::Type, call.span, "the first time span must be the shorter one");
+        }
+        self.window = Some(Window { newest, oldest });
+        Some(())
+    }
+
+    /// The reducer that a method names. Adds the field it reads.
+    pub(super) fn reducer<S: Scope>(
+        &mut self,
+        lowering: &mut Lowering<'_, S>,
+        call: &Call,
+    ) -> Option<(Reducer, Read)> {
+        let name = call.name.text.as_str();
+        if name == "count" {
+            lowering.no_arguments(call)?;
+            return Some((Reducer::Count, Read::Count));
+        }
+        let most = if name == "mode" { 2 } else { 1 };
+        let (Some(first), true) = (call.arguments.first(), call.arguments.len() <= most) else {
+            let message = format!("`{name}` needs what it reads, such as `property('price')`");
+            return lowering.error(ErrorKind::Syntax, call.span, message);
+        };
+        let (field, cast) = self.reduced_field(lowering, name, first)?;
+        let text = self.fields.get(field) == Some(&Field::Timestamp);
+        if text && (matches!(name, "sum" | "avg") || cast == Some(Cast::Number)) {
+            return lowering.error(ErrorKind::Type, first.span, "`timestamp()` is not a number");
+        }
+        let extreme = cast.unwrap_or(if text { Cast::String } else { Cast::Number });
+        Some(match name {
+            "sum" => (Reducer::Total(field), Read::Sum),
+            "avg" => (Reducer::Total(field), Read::Average),
+            "min" => (Reducer::Min(field, extreme), Read::Value),
+            "max" => (Reducer::Max(field, extreme), Read::Value),
+            "first" => (Reducer::First(field), Read::Value),
+            "last" => (Reducer::Last(field), Read::Value),
+            "mode" => (Reducer::Tally(field, cast), Read::Mode(mode_minimum(lowering, call)?)),
+            _ => (Reducer::Tally(field, None), Read::Unique),
+        })
+    }
+
+    /// What a reducer reads, and how.
+    fn reduced_field<S: Scope>(
+        &mut self,
+        lowering: &mut Lowering<'_, S>,
+        reducer: &str,
+        argument: &Argument,
+    ) -> Option<(usize, Option<Cast>)> {
+        let cast = match &argument.cast {
+            None => None,
+            Some(cast) if !matches!(reducer, "min" | "max" | "mode") => {
+                let message = "`as` can only be used in `min`, `max` and `mode`";
+                return lowering.error(ErrorKind::Type, cast.span, message);
+            }
+            Some(cast) => Some(match cast.text.as_str() {
+                "number" => Cast::Number,
+                "string" => Cast::String,
+                "array" if reducer == "mode" => return lowering.unsupported(cast.span, "`as array`"),
+                other => {
+                    lowering.errors.add_unknown(cast.span, "type", other, &["number", "string"]);
+                    return None;
+                }
+            }),
+        };
+        let plain = Argument { cast: None, ..argument.clone() };
+        match lowering.plain(&plain)? {
+            ArgumentValue::Expr(Expr { kind: ExprKind::Call(call), .. }) => {
+                let field = self.in_event(lowering, |inner| {
+                    let field = inner.field(call)?;
+                    Some(inner.scope.place(field))
+                })?;
+                Some((field, cast))
+            }
+            ArgumentValue::Expr(Expr { kind: ExprKind::Error, .. }) => None,
+            _ => {
+                let message = format!("`{reducer}` reads `property(…)`, `context(…)` or `timestamp()`");
+                lowering.errors.add_expecting(ErrorKind::Type, argument.span, message, &EVENT_FUNCTIONS);
+                None
+            }
+        }
+    }
+
+    /// Runs `lower` in the scope of one of these events.
+    fn in_event<S: Scope, T>(
+        &mut self,
+        lowering: &mut Lowering<'_, S>,
+        lower: impl FnOnce(&mut Lowering<'_, EventScope>) -> Option<T>,
+    ) -> Option<T> {
+        let scope = EventScope { fields: std::mem::take(&mut self.fields) };
+        let mut inner = Lowering { scope, errors: &mut *lowering.errors };
+        let result = lower(&mut inner);
+        self.fields = inner.scope.fields;
+        result
+    }
+
+    /// The leaf of these events.
+    pub(super) fn finish(mut self, reducer: Reducer) -> LeafSpec {
+        let filter = match self.filters.pop() {
+            None => Logic::Constant(true),
+            Some(only) if self.filters.is_empty() => only,
+            Some(last) => {
+                self.filters.push(last);
+                Logic::And(self.filters)
+            }
+        };
+        LeafSpec {
+            event: self.event,
+            fields: self.fields,
+            filter,
+            reducer,
+            window: self.window,
+            between: self.between,
+            since: None,
+        }
+    }
+}
+
+fn mode_minimum<S: Scope>(lowering: &mut Lowering<'_, S>, call: &Call) -> Option<u64> {
+    let Some(argument) = call.arguments.get(1) else { return Some(MODE_MINIMUM) };
+    let number = match lowering.plain(argument)? {
+        ArgumentValue::Expr(Expr { kind: ExprKind::Literal(Value::Number(number)), .. }) => {
+            number.to_string().parse().ok().filter(|minimum| *minimum > 0)
+        }
+        _ => None,
+    };
+    if number.is_none() {
+        let message = "the least number of times a value must occur is a whole number from 1";
+        return lowering.error(ErrorKind::Type, argument.span, message);
+    }
+    number
+}
+
+/// The instant of a date literal.
+fn instant(argument: &Argument) -> Option<Timestamp> {
+    match &argument.value {
+        ArgumentValue::Expr(Expr { kind: ExprKind::Literal(value), .. }) if argument.label.is_none() => {
+            value.as_timestamp()
+        }
+        _ => None,
+    }
+}

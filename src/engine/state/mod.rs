@@ -1,0 +1,19 @@
+//! Incremental state: what one profile has of each leaf.
+//!
+//! A [`LeafState`] is a commutative monoid. `LeafState::default()` is its neutral element, folding an event is
+//! merging the state of that one event, and a profile merge is [`LeafState::merge`]: any order and any split of
+//! the same events gives the same state, down to its bytes. A backfill is the same fold over history.
+
+mod aggregate;
+mod leaf;
+mod leaf_state;
+mod states;
+mod sum;
+mod timeline;
+
+pub use leaf::{Cast, Field, FieldValue, Filter, FilterOperand, LeafSpec, Reducer};
+pub use leaf_state::{Flags, LeafState, Read, Reading};
+pub use states::{LeafStates, StateError};
+pub use timeline::{EXACT_ITEMS, Window};
+
+pub use aggregate::{DISTINCT_BYTES, DISTINCT_VALUES};
