@@ -152,6 +152,22 @@ async fn tells_when_the_server_ends_by_itself() {
     assert!(ended.to_string().contains("immediate shutdown"), "{ended}");
 }
 
+#[tokio::test]
+async fn what_was_committed_survives_a_killed_server() {
+    let dir = open_folder();
+    let postgres = Postgres::start(Options::new(dir.path())).await.unwrap();
+    tell(&postgres, "CREATE TABLE kept AS SELECT 'still here' AS word").await;
+    let mut open = PgConnection::connect_with(&postgres.connect_options()).await.unwrap();
+    signal("-KILL", postmaster(dir.path()));
+    postgres.exited().await;
+    drop(postgres);
+
+    let again = Postgres::start(Options::new(dir.path())).await.unwrap();
+    assert_eq!(ask(&again, "SELECT word FROM kept").await, "still here");
+    assert!(open.execute("SELECT 1").await.is_err(), "a connection to the killed server");
+    again.stop().await.unwrap();
+}
+
 // ---- what a kill -9 leaves behind --------------------------------------------------------------------------------
 
 /// Not a test of its own: the process that tests kill. Holds a Postgres in the folder it is told.
