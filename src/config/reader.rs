@@ -91,7 +91,8 @@ impl<'a> Reader<'a> {
     /// Says that the value of an option will not do. The value is not shown: it may be secret, and it is where the
     /// source says.
     pub(super) fn refuse(&mut self, path: &'static str, wanted: &str) {
-        if self.problems.iter().all(|known| known.path != path) {
+        let is_there = self.figment.find_value(path).is_ok();
+        if is_there && self.problems.iter().all(|known| known.path != path) {
             let problem = Problem {
                 path: path.to_owned(),
                 source: self.source(path),

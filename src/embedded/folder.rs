@@ -100,12 +100,13 @@ impl Home {
         let mut base = base_of(&data_dir);
         let major = cluster_major(&base.join("pg"))?;
         let account = Account::for_cluster(&data_dir, major.is_some().then(|| base.join("pg")))?;
-        if !account.can_enter(&base) {
+        // A cluster that is there already stays where it is: starting an empty one elsewhere would hide its data.
+        if major.is_none() && !account.can_enter(&base) {
             base = move_elsewhere(&data_dir)?;
-            if !account.can_enter(&base) {
-                let source = io::Error::from(io::ErrorKind::PermissionDenied);
-                return Err(EmbeddedError::Io { what: "let Postgres' account enter", path: base, source });
-            }
+        }
+        if !account.can_enter(&base) {
+            let source = io::Error::from(io::ErrorKind::PermissionDenied);
+            return Err(EmbeddedError::Io { what: "let Postgres' account enter", path: base, source });
         }
         if base != data_dir {
             tracing::warn!(

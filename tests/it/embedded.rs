@@ -127,12 +127,45 @@ async fn root_in_a_closed_folder_keeps_the_data_elsewhere() {
 }
 
 #[tokio::test]
+async fn a_cluster_in_a_folder_that_was_closed_is_not_hidden_by_an_empty_one() {
+    let dir = open_folder();
+    let data_dir = dir.path().join("data");
+    Postgres::start(throwaway(&data_dir)).await.unwrap().stop().await.unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    match Postgres::start(throwaway(&data_dir)).await {
+        // We are root, and Postgres' account is kept out.
+        Err(error) => assert!(error.to_string().contains("Postgres' account"), "{error}"),
+        Ok(postgres) => {
+            assert_eq!(postgres.base_dir(), data_dir.canonicalize().unwrap());
+            postgres.stop().await.unwrap();
+        }
+    }
+    assert!(!data_dir.join("location").exists());
+}
+
+#[tokio::test]
 async fn tells_when_the_server_ends_by_itself() {
     let dir = open_folder();
     let postgres = Postgres::start(throwaway(dir.path())).await.unwrap();
     signal("-QUIT", postmaster(dir.path()));
     let ended = tokio::time::timeout(Duration::from_secs(10), postgres.exited()).await.unwrap();
     assert!(ended.to_string().contains("immediate shutdown"), "{ended}");
+}
+
+#[tokio::test]
+async fn what_was_committed_survives_a_killed_server() {
+    let dir = open_folder();
+    let postgres = Postgres::start(Options::new(dir.path())).await.unwrap();
+    tell(&postgres, "CREATE TABLE kept AS SELECT 'still here' AS word").await;
+    let mut open = PgConnection::connect_with(&postgres.connect_options()).await.unwrap();
+    signal("-KILL", postmaster(dir.path()));
+    postgres.exited().await;
+    drop(postgres);
+
+    let again = Postgres::start(Options::new(dir.path())).await.unwrap();
+    assert_eq!(ask(&again, "SELECT word FROM kept").await, "still here");
+    assert!(open.execute("SELECT 1").await.is_err(), "a connection to the killed server");
+    again.stop().await.unwrap();
 }
 
 // ---- what a kill -9 leaves behind --------------------------------------------------------------------------------

@@ -12,6 +12,7 @@
 //! ```text
 //! target/tmp/cluster/lease     shared: the test processes; exclusive: the keeper, when it stops
 //! target/tmp/cluster/starting  exclusive: the test process that starts the keeper
+//! target/tmp/cluster/done/     names of databases whose tests are over; the keeper drops them
 //! target/tmp/cluster/ready     exclusive: the keeper while it runs; holds the folder of the socket
 //! ```
 
@@ -28,7 +29,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use personas::embedded::{DATABASE, Options, Postgres, Profile, ROLE};
+use personas::embedded::{DATABASE, EmbeddedError, Options, Postgres, Profile, ROLE};
 use sha2::{Digest, Sha256};
 use sqlx::{
     AssertSqlSafe, Connection, Executor, PgConnection, PgPool,
@@ -41,7 +42,8 @@ const LINGER: Duration = Duration::from_secs(3);
 const START_LIMIT: Duration = Duration::from_mins(2);
 const KEEPER_TEST: &str = "harness::cluster::keeper";
 const KEEPER_VARIABLE: &str = "PERSONAS_TEST_CLUSTER";
-/// Databases of tests and templates start so; the keeper removes what tests left behind.
+const DONE: &str = "done";
+/// Databases of tests and templates start so.
 const TEST_PREFIX: &str = "t_";
 const TEMPLATE_PREFIX: &str = "template_personas_";
 
@@ -69,7 +71,7 @@ fn schema_hash() -> String {
     hex::encode(&hash.finalize()[..8])
 }
 
-/// A database of its own for one test, at the present schema; dropped at the end.
+/// A database of its own for one test, at the present schema; dropped soon after.
 pub(crate) struct TestDb {
     /// Connected to it.
     pub(crate) pool: PgPool,
@@ -101,14 +103,9 @@ impl TestDb {
 }
 
 impl Drop for TestDb {
+    /// Leaves the work to the keeper: dropping takes longer than cloning, and no test has to wait for it.
     fn drop(&mut self) {
-        // On a thread with a runtime of its own: the test's may be of any kind and about to end.
-        let name = std::mem::take(&mut self.name);
-        let dropped = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(run(&[&format!("DROP DATABASE {name} WITH (FORCE)")]));
-        });
-        let _ = dropped.join();
+        let _ = File::create(folder().join(DONE).join(&self.name));
     }
 }
 
@@ -164,7 +161,7 @@ fn socket_dir() -> &'static Path {
     static LEASE: OnceLock<(PathBuf, File)> = OnceLock::new();
     let (socket_dir, _) = LEASE.get_or_init(|| {
         let folder = folder();
-        fs::create_dir_all(&folder).unwrap();
+        fs::create_dir_all(folder.join(DONE)).unwrap();
         // Waits here while a keeper stops.
         let lease = open(&folder.join("lease"));
         lease.lock_shared().unwrap();
@@ -228,14 +225,16 @@ async fn keeper() {
     let options = Options { profile: Profile::Throwaway, ..Options::new(&data_dir) };
     let postgres = match Postgres::start(options.clone()).await {
         Ok(postgres) => postgres,
+        Err(error @ EmbeddedError::InUse { .. }) => panic!("{error}"),
         // Without fsync, a machine that went down may have left a broken cluster: nothing in it matters.
-        Err(personas::embedded::EmbeddedError::Failed { step: "start", dir, .. }) => {
-            fs::remove_dir_all(dir).unwrap();
+        Err(error) => {
+            println!("beginning anew: {error}");
+            fs::remove_dir_all(&data_dir).unwrap();
             Postgres::start(options).await.unwrap()
         }
-        Err(error) => panic!("{error}"),
     };
-    remove_leftovers(postgres.socket_dir()).await;
+    let mut admin = PgConnection::connect_with(&at(postgres.socket_dir(), DATABASE)).await.unwrap();
+    drop_leftovers(&mut admin).await;
 
     let (ready, new) = (folder.join("ready"), folder.join("ready.new"));
     fs::write(&new, postgres.socket_dir().as_os_str().as_encoded_bytes()).unwrap();
@@ -250,6 +249,7 @@ async fn keeper() {
             ended = postgres.exited() => panic!("{ended}"),
             () = tokio::time::sleep(Duration::from_millis(200)) => {}
         }
+        drop_done(&folder.join(DONE), &mut admin).await;
         // Whoever comes while we hold it waits for a moment, and once we stop until we are gone.
         match lease.try_lock() {
             Ok(()) if needed.elapsed() < LINGER => lease.unlock().unwrap(),
@@ -258,22 +258,34 @@ async fn keeper() {
         }
     }
     fs::remove_file(ready).unwrap();
+    admin.close().await.unwrap();
     postgres.stop().await.unwrap();
 }
 
-/// Drops the databases of tests that were killed.
-async fn remove_leftovers(socket_dir: &Path) {
-    let mut admin = PgConnection::connect_with(&at(socket_dir, DATABASE)).await.unwrap();
+/// Drops the databases of tests that are over.
+async fn drop_done(done: &Path, admin: &mut PgConnection) {
+    for entry in fs::read_dir(done).unwrap().flatten() {
+        drop_database(&entry.file_name().to_string_lossy(), admin).await;
+        fs::remove_file(entry.path()).unwrap();
+    }
+}
+
+/// Drops the databases of tests that were killed in an earlier run.
+async fn drop_leftovers(admin: &mut PgConnection) {
     let names: Vec<String> =
         sqlx::query_scalar("SELECT datname::text FROM pg_database WHERE starts_with(datname, $1)")
             .bind(TEST_PREFIX)
-            .fetch_all(&mut admin)
+            .fetch_all(&mut *admin)
             .await
             .unwrap();
     for name in names {
-        admin.execute(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"))).await.unwrap();
+        drop_database(&name, admin).await;
     }
-    admin.close().await.unwrap();
+}
+
+async fn drop_database(name: &str, admin: &mut PgConnection) {
+    let statement = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+    admin.execute(AssertSqlSafe(statement)).await.unwrap();
 }
 
 #[tokio::test]
@@ -293,10 +305,18 @@ async fn databases_are_gone_after_the_test() {
     let db = TestDb::new().await;
     let name = db.name.clone();
     drop(db);
-    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_database WHERE datname = $1")
-        .bind(name)
-        .fetch_one(&mut connect(DATABASE).await)
-        .await
-        .unwrap();
-    assert_eq!(left, 0);
+    let mut admin = connect(DATABASE).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_database WHERE datname = $1")
+            .bind(&name)
+            .fetch_one(&mut admin)
+            .await
+            .unwrap();
+        if left == 0 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{name} is still there");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
