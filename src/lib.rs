@@ -11,5 +11,6 @@ pub mod domain;
 pub mod embedded;
 pub mod engine;
 pub mod ingest;
+pub mod progress;
 pub mod store;
 pub mod telemetry;
