@@ -6,31 +6,9 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Result, StoreError};
+use crate::domain::id_type::{Frequency, IdType};
 use crate::domain::identifier::IdKey;
 use crate::domain::{Offset, ProfileNo, SpaceNo, Timestamp};
-
-/// One identifier type as stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TypeRow {
-    /// Number in the space.
-    pub no: i16,
-    /// Name.
-    pub name: String,
-    /// Keys a custom type is read from.
-    pub keys: Vec<String>,
-    /// Most values within the window.
-    pub limit: i32,
-    /// `daily`, `weekly`, `monthly`, `annually`, `ever`.
-    pub frequency: String,
-    /// Explicit priority.
-    pub priority: Option<i32>,
-    /// Values are lower-cased.
-    pub case_insensitive: bool,
-    /// Blocked values.
-    pub blocked_exact: Vec<String>,
-    /// Blocked patterns.
-    pub blocked_patterns: Vec<String>,
-}
 
 /// The settings of a space as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +22,7 @@ pub struct SettingsRow {
     /// Identifiers per profile.
     pub identifiers_max: i32,
     /// The types.
-    pub types: Vec<TypeRow>,
+    pub types: Vec<IdType>,
 }
 
 /// Default caps (decisions I5).
@@ -52,7 +30,7 @@ pub const MERGES_MAX: i32 = 100;
 /// Default caps (decisions I5).
 pub const IDENTIFIERS_MAX: i32 = 1_000;
 
-/// Gives a new space its settings row; its types are added by the caller of [`insert_type`] on first load.
+/// Gives a new space the default settings.
 pub async fn insert_default_settings(tx: &mut PgConnection, space: SpaceNo) -> Result<()> {
     sqlx::query(
         "-- store::identity::insert_default_settings
@@ -62,13 +40,16 @@ pub async fn insert_default_settings(tx: &mut PgConnection, space: SpaceNo) -> R
     .bind(space.0)
     .bind(MERGES_MAX)
     .bind(IDENTIFIERS_MAX)
-    .execute(tx)
+    .execute(&mut *tx)
     .await?;
+    for id_type in IdType::defaults() {
+        upsert_type(tx, space, &id_type).await?;
+    }
     Ok(())
 }
 
 /// Adds or replaces a type and raises the settings' version.
-pub async fn upsert_type(tx: &mut PgConnection, space: SpaceNo, row: &TypeRow) -> Result<()> {
+pub async fn upsert_type(tx: &mut PgConnection, space: SpaceNo, row: &IdType) -> Result<()> {
     sqlx::query(
         "-- store::identity::upsert_type
          INSERT INTO identity_type (space_id, type_no, name, keys, value_limit, frequency, priority, case_insensitive,
@@ -83,8 +64,8 @@ pub async fn upsert_type(tx: &mut PgConnection, space: SpaceNo, row: &TypeRow) -
     .bind(row.no)
     .bind(&row.name)
     .bind(&row.keys)
-    .bind(row.limit)
-    .bind(&row.frequency)
+    .bind(row.limit as i32)
+    .bind(row.frequency.as_str())
     .bind(row.priority)
     .bind(row.case_insensitive)
     .bind(&row.blocked_exact)
@@ -114,7 +95,7 @@ pub async fn update_caps(pool: &PgPool, space: SpaceNo, merges_max: i32, identif
     Ok(())
 }
 
-/// The settings of a space. A new space has no types yet: it runs on the defaults.
+/// The settings of a space.
 pub async fn get_settings(connection: &mut PgConnection, space: SpaceNo) -> Result<SettingsRow> {
     let (version, add_unknown_types, merges_max, identifiers_max): (i64, bool, i32, i32) = sqlx::query_as(
         "-- store::identity::get_settings
@@ -133,12 +114,12 @@ pub async fn get_settings(connection: &mut PgConnection, space: SpaceNo) -> Resu
     .bind(space.0)
     .fetch_all(connection)
     .await?;
-    let row = |(no, name, keys, limit, frequency, priority, case_insensitive, exact, patterns): Row| TypeRow {
+    let row = |(no, name, keys, limit, frequency, priority, case_insensitive, exact, patterns): Row| IdType {
         no,
         name,
         keys,
-        limit,
-        frequency,
+        limit: limit.max(0) as u32,
+        frequency: Frequency::parse(&frequency).unwrap_or(Frequency::Ever),
         priority,
         case_insensitive,
         blocked_exact: exact,
