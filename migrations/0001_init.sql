@@ -192,19 +192,22 @@ CREATE TABLE profile_merge (
 );
 CREATE INDEX profile_merge_survivor ON profile_merge (space_id, survivor_no);
 
+-- Identifiers that were refused, one row per profile, rule and value, however often it happens. `refusal_key` is a
+-- hash of rule, type and value, because values may be too long for an index.
 CREATE TABLE identity_refusal (
     space_id int NOT NULL,
-    log_offset bigint NOT NULL,
-    seq smallint NOT NULL,
     profile_no bigint NOT NULL,
+    refusal_key uuid NOT NULL,
     rule text NOT NULL,
     type text NOT NULL,
     value text NOT NULL,
+    occurrences bigint NOT NULL,
+    first_offset bigint NOT NULL,
     message_id text NOT NULL,
-    refused_at timestamptz NOT NULL,
-    PRIMARY KEY (space_id, log_offset, seq)
+    first_at timestamptz NOT NULL,
+    last_at timestamptz NOT NULL,
+    PRIMARY KEY (space_id, profile_no, refusal_key)
 );
-CREATE INDEX identity_refusal_profile ON identity_refusal (space_id, profile_no);
 
 CREATE TABLE account_link (
     space_id int NOT NULL,

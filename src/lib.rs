@@ -11,6 +11,7 @@ pub mod domain;
 pub mod embedded;
 pub mod engine;
 pub mod ingest;
+pub mod process;
 pub mod progress;
 pub mod store;
 pub mod telemetry;

@@ -79,8 +79,8 @@ pub struct Profile {
     /// The newest pointers, in log order.
     #[serde(with = "pointer_steps")]
     pub pointers: Vec<Pointer>,
-    /// When the outcome can next change by the passage of time; kept here to see whether the index must change.
-    pub due_at: Option<Timestamp>,
+    /// When each version's outcome can next change by the passage of time alone; the earliest is in the index.
+    pub dues: Vec<(ComputationNo, Timestamp)>,
 }
 
 /// An encoded profile could not be read.
@@ -112,7 +112,7 @@ impl Profile {
             accounts: Vec::new(),
             leaves: LeafStates::default(),
             pointers: Vec::new(),
-            due_at: None,
+            dues: Vec::new(),
         }
     }
 
@@ -163,6 +163,18 @@ impl Profile {
             }
             Err(place) => self.outcomes.insert(place, outcome),
         }
+    }
+
+    /// Notes when a version's outcome can next change by the passage of time alone.
+    pub fn set_due(&mut self, computation: ComputationNo, at: Option<Timestamp>) {
+        self.dues.retain(|(no, _)| *no != computation);
+        self.dues.extend(at.map(|at| (computation, at)));
+        self.dues.sort_unstable();
+    }
+
+    /// The earliest of those instants.
+    pub fn due_at(&self) -> Option<Timestamp> {
+        self.dues.iter().map(|(_, at)| *at).min()
     }
 
     /// All numbers the profile has or had.

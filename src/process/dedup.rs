@@ -72,7 +72,7 @@ impl Dedup {
         }
         let mut after = Offset(dedup.first.0 - 1);
         while after < processed {
-            let chunks = log::read_from(&mut *connection, space, after, chrono::NaiveDate::MIN, 100_000).await?;
+            let chunks = log::read_from(&mut *connection, space, after, chrono::NaiveDate::default(), 100_000).await?;
             for chunk in chunks.iter().filter(|c| c.end_offset <= processed) {
                 let content = chunk.content()?;
                 let mut offset = chunk.first_offset();

@@ -78,6 +78,15 @@ pub async fn list_active(connection: &mut PgConnection, space: SpaceNo) -> Resul
     Ok(rows.into_iter().map(computation).collect())
 }
 
+/// Versions that answer for definitions that are switched off.
+pub async fn list_frozen(connection: &mut PgConnection, space: SpaceNo) -> Result<Vec<ComputationNo>> {
+    let sql = "-- store::computations::list_frozen
+         SELECT serving_no FROM definition
+         WHERE space_id = $1 AND NOT enabled AND NOT deleted AND serving_no IS NOT NULL";
+    let numbers: Vec<i32> = sqlx::query_scalar(sql).bind(space.0).fetch_all(connection).await?;
+    Ok(numbers.into_iter().map(|no| ComputationNo(no as u32)).collect())
+}
+
 /// A leaf as stored.
 #[derive(Debug, Clone)]
 pub struct LeafRow {
@@ -239,20 +248,14 @@ pub async fn swap(
     .bind(at.to_utc())
     .execute(&mut *tx)
     .await?;
-    for sql in [
-        "-- store::computations::swap
-         UPDATE membership m SET entered_at = o.entered_at FROM membership o
-         WHERE m.space_id = $1 AND m.computation_no = $2 AND o.space_id = $1 AND o.computation_no = $3
-             AND o.profile_no = m.profile_no",
-        "-- store::computations::swap
-         DELETE FROM membership WHERE space_id = $1 AND computation_no = $3 AND $2 > 0",
-        "-- store::computations::swap
+    let sql = "-- store::computations::swap
+         DELETE FROM membership WHERE space_id = $1 AND computation_no = $2";
+    sqlx::query(sql).bind(space.0).bind(old).execute(&mut *tx).await?;
+    let sql = "-- store::computations::swap
          UPDATE computation SET status = CASE computation_no WHEN $2 THEN 'live' ELSE 'superseded' END,
              walking = false
-         WHERE space_id = $1 AND computation_no IN ($2, $3)",
-    ] {
-        sqlx::query(sql).bind(space.0).bind(computation.0 as i32).bind(old).execute(&mut *tx).await?;
-    }
+         WHERE space_id = $1 AND computation_no IN ($2, $3)";
+    sqlx::query(sql).bind(space.0).bind(computation.0 as i32).bind(old).execute(&mut *tx).await?;
     let sql = "-- store::computations::swap
          UPDATE definition SET serving_no = $3 WHERE space_id = $1 AND definition_no = $2";
     sqlx::query(sql).bind(space.0).bind(definition).bind(computation.0 as i32).execute(tx).await?;

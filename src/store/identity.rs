@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{Result, StoreError};
 use crate::domain::id_type::{Frequency, IdType};
 use crate::domain::identifier::IdKey;
-use crate::domain::{Offset, ProfileNo, SpaceNo, Timestamp};
+use crate::domain::{Collection, Offset, ProfileNo, SpaceNo, Timestamp};
 
 /// The settings of a space as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -245,13 +245,9 @@ pub async fn redirect_profiles(
     }
 }
 
-/// A refused identifier as it is remembered.
+/// A refused identifier as it is remembered: once per profile, rule and value.
 #[derive(Debug, Clone)]
 pub struct RefusalRow {
-    /// The event.
-    pub offset: Offset,
-    /// Its place among the event's refusals.
-    pub seq: i16,
     /// The profile the event went to; 0 for none.
     pub profile: ProfileNo,
     /// The rule.
@@ -260,31 +256,49 @@ pub struct RefusalRow {
     pub id_type: String,
     /// Identifier value.
     pub value: String,
-    /// The event's message id.
+    /// How often.
+    pub occurrences: i64,
+    /// The first event it happened to.
+    pub first_offset: Offset,
+    /// That event's message id.
     pub message_id: String,
-    /// When (time of receipt).
-    pub at: Timestamp,
+    /// When it happened first (time of receipt).
+    pub first_at: Timestamp,
+    /// When it happened last.
+    pub last_at: Timestamp,
 }
 
-/// Remembers refusals.
-pub async fn insert_refusals(tx: &mut PgConnection, space: SpaceNo, rows: &[RefusalRow]) -> Result<()> {
-    let text = |column: fn(&RefusalRow) -> &str| rows.iter().map(|r| column(r).replace('\0', "")).collect::<Vec<_>>();
+impl RefusalRow {
+    /// What makes two refusals of a profile the same one.
+    pub fn key(&self) -> IdKey {
+        IdKey::of(Collection::Users, &format!("{}/{}", self.rule, self.id_type), &self.value)
+    }
+}
+
+/// Remembers refusals; `rows` has at most one per profile and key.
+pub async fn upsert_refusals(tx: &mut PgConnection, space: SpaceNo, rows: &[RefusalRow]) -> Result<()> {
+    let text = |column: fn(&RefusalRow) -> &str| rows.iter().map(|r| column(r)).collect::<Vec<_>>();
     sqlx::query(
-        "-- store::identity::insert_refusals
+        "-- store::identity::upsert_refusals
          INSERT INTO identity_refusal
-             (space_id, log_offset, seq, profile_no, rule, type, value, message_id, refused_at)
-         SELECT $1, * FROM unnest($2::bigint[], $3::smallint[], $4::bigint[], $5::text[], $6::text[], $7::text[],
-             $8::text[], $9::timestamptz[])",
+             (space_id, profile_no, refusal_key, rule, type, value, occurrences, first_offset, message_id, first_at,
+              last_at)
+         SELECT $1, * FROM unnest($2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::bigint[],
+             $8::bigint[], $9::text[], $10::timestamptz[], $11::timestamptz[])
+         ON CONFLICT (space_id, profile_no, refusal_key) DO UPDATE
+             SET occurrences = identity_refusal.occurrences + excluded.occurrences, last_at = excluded.last_at",
     )
     .bind(space.0)
-    .bind(rows.iter().map(|r| r.offset.0 as i64).collect::<Vec<_>>())
-    .bind(rows.iter().map(|r| r.seq).collect::<Vec<_>>())
     .bind(rows.iter().map(|r| r.profile.0 as i64).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.key().to_uuid()).collect::<Vec<_>>())
     .bind(text(|r| &r.rule))
     .bind(text(|r| &r.id_type))
     .bind(text(|r| &r.value))
+    .bind(rows.iter().map(|r| r.occurrences).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.first_offset.0 as i64).collect::<Vec<_>>())
     .bind(text(|r| &r.message_id))
-    .bind(rows.iter().map(|r| r.at.to_utc()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.first_at.to_utc()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.last_at.to_utc()).collect::<Vec<_>>())
     .execute(tx)
     .await?;
     Ok(())
@@ -321,26 +335,28 @@ pub async fn list_refusals(
     profiles: &[ProfileNo],
     limit: i64,
 ) -> Result<Vec<RefusalRow>> {
-    type Row = (i64, i16, i64, String, String, String, String, DateTime<Utc>);
+    type Row = (i64, String, String, String, i64, i64, String, DateTime<Utc>, DateTime<Utc>);
     let rows: Vec<Row> = sqlx::query_as(
         "-- store::identity::list_refusals
-         SELECT log_offset, seq, profile_no, rule, type, value, message_id, refused_at FROM identity_refusal
-         WHERE space_id = $1 AND profile_no = ANY($2) ORDER BY log_offset DESC, seq LIMIT $3",
+         SELECT profile_no, rule, type, value, occurrences, first_offset, message_id, first_at, last_at
+         FROM identity_refusal
+         WHERE space_id = $1 AND profile_no = ANY($2) ORDER BY last_at DESC, first_offset DESC LIMIT $3",
     )
     .bind(space.0)
     .bind(profiles.iter().map(|p| p.0 as i64).collect::<Vec<_>>())
     .bind(limit)
     .fetch_all(pool)
     .await?;
-    let refusal = |(offset, seq, profile, rule, id_type, value, message_id, at): Row| RefusalRow {
-        offset: Offset(offset as u64),
-        seq,
+    let refusal = |(profile, rule, id_type, value, occurrences, offset, message_id, first_at, last_at): Row| RefusalRow {
         profile: ProfileNo(profile as u64),
         rule,
         id_type,
         value,
+        occurrences,
+        first_offset: Offset(offset as u64),
         message_id,
-        at: at.into(),
+        first_at: first_at.into(),
+        last_at: last_at.into(),
     };
     Ok(rows.into_iter().map(refusal).collect())
 }

@@ -24,6 +24,21 @@ use std::time::Duration;
 /// Result of a store function.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
+/// Opens the pool processors write with: each session is prepared once, see [`processor::prepare_session`].
+pub async fn connect_for_processing(options: PgConnectOptions, connections_max: u32) -> Result<PgPool> {
+    Ok(PgPoolOptions::new()
+        .max_connections(connections_max)
+        .acquire_timeout(Duration::from_secs(10))
+        .test_before_acquire(false)
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                processor::prepare_session(connection).await.map_err(|e| sqlx::Error::Configuration(e.into()))
+            })
+        })
+        .connect_with(options)
+        .await?)
+}
+
 /// Opens the pool every part of the service shares.
 ///
 /// A connection is not tested before it is handed out (a dead one shows as a retryable error), and nobody waits

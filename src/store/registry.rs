@@ -362,3 +362,10 @@ pub async fn set_test_clock(pool: &PgPool, now: Timestamp) -> Result<()> {
     sqlx::query(sql).bind(now.millis()).execute(pool).await?;
     Ok(())
 }
+
+/// Numbers of all spaces.
+pub async fn list_space_numbers(pool: &PgPool) -> Result<Vec<SpaceNo>> {
+    let sql = "-- store::registry::list_space_numbers\nSELECT space_id FROM space ORDER BY space_id";
+    let numbers: Vec<i32> = sqlx::query_scalar(sql).fetch_all(pool).await?;
+    Ok(numbers.into_iter().map(SpaceNo).collect())
+}

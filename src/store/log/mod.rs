@@ -5,6 +5,7 @@
 //! against a sequence with the horizon rule in docs/adr/0003.
 
 pub mod codec;
+pub mod numbers;
 
 use chrono::{DateTime, Datelike, Days, NaiveDate, Utc};
 use sqlx::postgres::PgPool;

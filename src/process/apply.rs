@@ -1,0 +1,281 @@
+//! Applying events to the working set, in log order: resolve, merge, set traits, link, fold.
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::catalog::Catalog;
+use super::work::Work;
+use crate::domain::{Collection, EventType, IdKey, Offset, ProfileNo, SpaceNo, Timestamp, json};
+use crate::engine::identity::extract::Parts;
+use crate::engine::identity::resolve::Held;
+use crate::engine::identity::{Candidate, Extracted, IdType, Refusal, Resolution, Rule, TypeNo, extract, resolve};
+use crate::engine::traits::Write;
+use crate::store::identity::{Merge, NewIdentifier, RefusalRow};
+use crate::store::log::codec::Record;
+use crate::store::profiles::Link;
+use crate::store::rejected::RejectedEvent;
+
+/// Longest trait name, in characters (decisions R4).
+const TRAIT_NAME_CHARS_MAX: usize = 255;
+
+/// An event of the batch that counts, with its identifiers.
+pub(super) struct Incoming<'a> {
+    pub record: Record<'a>,
+    pub offset: Offset,
+    pub ids: Extracted,
+}
+
+/// Which profiles an event went to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Attribution {
+    pub user: Option<ProfileNo>,
+    pub account: Option<ProfileNo>,
+}
+
+/// Reads an event's identifiers. Types it names that the settings do not know are added first (I12b).
+pub(super) fn identify<'a>(
+    record: Record<'a>,
+    offset: Offset,
+    catalog: &mut Catalog,
+    new_types: &mut Vec<IdType>,
+) -> Incoming<'a> {
+    let parts = Parts {
+        event_type: record.event_type,
+        user_id: record.user_id,
+        anonymous_id: record.anonymous_id,
+        group_id: record.group_id,
+        body: record.body,
+        context: record.context,
+    };
+    let mut ids = extract(&parts, &catalog.settings);
+    if !ids.unknown_types.is_empty() && catalog.settings.add_unknown_types {
+        for name in std::mem::take(&mut ids.unknown_types) {
+            let id_type = IdType::with_defaults(catalog.settings.next_no(), &name);
+            if catalog.settings.push(id_type.clone()).is_ok() {
+                new_types.push(id_type);
+            }
+        }
+        ids = extract(&parts, &catalog.settings);
+    }
+    if record.event_type == EventType::Alias {
+        // Stored and delivered, never a reason to merge (T15): only its most trusted identifier counts.
+        ids.users.truncate(1);
+    }
+    Incoming { record, offset, ids }
+}
+
+/// Applies one event.
+pub(super) fn apply(work: &mut Work, space: SpaceNo, event: &Incoming<'_>, catalog: &Catalog) -> Attribution {
+    let record = &event.record;
+    let user = settle(work, space, event, &event.ids.users, Collection::Users, catalog);
+    let account = settle(work, space, event, &event.ids.accounts, Collection::Accounts, catalog);
+    for (type_no, value) in &event.ids.blocked {
+        let refusal = Refusal { type_no: *type_no, value: value.clone(), rule: Rule::Blocked };
+        refuse(work, user.or(account).unwrap_or_default(), &refusal, event, catalog);
+    }
+    if user.is_none() && account.is_none() {
+        work.out.unidentified += 1;
+        work.out.warnings.push(warning(space, event, "no_identifier", 0, "no identifier of the event can be used".into()));
+        return Attribution::default();
+    }
+    for no in [user, account].into_iter().flatten() {
+        if let Some(entry) = work.entries.get_mut(&no) {
+            entry.profile.note_event(event.offset, record.timestamp, record.received_at);
+            entry.touched = true;
+        }
+    }
+    match (record.event_type, user, account) {
+        (EventType::Identify, Some(user), _) => set_traits(work, space, user, event, catalog),
+        (EventType::Group, user, Some(account)) => {
+            set_traits(work, space, account, event, catalog);
+            if let Some(user) = user {
+                link(work, user, account, event);
+            }
+        }
+        _ => {}
+    }
+    if let Some(entry) = user.and_then(|no| work.entries.get_mut(&no)) {
+        let facts = record.facts(event.offset);
+        catalog.program.fold(&mut entry.profile.leaves, &facts, &mut entry.dirty);
+    }
+    Attribution { user, account }
+}
+
+/// Resolves an event within one collection and makes the graph so.
+fn settle(
+    work: &mut Work,
+    space: SpaceNo,
+    event: &Incoming<'_>,
+    candidates: &[Candidate],
+    collection: Collection,
+    catalog: &Catalog,
+) -> Option<ProfileNo> {
+    let record = &event.record;
+    let Resolution { profile, absorbed, added, matched, refusals } =
+        resolve(candidates, record.timestamp, work, &catalog.settings)?;
+    let no = profile.unwrap_or_else(|| work.create(collection, event.offset, record.received_at, catalog));
+    if !absorbed.is_empty() {
+        let words = matched.iter().filter_map(|i| candidates.get(*i)).map(|c| identifier_json(c, catalog));
+        let matched = serde_json::Value::Array(words.collect());
+        for other in absorbed {
+            work.absorb(no, other, catalog);
+            work.out.merges.push(Merge {
+                id: merge_id(space, event.offset, other, record.received_at),
+                offset: event.offset,
+                survivor: no,
+                absorbed: other,
+                at: record.received_at,
+                message_id: record.message_id.to_owned(),
+                matched: matched.clone(),
+            });
+        }
+    }
+    for candidate in added.iter().filter_map(|i| candidates.get(*i)) {
+        add_identifier(work, no, candidate, event, catalog);
+    }
+    for refusal in &refusals {
+        refuse(work, no, refusal, event, catalog);
+    }
+    Some(no)
+}
+
+fn add_identifier(work: &mut Work, no: ProfileNo, new: &Candidate, event: &Incoming<'_>, catalog: &Catalog) {
+    work.owners.insert(new.key, Some(no));
+    let Some(entry) = work.entries.get_mut(&no) else { return };
+    let was_known = entry.profile.owned.identifiers.iter().any(|h| catalog.known_types.contains(&h.type_no));
+    entry.profile.owned.identifiers.push(Held {
+        type_no: new.type_no,
+        value: new.value.clone(),
+        first_seen: event.record.timestamp,
+        source: event.record.source,
+        message_id: event.record.message_id.to_owned(),
+        brought_by: no,
+    });
+    if !was_known && catalog.known_types.contains(&new.type_no) {
+        // No longer anonymous: definitions that leave anonymous profiles out have to look again.
+        catalog.program.mark_all(&mut entry.dirty);
+    }
+    work.out.identifiers.push(NewIdentifier {
+        key: new.key,
+        type_no: new.type_no,
+        profile: no,
+        value: new.value.clone(),
+    });
+}
+
+fn set_traits(work: &mut Work, space: SpaceNo, no: ProfileNo, event: &Incoming<'_>, catalog: &Catalog) {
+    let record = &event.record;
+    // Some SDKs send an identify's traits only in the context (R1).
+    let [context_traits] = if record.body.is_empty() { json::pick(record.context, ["traits"]) } else { [None] };
+    let traits = if record.body.is_empty() { context_traits.unwrap_or_default() } else { record.body };
+    let mut values: Vec<(String, &str)> = Vec::new();
+    let mut refused = Vec::new();
+    for (name, value) in json::entries(traits) {
+        if catalog.is_reserved(&name) {
+            refused.push(("trait_reserved", format!("trait {name:?} is a computed trait or audience and was left out")));
+        } else if name.is_empty() || name.chars().count() > TRAIT_NAME_CHARS_MAX {
+            let message = format!("a trait name must have 1 to {TRAIT_NAME_CHARS_MAX} characters; it was left out");
+            refused.push(("trait_name_invalid", message));
+        } else {
+            // Of a key that stands twice, the last one counts.
+            values.retain(|(known, _)| *known != name);
+            values.push((name.into_owned(), value));
+        }
+    }
+    for (index, (code, message)) in refused.into_iter().enumerate() {
+        work.out.warnings.push(warning(space, event, code, index as u32 + 1, message));
+    }
+    let Some(entry) = work.entries.get_mut(&no) else { return };
+    let write =
+        Write { at: record.timestamp, message_id: record.message_id.to_owned(), source: record.source };
+    for name in entry.profile.traits.apply(&write, values) {
+        catalog.program.mark_trait(&crate::domain::trait_names::canonical(&name), &mut entry.dirty);
+    }
+}
+
+fn link(work: &mut Work, user: ProfileNo, account: ProfileNo, event: &Incoming<'_>) {
+    let Some(entry) = work.entries.get_mut(&user) else { return };
+    if entry.profile.accounts.contains(&account) {
+        return;
+    }
+    entry.profile.accounts.push(account);
+    work.out.links.push(Link {
+        account,
+        user,
+        created_at: event.record.timestamp,
+        source: event.record.source,
+        message_id: event.record.message_id.to_owned(),
+    });
+}
+
+fn refuse(work: &mut Work, no: ProfileNo, refusal: &Refusal, event: &Incoming<'_>, catalog: &Catalog) {
+    let record = &event.record;
+    let row = RefusalRow {
+        profile: no,
+        rule: refusal.rule.as_str().to_owned(),
+        id_type: type_name(refusal.type_no, catalog),
+        value: refusal.value.clone(),
+        occurrences: 1,
+        first_offset: event.offset,
+        message_id: record.message_id.to_owned(),
+        first_at: record.received_at,
+        last_at: record.received_at,
+    };
+    let known = work.out.refusals.entry((no, row.key()));
+    known
+        .and_modify(|known| {
+            known.occurrences += 1;
+            known.last_at = record.received_at;
+        })
+        .or_insert(row);
+}
+
+fn type_name(no: TypeNo, catalog: &Catalog) -> String {
+    catalog.settings.by_no(no).map_or_else(String::new, |t| t.name.clone())
+}
+
+fn identifier_json(candidate: &Candidate, catalog: &Catalog) -> serde_json::Value {
+    serde_json::json!({ "type": type_name(candidate.type_no, catalog), "id": candidate.value })
+}
+
+/// Ids of what the processor writes are functions of the log, so that a rebuild gives the same ones.
+fn derived_id(space: SpaceNo, offset: Offset, salt: u64, what: u8, at: Timestamp) -> Uuid {
+    let mut hash = Sha256::new();
+    for number in [u64::from(space.0.unsigned_abs()), offset.0, salt, u64::from(what)] {
+        hash.update(number.to_be_bytes());
+    }
+    let mut bytes = [0; 10];
+    for (to, from) in bytes.iter_mut().zip(hash.finalize()) {
+        *to = from;
+    }
+    uuid::Builder::from_unix_timestamp_millis(at.millis().max(0).unsigned_abs(), &bytes).into_uuid()
+}
+
+fn merge_id(space: SpaceNo, offset: Offset, absorbed: ProfileNo, at: Timestamp) -> Uuid {
+    derived_id(space, offset, absorbed.0, 1, at)
+}
+
+/// A row for the rejected-event list that says what of an accepted event was not used.
+fn warning(space: SpaceNo, event: &Incoming<'_>, code: &str, seq: u32, message: String) -> RejectedEvent {
+    let record = &event.record;
+    let shown = serde_json::json!({
+        "type": record.event_type.as_str(), "messageId": record.message_id, "userId": record.user_id,
+        "anonymousId": record.anonymous_id, "event": record.name,
+    });
+    RejectedEvent {
+        id: derived_id(space, event.offset, u64::from(seq), 2, record.received_at),
+        warning: true,
+        code: code.to_owned(),
+        message,
+        field: None,
+        message_id: Some(record.message_id.to_owned()),
+        source: record.source,
+        received_at: record.received_at,
+        event: shown.to_string(),
+    }
+}
+
+/// The keys under which identifiers of the batch may be found.
+pub(super) fn keys<'a>(events: &'a [Incoming<'_>]) -> impl Iterator<Item = IdKey> + 'a {
+    events.iter().flat_map(|e| e.ids.users.iter().chain(&e.ids.accounts)).map(|c| c.key)
+}

@@ -1,0 +1,257 @@
+//! The walk: brings new versions of definitions up to date with history, and swaps them in.
+//!
+//! Events after a version's log position fold live; history up to it is scanned beside the running processor, folded
+//! into partial states, and merged into the profiles in slices, each slice one fenced transaction that also notes how
+//! far the walk has come. So every event counts once, a restart goes on where the walk was, and ingest never waits.
+//! When the last profile is done the versions are swapped in together with their net transitions.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashSet;
+use sqlx::Acquire;
+use sqlx::postgres::PgPool;
+use tokio::task::JoinHandle;
+
+use super::catalog::{Catalog, WalkPlan};
+use super::evaluate::evaluate_all;
+use super::space::SpaceProcessor;
+use super::work::Work;
+use super::write;
+use crate::domain::{ComputationNo, LeafNo, Offset, ProfileNo, SpaceNo, Timestamp};
+use crate::engine::{LeafSpec, LeafStates};
+use crate::store::log::codec::Records;
+use crate::store::log::numbers::Fate;
+use crate::store::{Result, StoreError, computations, log, processor, profiles};
+use crate::telemetry::metrics;
+
+/// Profile numbers one pass over history gathers partial states for: bounds the memory of a walk.
+const PASS_PROFILES: u64 = 500_000;
+/// Profile numbers one transaction goes through.
+const SLICE_PROFILES: u64 = 2_000;
+/// Chunks of history read at a time.
+const SCAN_CHUNKS: i64 = 16;
+
+type Partials = BTreeMap<ProfileNo, LeafStates>;
+
+/// A walk in progress.
+pub(super) struct Walk {
+    plan: WalkPlan,
+    /// Partial states of the present pass, taken out as they are merged.
+    partials: Partials,
+    /// The present pass ends here.
+    until: ProfileNo,
+    /// Profiles behind this one were made after the versions' position and have no history to fold.
+    history_until: ProfileNo,
+    scan: Option<ScanTask>,
+}
+
+/// A scan running beside the processor; it ends with the walk.
+struct ScanTask {
+    until: ProfileNo,
+    handle: JoinHandle<Result<Partials>>,
+}
+
+impl Drop for ScanTask {
+    fn drop(&mut self) {
+        self.handle.abort();
+    }
+}
+
+impl Walk {
+    /// Begins, or begins again where it was: `newest` is the newest profile there is.
+    pub(super) fn new(plan: WalkPlan, newest: ProfileNo) -> Self {
+        metrics::AUDIENCE_BACKFILLS.set(&[], plan.computations.len() as f64);
+        Self { until: plan.walked, plan, partials: Partials::new(), history_until: newest, scan: None }
+    }
+
+    /// Goes on with what is left of a walk after the configuration has changed. What was gathered stays good: leaves
+    /// that are no longer needed are simply not merged.
+    pub(super) fn replace(old: Option<Self>, plan: Option<WalkPlan>, newest: ProfileNo) -> Option<Self> {
+        match (old, plan) {
+            (Some(old), Some(plan)) if plan.leaves.iter().all(|l| old.plan.leaves.contains(l)) => {
+                Some(Self { plan: WalkPlan { walked: old.plan.walked, ..plan }, ..old })
+            }
+            (_, plan) => plan.map(|plan| Self::new(plan, newest)),
+        }
+    }
+
+    /// Profiles up to here are done.
+    pub(super) const fn walked(&self) -> ProfileNo {
+        self.plan.walked
+    }
+}
+
+impl SpaceProcessor {
+    /// Does the next piece of a walk; false when there is none to do now.
+    pub(super) async fn walk_on(&mut self, now: Timestamp) -> Result<bool> {
+        let Some(mut walk) = self.walk.take() else { return Ok(false) };
+        let did = self.walk_piece(&mut walk, now).await?;
+        let done = did && walk.plan.walked >= self.last_profile;
+        if done {
+            self.finish_walk(&walk, now).await?;
+            metrics::AUDIENCE_BACKFILLS.set(&[], 0.0);
+        } else {
+            self.walk = Some(walk);
+        }
+        Ok(did)
+    }
+
+    async fn walk_piece(&mut self, walk: &mut Walk, now: Timestamp) -> Result<bool> {
+        let pass_is_over = walk.plan.walked >= walk.until;
+        if pass_is_over && walk.plan.walked < self.last_profile && !self.gather(walk).await? {
+            return Ok(false);
+        }
+        if walk.plan.walked < self.last_profile {
+            self.merge_slice(walk, now).await?;
+        }
+        Ok(true)
+    }
+
+    /// Gathers the partial states of the next pass; false while the scan is still going on.
+    async fn gather(&self, walk: &mut Walk) -> Result<bool> {
+        if walk.plan.leaves.is_empty() || walk.plan.walked >= walk.history_until {
+            walk.until = self.last_profile;
+            return Ok(true);
+        }
+        let Some(mut scan) = walk.scan.take() else {
+            let until = ProfileNo((walk.plan.walked.0 + PASS_PROFILES).min(walk.history_until.0));
+            let leaves = leaves_to_fill(&self.catalog, &walk.plan.leaves);
+            let scan = Scan { space: self.space, leaves, after: walk.plan.walked, until };
+            #[expect(clippy::disallowed_methods, reason = "ScanTask ends it with the walk")]
+            let handle = tokio::spawn(scan.run(self.pool.clone()));
+            walk.scan = Some(ScanTask { until, handle });
+            return Ok(false);
+        };
+        if !scan.handle.is_finished() {
+            walk.scan = Some(scan);
+            return Ok(false);
+        }
+        let ended = (&mut scan.handle).await;
+        walk.partials = ended.map_err(|e| StoreError::Damaged(format!("the scan of history failed: {e}")))??;
+        walk.until = scan.until;
+        Ok(true)
+    }
+
+    /// Merges the partial states of one slice into its profiles and evaluates the versions being walked.
+    async fn merge_slice(&mut self, walk: &mut Walk, now: Timestamp) -> Result<()> {
+        let until = ProfileNo((walk.plan.walked.0 + SLICE_PROFILES).min(walk.until.0).min(self.last_profile.0));
+        let mut connection = self.pool.acquire().await?;
+        let numbers = profiles::list_numbers(&mut *connection, self.space, walk.plan.walked, until).await?;
+        let mut work = Work { last_profile: self.last_profile, ..Work::default() };
+        let live: HashSet<ProfileNo> = numbers.iter().map(|(_, live)| *live).collect();
+        work.load_profiles(&mut connection, self.space, &mut self.caches, live.into_iter()).await?;
+        for (no, live) in &numbers {
+            let Some(entry) = work.entries.get_mut(live) else { continue };
+            if let Some(partial) = walk.partials.get(no) {
+                for (leaf, _) in partial.iter() {
+                    self.catalog.program.mark_leaf(leaf, &mut entry.dirty);
+                }
+                entry.profile.leaves.merge(partial.clone());
+                entry.touched = true;
+            }
+            if no == live {
+                for computation in &walk.plan.computations {
+                    self.catalog.program.mark(*computation, &mut entry.dirty);
+                }
+            }
+        }
+        evaluate_all(&mut work, &self.catalog, now, until);
+        let mut progress = self.progress(self.processed);
+        let mut tx = connection.begin().await?;
+        let version = write::write(&mut tx, self.fence(), &mut work, &mut progress, now).await?;
+        computations::set_walked(&mut tx, self.space, &walk.plan.computations, until).await?;
+        tx.commit().await?;
+        drop(connection);
+        walk.plan.walked = until;
+        walk.partials = walk.partials.split_off(&ProfileNo(until.0 + 1));
+        self.committed(work, &progress, version);
+        Ok(())
+    }
+
+    /// Swaps the walked versions in, and walks again whatever refers to them.
+    async fn finish_walk(&mut self, walk: &Walk, now: Timestamp) -> Result<()> {
+        let mut progress = self.progress(self.processed);
+        let mut tx = self.pool.begin().await?;
+        processor::advance(&mut tx, self.space, self.fence().epoch, &progress, self.config.lease).await?;
+        let (serving, new): (Vec<ComputationNo>, Vec<ComputationNo>) = walk
+            .plan
+            .computations
+            .iter()
+            .filter(|no| self.catalog.meta.contains_key(*no))
+            .partition(|no| self.catalog.meta.get(*no).is_some_and(|m| m.serving));
+        let leaves: Vec<LeafNo> = walk.plan.leaves.iter().map(|(no, _)| *no).collect();
+        computations::set_leaves_ready(&mut tx, self.space, &leaves).await?;
+        for no in &new {
+            let last = progress.last_transition;
+            progress.last_transition += computations::swap(&mut tx, self.space, *no, last, now).await?;
+        }
+        computations::end_walk(&mut tx, self.space, &serving).await?;
+        let keys: Vec<String> =
+            new.iter().filter_map(|no| self.catalog.meta.get(no)).map(|m| m.key.clone()).collect();
+        let again = self.catalog.referring_to(&keys);
+        computations::walk_again(&mut tx, self.space, &again).await?;
+        processor::advance(&mut tx, self.space, self.fence().epoch, &progress, self.config.lease).await?;
+        processor::bump_config(&mut tx, self.space).await?;
+        tx.commit().await?;
+        self.last_transition = progress.last_transition;
+        self.note_config_change();
+        tracing::info!(space = %self.space, "definitions {keys:?} of space {} are complete", self.space);
+        Ok(())
+    }
+}
+
+fn leaves_to_fill(catalog: &Catalog, wanted: &[(LeafNo, Offset)]) -> Vec<(LeafNo, Offset, LeafSpec)> {
+    let spec = |(no, until): &(LeafNo, Offset)| Some((*no, *until, catalog.program.leaf(*no)?.clone()));
+    wanted.iter().filter_map(spec).collect()
+}
+
+/// One pass over history for the profiles numbered in (after, until].
+struct Scan {
+    space: SpaceNo,
+    leaves: Vec<(LeafNo, Offset, LeafSpec)>,
+    after: ProfileNo,
+    until: ProfileNo,
+}
+
+impl Scan {
+    async fn run(self, pool: PgPool) -> Result<Partials> {
+        let mut names: Vec<String> = self.leaves.iter().map(|(_, _, spec)| spec.event.clone()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let end = self.leaves.iter().map(|(_, until, _)| *until).max().unwrap_or_default();
+        let (mut partials, mut position) = (Partials::new(), Offset(0));
+        while position < end {
+            let chunks = log::read_history(&pool, self.space, position, end, &names, SCAN_CHUNKS).await?;
+            let Some(last) = chunks.last() else { break };
+            position = last.chunk.end_offset;
+            for history in &chunks {
+                self.fold_chunk(history, &mut partials)?;
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(partials)
+    }
+
+    fn fold_chunk(&self, history: &log::HistoryChunk, partials: &mut Partials) -> Result<()> {
+        let content = history.chunk.content()?;
+        let fates = Fate::decode_all(&history.numbers)?;
+        let mut offset = history.chunk.first_offset();
+        for (record, fate) in Records::new(&content)?.zip(fates) {
+            let record = record?;
+            let at = offset;
+            offset.0 += 1;
+            let Fate::Attributed { user: Some(user), .. } = fate else { continue };
+            if user <= self.after || user > self.until {
+                continue;
+            }
+            let facts = record.facts(at);
+            let concerned = |(_, until, spec): &&(LeafNo, Offset, LeafSpec)| at <= *until && spec.event == facts.name;
+            for (leaf, _, spec) in self.leaves.iter().filter(concerned) {
+                if spec.matches(&facts) {
+                    partials.entry(user).or_default().update(*leaf, |state| spec.fold(state, &facts));
+                }
+            }
+        }
+        Ok(())
+    }
+}

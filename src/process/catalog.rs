@@ -1,0 +1,252 @@
+//! What a processor computes with: a space's identity settings and its definitions, compiled together.
+//!
+//! Loaded whenever the space's configuration version has changed, always between two batches: so a new version's log
+//! position is simply where the processor stands.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use sqlx::PgConnection;
+
+use crate::domain::{ComputationNo, LeafNo, Offset, ProfileNo, SpaceNo};
+use crate::engine::identity::{Settings, TypeNo};
+use crate::engine::{self, Definition, LeafSpec, Limits, Plan, Program};
+use crate::store::computations::{self, Computation};
+use crate::store::definitions::Kind;
+use crate::store::{Result, StoreError, identity};
+
+/// Identifier types that make a profile a known one (decisions A13).
+const KNOWN_TYPES: [&str; 4] = ["user_id", "email", "android.idfa", "ios.idfa"];
+
+/// A version of a definition, as the processor needs it.
+#[derive(Debug, Clone)]
+pub(super) struct Meta {
+    pub definition: i32,
+    pub kind: Kind,
+    pub key: String,
+    pub include_anonymous: bool,
+    /// It answers for its key; its transitions are told.
+    pub serving: bool,
+    /// A walk over all profiles is going on.
+    pub walking: bool,
+}
+
+/// The walk over all profiles that brings versions up to date with history.
+#[derive(Debug, Clone)]
+pub(super) struct WalkPlan {
+    pub computations: Vec<ComputationNo>,
+    /// Leaves that history has to be folded into, with the position it ends at.
+    pub leaves: Vec<(LeafNo, Offset)>,
+    /// Profiles up to here are done.
+    pub walked: ProfileNo,
+}
+
+/// Settings and program of a space.
+#[derive(Debug)]
+pub(super) struct Catalog {
+    pub version: i64,
+    pub settings: Settings,
+    pub known_types: Vec<TypeNo>,
+    pub program: Program,
+    pub meta: HashMap<ComputationNo, Meta>,
+    /// Which version answers a reference to a key.
+    pub answers: HashMap<String, ComputationNo>,
+    pub walk: Option<WalkPlan>,
+    /// Versions of definitions that are switched off: their members are frozen, not forgotten.
+    frozen: HashSet<ComputationNo>,
+}
+
+impl Catalog {
+    /// Whether a profile's outcome of this version still means anything.
+    pub(super) fn keeps(&self, no: ComputationNo) -> bool {
+        self.meta.contains_key(&no) || self.frozen.contains(&no)
+    }
+
+    /// Loads everything, starts what is pending (unless a walk is going on) and forgets what nobody needs. Part of a
+    /// fenced transaction.
+    pub(super) async fn load(
+        tx: &mut PgConnection,
+        space: SpaceNo,
+        version: i64,
+        position: Offset,
+        limits: Limits,
+    ) -> Result<Self> {
+        let settings = load_settings(tx, space).await?;
+        let mut active = compile_all(tx, space, limits).await?;
+        start_pending(tx, space, &mut active, position).await?;
+        active.retain(|a| a.row.from.is_some());
+        let leaves = intern_leaves(tx, space, &mut active, position).await?;
+        let frozen = computations::list_frozen(tx, space).await?.into_iter().collect();
+        Ok(Self { frozen, ..Self::assemble(version, settings, active, &leaves)? })
+    }
+
+    fn assemble(version: i64, settings: Settings, active: Vec<Active>, leaves: &Interned) -> Result<Self> {
+        let served: HashSet<String> =
+            active.iter().filter(|a| a.row.status == "live").map(|a| a.row.key.clone()).collect();
+        let (mut meta, mut answers, mut definitions) = (HashMap::new(), HashMap::new(), Vec::new());
+        let mut walking: Vec<&Active> = Vec::new();
+        for a in &active {
+            let serving = a.row.status == "live";
+            let answers_now = serving || !served.contains(&a.row.key);
+            if answers_now {
+                answers.insert(a.row.key.clone(), a.row.no);
+            }
+            if a.row.walking {
+                walking.push(a);
+            }
+            meta.insert(a.row.no, Meta {
+                definition: a.row.definition,
+                kind: a.row.kind,
+                key: a.row.key.clone(),
+                include_anonymous: a.row.options.include_anonymous,
+                serving,
+                walking: a.row.walking && !serving,
+            });
+            definitions.push(Definition {
+                no: a.row.no,
+                key: a.row.key.clone(),
+                serving: answers_now,
+                plan: a.plan.clone(),
+            });
+        }
+        let walk = walking.iter().map(|a| a.row.walked).min().map(|walked| WalkPlan {
+            computations: walking.iter().map(|a| a.row.no).collect(),
+            leaves: leaves.unready.clone(),
+            walked,
+        });
+        let program = Program::build(definitions, &mut |spec| leaves.number(spec))
+            .map_err(|e| StoreError::Damaged(format!("definitions do not go together: {e}")))?;
+        let known_types = KNOWN_TYPES.iter().filter_map(|name| Some(settings.by_name(name)?.no)).collect();
+        Ok(Self { version, settings, known_types, program, meta, answers, walk, frozen: HashSet::new() })
+    }
+
+    /// Serving versions that refer to one of these keys: they are walked again after a swap.
+    pub(super) fn referring_to(&self, keys: &[String]) -> Vec<ComputationNo> {
+        let refers = |d: &&Definition| d.plan.traits().iter().any(|name| keys.contains(name));
+        let serving = |d: &&Definition| self.meta.get(&d.no).is_some_and(|m| m.serving);
+        self.program.computations().iter().filter(refers).filter(serving).map(|d| d.no).collect()
+    }
+
+    /// Whether a trait name is taken by a definition (decisions R5).
+    pub(super) fn is_reserved(&self, name: &str) -> bool {
+        self.answers.contains_key(name)
+    }
+}
+
+struct Active {
+    row: Computation,
+    plan: Plan,
+}
+
+async fn load_settings(tx: &mut PgConnection, space: SpaceNo) -> Result<Settings> {
+    let row = identity::get_settings(tx, space).await?;
+    let mut settings = Settings::new(row.types, row.merges_max.max(0) as u32, row.identifiers_max.max(1) as u32)
+        .map_err(|e| StoreError::Damaged(e.to_string()))?;
+    settings.add_unknown_types = row.add_unknown_types;
+    Ok(settings)
+}
+
+/// Compiles every active version. One that does not compile (any more) fails with its reason and the others go on.
+async fn compile_all(tx: &mut PgConnection, space: SpaceNo, limits: Limits) -> Result<Vec<Active>> {
+    let mut active = Vec::new();
+    for row in computations::list_active(tx, space).await? {
+        let kind = match row.kind {
+            Kind::Audience => engine::Kind::Audience,
+            Kind::ComputedTrait => engine::Kind::ComputedTrait,
+        };
+        match engine::compile(&row.query, kind, limits) {
+            Ok(plan) => active.push(Active { row, plan }),
+            Err(errors) => {
+                let why = errors.first().map_or_else(String::new, |e| e.message.clone());
+                tracing::error!(%space, key = row.key, why, "definition {} of space {space} does not compile", row.key);
+                computations::fail(tx, space, row.no, &why).await?;
+            }
+        }
+    }
+    Ok(active)
+}
+
+/// Fixes the log position of pending versions and begins their walk; while one is going on they wait.
+async fn start_pending(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    active: &mut [Active],
+    position: Offset,
+) -> Result<()> {
+    if active.iter().any(|a| a.row.walking) {
+        return Ok(());
+    }
+    let pending: Vec<ComputationNo> = active.iter().filter(|a| a.row.from.is_none()).map(|a| a.row.no).collect();
+    if pending.is_empty() {
+        return Ok(());
+    }
+    computations::start(tx, space, &pending, position).await?;
+    for a in active.iter_mut().filter(|a| a.row.from.is_none()) {
+        a.row.from = Some(position);
+        a.row.status = "backfilling".into();
+        a.row.walking = true;
+        a.row.walked = ProfileNo(0);
+    }
+    Ok(())
+}
+
+struct Interned {
+    numbers: HashMap<String, LeafNo>,
+    unready: Vec<(LeafNo, Offset)>,
+}
+
+impl Interned {
+    fn number(&self, spec: &LeafSpec) -> LeafNo {
+        // Every leaf of every plan was numbered before; 0 is no leaf's number.
+        self.numbers.get(&spec.canonical()).copied().unwrap_or_default()
+    }
+}
+
+/// Numbers the leaves of all plans: known ones keep theirs, new ones start at `position`, unused ones go.
+async fn intern_leaves(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    active: &mut [Active],
+    position: Offset,
+) -> Result<Interned> {
+    let mut needed: BTreeMap<String, bool> = BTreeMap::new();
+    for a in active.iter_mut() {
+        if !a.row.options.include_history
+            && let Some(from) = a.row.from
+        {
+            a.plan = a.plan.clone().with_events_since(from);
+        }
+        for (_, spec) in a.plan.leaves() {
+            // A leaf that counts only from its own position on has no history to fold.
+            needed.insert(spec.canonical(), spec.since.is_some());
+        }
+    }
+    let known = computations::list_leaves(tx, space).await?;
+    let unused: Vec<LeafNo> =
+        known.iter().filter(|l| !needed.contains_key(&l.canonical)).map(|l| l.no).collect();
+    if !unused.is_empty() {
+        computations::delete_leaves(tx, space, &unused).await?;
+    }
+    let mut interned = Interned { numbers: HashMap::new(), unready: Vec::new() };
+    for leaf in known.iter().filter(|l| needed.contains_key(&l.canonical)) {
+        interned.numbers.insert(leaf.canonical.clone(), leaf.no);
+        if !leaf.ready {
+            interned.unready.push((leaf.no, leaf.from));
+        }
+    }
+    // Nothing to fold where the log is empty.
+    let new: Vec<(String, bool)> = needed
+        .into_iter()
+        .filter(|(canonical, _)| !interned.numbers.contains_key(canonical))
+        .map(|(canonical, ready)| (canonical, ready || position.0 == 0))
+        .collect();
+    if !new.is_empty() {
+        let numbers = computations::insert_leaves(tx, space, &new, position).await?;
+        for ((canonical, ready), no) in new.into_iter().zip(numbers) {
+            interned.numbers.insert(canonical, no);
+            if !ready {
+                interned.unready.push((no, position));
+            }
+        }
+    }
+    Ok(interned)
+}

@@ -1,0 +1,189 @@
+//! Evaluating a profile's definitions: new outcomes, and the members, sizes, transitions and due times that follow.
+
+use std::borrow::Cow;
+
+use super::catalog::{Catalog, Meta};
+use super::work::{Entry, Output, Work};
+use crate::domain::{Collection, ComputationNo, LeafNo, ProfileNo, Timestamp, Value};
+use crate::engine::profile::{Outcome, OutcomeValue, Profile};
+use crate::engine::{LeafState, View};
+use crate::store::computations::{MembershipChange, Transition};
+use crate::store::definitions::Kind;
+
+/// What a plan may look at.
+struct ProfileView<'a> {
+    profile: &'a Profile,
+    catalog: &'a Catalog,
+}
+
+impl View for ProfileView<'_> {
+    fn leaf(&self, leaf: LeafNo) -> Option<&LeafState> {
+        self.profile.leaves.get(leaf)
+    }
+
+    fn trait_value(&self, name: &str) -> Option<Cow<'_, Value>> {
+        if let Some(no) = self.catalog.answers.get(name) {
+            return match &self.profile.outcome(*no)?.value {
+                OutcomeValue::Member(is_member) => Some(Cow::Owned(Value::Bool(*is_member))),
+                OutcomeValue::Value(json) => Some(Cow::Owned(Value::from_json(json.as_deref()?))),
+            };
+        }
+        Some(Cow::Owned(Value::from_json(self.profile.traits.get(name)?)))
+    }
+}
+
+/// Evaluates everything marked in the working set. `walked` is how far a walk in progress has come: versions that do
+/// not serve yet are kept up to date only behind it.
+pub(super) fn evaluate_all(work: &mut Work, catalog: &Catalog, now: Timestamp, walked: ProfileNo) {
+    for entry in work.entries.values_mut() {
+        evaluate(entry, &mut work.out, catalog, now, walked);
+    }
+}
+
+/// Evaluates what is marked on one profile.
+pub(super) fn evaluate(
+    entry: &mut Entry,
+    out: &mut Output,
+    catalog: &Catalog,
+    now: Timestamp,
+    walked: ProfileNo,
+) {
+    if entry.dirty.is_empty() && entry.absorbed.is_empty() {
+        return;
+    }
+    entry.touched = true;
+    catalog.program.compact(&mut entry.profile.leaves, now);
+    entry.profile.outcomes.retain(|o| catalog.keeps(o.computation));
+    entry.profile.dues.retain(|(no, _)| catalog.meta.contains_key(no));
+    let is_known = entry.profile.owned.identifiers.iter().any(|h| catalog.known_types.contains(&h.type_no));
+    while let Some(place) = entry.dirty.pop() {
+        let Some(computation) = catalog.program.computations().get(place) else { continue };
+        let Some(meta) = catalog.meta.get(&computation.no) else { continue };
+        if entry.profile.collection != Collection::Users || (meta.walking && entry.profile.no > walked) {
+            continue;
+        }
+        let view = ProfileView { profile: &entry.profile, catalog };
+        let (value, changes_at) = if is_known || meta.include_anonymous {
+            let evaluation = computation.plan.evaluate(&view, now);
+            (evaluation.value, evaluation.changes_at)
+        } else {
+            (Value::Null, None)
+        };
+        entry.profile.set_due(computation.no, changes_at);
+        let changed = match meta.kind {
+            Kind::Audience => {
+                let is_member = value == Value::Bool(true);
+                decide_member(entry, out, &Deciding { no: computation.no, meta, catalog, now }, is_member)
+            }
+            Kind::ComputedTrait => decide_value(entry, out, computation.no, &value, now),
+        };
+        if changed && catalog.answers.get(&meta.key) == Some(&computation.no) {
+            catalog.program.mark_trait(&meta.key, &mut entry.dirty);
+        }
+    }
+    settle_absorbed(entry, out, catalog);
+}
+
+/// Which version is decided, and when.
+struct Deciding<'a> {
+    no: ComputationNo,
+    meta: &'a Meta,
+    catalog: &'a Catalog,
+    now: Timestamp,
+}
+
+impl Deciding<'_> {
+    /// What the version that answers now says, while this one is still being walked.
+    fn previous(&self, profile: &Profile) -> Option<Outcome> {
+        let answering = self.catalog.answers.get(&self.meta.key).filter(|no| **no != self.no)?;
+        profile.outcome(*answering).cloned()
+    }
+}
+
+/// Membership before: the profile's own, or that of one it absorbed. A merge tells only the net change (A18).
+fn decide_member(entry: &mut Entry, out: &mut Output, deciding: &Deciding<'_>, is_member: bool) -> bool {
+    let Deciding { no, meta, now, .. } = *deciding;
+    let own = entry.profile.outcome(no).cloned();
+    let absorbed = take_absorbed(entry, no);
+    let is_in = |o: &Outcome| o.value == OutcomeValue::Member(true);
+    let own_in = own.as_ref().is_some_and(is_in);
+    let ins: Vec<Timestamp> =
+        own.iter().chain(absorbed.iter().map(|(_, o)| o)).filter(|o| is_in(o)).map(|o| o.since).collect();
+    for (profile, _) in absorbed.iter().filter(|(_, o)| is_in(o)) {
+        out.memberships.push(MembershipChange { computation: no, profile: *profile, entered_at: None });
+    }
+    *out.sizes.entry(no).or_default() += i64::from(is_member) - ins.len() as i64;
+    let was_member = !ins.is_empty();
+    // A new version takes over since when its predecessor had (or had lost) the member.
+    let known = own.or(absorbed.first().map(|(_, o)| o.clone())).or_else(|| deciding.previous(&entry.profile));
+    if !is_member && known.is_none() {
+        return false;
+    }
+    let since = match known {
+        _ if is_member && was_member => ins.into_iter().min().unwrap_or(now),
+        Some(known) if !was_member && is_in(&known) == is_member => known.since,
+        _ => now,
+    };
+    let outcome = Outcome { computation: no, value: OutcomeValue::Member(is_member), since };
+    if entry.profile.outcome(no) != Some(&outcome) && (is_member || own_in) {
+        let entered_at = is_member.then_some(since);
+        out.memberships.push(MembershipChange { computation: no, profile: entry.profile.no, entered_at });
+    }
+    entry.profile.set_outcome(outcome);
+    if meta.serving && is_member != was_member {
+        let (definition, profile) = (meta.definition, entry.profile.no);
+        // Numbered when the transaction is written, in the order of time.
+        out.transitions.push(Transition { definition, no: 0, profile, entered: is_member, at: now });
+    }
+    is_member != own_in
+}
+
+fn decide_value(entry: &mut Entry, out: &mut Output, no: ComputationNo, value: &Value, now: Timestamp) -> bool {
+    let json = (!value.is_null()).then(|| value.to_json());
+    let own = entry.profile.outcome(no).cloned();
+    let has = |o: &Outcome| matches!(o.value, OutcomeValue::Value(Some(_)));
+    let absorbed = take_absorbed(entry, no);
+    let before = own.iter().chain(absorbed.iter().map(|(_, o)| o)).filter(|o| has(o)).count();
+    *out.sizes.entry(no).or_default() += i64::from(json.is_some()) - before as i64;
+    let value = OutcomeValue::Value(json);
+    match own {
+        Some(own) if own.value == value => false,
+        None if value == OutcomeValue::Value(None) => false,
+        _ => {
+            entry.profile.set_outcome(Outcome { computation: no, value, since: now });
+            true
+        }
+    }
+}
+
+fn take_absorbed(entry: &mut Entry, no: ComputationNo) -> Vec<(ProfileNo, Outcome)> {
+    let (taken, rest) = std::mem::take(&mut entry.absorbed).into_iter().partition(|(_, o)| o.computation == no);
+    entry.absorbed = rest;
+    taken
+}
+
+/// Members of versions that are not evaluated (any more, or not here yet) go over to the survivor.
+fn settle_absorbed(entry: &mut Entry, out: &mut Output, catalog: &Catalog) {
+    for (profile, outcome) in std::mem::take(&mut entry.absorbed) {
+        let no = outcome.computation;
+        if !catalog.keeps(no) {
+            continue;
+        }
+        let own_in = entry.profile.outcome(no).is_some_and(|o| o.value == OutcomeValue::Member(true));
+        match outcome.value {
+            OutcomeValue::Member(true) => {
+                out.memberships.push(MembershipChange { computation: no, profile, entered_at: None });
+                if own_in {
+                    *out.sizes.entry(no).or_default() -= 1;
+                } else {
+                    let entered_at = Some(outcome.since);
+                    let profile = entry.profile.no;
+                    out.memberships.push(MembershipChange { computation: no, profile, entered_at });
+                    entry.profile.set_outcome(outcome);
+                }
+            }
+            OutcomeValue::Member(false) if entry.profile.outcome(no).is_none() => entry.profile.set_outcome(outcome),
+            OutcomeValue::Member(false) | OutcomeValue::Value(_) => {}
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Turning the log into profiles, traits and audiences: one processor per space, exactly once.
+//!
+//! A processor holds its space's lease with a fencing epoch. Every micro-batch is one transaction that moves the log
+//! position under that epoch and writes everything that follows from its events; a process that lost its lease, or
+//! died and came back, cannot write anything twice. Processors run on threads of their own, so that heavy batches
+//! never hold up a request.
+
+mod apply;
+mod backfill;
+mod batch;
+mod cache;
+mod catalog;
+mod dedup;
+mod evaluate;
+mod space;
+mod work;
+mod write;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPool};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::clock::{Clock, IdMaker};
+use crate::config;
+use crate::domain::SpaceNo;
+use crate::engine::Limits;
+use crate::progress::Board;
+use crate::store::{self, StoreError, processor, registry};
+use crate::telemetry::metrics;
+use space::SpaceProcessor;
+
+/// How often spaces without a processor are looked for.
+const SUPERVISE_EVERY: Duration = Duration::from_millis(250);
+/// Connections of all processors of a process together.
+const CONNECTIONS_MAX: u32 = 8;
+/// Threads of all processors of a process together.
+const THREADS: usize = 2;
+
+/// What processors work with.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Where the database is; processors open connections of their own.
+    pub connect_options: PgConnectOptions,
+    /// The time.
+    pub clock: Clock,
+    /// Ids.
+    pub ids: IdMaker,
+    /// Where progress is told.
+    pub board: Board,
+    /// Raised after every append of this process.
+    pub appended: watch::Receiver<u64>,
+    /// Settings.
+    pub config: config::Processor,
+    /// What definitions may use.
+    pub limits: Limits,
+    /// Ends it all.
+    pub shutdown: CancellationToken,
+    /// This process is the only one on the database (the private Postgres): leases left by a dead one are over.
+    pub exclusive: bool,
+}
+
+/// Why processing could not go on at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// The threads could not be started.
+    #[error("could not start the processor threads: {0}")]
+    Threads(#[from] std::io::Error),
+    /// The first look at the database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The threads ended without saying why.
+    #[error("the processor threads ended unexpectedly")]
+    Gone,
+}
+
+/// Runs processors for all spaces this process can get the lease of, until the shutdown.
+pub async fn run(context: Context) -> Result<(), ProcessError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .thread_name("process")
+        .enable_all()
+        .build()?;
+    #[expect(clippy::disallowed_methods, reason = "waited for right here")]
+    let supervised = runtime.spawn(supervise(context));
+    let ended = supervised.await;
+    // Dropping a runtime inside of another one must not block.
+    runtime.shutdown_background();
+    ended.map_err(|_| ProcessError::Gone)?
+}
+
+async fn supervise(context: Context) -> Result<(), ProcessError> {
+    let pool = store::connect_for_processing(context.connect_options.clone(), CONNECTIONS_MAX).await?;
+    if context.exclusive {
+        processor::end_all_leases(&pool).await?;
+    }
+    let owner = context.ids.uuid();
+    let mut running: JoinSet<SpaceNo> = JoinSet::new();
+    let mut held: HashMap<SpaceNo, tokio::task::AbortHandle> = HashMap::new();
+    while !context.shutdown.is_cancelled() {
+        while let Some(ended) = running.try_join_next() {
+            if let Ok(space) = ended {
+                held.remove(&space);
+            }
+            held.retain(|_, handle| !handle.is_finished());
+        }
+        if let Err(error) = take_leases(&context, &pool, owner, &mut running, &mut held).await {
+            tracing::warn!(%error, "could not look for spaces to process");
+        }
+        metrics::LEASES_HELD.set(&[], held.len() as f64);
+        tokio::select! {
+            () = context.shutdown.cancelled() => {}
+            () = tokio::time::sleep(SUPERVISE_EVERY) => {}
+        }
+    }
+    while running.join_next().await.is_some() {}
+    pool.close().await;
+    Ok(())
+}
+
+async fn take_leases(
+    context: &Context,
+    pool: &PgPool,
+    owner: Uuid,
+    running: &mut JoinSet<SpaceNo>,
+    held: &mut HashMap<SpaceNo, tokio::task::AbortHandle>,
+) -> store::Result<()> {
+    for space in registry::list_space_numbers(pool).await? {
+        if held.contains_key(&space) {
+            continue;
+        }
+        let Some(lease) = processor::take_lease(pool, space, owner, context.config.lease).await? else { continue };
+        metrics::LEASE_EPOCH.set(&[], lease.epoch as f64);
+        tracing::info!(%space, epoch = lease.epoch, "processing space {space}");
+        let (context, pool) = (context.clone(), pool.clone());
+        let handle = running.spawn(async move {
+            if let Err(error) = run_space(&context, &pool, space, lease).await {
+                if matches!(error, StoreError::Fenced) {
+                    metrics::FENCED_COMMITS.add(&[], 1);
+                }
+                tracing::warn!(%space, %error, "processing of space {space} stopped and will be taken up again");
+                // The lease is ours until somebody takes it; give it back so that nobody has to wait.
+                let _released = processor::release_lease(&pool, space, lease.epoch).await;
+            }
+            context.board.forget(space);
+            space
+        });
+        held.insert(space, handle);
+    }
+    Ok(())
+}
+
+async fn run_space(
+    context: &Context,
+    pool: &PgPool,
+    space: SpaceNo,
+    lease: processor::Lease,
+) -> store::Result<()> {
+    let processor = SpaceProcessor::load(context, pool, space, lease).await?;
+    processor.run(context.appended.clone(), &context.shutdown).await
+}

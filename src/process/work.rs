@@ -1,0 +1,222 @@
+//! The working set of one transaction: the identifiers and profiles it touches, and everything it will write.
+//!
+//! Profiles are moved out of the cache while a transaction works on them and moved back after its commit. Whatever
+//! happens before the commit, the cache holds only what the database holds.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+use sqlx::PgConnection;
+
+use super::cache::Cache;
+use super::catalog::Catalog;
+use crate::domain::{Collection, IdKey, Offset, ProfileNo, SpaceNo, Timestamp};
+use crate::engine::identity::{Graph, IdType, Owned};
+use crate::engine::profile::{Outcome, Profile, profile_id};
+use crate::engine::Dirty;
+use crate::store::computations::{MembershipChange, Transition};
+use crate::store::identity::{Merge, NewIdentifier, RefusalRow};
+use crate::store::messages::ChunkOutcome;
+use crate::store::profiles::{Link, ProfileRow};
+use crate::store::rejected::RejectedEvent;
+use crate::store::timeline::PointerPage;
+use crate::store::{Result, StoreError, identity, profiles};
+
+/// What the processor keeps between transactions.
+pub(super) struct Caches {
+    pub owners: Cache<IdKey, ProfileNo>,
+    pub profiles: Cache<ProfileNo, Box<Profile>>,
+}
+
+/// A profile in work.
+pub(super) struct Entry {
+    pub profile: Box<Profile>,
+    /// Made by this transaction.
+    pub fresh: bool,
+    /// Has to be written.
+    pub touched: bool,
+    /// Definitions to evaluate.
+    pub dirty: Dirty,
+    /// Outcomes of the profiles it absorbed in this transaction.
+    pub absorbed: Vec<(ProfileNo, Outcome)>,
+    /// Due time the index has.
+    pub indexed_due: Option<Timestamp>,
+}
+
+/// The working set.
+#[derive(Default)]
+pub(super) struct Work {
+    pub owners: HashMap<IdKey, Option<ProfileNo>>,
+    pub entries: HashMap<ProfileNo, Entry>,
+    /// Who was absorbed by whom in this transaction.
+    pub redirects: HashMap<ProfileNo, ProfileNo>,
+    pub last_profile: ProfileNo,
+    pub out: Output,
+}
+
+/// Rows to be written besides the profiles.
+#[derive(Default)]
+pub(super) struct Output {
+    pub new_types: Vec<IdType>,
+    pub identifiers: Vec<NewIdentifier>,
+    pub merges: Vec<Merge>,
+    pub refusals: BTreeMap<(ProfileNo, IdKey), RefusalRow>,
+    pub links: Vec<Link>,
+    pub pages: Vec<PointerPage>,
+    pub outcomes: Vec<ChunkOutcome>,
+    pub warnings: Vec<RejectedEvent>,
+    pub memberships: Vec<MembershipChange>,
+    pub sizes: BTreeMap<crate::domain::ComputationNo, i64>,
+    pub transitions: Vec<Transition>,
+    /// Due times of absorbed profiles, to be forgotten.
+    pub forgotten_dues: Vec<ProfileNo>,
+    /// Rows of profiles that were made and absorbed in the same transaction: their numbers stay known.
+    pub stubs: Vec<ProfileRow>,
+    pub duplicates: i64,
+    pub unidentified: i64,
+    pub users: i64,
+    pub accounts: i64,
+}
+
+impl Graph for Work {
+    fn owner(&self, key: IdKey) -> Option<ProfileNo> {
+        let mut no = self.owners.get(&key).copied().flatten()?;
+        while let Some(survivor) = self.redirects.get(&no) {
+            no = *survivor;
+        }
+        Some(no)
+    }
+
+    fn profile(&self, no: ProfileNo) -> Option<&Owned> {
+        self.entries.get(&no).map(|entry| &entry.profile.owned)
+    }
+}
+
+impl Work {
+    /// Finds the owners of `keys`: from the cache, else in one statement.
+    pub(super) async fn load_owners(
+        &mut self,
+        connection: &mut PgConnection,
+        space: SpaceNo,
+        caches: &mut Caches,
+        keys: impl Iterator<Item = IdKey>,
+    ) -> Result<()> {
+        let mut unknown = Vec::new();
+        for key in keys {
+            if self.owners.contains_key(&key) {
+                continue;
+            }
+            let owner = caches.owners.get(&key);
+            self.owners.insert(key, owner);
+            if owner.is_none() {
+                unknown.push(key);
+            }
+        }
+        if !unknown.is_empty() {
+            unknown.sort_unstable();
+            for (key, no) in identity::find_owners(connection, space, &unknown).await? {
+                self.owners.insert(key, Some(no));
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings profiles into work: from the cache, else in one statement.
+    pub(super) async fn load_profiles(
+        &mut self,
+        connection: &mut PgConnection,
+        space: SpaceNo,
+        caches: &mut Caches,
+        numbers: impl Iterator<Item = ProfileNo>,
+    ) -> Result<()> {
+        let mut missing = Vec::new();
+        for no in numbers {
+            if self.entries.contains_key(&no) || no.0 == 0 {
+                continue;
+            }
+            match caches.profiles.take(&no) {
+                Some(profile) => self.insert(profile, false),
+                None => missing.push(no),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        for (no, state) in profiles::load_states(connection, space, &missing).await? {
+            let profile = Profile::decode(&state)
+                .map_err(|e| StoreError::Damaged(format!("profile {no} of space {space}: {e}")))?;
+            self.insert(Box::new(profile), false);
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, profile: Box<Profile>, fresh: bool) {
+        let indexed_due = if fresh { None } else { profile.due_at() };
+        let entry =
+            Entry { fresh, touched: fresh, dirty: Dirty::default(), absorbed: Vec::new(), indexed_due, profile };
+        self.entries.insert(entry.profile.no, entry);
+    }
+
+    /// Makes a profile and brings it into work.
+    pub(super) fn create(
+        &mut self,
+        collection: Collection,
+        offset: Offset,
+        received_at: Timestamp,
+        catalog: &Catalog,
+    ) -> ProfileNo {
+        self.last_profile.0 += 1;
+        let no = self.last_profile;
+        self.insert(Box::new(Profile::new(no, collection, offset, received_at)), true);
+        match collection {
+            Collection::Users => {
+                self.out.users += 1;
+                if let Some(entry) = self.entries.get_mut(&no) {
+                    catalog.program.mark_all(&mut entry.dirty);
+                }
+            }
+            Collection::Accounts => self.out.accounts += 1,
+        }
+        no
+    }
+
+    /// Merges `absorbed` into `survivor`.
+    pub(super) fn absorb(&mut self, survivor: ProfileNo, absorbed: ProfileNo, catalog: &Catalog) {
+        let (Some(other), Some(entry)) = (self.entries.remove(&absorbed), self.entries.get_mut(&survivor)) else {
+            return;
+        };
+        let outcomes = other.profile.outcomes.iter().map(|o| (absorbed, o.clone()));
+        entry.absorbed.extend(outcomes);
+        entry.absorbed.extend(other.absorbed);
+        if other.indexed_due.is_some() {
+            self.out.forgotten_dues.push(absorbed);
+        }
+        if other.fresh {
+            let Profile { no, collection, created_at, last_seen_at, .. } = *other.profile;
+            let id = profile_id(no, created_at);
+            self.out.stubs.push(ProfileRow { no, id, collection, created_at, last_seen_at, state: Vec::new() });
+        }
+        entry.profile.absorb(*other.profile);
+        entry.touched = true;
+        catalog.program.mark_all(&mut entry.dirty);
+        self.redirects.insert(absorbed, survivor);
+        self.out.users -= 1;
+    }
+
+    /// Every number that now means another profile, in one hop: those absorbed here and all they had absorbed.
+    pub(super) fn flat_redirects(&self) -> Vec<(ProfileNo, ProfileNo)> {
+        let survivors: hashbrown::HashSet<ProfileNo> = self
+            .redirects
+            .values()
+            .filter(|no| self.entries.contains_key(*no))
+            .copied()
+            .collect();
+        let former = |no: &ProfileNo| {
+            let survivor = *no;
+            self.entries.get(no).into_iter().flat_map(move |e| e.profile.former.iter().map(move |f| (*f, survivor)))
+        };
+        survivors.iter().flat_map(former).collect()
+    }
+}
