@@ -13,5 +13,6 @@ pub mod engine;
 pub mod ingest;
 pub mod process;
 pub mod progress;
+pub mod query;
 pub mod store;
 pub mod telemetry;

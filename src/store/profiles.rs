@@ -315,3 +315,23 @@ pub async fn list_linked(
         .await?;
     Ok(rows.into_iter().map(found).collect())
 }
+
+/// Encoded live profiles by number, behind `after`.
+pub async fn list_states(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    after: ProfileNo,
+    limit: i64,
+) -> Result<Vec<(ProfileNo, Vec<u8>)>> {
+    let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+        "-- store::profiles::list_states
+         SELECT profile_no, state FROM profile
+         WHERE space_id = $1 AND profile_no > $2 AND merged_into IS NULL ORDER BY profile_no LIMIT $3",
+    )
+    .bind(space.0)
+    .bind(after.0 as i64)
+    .bind(limit)
+    .fetch_all(executor)
+    .await?;
+    Ok(rows.into_iter().map(|(no, state)| (ProfileNo(no as u64), state)).collect())
+}

@@ -204,6 +204,12 @@ pub struct HistoryChunk {
     pub numbers: Vec<u8>,
 }
 
+type HistoryRow = (i64, i32, NaiveDate, DateTime<Utc>, Vec<u8>, Vec<u8>);
+
+fn history_chunk((end, count, day, received_at, body, numbers): HistoryRow) -> HistoryChunk {
+    HistoryChunk { chunk: chunk((end, count, day, received_at, body)), numbers }
+}
+
 /// Processed chunks behind `after` up to and including `until` that hold an event of one of `names`.
 pub async fn read_history(
     pool: &PgPool,
@@ -213,8 +219,7 @@ pub async fn read_history(
     names: &[String],
     limit: i64,
 ) -> Result<Vec<HistoryChunk>> {
-    type Row = (i64, i32, NaiveDate, DateTime<Utc>, Vec<u8>, Vec<u8>);
-    let rows: Vec<Row> = sqlx::query_as(
+    let rows: Vec<HistoryRow> = sqlx::query_as(
         "-- store::log::read_history
          SELECT c.end_offset, c.event_count, c.day, c.received_at, c.body, o.numbers
          FROM event_chunk c
@@ -230,11 +235,7 @@ pub async fn read_history(
     .bind(limit)
     .fetch_all(pool)
     .await?;
-    let history = |(end, count, day, received_at, body, numbers): Row| HistoryChunk {
-        chunk: chunk((end, count, day, received_at, body)),
-        numbers,
-    };
-    Ok(rows.into_iter().map(history).collect())
+    Ok(rows.into_iter().map(history_chunk).collect())
 }
 
 /// Offset of the newest event of the space's log; 0 for an empty one.
@@ -253,25 +254,27 @@ pub async fn oldest_after(pool: &PgPool, space: SpaceNo, after: Offset) -> Resul
     Ok(at.map(Timestamp::from))
 }
 
-/// Of the events with offsets in `ranges`, how many turned out to be duplicates of earlier ones; `None` while the
-/// processor has not passed the last of them. Used by `personas import` for its closing count.
-pub async fn outcomes_between(
+/// Processed chunks that hold offsets in (after, until], in log order.
+pub async fn read_fates(
     pool: &PgPool,
     space: SpaceNo,
-    first: Offset,
-    last: Offset,
-) -> Result<Vec<(Offset, Vec<u8>)>> {
-    let sql = "-- store::log::outcomes_between
-         SELECT end_offset, numbers FROM chunk_outcome
-         WHERE space_id = $1 AND end_offset >= $2
-             AND end_offset <= (SELECT coalesce(min(end_offset), $3) FROM chunk_outcome
-                                WHERE space_id = $1 AND end_offset >= $3)
-         ORDER BY end_offset";
-    let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(sql)
-        .bind(space.0)
-        .bind(first.0 as i64)
-        .bind(last.0 as i64)
-        .fetch_all(pool)
-        .await?;
-    Ok(rows.into_iter().map(|(end, numbers)| (Offset(end as u64), numbers)).collect())
+    after: Offset,
+    until: Offset,
+    limit: i64,
+) -> Result<Vec<HistoryChunk>> {
+    let rows: Vec<HistoryRow> = sqlx::query_as(
+        "-- store::log::read_fates
+         SELECT c.end_offset, c.event_count, c.day, c.received_at, c.body, o.numbers
+         FROM event_chunk c
+         JOIN chunk_outcome o ON o.space_id = $1 AND o.end_offset = c.end_offset AND o.day = c.day
+         WHERE c.space_id = $1 AND c.end_offset > $2 AND c.end_offset - c.event_count < $3
+         ORDER BY c.end_offset LIMIT $4",
+    )
+    .bind(space.0)
+    .bind(after.0 as i64)
+    .bind(until.0 as i64)
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(history_chunk).collect())
 }

@@ -1,0 +1,80 @@
+//! What the numbers inside a profile mean: identifier types, serving definitions, sources. Cached per space and
+//! reloaded whenever a profile was written under a newer configuration.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use sqlx::postgres::PgPool;
+use uuid::Uuid;
+
+use crate::domain::{ComputationNo, SourceNo, SpaceNo};
+use crate::engine::identity::{IdType, Settings};
+use crate::store::definitions::{self, Kind};
+use crate::store::{Result, StoreError, identity, processor, registry};
+
+/// A space's directory at one version of its configuration.
+#[derive(Debug)]
+pub struct Directory {
+    /// The version.
+    pub version: i64,
+    /// Identity settings.
+    pub settings: Settings,
+    /// Which version of which definition answers.
+    pub serving: HashMap<ComputationNo, (Kind, String)>,
+    sources: HashMap<SourceNo, Uuid>,
+}
+
+impl Directory {
+    /// The identifier type of that name.
+    pub fn id_type(&self, name: &str) -> Option<&IdType> {
+        self.settings.by_name(name)
+    }
+
+    /// Name of an identifier type.
+    pub fn type_name(&self, no: i16) -> &str {
+        self.settings.by_no(no).map_or("", |t| t.name.as_str())
+    }
+
+    /// Public id of a source.
+    pub fn source_id(&self, no: SourceNo) -> Option<String> {
+        Some(crate::domain::ids::public_id("src", *self.sources.get(&no)?))
+    }
+}
+
+/// The directories of all spaces.
+#[derive(Debug, Default)]
+pub(super) struct Directories(RwLock<HashMap<SpaceNo, Arc<Directory>>>);
+
+impl Directories {
+    pub(super) async fn get(&self, pool: &PgPool, space: SpaceNo, version: Option<i64>) -> Result<Arc<Directory>> {
+        let version = match version {
+            Some(version) => version,
+            None => processor::config_version(pool, space).await?,
+        };
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&space).cloned();
+        if let Some(known) = known.filter(|d| d.version >= version) {
+            return Ok(known);
+        }
+        let directory = Arc::new(load(pool, space).await?);
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(space, Arc::clone(&directory));
+        Ok(directory)
+    }
+}
+
+async fn load(pool: &PgPool, space: SpaceNo) -> Result<Directory> {
+    // Read first: what is read after it is at least as new.
+    let version = processor::config_version(pool, space).await?;
+    let mut connection = pool.acquire().await?;
+    let row = identity::get_settings(&mut connection, space).await?;
+    drop(connection);
+    let settings = Settings::new(row.types, row.merges_max.max(0) as u32, row.identifiers_max.max(0) as u32)
+        .map_err(|e| StoreError::Damaged(e.to_string()))?;
+    let serving = definitions::list_serving(pool, space).await?;
+    let sources = registry::load(pool).await?.sources;
+    Ok(Directory {
+        version,
+        settings,
+        serving: serving.into_iter().map(|(no, kind, key)| (no, (kind, key))).collect(),
+        sources: sources.into_values().filter(|s| s.space == space).map(|s| (s.no, s.id)).collect(),
+    })
+}

@@ -1,0 +1,113 @@
+//! Coalesced profile look-ups: many requests, one statement.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use sqlx::postgres::PgPool;
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use super::QueryError;
+use crate::domain::{IdKey, SpaceNo};
+use crate::store::profiles::{self, Found};
+use crate::store::{StoreError, processor};
+
+/// Questions one statement answers at most.
+const COALESCE_MAX: usize = 512;
+/// Questions waiting at most.
+const QUEUE_MAX: usize = 8_192;
+
+type Answer = Result<(Option<Arc<Found>>, i64), Arc<StoreError>>;
+
+#[derive(Debug)]
+struct Question {
+    space: SpaceNo,
+    key: IdKey,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// The asking side.
+#[derive(Debug, Clone)]
+pub struct Lookup(mpsc::Sender<Question>);
+
+/// The answering side: run it on as many tasks as statements should overlap.
+#[derive(Debug, Clone)]
+pub struct LookupTask {
+    questions: Arc<Mutex<mpsc::Receiver<Question>>>,
+    pool: PgPool,
+}
+
+/// Makes the two sides.
+pub fn lookup(pool: PgPool) -> (Lookup, LookupTask) {
+    let (sender, receiver) = mpsc::channel(QUEUE_MAX);
+    (Lookup(sender), LookupTask { questions: Arc::new(Mutex::new(receiver)), pool })
+}
+
+impl Lookup {
+    /// The profile that has or had the identifier, and the version of the space's configuration.
+    pub(super) async fn find(&self, space: SpaceNo, key: IdKey) -> Result<(Option<Arc<Found>>, i64), QueryError> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Question { space, key, answer }).await.map_err(|_| QueryError::Stopping)?;
+        let answer = answered.await.map_err(|_| QueryError::Stopping)?;
+        answer.map_err(|error| match Arc::try_unwrap(error) {
+            Ok(error) => QueryError::Store(error),
+            Err(shared) if shared.is_temporary() => {
+                QueryError::Store(StoreError::Unavailable(sqlx::Error::PoolTimedOut))
+            }
+            Err(shared) => QueryError::Store(StoreError::Damaged(shared.to_string())),
+        })
+    }
+}
+
+impl LookupTask {
+    /// Answers until every [`Lookup`] is gone.
+    pub async fn run(self) {
+        loop {
+            let questions = self.gather().await;
+            if questions.is_empty() {
+                return;
+            }
+            let mut spaces: BTreeMap<SpaceNo, Vec<Question>> = BTreeMap::new();
+            for question in questions {
+                spaces.entry(question.space).or_default().push(question);
+            }
+            for (space, questions) in spaces {
+                self.answer(space, questions).await;
+            }
+        }
+    }
+
+    async fn gather(&self) -> Vec<Question> {
+        let mut queue = self.questions.lock().await;
+        let mut questions = Vec::new();
+        queue.recv_many(&mut questions, COALESCE_MAX).await;
+        questions
+    }
+
+    async fn answer(&self, space: SpaceNo, questions: Vec<Question>) {
+        let mut keys: Vec<IdKey> = questions.iter().map(|q| q.key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let found = self.ask(space, &keys).await.map_err(Arc::new);
+        for question in questions {
+            let answer = match &found {
+                Ok((profiles, version)) => Ok((profiles.get(&question.key).cloned(), *version)),
+                Err(error) => Err(Arc::clone(error)),
+            };
+            // Whoever asked may be gone.
+            let _gone = question.answer.send(answer);
+        }
+    }
+
+    async fn ask(
+        &self,
+        space: SpaceNo,
+        keys: &[IdKey],
+    ) -> Result<(HashMap<IdKey, Arc<Found>>, i64), StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        let found = profiles::find_by_keys(&mut *connection, space, keys).await?;
+        // Read after the profiles, so that the directory is never older than what they refer to.
+        let version = processor::config_version(&mut *connection, space).await?;
+        Ok((found.into_iter().map(|(key, found)| (key, Arc::new(found))).collect(), version))
+    }
+}

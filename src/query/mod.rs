@@ -1,0 +1,65 @@
+//! The read side: profiles, members, values, transitions, and waiting for what was written.
+//!
+//! Look-ups are coalesced: while one statement is under way the questions that arrive meanwhile gather for the next
+//! one. Nothing is counted on request.
+
+mod directory;
+mod import;
+mod lookup;
+mod people;
+mod timeline;
+mod wait;
+
+use std::sync::Arc;
+
+use sqlx::postgres::PgPool;
+
+pub use directory::Directory;
+pub use import::{ImportReport, NotYours};
+pub use lookup::{LookupTask, lookup};
+pub use people::{Computed, LinkedProfile, Person, Selector, TraitClass, TraitValue, ValueRow};
+pub use timeline::{Direction, EventFilter, TimelineCursor, TimelineEvent};
+pub use wait::WaitError;
+
+use crate::clock::Clock;
+use crate::domain::SpaceNo;
+use crate::progress::Board;
+use crate::store::StoreError;
+use directory::Directories;
+use lookup::Lookup;
+
+/// Answers questions about one database.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    pool: PgPool,
+    board: Board,
+    clock: Clock,
+    lookup: Lookup,
+    directories: Arc<Directories>,
+}
+
+/// Why a question could not be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The database could not be asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The look-up task has ended: the server is stopping.
+    #[error("the server is stopping")]
+    Stopping,
+    /// A stored profile could not be read.
+    #[error("a stored profile could not be read: {0}")]
+    Decode(#[from] crate::engine::profile::DecodeError),
+}
+
+impl Reader {
+    /// Puts the parts together; run the tasks of [`lookup`] beside it.
+    pub fn new(pool: PgPool, board: Board, clock: Clock, lookup: Lookup) -> Self {
+        Self { pool, board, clock, lookup, directories: Arc::default() }
+    }
+
+    /// What names and numbers of a space mean, at least as new as `version` of its configuration.
+    pub async fn directory(&self, space: SpaceNo, version: Option<i64>) -> Result<Arc<Directory>, QueryError> {
+        Ok(self.directories.get(&self.pool, space, version).await?)
+    }
+}

@@ -1,0 +1,329 @@
+//! Profiles as they are asked for: by an identifier they have or ever had, by their id, or as lists.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::{Directory, QueryError, Reader};
+use crate::domain::identifier::normalise;
+use crate::domain::ids::{parse_public_id, public_id};
+use crate::domain::{Collection, ComputationNo, IdKey, ProfileNo, SpaceNo, Timestamp};
+use crate::engine::profile::{OutcomeValue, Profile, number_of};
+use crate::store::computations::{self, Member, Transition};
+use crate::store::definitions::Kind;
+use crate::store::identity::{self, Merge, RefusalRow};
+use crate::store::profiles::{self, Found};
+
+/// How a profile is named in a path: `type:value`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selector {
+    /// By an identifier.
+    Identifier {
+        /// Its type.
+        id_type: String,
+        /// Its value, not yet normalised.
+        value: String,
+    },
+    /// By its public id.
+    Id(Uuid),
+}
+
+impl Selector {
+    /// Reads `user_id:u1` or `profile_id:prf_…`; `None` when there is no colon or the id is not one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (id_type, value) = text.split_once(':')?;
+        if id_type == "profile_id" {
+            return parse_public_id("prf", value).map(Self::Id);
+        }
+        Some(Self::Identifier { id_type: id_type.to_owned(), value: value.to_owned() })
+    }
+}
+
+/// Where a trait comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TraitClass {
+    /// Set by identify or group.
+    Custom,
+    /// A computed trait.
+    ComputedTrait,
+    /// An audience.
+    Audience,
+}
+
+/// A trait of a profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraitValue {
+    /// JSON text.
+    pub json: String,
+    /// Where it comes from.
+    pub class: TraitClass,
+    /// The source that set it; computed ones have none.
+    pub source_id: Option<String>,
+    /// When it was set (custom: event time) or changed.
+    pub updated_at: Timestamp,
+}
+
+/// What a definition says of a profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Computed {
+    /// Its key.
+    pub key: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// A profile that was found, with what its numbers mean.
+#[derive(Debug)]
+pub struct Person {
+    /// Everything known of it.
+    pub profile: Profile,
+    /// Meanings.
+    pub directory: Arc<Directory>,
+}
+
+impl Person {
+    /// Public id.
+    pub fn id(&self) -> String {
+        public_id("prf", self.profile.id)
+    }
+
+    /// All traits by name: custom ones, computed ones, audiences. A computed name hides a custom one.
+    pub fn traits(&self) -> BTreeMap<String, TraitValue> {
+        let mut traits = BTreeMap::new();
+        for (name, json, write) in self.profile.traits.iter() {
+            traits.insert(name.to_owned(), TraitValue {
+                json: json.to_owned(),
+                class: TraitClass::Custom,
+                source_id: self.directory.source_id(write.source),
+                updated_at: write.at,
+            });
+        }
+        for outcome in &self.profile.outcomes {
+            let Some((kind, key)) = self.directory.serving.get(&outcome.computation) else { continue };
+            let class = if *kind == Kind::Audience { TraitClass::Audience } else { TraitClass::ComputedTrait };
+            let json = match &outcome.value {
+                OutcomeValue::Member(is_member) => is_member.to_string(),
+                OutcomeValue::Value(Some(json)) => json.clone(),
+                OutcomeValue::Value(None) => continue,
+            };
+            let value = TraitValue { json, class, source_id: None, updated_at: outcome.since };
+            traits.insert(key.clone(), value);
+        }
+        traits
+    }
+
+    /// Audiences the profile is in.
+    pub fn audiences(&self) -> Vec<Computed> {
+        let is_in = self.profile.outcomes.iter().filter(|o| o.value == OutcomeValue::Member(true));
+        let mut audiences: Vec<Computed> = is_in
+            .filter_map(|o| {
+                let (_, key) = self.directory.serving.get(&o.computation)?;
+                Some(Computed { key: key.clone(), since: o.since })
+            })
+            .collect();
+        audiences.sort_by(|a, b| a.key.cmp(&b.key));
+        audiences
+    }
+}
+
+/// A linked profile and since when.
+#[derive(Debug)]
+pub struct LinkedProfile {
+    /// The profile at the other end.
+    pub person: Person,
+    /// Since when.
+    pub created_at: Timestamp,
+}
+
+/// A profile's value of a computed trait.
+#[derive(Debug, Clone)]
+pub struct ValueRow {
+    /// Live number.
+    pub no: ProfileNo,
+    /// Public id.
+    pub id: Uuid,
+    /// JSON text.
+    pub json: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+impl Reader {
+    /// Finds a profile by any identifier it has or had, or by any id it has or had.
+    pub async fn find_profile(
+        &self,
+        space: SpaceNo,
+        collection: Collection,
+        selector: &Selector,
+    ) -> Result<Option<Person>, QueryError> {
+        let (found, version) = match selector {
+            Selector::Id(id) => {
+                let found = profiles::find_by_number(&self.pool, space, number_of(*id)).await?;
+                (self.with_id(space, found, *id).await?, None)
+            }
+            Selector::Identifier { id_type, value } => {
+                // The directory at hand will do for the case rule; a type it does not know may be new.
+                let Some(key) = self.key_of(space, collection, id_type, value).await? else { return Ok(None) };
+                let (found, version) = self.lookup.find(space, key).await?;
+                (found, Some(version))
+            }
+        };
+        let Some(found) = found.filter(|f| f.collection == collection) else { return Ok(None) };
+        let directory = self.directory(space, version).await?;
+        Ok(Some(Person { profile: Profile::decode(&found.state)?, directory }))
+    }
+
+    /// Checks that the id asked for is one the found profile has or had: numbers can be guessed, ids cannot.
+    async fn with_id(
+        &self,
+        space: SpaceNo,
+        found: Option<Found>,
+        id: Uuid,
+    ) -> Result<Option<Arc<Found>>, QueryError> {
+        let Some(found) = found else { return Ok(None) };
+        let ids = profiles::list_ids(&self.pool, space, &[number_of(id)]).await?;
+        Ok(ids.iter().any(|(_, known)| *known == id).then(|| Arc::new(found)))
+    }
+
+    async fn key_of(
+        &self,
+        space: SpaceNo,
+        collection: Collection,
+        id_type: &str,
+        value: &str,
+    ) -> Result<Option<IdKey>, QueryError> {
+        let mut directory = self.directory(space, Some(0)).await?;
+        if directory.id_type(id_type).is_none() {
+            directory = self.directory(space, None).await?;
+        }
+        let Some(known) = directory.id_type(id_type) else { return Ok(None) };
+        let value = normalise(value, known.case_insensitive);
+        Ok(Some(IdKey::of(collection, id_type, &value)))
+    }
+
+    async fn people(&self, space: SpaceNo, found: Vec<Found>) -> Result<Vec<Person>, QueryError> {
+        let directory = self.directory(space, None).await?;
+        let person = |f: Found| {
+            Ok(Person { profile: Profile::decode(&f.state)?, directory: Arc::clone(&directory) })
+        };
+        found.into_iter().map(person).collect()
+    }
+
+    /// A page of live profiles, most recently seen first.
+    pub async fn list_recent(
+        &self,
+        space: SpaceNo,
+        collection: Collection,
+        before: Option<(Timestamp, ProfileNo)>,
+        limit: i64,
+    ) -> Result<Vec<Person>, QueryError> {
+        let found = profiles::list_recent(&self.pool, space, collection, before, limit).await?;
+        self.people(space, found).await
+    }
+
+    /// A page of live profiles that own an identifier whose value starts with `prefix`, oldest profile first.
+    pub async fn list_by_prefix(
+        &self,
+        space: SpaceNo,
+        collection: Collection,
+        prefix: &str,
+        after: ProfileNo,
+        limit: i64,
+    ) -> Result<Vec<Person>, QueryError> {
+        let found = profiles::list_by_prefix(&self.pool, space, collection, prefix, after, limit).await?;
+        self.people(space, found).await
+    }
+
+    /// Accounts of a user, or users of an account: a page behind `after`.
+    pub async fn list_linked(
+        &self,
+        space: SpaceNo,
+        person: &Person,
+        after: ProfileNo,
+        limit: i64,
+    ) -> Result<Vec<LinkedProfile>, QueryError> {
+        let profile = &person.profile;
+        let numbers = profile.numbers();
+        let found =
+            profiles::list_linked(&self.pool, space, profile.collection, &numbers, after, limit).await?;
+        let times: Vec<Timestamp> = found.iter().map(|f| f.created_at).collect();
+        let people = self.people(space, found).await?;
+        Ok(people.into_iter().zip(times).map(|(person, created_at)| LinkedProfile { person, created_at }).collect())
+    }
+
+    /// Merges a profile has taken, those of the profiles it absorbed included, oldest first; with the ids of all
+    /// numbers involved.
+    pub async fn list_merges(
+        &self,
+        space: SpaceNo,
+        person: &Person,
+    ) -> Result<(Vec<Merge>, BTreeMap<ProfileNo, Uuid>), QueryError> {
+        let numbers = person.profile.numbers();
+        let merges = identity::list_merges(&self.pool, space, &numbers).await?;
+        let ids = profiles::list_ids(&self.pool, space, &numbers).await?.into_iter().collect();
+        Ok((merges, ids))
+    }
+
+    /// The newest refusals of a profile.
+    pub async fn list_refusals(
+        &self,
+        space: SpaceNo,
+        person: &Person,
+        limit: i64,
+    ) -> Result<Vec<RefusalRow>, QueryError> {
+        Ok(identity::list_refusals(&self.pool, space, &person.profile.numbers(), limit).await?)
+    }
+
+    /// A page of an audience's members.
+    pub async fn list_members(
+        &self,
+        space: SpaceNo,
+        computation: ComputationNo,
+        after: ProfileNo,
+        limit: i64,
+    ) -> Result<Vec<Member>, QueryError> {
+        Ok(computations::list_members(&self.pool, space, computation, after, limit).await?)
+    }
+
+    /// A page of an audience's transitions, newest first.
+    pub async fn list_transitions(
+        &self,
+        space: SpaceNo,
+        definition: i32,
+        before: i64,
+        limit: i64,
+    ) -> Result<Vec<(Transition, Uuid)>, QueryError> {
+        Ok(computations::list_transitions(&self.pool, space, definition, before, limit).await?)
+    }
+
+    /// A page of the values of a computed trait, by profile number; profiles without one are left out.
+    pub async fn list_values(
+        &self,
+        space: SpaceNo,
+        computation: ComputationNo,
+        after: ProfileNo,
+        limit: usize,
+    ) -> Result<Vec<ValueRow>, QueryError> {
+        let (mut rows, mut after) = (Vec::new(), after);
+        while rows.len() < limit {
+            let page = profiles::list_states(&self.pool, space, after, 1_000).await?;
+            let Some(last) = page.last() else { break };
+            after = last.0;
+            for (no, state) in page {
+                let profile = Profile::decode(&state)?;
+                let Some(outcome) = profile.outcome(computation) else { continue };
+                if let OutcomeValue::Value(Some(json)) = &outcome.value {
+                    rows.push(ValueRow { no, id: profile.id, json: json.clone(), since: outcome.since });
+                }
+            }
+        }
+        rows.truncate(limit);
+        Ok(rows)
+    }
+
+    /// The time, for relative answers.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}

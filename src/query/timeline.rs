@@ -1,0 +1,193 @@
+//! A profile's events, read back from the chunks its pointers name.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::{Directory, Person, QueryError, Reader};
+use crate::domain::{EventType, Offset, SpaceNo, Timestamp};
+use crate::engine::identity::extract::{Parts, extract};
+use crate::engine::profile::{Pointer, decode_pointers};
+use crate::store::log;
+use crate::store::log::codec::{Record, Records};
+use crate::store::timeline;
+
+/// Events read from the log at a time.
+const READ_AT_A_TIME: usize = 200;
+
+/// Oldest or newest event first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Oldest first.
+    Ascending,
+    /// Newest first.
+    Descending,
+}
+
+/// Where a page of the timeline ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimelineCursor {
+    /// Event time of its last event.
+    pub at: Timestamp,
+    /// Its offset.
+    pub offset: Offset,
+}
+
+/// Which events are wanted.
+#[derive(Debug, Clone)]
+pub struct EventFilter {
+    /// Not before.
+    pub start: Timestamp,
+    /// Not after.
+    pub end: Timestamp,
+    /// Only these names; empty for all.
+    pub include: HashSet<String>,
+    /// None of these names.
+    pub exclude: HashSet<String>,
+    /// Order.
+    pub direction: Direction,
+    /// Behind this event.
+    pub after: Option<TimelineCursor>,
+}
+
+/// One event of a profile, as it is shown.
+#[derive(Debug, Clone)]
+pub struct TimelineEvent {
+    /// Its place in the log.
+    pub offset: Offset,
+    /// Which call.
+    pub event_type: EventType,
+    /// Event name; empty where the call has none.
+    pub name: String,
+    /// Event time.
+    pub timestamp: Timestamp,
+    /// Time of receipt.
+    pub received_at: Timestamp,
+    /// The client's message id.
+    pub message_id: String,
+    /// Public id of the source.
+    pub source_id: Option<String>,
+    /// Properties, or traits of identify and group: JSON object or empty.
+    pub body: String,
+    /// JSON object or empty.
+    pub context: String,
+    /// Identifiers on it: collection, type, value.
+    pub external_ids: Vec<(&'static str, String, String)>,
+}
+
+impl Reader {
+    /// A page of a profile's events in order of event time.
+    pub async fn list_events(
+        &self,
+        space: SpaceNo,
+        person: &Person,
+        filter: &EventFilter,
+        limit: usize,
+    ) -> Result<Vec<TimelineEvent>, QueryError> {
+        let pointers = self.pointers(space, person, filter).await?;
+        let mut events = Vec::new();
+        for group in pointers.chunks(READ_AT_A_TIME) {
+            let mut read = self.read_events(space, group, &person.directory).await?;
+            for pointer in group {
+                let Some(event) = read.remove(&pointer.offset) else { continue };
+                let name = event.name.as_str();
+                if (filter.include.is_empty() || filter.include.contains(name)) && !filter.exclude.contains(name) {
+                    events.push(event);
+                }
+            }
+            if events.len() >= limit {
+                break;
+            }
+        }
+        events.truncate(limit);
+        Ok(events)
+    }
+
+    /// The pointers the filter leaves, in its order.
+    async fn pointers(
+        &self,
+        space: SpaceNo,
+        person: &Person,
+        filter: &EventFilter,
+    ) -> Result<Vec<Pointer>, QueryError> {
+        let numbers = person.profile.numbers();
+        let mut pointers = person.profile.pointers.clone();
+        for page in timeline::list_pages(&self.pool, space, &numbers, filter.start, filter.end).await? {
+            pointers.extend(decode_pointers(&page)?);
+        }
+        pointers.retain(|p| p.at >= filter.start && p.at <= filter.end);
+        pointers.sort_unstable_by_key(|p| (p.at, p.offset));
+        if filter.direction == Direction::Descending {
+            pointers.reverse();
+        }
+        if let Some(after) = filter.after {
+            let place = |p: &Pointer| (p.at, p.offset);
+            let mark = (after.at, after.offset);
+            pointers.retain(|p| match filter.direction {
+                Direction::Ascending => place(p) > mark,
+                Direction::Descending => place(p) < mark,
+            });
+        }
+        Ok(pointers)
+    }
+
+    async fn read_events(
+        &self,
+        space: SpaceNo,
+        pointers: &[Pointer],
+        directory: &Directory,
+    ) -> Result<BTreeMap<Offset, TimelineEvent>, QueryError> {
+        let mut offsets: Vec<Offset> = pointers.iter().map(|p| p.offset).collect();
+        offsets.sort_unstable();
+        let mut events = BTreeMap::new();
+        for chunk in log::read_containing(&self.pool, space, &offsets).await? {
+            let content = chunk.content()?;
+            let records = Records::new(&content).map_err(|e| QueryError::Store(e.into()))?;
+            for (record, offset) in records.zip(chunk.first_offset().0..) {
+                let record = record.map_err(|e| QueryError::Store(e.into()))?;
+                if offsets.binary_search(&Offset(offset)).is_ok() {
+                    events.insert(Offset(offset), event(&record, Offset(offset), directory));
+                }
+            }
+        }
+        Ok(events)
+    }
+
+    /// The first and the newest event of a profile, as far as the log still has them.
+    pub async fn first_and_last(
+        &self,
+        space: SpaceNo,
+        person: &Person,
+    ) -> Result<(Option<TimelineEvent>, Option<TimelineEvent>), QueryError> {
+        let at = Timestamp::EPOCH;
+        let (first, last) = (person.profile.first_offset, person.profile.last_offset);
+        let pointers = [Pointer { offset: first, at }, Pointer { offset: last, at }];
+        let events = self.read_events(space, &pointers, &person.directory).await?;
+        Ok((events.get(&first).cloned(), events.get(&last).cloned()))
+    }
+}
+
+fn event(record: &Record<'_>, offset: Offset, directory: &Directory) -> TimelineEvent {
+    let parts = Parts {
+        event_type: record.event_type,
+        user_id: record.user_id,
+        anonymous_id: record.anonymous_id,
+        group_id: record.group_id,
+        body: record.body,
+        context: record.context,
+    };
+    let ids = extract(&parts, &directory.settings);
+    let named = |collection, list: Vec<crate::engine::identity::Candidate>| {
+        list.into_iter().map(move |c| (collection, directory.type_name(c.type_no).to_owned(), c.value))
+    };
+    TimelineEvent {
+        offset,
+        event_type: record.event_type,
+        name: record.name.to_owned(),
+        timestamp: record.timestamp,
+        received_at: record.received_at,
+        message_id: record.message_id.to_owned(),
+        source_id: directory.source_id(record.source),
+        body: record.body.to_owned(),
+        context: record.context.to_owned(),
+        external_ids: named("users", ids.users).chain(named("accounts", ids.accounts)).collect(),
+    }
+}
