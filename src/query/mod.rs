@@ -3,6 +3,7 @@
 //! Look-ups are coalesced: while one statement is under way the questions that arrive meanwhile gather for the next
 //! one. Nothing is counted on request.
 
+mod audiences;
 mod directory;
 mod import;
 mod lookup;
@@ -14,12 +15,16 @@ use std::sync::Arc;
 
 use sqlx::postgres::PgPool;
 
+pub use audiences::{Size, ValueRow};
 pub use directory::Directory;
 pub use import::{ImportReport, NotYours};
 pub use lookup::{LookupTask, lookup};
-pub use people::{Computed, LinkedProfile, Person, Selector, TraitClass, TraitValue, ValueRow};
+pub use people::{Computed, LinkedProfile, Person, Selector, TraitClass, TraitValue};
 pub use timeline::{Direction, EventFilter, TimelineCursor, TimelineEvent};
 pub use wait::WaitError;
+
+pub use crate::store::computations::{Member, Transition};
+pub use crate::store::definitions::{Definition, Kind};
 
 use crate::clock::Clock;
 use crate::domain::SpaceNo;

@@ -8,9 +8,8 @@ use uuid::Uuid;
 use super::{Directory, QueryError, Reader};
 use crate::domain::identifier::normalise;
 use crate::domain::ids::{parse_public_id, public_id};
-use crate::domain::{Collection, ComputationNo, IdKey, ProfileNo, SpaceNo, Timestamp};
+use crate::domain::{Collection, IdKey, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::profile::{OutcomeValue, Profile, number_of};
-use crate::store::computations::{self, Member, Transition};
 use crate::store::definitions::Kind;
 use crate::store::identity::{self, Merge, RefusalRow};
 use crate::store::profiles::{self, Found};
@@ -134,19 +133,6 @@ pub struct LinkedProfile {
     pub person: Person,
     /// Since when.
     pub created_at: Timestamp,
-}
-
-/// A profile's value of a computed trait.
-#[derive(Debug, Clone)]
-pub struct ValueRow {
-    /// Live number.
-    pub no: ProfileNo,
-    /// Public id.
-    pub id: Uuid,
-    /// JSON text.
-    pub json: String,
-    /// Since when.
-    pub since: Timestamp,
 }
 
 impl Reader {
@@ -273,53 +259,6 @@ impl Reader {
         limit: i64,
     ) -> Result<Vec<RefusalRow>, QueryError> {
         Ok(identity::list_refusals(&self.pool, space, &person.profile.numbers(), limit).await?)
-    }
-
-    /// A page of an audience's members.
-    pub async fn list_members(
-        &self,
-        space: SpaceNo,
-        computation: ComputationNo,
-        after: ProfileNo,
-        limit: i64,
-    ) -> Result<Vec<Member>, QueryError> {
-        Ok(computations::list_members(&self.pool, space, computation, after, limit).await?)
-    }
-
-    /// A page of an audience's transitions, newest first.
-    pub async fn list_transitions(
-        &self,
-        space: SpaceNo,
-        definition: i32,
-        before: i64,
-        limit: i64,
-    ) -> Result<Vec<(Transition, Uuid)>, QueryError> {
-        Ok(computations::list_transitions(&self.pool, space, definition, before, limit).await?)
-    }
-
-    /// A page of the values of a computed trait, by profile number; profiles without one are left out.
-    pub async fn list_values(
-        &self,
-        space: SpaceNo,
-        computation: ComputationNo,
-        after: ProfileNo,
-        limit: usize,
-    ) -> Result<Vec<ValueRow>, QueryError> {
-        let (mut rows, mut after) = (Vec::new(), after);
-        while rows.len() < limit {
-            let page = profiles::list_states(&self.pool, space, after, 1_000).await?;
-            let Some(last) = page.last() else { break };
-            after = last.0;
-            for (no, state) in page {
-                let profile = Profile::decode(&state)?;
-                let Some(outcome) = profile.outcome(computation) else { continue };
-                if let OutcomeValue::Value(Some(json)) = &outcome.value {
-                    rows.push(ValueRow { no, id: profile.id, json: json.clone(), since: outcome.since });
-                }
-            }
-        }
-        rows.truncate(limit);
-        Ok(rows)
     }
 
     /// The time, for relative answers.

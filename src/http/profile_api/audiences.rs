@@ -1,0 +1,178 @@
+//! Audiences and computed traits as dashboards poll them: sizes, members, transitions, values.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+
+use super::super::etag::IfNoneMatch;
+use super::super::extract::Path;
+use super::super::page::{List, Page, PageParams};
+use super::super::problem::Problem;
+use super::{Reading, State, WaitParams, raw};
+use crate::domain::ids::public_id;
+use crate::domain::{ComputationNo, ProfileNo, SpaceNo};
+use crate::query::{Definition, Kind};
+use axum::response::Response;
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct KeyPath {
+    /// Id of the space.
+    #[serde(rename = "space")]
+    _space: String,
+    /// Key of the definition.
+    key: String,
+}
+
+async fn definition(
+    state: &super::super::AppState,
+    space: SpaceNo,
+    kind: Kind,
+    key: &str,
+) -> Result<Definition, Problem> {
+    let word = if kind == Kind::Audience { "audience" } else { "computed trait" };
+    let found = state.reader.find_definition(space, kind, key).await?;
+    found.ok_or_else(|| Problem::not_found(format!("there is no {word} {key}")))
+}
+
+/// The version that answers; none is complete yet while the first one is being computed.
+fn serving(definition: &Definition) -> ComputationNo {
+    definition.serving.as_ref().map_or(ComputationNo(0), |v| v.no)
+}
+
+/// The size of an audience.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SizeBody {
+    key: String,
+    /// Members, exact.
+    size: i64,
+    changed_at: String,
+}
+
+/// Sizes of all audiences of the space in one call.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SizesBody {
+    data: Vec<SizeBody>,
+}
+
+/// Sizes of all audiences of the space in one call, for dashboards.
+#[utoipa::path(get, path = "/v1/spaces/{space}/audiences/sizes", tag = "Audiences",
+    params(("space" = String, Path, description = "Id of the space"), WaitParams),
+    responses((status = 200, body = SizesBody), (status = 304, description = "Nothing has changed")))]
+pub(super) async fn list_sizes(
+    axum::extract::State(state): State,
+    Reading { space }: Reading,
+    known: IfNoneMatch,
+) -> Result<Response, Problem> {
+    let sizes = state.reader.list_sizes(space).await?;
+    let show = |s: crate::query::Size| SizeBody { key: s.key, size: s.size, changed_at: s.changed_at.to_string() };
+    Ok(known.answer(&SizesBody { data: sizes.into_iter().map(show).collect() }))
+}
+
+/// The size of an audience: 0 until its first version is complete.
+#[utoipa::path(get, path = "/v1/spaces/{space}/audiences/{key}/size", tag = "Audiences",
+    params(KeyPath, WaitParams),
+    responses((status = 200, body = SizeBody), (status = 304, description = "Nothing has changed"),
+        (status = 404, description = "No such audience")))]
+pub(super) async fn get_size(
+    axum::extract::State(state): State,
+    Reading { space }: Reading,
+    Path(path): Path<KeyPath>,
+    known: IfNoneMatch,
+) -> Result<Response, Problem> {
+    let found = definition(&state, space, Kind::Audience, &path.key).await?;
+    let (size, changed_at) =
+        found.serving.as_ref().map_or((0, found.created_at), |version| (version.size, version.changed_at));
+    Ok(known.answer(&SizeBody { key: found.key, size, changed_at: changed_at.to_string() }))
+}
+
+/// A member of an audience.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct MemberBody {
+    profile_id: String,
+    entered_at: String,
+}
+
+/// Members of an audience, oldest profile first.
+#[utoipa::path(get, path = "/v1/spaces/{space}/audiences/{key}/members", tag = "Audiences",
+    params(KeyPath, PageParams, WaitParams),
+    responses((status = 200, body = List<MemberBody>), (status = 304, description = "Nothing has changed"),
+        (status = 404, description = "No such audience")))]
+pub(super) async fn list_members(
+    axum::extract::State(state): State,
+    Reading { space }: Reading,
+    Path(path): Path<KeyPath>,
+    page: Page,
+    known: IfNoneMatch,
+) -> Result<Response, Problem> {
+    let found = definition(&state, space, Kind::Audience, &path.key).await?;
+    let after = ProfileNo(page.after::<u64>("members")?.unwrap_or(0));
+    let members = state.reader.list_members(space, serving(&found), after, page.limit as i64 + 1).await?;
+    let show = |m: crate::query::Member| MemberBody {
+        profile_id: public_id("prf", m.id),
+        entered_at: m.entered_at.to_string(),
+    };
+    Ok(known.answer(&page.list("members", members, |m| m.no.0, show)))
+}
+
+/// A profile that entered or left an audience.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct TransitionBody {
+    profile_id: String,
+    /// `entered` or `left`.
+    transition: &'static str,
+    at: String,
+}
+
+/// Who entered and left an audience, newest first.
+#[utoipa::path(get, path = "/v1/spaces/{space}/audiences/{key}/transitions", tag = "Audiences",
+    params(KeyPath, PageParams, WaitParams),
+    responses((status = 200, body = List<TransitionBody>), (status = 404, description = "No such audience")))]
+pub(super) async fn list_transitions(
+    axum::extract::State(state): State,
+    Reading { space }: Reading,
+    Path(path): Path<KeyPath>,
+    page: Page,
+    known: IfNoneMatch,
+) -> Result<Response, Problem> {
+    let found = definition(&state, space, Kind::Audience, &path.key).await?;
+    let before = page.after::<i64>("transitions")?.unwrap_or(i64::MAX);
+    let rows = state.reader.list_transitions(space, found.no, before, page.limit as i64 + 1).await?;
+    let show = |(t, id): (crate::query::Transition, uuid::Uuid)| TransitionBody {
+        profile_id: public_id("prf", id),
+        transition: if t.entered { "entered" } else { "left" },
+        at: t.at.to_string(),
+    };
+    Ok(known.answer(&page.list("transitions", rows, |(t, _)| t.no, show)))
+}
+
+/// A profile's value of a computed trait.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ValueBody {
+    profile_id: String,
+    #[schema(value_type = Object)]
+    value: Option<Box<RawValue>>,
+    updated_at: String,
+}
+
+/// Values of a computed trait, oldest profile first; profiles that have none are left out.
+#[utoipa::path(get, path = "/v1/spaces/{space}/computed-traits/{key}/values", tag = "Computed traits",
+    params(KeyPath, PageParams, WaitParams),
+    responses((status = 200, body = List<ValueBody>), (status = 404, description = "No such computed trait")))]
+pub(super) async fn list_values(
+    axum::extract::State(state): State,
+    Reading { space }: Reading,
+    Path(path): Path<KeyPath>,
+    page: Page,
+    known: IfNoneMatch,
+) -> Result<Response, Problem> {
+    let found = definition(&state, space, Kind::ComputedTrait, &path.key).await?;
+    let after = ProfileNo(page.after::<u64>("values")?.unwrap_or(0));
+    let rows = state.reader.list_values(space, serving(&found), after, page.limit + 1).await?;
+    let show = |row: crate::query::ValueRow| ValueBody {
+        profile_id: public_id("prf", row.id),
+        value: raw(&row.json),
+        updated_at: row.since.to_string(),
+    };
+    Ok(known.answer(&page.list("values", rows, |row| row.no.0, show)))
+}

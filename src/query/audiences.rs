@@ -1,0 +1,102 @@
+//! Audiences and computed traits as they are polled: sizes, members, values, transitions.
+
+use uuid::Uuid;
+
+use super::{QueryError, Reader};
+use crate::domain::{ComputationNo, ProfileNo, SpaceNo, Timestamp};
+use crate::engine::profile::{OutcomeValue, Profile};
+use crate::store::computations::{self, Member, Transition};
+use crate::store::definitions::{self, Definition, Kind};
+use crate::store::profiles;
+
+/// Profiles read at a time for a page of values.
+const READ_AT_A_TIME: i64 = 1_000;
+
+/// A profile's value of a computed trait.
+#[derive(Debug, Clone)]
+pub struct ValueRow {
+    /// Live number.
+    pub no: ProfileNo,
+    /// Public id.
+    pub id: Uuid,
+    /// JSON text.
+    pub json: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// The size of an audience.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Size {
+    /// Its key.
+    pub key: String,
+    /// Members.
+    pub size: i64,
+    /// When that last changed.
+    pub changed_at: Timestamp,
+}
+
+impl Reader {
+    /// A definition by its key.
+    pub async fn find_definition(
+        &self,
+        space: SpaceNo,
+        kind: Kind,
+        key: &str,
+    ) -> Result<Option<Definition>, QueryError> {
+        Ok(definitions::list_definitions(&self.pool, space, Some(kind), Some(key)).await?.pop())
+    }
+
+    /// Sizes of all audiences that have a complete version, by key.
+    pub async fn list_sizes(&self, space: SpaceNo) -> Result<Vec<Size>, QueryError> {
+        let rows = definitions::list_sizes(&self.pool, space).await?;
+        Ok(rows.into_iter().map(|(key, size, changed_at)| Size { key, size, changed_at }).collect())
+    }
+
+    /// A page of an audience's members.
+    pub async fn list_members(
+        &self,
+        space: SpaceNo,
+        computation: ComputationNo,
+        after: ProfileNo,
+        limit: i64,
+    ) -> Result<Vec<Member>, QueryError> {
+        Ok(computations::list_members(&self.pool, space, computation, after, limit).await?)
+    }
+
+    /// A page of an audience's transitions, newest first.
+    pub async fn list_transitions(
+        &self,
+        space: SpaceNo,
+        definition: i32,
+        before: i64,
+        limit: i64,
+    ) -> Result<Vec<(Transition, Uuid)>, QueryError> {
+        Ok(computations::list_transitions(&self.pool, space, definition, before, limit).await?)
+    }
+
+    /// A page of the values of a computed trait, by profile number; profiles without one are left out.
+    pub async fn list_values(
+        &self,
+        space: SpaceNo,
+        computation: ComputationNo,
+        after: ProfileNo,
+        limit: usize,
+    ) -> Result<Vec<ValueRow>, QueryError> {
+        let (mut rows, mut after) = (Vec::new(), after);
+        while rows.len() < limit {
+            let page = profiles::list_states(&self.pool, space, after, READ_AT_A_TIME).await?;
+            let Some(last) = page.last() else { break };
+            after = last.0;
+            for (no, state) in page {
+                let profile = Profile::decode(&state)?;
+                let Some(outcome) = profile.outcome(computation) else { continue };
+                if let OutcomeValue::Value(Some(json)) = &outcome.value {
+                    rows.push(ValueRow { no, id: profile.id, json: json.clone(), since: outcome.since });
+                }
+            }
+        }
+        rows.truncate(limit);
+        Ok(rows)
+    }
+}
