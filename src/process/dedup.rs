@@ -35,11 +35,24 @@ struct OpenRun {
 }
 
 /// What of a run stays in memory.
-#[derive(serde::Serialize, serde::Deserialize)]
 struct RunFilter {
     fuse: BinaryFuse8,
     /// First hash of each page.
     fences: Vec<u64>,
+}
+
+impl RunFilter {
+    fn encode(&self) -> Result<Vec<u8>> {
+        let parts = (&self.fuse.descriptor, self.fuse.fingerprints.as_ref(), &self.fences);
+        postcard::to_allocvec(&parts)
+            .map_err(|e| StoreError::Damaged(format!("could not encode a message filter: {e}")))
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self> {
+        let (descriptor, fingerprints, fences): (_, Vec<u8>, _) = postcard::from_bytes(bytes)
+            .map_err(|e| StoreError::Damaged(format!("a message filter cannot be read: {e}")))?;
+        Ok(Self { fuse: BinaryFuse8 { descriptor, fingerprints: fingerprints.into() }, fences })
+    }
 }
 
 /// A message id of the batch that is looked at.
@@ -65,8 +78,7 @@ impl Dedup {
             recent_max,
         };
         for run in messages::list_runs(&mut *connection, space).await? {
-            let filter = postcard::from_bytes(&run.filter)
-                .map_err(|e| StoreError::Damaged(format!("message filter of run {}: {e}", run.no)))?;
+            let filter = RunFilter::decode(&run.filter)?;
             dedup.runs.push(OpenRun { no: run.no, filter });
             dedup.first = Offset(run.last.0 + 1);
         }
@@ -208,8 +220,7 @@ impl Dedup {
             first: self.first,
             last: until,
             entries: entries.len() as u32,
-            filter: postcard::to_allocvec(&filter)
-                .map_err(|e| StoreError::Damaged(format!("could not encode a message filter: {e}")))?,
+            filter: filter.encode()?,
         };
         let pages: Vec<Vec<u8>> = pages.into_iter().map(encode_page).collect();
         messages::insert_run(tx, space, &run, &pages).await?;

@@ -17,7 +17,7 @@ use crate::engine::Dirty;
 use crate::store::computations::{MembershipChange, Transition};
 use crate::store::identity::{Merge, NewIdentifier, RefusalRow};
 use crate::store::messages::ChunkOutcome;
-use crate::store::profiles::{Link, ProfileRow};
+use crate::store::profiles::{Link, Loaded, ProfileRow};
 use crate::store::rejected::RejectedEvent;
 use crate::store::timeline::PointerPage;
 use crate::store::{Result, StoreError, identity, profiles};
@@ -50,6 +50,8 @@ pub(super) struct Work {
     pub entries: HashMap<ProfileNo, Entry>,
     /// Who was absorbed by whom in this transaction.
     pub redirects: HashMap<ProfileNo, ProfileNo>,
+    /// Who was absorbed by whom before it, as far as it matters here.
+    pub aliases: HashMap<ProfileNo, ProfileNo>,
     pub last_profile: ProfileNo,
     pub out: Output,
 }
@@ -80,11 +82,7 @@ pub(super) struct Output {
 
 impl Graph for Work {
     fn owner(&self, key: IdKey) -> Option<ProfileNo> {
-        let mut no = self.owners.get(&key).copied().flatten()?;
-        while let Some(survivor) = self.redirects.get(&no) {
-            no = *survivor;
-        }
-        Some(no)
+        Some(self.live(self.owners.get(&key).copied().flatten()?))
     }
 
     fn profile(&self, no: ProfileNo) -> Option<&Owned> {
@@ -121,7 +119,15 @@ impl Work {
         Ok(())
     }
 
-    /// Brings profiles into work: from the cache, else in one statement.
+    /// The live profile a number means now.
+    pub(super) fn live(&self, mut no: ProfileNo) -> ProfileNo {
+        while let Some(survivor) = self.redirects.get(&no).or_else(|| self.aliases.get(&no)) {
+            no = *survivor;
+        }
+        no
+    }
+
+    /// Brings profiles into work, by a number they have or had: from the cache, else in one statement.
     pub(super) async fn load_profiles(
         &mut self,
         connection: &mut PgConnection,
@@ -129,27 +135,40 @@ impl Work {
         caches: &mut Caches,
         numbers: impl Iterator<Item = ProfileNo>,
     ) -> Result<()> {
-        let mut missing = Vec::new();
-        for no in numbers {
-            if self.entries.contains_key(&no) || no.0 == 0 {
-                continue;
+        let mut missing: Vec<ProfileNo> = numbers.filter(|no| no.0 != 0 && !self.take(*no, caches)).collect();
+        // Numbers of absorbed profiles lead to their survivors, in one step.
+        while !missing.is_empty() {
+            missing.sort_unstable();
+            missing.dedup();
+            let mut survivors = Vec::new();
+            for (no, row) in profiles::load_states(&mut *connection, space, &missing).await? {
+                match row {
+                    Loaded::Live(state) => {
+                        let profile = Profile::decode(&state)
+                            .map_err(|e| StoreError::Damaged(format!("profile {no} of space {space}: {e}")))?;
+                        self.insert(Box::new(profile), false);
+                    }
+                    Loaded::Absorbed(survivor) => {
+                        self.aliases.insert(no, survivor);
+                        survivors.push(survivor);
+                    }
+                }
             }
-            match caches.profiles.take(&no) {
-                Some(profile) => self.insert(profile, false),
-                None => missing.push(no),
-            }
-        }
-        if missing.is_empty() {
-            return Ok(());
-        }
-        missing.sort_unstable();
-        missing.dedup();
-        for (no, state) in profiles::load_states(connection, space, &missing).await? {
-            let profile = Profile::decode(&state)
-                .map_err(|e| StoreError::Damaged(format!("profile {no} of space {space}: {e}")))?;
-            self.insert(Box::new(profile), false);
+            survivors.retain(|no| !self.take(*no, caches));
+            missing = survivors;
         }
         Ok(())
+    }
+
+    /// Whether a profile is in work already, or comes from the cache.
+    fn take(&mut self, no: ProfileNo, caches: &mut Caches) -> bool {
+        if !self.entries.contains_key(&no) {
+            match caches.profiles.take(&no) {
+                Some(profile) => self.insert(profile, false),
+                None => return false,
+            }
+        }
+        true
     }
 
     fn insert(&mut self, profile: Box<Profile>, fresh: bool) {

@@ -162,15 +162,9 @@ async fn write_identity(tx: &mut PgConnection, space: SpaceNo, work: &mut Work) 
 
 /// After the commit: what the working set knows is true now, so the caches may know it too.
 pub(super) fn keep(work: Work, caches: &mut Caches) {
-    let canonical = |mut no: ProfileNo| {
-        while let Some(survivor) = work.redirects.get(&no) {
-            no = *survivor;
-        }
-        no
-    };
     for (key, owner) in &work.owners {
         if let Some(no) = owner {
-            caches.owners.put(*key, canonical(*no));
+            caches.owners.put(*key, work.live(*no));
         }
     }
     for (no, Entry { profile, .. }) in work.entries {

@@ -129,7 +129,8 @@ pub async fn get_settings(connection: &mut PgConnection, space: SpaceNo) -> Resu
     Ok(SettingsRow { version, add_unknown_types, merges_max, identifiers_max, types })
 }
 
-/// The live profiles that own these identifiers; those nobody owns are left out.
+/// The profiles that brought these identifiers; those nobody has are left out. A profile may have been absorbed
+/// since, see [`super::profiles::load_states`].
 pub async fn find_owners(
     connection: &mut PgConnection,
     space: SpaceNo,
@@ -137,10 +138,7 @@ pub async fn find_owners(
 ) -> Result<Vec<(IdKey, ProfileNo)>> {
     let rows: Vec<(Uuid, i64)> = sqlx::query_as(
         "-- store::identity::find_owners
-         SELECT e.id_key, coalesce(p.merged_into, p.profile_no)
-         FROM external_id e
-         JOIN profile p ON p.space_id = $1 AND p.profile_no = e.profile_no
-         WHERE e.space_id = $1 AND e.id_key = ANY($2)",
+         SELECT id_key, profile_no FROM external_id WHERE space_id = $1 AND id_key = ANY($2)",
     )
     .bind(space.0)
     .bind(keys.iter().map(|k| k.to_uuid()).collect::<Vec<_>>())
@@ -231,7 +229,7 @@ pub async fn redirect_profiles(
         "-- store::identity::redirect_profiles
          UPDATE profile p SET merged_into = r.survivor, state = ''
          FROM unnest($2::bigint[], $3::bigint[]) AS r (former, survivor)
-         WHERE p.space_id = $1 AND p.profile_no = r.former",
+         WHERE p.space_id = $1 AND p.profile_no = ANY($2) AND p.profile_no = r.former",
     )
     .bind(space.0)
     .bind(redirects.iter().map(|(former, _)| former.0 as i64).collect::<Vec<_>>())

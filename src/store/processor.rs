@@ -193,12 +193,12 @@ pub async fn status(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<Opt
 const IDLE_IN_TRANSACTION: &str = "-- store::processor::prepare_session
      SET idle_in_transaction_session_timeout = '15s'";
 
-/// Lookups go through `= ANY` lists whose size the planner cannot know: without these it may choose to scan.
-const PLANS: [&str; 4] = [
-    "-- store::processor::prepare_session\nSET enable_hashjoin = off",
-    "-- store::processor::prepare_session\nSET enable_mergejoin = off",
+/// A batch looks rows up by lists of keys, whose size a plan made once cannot know, in tables that may not have been
+/// analysed yet: so it plans each time, and never scans a table. Every statement of a batch restricts the table by
+/// `= ANY` besides joining it, so that its index is used whatever the statistics say.
+const PLANS: [&str; 2] = [
+    "-- store::processor::prepare_session\nSET plan_cache_mode = force_custom_plan",
     "-- store::processor::prepare_session\nSET enable_seqscan = off",
-    "-- store::processor::prepare_session\nSET plan_cache_mode = force_generic_plan",
 ];
 
 /// Prepares the session a processor writes with.

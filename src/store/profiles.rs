@@ -52,7 +52,7 @@ pub async fn update_profiles(tx: &mut PgConnection, space: SpaceNo, rows: &[Prof
         "-- store::profiles::update_profiles
          UPDATE profile p SET last_seen_at = u.seen, state = u.state
          FROM unnest($2::bigint[], $3::timestamptz[], $4::bytea[]) AS u (no, seen, state)
-         WHERE p.space_id = $1 AND p.profile_no = u.no",
+         WHERE p.space_id = $1 AND p.profile_no = ANY($2) AND p.profile_no = u.no",
     )
     .bind(space.0)
     .bind(rows.iter().map(|r| r.no.0 as i64).collect::<Vec<_>>())
@@ -67,22 +67,34 @@ pub async fn update_profiles(tx: &mut PgConnection, space: SpaceNo, rows: &[Prof
     }
 }
 
-/// Encoded profiles by number; absorbed ones are left out.
+/// A profile row as a processor loads it.
+#[derive(Debug, Clone)]
+pub enum Loaded {
+    /// A live profile, encoded.
+    Live(Vec<u8>),
+    /// It was absorbed by this one.
+    Absorbed(ProfileNo),
+}
+
+/// Profiles by number.
 pub async fn load_states(
     executor: impl PgExecutor<'_>,
     space: SpaceNo,
     numbers: &[ProfileNo],
-) -> Result<Vec<(ProfileNo, Vec<u8>)>> {
-    let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+) -> Result<Vec<(ProfileNo, Loaded)>> {
+    let rows: Vec<(i64, Option<i64>, Vec<u8>)> = sqlx::query_as(
         "-- store::profiles::load_states
-         SELECT profile_no, state FROM profile
-         WHERE space_id = $1 AND profile_no = ANY($2) AND merged_into IS NULL",
+         SELECT profile_no, merged_into, state FROM profile WHERE space_id = $1 AND profile_no = ANY($2)",
     )
     .bind(space.0)
     .bind(numbers.iter().map(|n| n.0 as i64).collect::<Vec<_>>())
     .fetch_all(executor)
     .await?;
-    Ok(rows.into_iter().map(|(no, state)| (ProfileNo(no as u64), state)).collect())
+    let loaded = |(no, merged_into, state): (i64, Option<i64>, Vec<u8>)| {
+        let row = merged_into.map_or(Loaded::Live(state), |no| Loaded::Absorbed(ProfileNo(no as u64)));
+        (ProfileNo(no as u64), row)
+    };
+    Ok(rows.into_iter().map(loaded).collect())
 }
 
 /// Profile numbers in (after, until], with the live profile each one means today.
