@@ -13,7 +13,7 @@ pub mod disk;
 pub mod domain;
 pub mod embedded;
 pub mod engine;
-// pub mod http;
+pub mod http;
 pub mod ingest;
 pub mod manage;
 pub mod process;
