@@ -5,8 +5,8 @@
 //! those three and never each other; `http` turns requests into calls of them; `app` is the only place that
 //! knows everything. `tests/architecture.rs` enforces it.
 
-// pub mod app;
-// pub mod cli;
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod disk;

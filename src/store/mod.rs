@@ -13,6 +13,7 @@ pub mod processor;
 pub mod profiles;
 pub mod registry;
 pub mod rejected;
+pub mod server;
 pub mod timeline;
 
 pub use error::StoreError;
