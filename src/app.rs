@@ -42,6 +42,8 @@ const FLUSHERS: usize = 2;
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// Longest wait for the parts behind the server to end.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// What `pg_stat_activity` calls us.
+const APPLICATION: &str = "personas";
 /// Connections while the schema is brought up to date.
 const MIGRATION_CONNECTIONS: u32 = 2;
 
@@ -135,8 +137,13 @@ impl App {
             .id_seed
             .map_or_else(|| IdMaker::new(clock.clone()), |seed| IdMaker::seeded(clock.clone(), seed));
         let registry = Registry::load(pool.clone(), clock.clone()).await?;
-        let manage =
-            Manage::new(pool.clone(), clock.clone(), ids.clone(), registry.clone(), definition_limits(&config));
+        let manage = Manage::new(
+            pool.clone(),
+            clock.clone(),
+            ids.clone(),
+            registry.clone(),
+            definition_limits(&config),
+        );
         let made = manage.bootstrap(&wanted(&config.bootstrap)).await?;
 
         let tasks = Tasks::new();
@@ -261,7 +268,9 @@ async fn finish(tasks: &TaskTracker, name: &str) {
 
 fn read_analytics_js(file: Option<&PathBuf>) -> anyhow::Result<Option<Bytes>> {
     let read = |path: &PathBuf| {
-        std::fs::read(path).map(Bytes::from).with_context(|| format!("ingest.analytics_js_file: {}", path.display()))
+        std::fs::read(path)
+            .map(Bytes::from)
+            .with_context(|| format!("ingest.analytics_js_file: {}", path.display()))
     };
     file.map(read).transpose()
 }
@@ -277,16 +286,14 @@ async fn bind(config: &config::Server) -> anyhow::Result<Server> {
 
 /// The database of the configuration, or a private one, which is started.
 async fn reach(config: &Config) -> anyhow::Result<(PgConnectOptions, Option<Arc<Postgres>>)> {
-    let (options, postgres) = match &config.database.url {
-        Some(url) => (url.expose().parse::<PgConnectOptions>().context("database.url")?, None),
-        None => {
-            let search = Search::usual(config.embedded.postgres_bin.clone());
-            let options = embedded::Options { search, ..embedded::Options::new(&config.embedded.data_dir) };
-            let postgres = Arc::new(Box::pin(Postgres::start(options)).await?);
-            (postgres.connect_options(), Some(postgres))
-        }
-    };
-    Ok((options.application_name("personas"), postgres))
+    if let Some(url) = &config.database.url {
+        let options = url.expose().parse::<PgConnectOptions>().context("database.url")?;
+        return Ok((options.application_name(APPLICATION), None));
+    }
+    let search = Search::usual(config.embedded.postgres_bin.clone());
+    let options = embedded::Options { search, ..embedded::Options::new(&config.embedded.data_dir) };
+    let postgres = Arc::new(Box::pin(Postgres::start(options)).await?);
+    Ok((postgres.connect_options().application_name(APPLICATION), Some(postgres)))
 }
 
 /// Reaches the database, brings its schema up to date and opens the pool.
@@ -313,7 +320,8 @@ async fn clock(pool: &PgPool, test: Option<Timestamp>) -> anyhow::Result<Clock> 
 
 const fn definition_limits(config: &Config) -> DefinitionLimits {
     let config::Query { expressions_max, nesting_max, definitions_max } = config.query;
-    let query = crate::engine::Limits { expressions: expressions_max, nesting: nesting_max, bytes: QUERY_BYTES_MAX };
+    let query =
+        crate::engine::Limits { expressions: expressions_max, nesting: nesting_max, bytes: QUERY_BYTES_MAX };
     DefinitionLimits { query, definitions: definitions_max }
 }
 

@@ -33,7 +33,10 @@ impl DiskGuard {
         let full = free < self.free_min;
         if self.full.swap(full, Ordering::Relaxed) != full {
             if full {
-                tracing::error!(free, "only {free} bytes are free for Postgres: events are refused until there is room");
+                tracing::error!(
+                    free,
+                    "only {free} bytes are free for Postgres: events are refused until there is room"
+                );
             } else {
                 tracing::info!(free, "{free} bytes are free for Postgres: events are taken again");
             }

@@ -62,7 +62,10 @@ fn private_postgres(config: &Config, findings: &mut Findings<impl Write>) -> any
     let found = Search::usual(config.embedded.postgres_bin.clone()).all();
     let names: Vec<String> = found.iter().map(|b| b.version.to_string()).collect();
     if names.is_empty() {
-        findings.bad("postgres", "no Postgres binaries found; install postgresql-15 or newer, or set DATABASE_URL")?;
+        findings.bad(
+            "postgres",
+            "no Postgres binaries found; install postgresql-15 or newer, or set DATABASE_URL",
+        )?;
     } else {
         findings.good("postgres", format!("binaries of {}", names.join(", ")))?;
     }
@@ -70,7 +73,9 @@ fn private_postgres(config: &Config, findings: &mut Findings<impl Write>) -> any
     free_space(config, folder, findings)?;
     let shown = folder.display();
     match describe_folder(folder) {
-        Ok(FolderState::New) => findings.good("data folder", format!("{shown} is made by the first start"))?,
+        Ok(FolderState::New) => {
+            findings.good("data folder", format!("{shown} is made by the first start"))?
+        }
         Ok(FolderState::Ours { in_use_by: Some(pid), .. }) => {
             let text = format!("{shown} is in use by process {pid}; ask it: GET /readyz?verbose");
             findings.good("data folder", text)?;
@@ -80,7 +85,10 @@ fn private_postgres(config: &Config, findings: &mut Findings<impl Write>) -> any
             return Ok(!names.is_empty());
         }
         Ok(FolderState::Foreign { dir, reason }) => {
-            findings.bad("data folder", format!("{} {reason}; name another folder in PERSONAS_DATA_DIR", dir.display()))?;
+            findings.bad(
+                "data folder",
+                format!("{} {reason}; name another folder in PERSONAS_DATA_DIR", dir.display()),
+            )?;
         }
         Err(error) => findings.bad("data folder", error.to_string())?,
     }
@@ -109,10 +117,15 @@ async fn database(config: &Config, findings: &mut Findings<impl Write>) -> io::R
     let (ours, theirs) = inspected.schema;
     match theirs {
         Some(theirs) if theirs > ours => {
-            findings.bad("schema", format!("version {theirs} is newer than this build's {ours}: install a newer build"))?;
+            findings.bad(
+                "schema",
+                format!("version {theirs} is newer than this build's {ours}: install a newer build"),
+            )?;
         }
         Some(theirs) if theirs == ours => findings.good("schema", format!("version {ours}"))?,
-        Some(theirs) => findings.good("schema", format!("version {theirs}; the next start brings it to {ours}"))?,
+        Some(theirs) => {
+            findings.good("schema", format!("version {theirs}; the next start brings it to {ours}"))?
+        }
         None => findings.good("schema", "none yet; the first start makes it")?,
     }
     let skew = inspected.skew_ms;

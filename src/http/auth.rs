@@ -116,7 +116,10 @@ async fn token(headers: &HeaderMap, state: &AppState) -> Result<Token, Problem> 
 
 fn check_scope<P: Permission>(token: &Token) -> Result<(), Problem> {
     let refuse = |needed: &str| {
-        Err(Problem::new(Code::Forbidden, format!("the token `{}` lacks what this needs: {needed}", token.name)))
+        Err(Problem::new(
+            Code::Forbidden,
+            format!("the token `{}` lacks what this needs: {needed}", token.name),
+        ))
     };
     match P::SCOPE {
         Some(scope) if !token.scopes.contains(&scope) => refuse(&format!("scope {}", scope.as_str())),

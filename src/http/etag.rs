@@ -51,7 +51,9 @@ mod tests {
         let first = IfNoneMatch::default().answer(&1);
         assert_eq!(first.status(), StatusCode::OK);
         let tag = first.headers().get(header::ETAG).cloned().unwrap();
-        for known in [tag.to_str().unwrap().to_owned(), format!("\"x\", W/{}", tag.to_str().unwrap()), "*".to_owned()] {
+        for known in
+            [tag.to_str().unwrap().to_owned(), format!("\"x\", W/{}", tag.to_str().unwrap()), "*".to_owned()]
+        {
             let known = IfNoneMatch(Some(HeaderValue::from_str(&known).unwrap()));
             assert_eq!(known.answer(&1).status(), StatusCode::NOT_MODIFIED);
         }

@@ -58,7 +58,10 @@ pub struct Services {
 /// All routes with the state still to come, and their description: the one list the router and `openapi.json` are
 /// both made from.
 fn groups(with_test_clock: bool) -> [(Dialect, OpenApiRouter<AppState>); 2] {
-    let api = OpenApiRouter::new().merge(api::routes(with_test_clock)).merge(health::routes()).merge(openapi::routes());
+    let api = OpenApiRouter::new()
+        .merge(api::routes(with_test_clock))
+        .merge(health::routes())
+        .merge(openapi::routes());
     [(Dialect::Tracking, tracking::routes()), (Dialect::Problem, api)]
 }
 

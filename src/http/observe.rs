@@ -62,7 +62,9 @@ async fn run(services: &Arc<Services>, request: Request, next: Next) -> Response
             tracing::error!("a handler panicked; the request is answered 500");
             Problem::new(Code::Internal, "something went wrong in the service").into_response()
         }
-        Err(_) => Problem::new(Code::Overloaded, "the request took too long; try again in a moment").into_response(),
+        Err(_) => {
+            Problem::new(Code::Overloaded, "the request took too long; try again in a moment").into_response()
+        }
     }
 }
 
@@ -79,7 +81,8 @@ fn request_id(headers: &HeaderMap, services: &Services) -> HeaderValue {
     }
     let mut buffer = uuid::Uuid::encode_buffer();
     let id = services.ids.uuid();
-    HeaderValue::from_str(id.hyphenated().encode_lower(&mut buffer)).unwrap_or(HeaderValue::from_static("none"))
+    HeaderValue::from_str(id.hyphenated().encode_lower(&mut buffer))
+        .unwrap_or(HeaderValue::from_static("none"))
 }
 
 fn record(

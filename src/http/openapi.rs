@@ -144,7 +144,9 @@ fn tracking_call(path: &str, summary: &str) -> Operation {
         .build();
     let answer = ContentBuilder::new().schema(Some(Ref::from_schema_name("TrackingAnswer"))).build();
     let taken = ResponseBuilder::new()
-        .description("Durable; the header Personas-Offset covers it. Of a batch, some events may have been refused")
+        .description(
+            "Durable; the header Personas-Offset covers it. Of a batch, some events may have been refused",
+        )
         .content("application/json", answer)
         .build();
     let write_key = ParameterBuilder::new()

@@ -83,7 +83,8 @@ impl<const DEFAULT: usize, const MAX: usize> Page<DEFAULT, MAX> {
     /// Where this page of `list` begins: the key given to [`Page::list`] for the page before.
     pub fn after<K: DeserializeOwned>(&self, list: &str) -> Result<Option<K>, Problem> {
         let Some(text) = &self.cursor else { return Ok(None) };
-        let invalid = || Problem::new(Code::InvalidCursor, "take the cursor from the list before").at("cursor");
+        let invalid =
+            || Problem::new(Code::InvalidCursor, "take the cursor from the list before").at("cursor");
         let json = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| invalid())?;
         let (version, name, key): (u8, String, K) = serde_json::from_slice(&json).map_err(|_| invalid())?;
         if version == CURSOR_VERSION && name == list { Ok(Some(key)) } else { Err(invalid()) }
@@ -135,7 +136,9 @@ mod tests {
     #[test]
     fn foreign_cursors_are_refused() {
         let cursor = encode("things", &7);
-        for (list, cursor) in [("others", cursor.as_str()), ("things", "x"), ("things", ""), ("things", "bnVsbA")] {
+        for (list, cursor) in
+            [("others", cursor.as_str()), ("things", "x"), ("things", ""), ("things", "bnVsbA")]
+        {
             let after = page(1, Some(cursor.to_owned())).after::<i32>(list);
             assert_eq!(after.err().map(|p| p.code), Some(Code::InvalidCursor), "{list} {cursor}");
         }

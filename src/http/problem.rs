@@ -138,7 +138,9 @@ impl Problem {
     pub(super) fn render(&self, dialect: Dialect, request_id: &str) -> Response {
         let (code, message, field) = (self.code.as_str(), self.detail.as_str(), self.field.as_deref());
         let (body, kind) = match dialect {
-            Dialect::Tracking => (to_json(&Refused { success: false, code, message, field }), "application/json"),
+            Dialect::Tracking => {
+                (to_json(&Refused { success: false, code, message, field }), "application/json")
+            }
             Dialect::Profile => (to_json(&Enveloped { error: Inner { code, message } }), "application/json"),
             Dialect::Problem => {
                 let problem = ProblemBody {
@@ -233,14 +235,19 @@ impl From<StoreError> for Problem {
             return Self::new(Code::Unavailable, "the database is not available; try again in a moment");
         }
         tracing::error!(%error, "a request failed: {error}");
-        Self::new(Code::Internal, "something went wrong in the service; the request id helps to find out what")
+        Self::new(
+            Code::Internal,
+            "something went wrong in the service; the request id helps to find out what",
+        )
     }
 }
 
 impl From<AppendError> for Problem {
     fn from(error: AppendError) -> Self {
         match error {
-            AppendError::Overloaded => Self::new(Code::Overloaded, "the write queue is full; try again in a moment"),
+            AppendError::Overloaded => {
+                Self::new(Code::Overloaded, "the write queue is full; try again in a moment")
+            }
             AppendError::Unavailable => {
                 Self::new(Code::Unavailable, "the event log is not available; try again in a moment")
             }

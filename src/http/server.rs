@@ -58,7 +58,8 @@ impl Server {
     /// takes longer than the grace period.
     pub async fn run(self, router: Router, shutdown: CancellationToken) {
         let Self { listener, limits } = self;
-        let (graceful, tasks, cut_off) = (GracefulShutdown::new(), TaskTracker::new(), CancellationToken::new());
+        let (graceful, tasks, cut_off) =
+            (GracefulShutdown::new(), TaskTracker::new(), CancellationToken::new());
         let places = Arc::new(Semaphore::new(limits.connections_max));
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
@@ -114,7 +115,9 @@ async fn prepared(accepted: io::Result<(TcpStream, SocketAddr)>) -> Option<TcpSt
         Err(error) => {
             let is_the_peers = matches!(
                 error.kind(),
-                io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+                io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::ConnectionRefused
             );
             if !is_the_peers {
                 tracing::error!(%error, "could not accept a connection: {error}");

@@ -112,7 +112,10 @@ impl Manage {
             created_at: self.clock.now(),
             expires_at: None,
         };
-        tolerate_known("PERSONAS_BOOTSTRAP_TOKEN", registry::insert_token(&self.pool, &token, &secret).await)?;
+        tolerate_known(
+            "PERSONAS_BOOTSTRAP_TOKEN",
+            registry::insert_token(&self.pool, &token, &secret).await,
+        )?;
         Ok(fixed.is_none().then_some(secret))
     }
 }
@@ -120,7 +123,8 @@ impl Manage {
 fn check_secret(field: &'static str, secret: Option<&str>) -> Result<()> {
     match secret {
         Some(secret) if secret.chars().count() < SECRET_CHARS_MIN || secret.contains(char::is_whitespace) => {
-            let message = format!("{field} must have at least {SECRET_CHARS_MIN} characters and no white space");
+            let message =
+                format!("{field} must have at least {SECRET_CHARS_MIN} characters and no white space");
             Err(ManageError::invalid(field, message))
         }
         _ => Ok(()),
@@ -131,7 +135,9 @@ fn check_secret(field: &'static str, secret: Option<&str>) -> Result<()> {
 fn tolerate_known(variable: &'static str, added: crate::store::Result<()>) -> Result<()> {
     match added {
         Err(StoreError::Exists) => {
-            tracing::warn!("{variable} names a secret that is known already; if it was revoked, it stays revoked");
+            tracing::warn!(
+                "{variable} names a secret that is known already; if it was revoked, it stays revoked"
+            );
             Ok(())
         }
         added => Ok(added?),

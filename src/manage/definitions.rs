@@ -246,7 +246,8 @@ fn check_collection(collection: &str) -> Result<()> {
 
 fn check_description(description: &str) -> Result<()> {
     if description.chars().count() > DESCRIPTION_CHARS_MAX || description.contains('\0') {
-        let message = format!("a description has at most {DESCRIPTION_CHARS_MAX} characters, none of them U+0000");
+        let message =
+            format!("a description has at most {DESCRIPTION_CHARS_MAX} characters, none of them U+0000");
         return Err(ManageError::invalid("description", message));
     }
     Ok(())

@@ -47,7 +47,13 @@ pub struct Manage {
 
 impl Manage {
     /// Puts the parts together.
-    pub fn new(pool: PgPool, clock: Clock, ids: IdMaker, registry: Registry, limits: DefinitionLimits) -> Self {
+    pub fn new(
+        pool: PgPool,
+        clock: Clock,
+        ids: IdMaker,
+        registry: Registry,
+        limits: DefinitionLimits,
+    ) -> Self {
         Self { pool, clock, ids, registry, limits, editing: Arc::default() }
     }
 

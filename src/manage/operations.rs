@@ -43,9 +43,9 @@ impl Manage {
         };
         let age = |at: Timestamp| (self.clock.now().millis() - at.millis()).max(0);
         let all = definitions::list_definitions(&self.pool, space, None, None).await?;
-        let unfinished = all.into_iter().filter(|d| {
-            d.enabled && matches!(d.latest.status.as_str(), "pending" | "backfilling")
-        });
+        let unfinished = all
+            .into_iter()
+            .filter(|d| d.enabled && matches!(d.latest.status.as_str(), "pending" | "backfilling"));
         let backfill = |d: definitions::Definition| Backfill { kind: d.kind, key: d.key, version: d.latest };
         Ok(Pipeline { status, lag_ms: oldest.map_or(0, age), backfills: unfinished.map(backfill).collect() })
     }

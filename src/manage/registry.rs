@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::domain::{SourceNo, SpaceNo};
-use crate::store::registry::{self, SecretHash, hash_secret};
 use crate::store;
+use crate::store::registry::{self, SecretHash, hash_secret};
 
 pub use crate::store::registry::{Registry as Snapshot, Scope, Space, Token};
 
@@ -194,4 +194,3 @@ impl Registry {
         }
     }
 }
-

@@ -38,7 +38,8 @@ pub fn check_space_key(key: &str) -> Result<()> {
     if starts_well && goes_on_well && key.len() <= 100 {
         return Ok(());
     }
-    let message = "the id of a space is 1 to 100 letters, digits, `-`, `_` or `.`, and starts with a letter or digit";
+    let message =
+        "the id of a space is 1 to 100 letters, digits, `-`, `_` or `.`, and starts with a letter or digit";
     Err(ManageError::invalid("id", message))
 }
 
@@ -110,7 +111,12 @@ impl Manage {
     }
 
     /// Makes a token for one space; the second is its secret, which nobody will see again.
-    pub async fn create_token(&self, space: SpaceNo, name: &str, scopes: &[String]) -> Result<(Token, String)> {
+    pub async fn create_token(
+        &self,
+        space: SpaceNo,
+        name: &str,
+        scopes: &[String],
+    ) -> Result<(Token, String)> {
         let name = check_name(name)?.to_owned();
         let secret = self.secret("tok");
         let token = Token {
@@ -154,7 +160,10 @@ fn read_scopes(words: &[String]) -> Result<Vec<Scope>> {
     for word in words {
         let scope = Scope::parse(word).ok_or_else(|| {
             let shown: String = word.chars().take(40).collect();
-            ManageError::invalid("scopes", format!("there is no scope `{shown}`; there are read, write and admin"))
+            ManageError::invalid(
+                "scopes",
+                format!("there is no scope `{shown}`; there are read, write and admin"),
+            )
         })?;
         if !scopes.contains(&scope) {
             scopes.push(scope);

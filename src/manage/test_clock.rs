@@ -42,7 +42,10 @@ impl Manage {
             let end = log::tail(&self.pool, space.no).await?;
             let waited = tokio::time::timeout_at(deadline, wait(board, space.no, |p| is_there(p, end))).await;
             waited.map_err(|_| {
-                ManageError::NotSettled(format!("space {} is not done with what is due; try again", space.key))
+                ManageError::NotSettled(format!(
+                    "space {} is not done with what is due; try again",
+                    space.key
+                ))
             })?;
         }
         Ok(())

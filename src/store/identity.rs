@@ -1,8 +1,8 @@
 //! Identity settings, identifiers, merges and refusals.
 
 use chrono::{DateTime, Utc};
-use sqlx::postgres::PgPool;
 use sqlx::PgConnection;
+use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
 use super::{Result, StoreError};
@@ -163,7 +163,11 @@ pub struct NewIdentifier {
 }
 
 /// Adds identifiers, in the order of their keys so that the index is walked once.
-pub async fn insert_identifiers(tx: &mut PgConnection, space: SpaceNo, new: &mut [NewIdentifier]) -> Result<()> {
+pub async fn insert_identifiers(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    new: &mut [NewIdentifier],
+) -> Result<()> {
     new.sort_unstable_by_key(|n| n.key);
     sqlx::query(
         "-- store::identity::insert_identifiers
@@ -268,7 +272,9 @@ pub struct RefusalRow {
 
 /// Remembers refusals.
 pub async fn insert_refusals(tx: &mut PgConnection, space: SpaceNo, rows: &[RefusalRow]) -> Result<()> {
-    let text = |column: fn(&RefusalRow) -> &str| rows.iter().map(|r| column(r).replace('\0', "")).collect::<Vec<_>>();
+    let text = |column: fn(&RefusalRow) -> &str| {
+        rows.iter().map(|r| column(r).replace('\0', "")).collect::<Vec<_>>()
+    };
     sqlx::query(
         "-- store::identity::insert_refusals
          INSERT INTO identity_refusal

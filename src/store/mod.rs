@@ -29,7 +29,11 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 ///
 /// A connection is not tested before it is handed out (a dead one shows as a retryable error), and nobody waits
 /// longer than `acquire_timeout` for one.
-pub async fn connect(options: PgConnectOptions, connections_max: u32, acquire_timeout: Duration) -> Result<PgPool> {
+pub async fn connect(
+    options: PgConnectOptions,
+    connections_max: u32,
+    acquire_timeout: Duration,
+) -> Result<PgPool> {
     Ok(PgPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(acquire_timeout)

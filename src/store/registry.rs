@@ -122,7 +122,9 @@ impl Registry {
 
 /// The present version; cheap enough to ask every second.
 pub async fn version(pool: &PgPool) -> Result<i64> {
-    Ok(sqlx::query_scalar("-- store::registry::version\nSELECT version FROM registry").fetch_one(pool).await?)
+    Ok(sqlx::query_scalar("-- store::registry::version\nSELECT version FROM registry")
+        .fetch_one(pool)
+        .await?)
 }
 
 /// Reads the whole registry.

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::not_null;
-use crate::domain::ids::public_id;
 use crate::domain::SpaceNo;
+use crate::domain::ids::public_id;
 use crate::http::AppState;
 use crate::http::etag::IfNoneMatch;
 use crate::http::extract::Json;
@@ -307,7 +307,9 @@ pub(super) async fn change(
     params: &ChangeParams,
 ) -> Result<Json<DefinitionJson>, Problem> {
     if params.dry_run {
-        return Err(Problem::new(Code::Invalid, "dry runs are not supported yet; nothing was changed").at("dry_run"));
+        return Err(
+            Problem::new(Code::Invalid, "dry runs are not supported yet; nothing was changed").at("dry_run")
+        );
     }
     let query = change.definition.unwrap_or_default();
     let options = change.options.unwrap_or_default();
@@ -323,7 +325,12 @@ pub(super) async fn change(
     Ok(Json(app.manage.change_definition(space, kind, key, &change).await?.into()))
 }
 
-pub(super) async fn delete(app: &AppState, space: SpaceNo, kind: Kind, key: &str) -> Result<StatusCode, Problem> {
+pub(super) async fn delete(
+    app: &AppState,
+    space: SpaceNo,
+    kind: Kind,
+    key: &str,
+) -> Result<StatusCode, Problem> {
     app.manage.delete_definition(space, kind, key).await?;
     Ok(StatusCode::NO_CONTENT)
 }

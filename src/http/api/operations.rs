@@ -92,7 +92,10 @@ impl From<Pipeline> for PipelineJson {
 #[utoipa::path(get, path = "/v1/spaces/{space}/pipeline", tag = "Operations",
     params(("space" = String, Path, description = "Id of the space")),
     responses((status = 200, body = PipelineJson)))]
-async fn get_pipeline(State(app): State<AppState>, caller: Authed<Read>) -> Result<Json<PipelineJson>, Problem> {
+async fn get_pipeline(
+    State(app): State<AppState>,
+    caller: Authed<Read>,
+) -> Result<Json<PipelineJson>, Problem> {
     Ok(Json(app.manage.pipeline(caller.space_no()).await?.into()))
 }
 
@@ -152,7 +155,8 @@ async fn list_rejected_events(
     let before = page.after("rejected")?;
     let rows = app.manage.list_rejected(space, params.code.as_deref(), before, page.limit + 1).await?;
     let snapshot = app.manage.registry().snapshot();
-    let source = |snapshot: &Snapshot, row: &RejectedEvent| snapshot.sources.get(&(space, row.source)).map(|s| s.id);
+    let source =
+        |snapshot: &Snapshot, row: &RejectedEvent| snapshot.sources.get(&(space, row.source)).map(|s| s.id);
     let show = |row: RejectedEvent| {
         let source = source(&snapshot, &row);
         RejectedJson::new(row, source)

@@ -183,7 +183,10 @@ async fn discard(mut body: Body, limit: usize, idle: Duration) {
 
 fn too_large(limit: usize) -> Problem {
     metrics::HTTP_REJECTED.add(&["too_large"], 1);
-    Problem::new(Code::PayloadTooLarge, format!("the body has more than {limit} bytes, as sent or decompressed"))
+    Problem::new(
+        Code::PayloadTooLarge,
+        format!("the body has more than {limit} bytes, as sent or decompressed"),
+    )
 }
 
 /// Decompresses all gzip members, and stops at the limit whatever they promise.

@@ -93,8 +93,10 @@ async fn settings(
 
 /// The host the client knows us by, which a proxy in front passes on.
 fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<&'a str, Problem> {
-    let named = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).and_then(|v| v.split(',').next());
-    let host = named("x-forwarded-host").or_else(|| named("host")).or_else(|| uri.authority().map(|a| a.as_str()));
+    let named =
+        |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).and_then(|v| v.split(',').next());
+    let host =
+        named("x-forwarded-host").or_else(|| named("host")).or_else(|| uri.authority().map(|a| a.as_str()));
     let is_host = |h: &&str| h.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b));
     let host = host.map(str::trim).filter(|h| !h.is_empty()).filter(is_host);
     host.ok_or_else(|| Problem::new(Code::BadRequest, "the request has no usable Host header").at("Host"))
@@ -102,7 +104,11 @@ fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<&'a str, Problem> {
 
 fn protocol(headers: &HeaderMap) -> &'static str {
     let forwarded = headers.get("x-forwarded-proto").and_then(|v| v.to_str().ok()).unwrap_or_default();
-    if forwarded.split(',').next().is_some_and(|p| p.trim().eq_ignore_ascii_case("https")) { "https" } else { "http" }
+    if forwarded.split(',').next().is_some_and(|p| p.trim().eq_ignore_ascii_case("https")) {
+        "https"
+    } else {
+        "http"
+    }
 }
 
 /// The browser SDK itself

@@ -52,7 +52,11 @@ const CALLS: [(CallKind, &[&str], &str); 7] = [
     (single(EventType::Track), &["/v1/track", "/v1/t"], "Record an action"),
     (single(EventType::Page), &["/v1/page", "/v1/p"], "Record a page view"),
     (single(EventType::Screen), &["/v1/screen", "/v1/s"], "Record a screen view"),
-    (single(EventType::Group), &["/v1/group", "/v1/g"], "Put a user into an account and set traits on the account"),
+    (
+        single(EventType::Group),
+        &["/v1/group", "/v1/g"],
+        "Put a user into an account and set traits on the account",
+    ),
     (single(EventType::Alias), &["/v1/alias", "/v1/a"], "Tell downstream tools that two ids are one person"),
     (CallKind::Batch, &["/v1/batch", "/v1/import", "/v1/b", "/beacon/v1/batch"], "Send many calls at once"),
 ];

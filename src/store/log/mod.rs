@@ -266,11 +266,7 @@ pub async fn outcomes_between(
              AND end_offset <= (SELECT coalesce(min(end_offset), $3) FROM chunk_outcome
                                 WHERE space_id = $1 AND end_offset >= $3)
          ORDER BY end_offset";
-    let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(sql)
-        .bind(space.0)
-        .bind(first.0 as i64)
-        .bind(last.0 as i64)
-        .fetch_all(pool)
-        .await?;
+    let rows: Vec<(i64, Vec<u8>)> =
+        sqlx::query_as(sql).bind(space.0).bind(first.0 as i64).bind(last.0 as i64).fetch_all(pool).await?;
     Ok(rows.into_iter().map(|(end, numbers)| (Offset(end as u64), numbers)).collect())
 }
