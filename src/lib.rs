@@ -5,12 +5,17 @@
 //! those three and never each other; `http` turns requests into calls of them; `app` is the only place that
 //! knows everything. `tests/architecture.rs` enforces it.
 
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod disk;
 pub mod domain;
 pub mod embedded;
 pub mod engine;
+pub mod http;
 pub mod ingest;
+pub mod manage;
 pub mod process;
 pub mod progress;
 pub mod query;

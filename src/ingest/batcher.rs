@@ -164,7 +164,8 @@ impl Flusher {
 
     /// Stores one space's share of a flush. Refusals first: when they cannot be kept, nothing is acknowledged.
     async fn store(&self, space: SpaceNo, waiting: &[Waiting]) -> crate::store::Result<Offset> {
-        let rejected: Vec<RejectedEvent> = waiting.iter().flat_map(|w| w.append.rejected.iter().cloned()).collect();
+        let rejected: Vec<RejectedEvent> =
+            waiting.iter().flat_map(|w| w.append.rejected.iter().cloned()).collect();
         if !rejected.is_empty() {
             insert_rejected(&self.pool, space, &rejected).await?;
         }

@@ -62,7 +62,10 @@ fn end_of_string(bytes: &[u8], mut at: usize, has_escape: &mut bool) -> usize {
 }
 
 fn number_length(bytes: &[u8]) -> usize {
-    bytes.iter().position(|b| !matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')).unwrap_or(bytes.len())
+    bytes
+        .iter()
+        .position(|b| !matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'))
+        .unwrap_or(bytes.len())
 }
 
 fn is_out_of_range(number: &[u8]) -> bool {
@@ -128,7 +131,8 @@ pub(crate) fn tolerate(body: &str) -> String {
             at = end_of_string(bytes, at + 1, &mut escape);
             continue;
         }
-        let token = ["NaN", "Infinity", "-Infinity"].into_iter().find(|t| bytes[at..].starts_with(t.as_bytes()));
+        let token =
+            ["NaN", "Infinity", "-Infinity"].into_iter().find(|t| bytes[at..].starts_with(t.as_bytes()));
         if let Some(token) = token {
             out.push_str(&body[copied..at]);
             out.push_str("null");

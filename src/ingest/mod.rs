@@ -122,7 +122,13 @@ impl Ingest {
         Err(IngestError::Refused(rejection))
     }
 
-    fn rejected_row(&self, sender: Sender, why: &Rejection, event: &str, received_at: Timestamp) -> RejectedEvent {
+    fn rejected_row(
+        &self,
+        sender: Sender,
+        why: &Rejection,
+        event: &str,
+        received_at: Timestamp,
+    ) -> RejectedEvent {
         let end = event.floor_char_boundary(self.limits.event_bytes_max);
         RejectedEvent {
             id: self.ids.uuid(),
@@ -271,6 +277,3 @@ pub fn write_key_in_body(body: &[u8]) -> Option<String> {
     };
     find(text).or_else(|| find(&lexical::tolerate(text)))
 }
-
-
-

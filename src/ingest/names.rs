@@ -48,7 +48,11 @@ pub(super) fn event_type(raw: Option<&str>, path: Option<EventType>) -> Result<E
 }
 
 /// The event name the engine knows the call by; empty for identify, group and alias.
-pub(super) fn event_name(call: &Call<'_>, event_type: EventType, limits: &Limits) -> Result<String, Rejection> {
+pub(super) fn event_name(
+    call: &Call<'_>,
+    event_type: EventType,
+    limits: &Limits,
+) -> Result<String, Rejection> {
     match event_type {
         EventType::Track => track_name(call.event, limits),
         EventType::Page | EventType::Screen => {
@@ -125,7 +129,8 @@ pub(super) fn check_consent(name: &str, context: &str) -> Result<(), Rejection> 
         return Err(Rejection::new("consent_categorypreferences_should_exist", message).at(field));
     };
     let mut all_bool = true;
-    let walked = json::for_each_entry(preferences, |_, value| all_bool &= matches!(value.get(), "true" | "false"));
+    let walked =
+        json::for_each_entry(preferences, |_, value| all_bool &= matches!(value.get(), "true" | "false"));
     if walked.is_err() {
         let code = "consent_categorypreferences_fields_should_be_object";
         return Err(Rejection::new(code, format!("{field} must be an object")).at(field));
@@ -147,7 +152,8 @@ pub(super) fn check_device(context: &str) -> Result<(), Rejection> {
     match advertising {
         Some(raw) if raw != "null" && !raw.starts_with('"') => {
             let message = format!("context.device.advertisingId must be a string, not {}", kind(raw));
-            Err(Rejection::new("device_advertisingid_should_be_string", message).at("context.device.advertisingId"))
+            Err(Rejection::new("device_advertisingid_should_be_string", message)
+                .at("context.device.advertisingId"))
         }
         _ => Ok(()),
     }

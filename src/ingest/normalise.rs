@@ -43,8 +43,12 @@ pub(crate) fn normalise(
 ) -> Result<Accepted, Rejection> {
     let limits = around.limits;
     if raw.len() > limits.event_bytes_max {
-        let message = format!("the event has {} bytes; at most {} are taken", raw.len(), limits.event_bytes_max);
-        return Err(Rejection { message_id: names::peek_message_id(raw), ..Rejection::new("payload_too_large", message) });
+        let message =
+            format!("the event has {} bytes; at most {} are taken", raw.len(), limits.event_bytes_max);
+        return Err(Rejection {
+            message_id: names::peek_message_id(raw),
+            ..Rejection::new("payload_too_large", message)
+        });
     }
     let scan = lexical::scan(raw);
     let mended = if scan.has_escape { lexical::mend(raw) } else { Cow::Borrowed(raw) };
@@ -67,7 +71,8 @@ fn check_and_encode(
 ) -> Result<Accepted, Rejection> {
     let limits = around.limits;
     if scan.depth > limits.json_depth_max {
-        let message = format!("nested {} levels deep; at most {} are taken", scan.depth, limits.json_depth_max);
+        let message =
+            format!("nested {} levels deep; at most {} are taken", scan.depth, limits.json_depth_max);
         return Err(Rejection::new("json_too_deep", message));
     }
     if scan.number_out_of_range {
@@ -152,7 +157,8 @@ impl Ids {
 fn id(raw: Option<&str>, field: &'static str) -> Result<String, Rejection> {
     let Some(raw) = raw else { return Ok(String::new()) };
     let text = json::string_or_digits(raw).ok_or_else(|| {
-        let message = format!("{field} must be a string (a number is taken as its digits), not {}", kind(raw));
+        let message =
+            format!("{field} must be a string (a number is taken as its digits), not {}", kind(raw));
         Rejection::new("id_not_string", message).at(field)
     })?;
     Ok(if text.trim().is_empty() { String::new() } else { text })
@@ -172,7 +178,13 @@ pub(super) fn kind(raw: &str) -> &'static str {
 
 fn check_objects(call: &Call<'_>, limits: &Limits) -> Result<(), Rejection> {
     let fields = [
-        (call.properties, "properties", "properties_not_object", limits.properties_max, "too_many_properties"),
+        (
+            call.properties,
+            "properties",
+            "properties_not_object",
+            limits.properties_max,
+            "too_many_properties",
+        ),
         (call.traits, "traits", "traits_not_object", limits.traits_max, "too_many_traits"),
         (call.context, "context", "context_not_object", usize::MAX, ""),
         (call.integrations, "integrations", "integrations_not_object", usize::MAX, ""),
@@ -224,7 +236,8 @@ fn time(raw: Option<&str>, field: &'static str) -> Result<Option<Timestamp>, Rej
     match text.as_deref().and_then(Timestamp::parse) {
         Some(at) => Ok(Some(at)),
         None => {
-            let message = format!("{field} must be an ISO 8601 timestamp such as \"2024-03-01T12:00:00.000Z\"");
+            let message =
+                format!("{field} must be an ISO 8601 timestamp such as \"2024-03-01T12:00:00.000Z\"");
             Err(Rejection::new("timestamp_invalid", message).at(field))
         }
     }

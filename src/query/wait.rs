@@ -34,10 +34,11 @@ impl Reader {
         loop {
             if let Some(mut progress) = self.board.follow(space) {
                 let passed = progress.wait_for(|p| p.processed >= offset);
-                match tokio::time::timeout_at(deadline, passed).await {
-                    Ok(Ok(_)) => return Ok(()),
+                let waited = tokio::time::timeout_at(deadline, passed).await.map(|ended| ended.is_ok());
+                match waited {
+                    Ok(true) => return Ok(()),
                     // The lease went elsewhere; go on with the database.
-                    Ok(Err(_)) => {}
+                    Ok(false) => {}
                     Err(_) => {
                         let processed = self.processed(space).await?;
                         return Err(WaitError::TooLong { wanted: offset, processed });

@@ -148,7 +148,8 @@ pub async fn insert_leaves(
 
 /// Forgets leaves nobody needs any more.
 pub async fn delete_leaves(tx: &mut PgConnection, space: SpaceNo, leaves: &[LeafNo]) -> Result<()> {
-    let sql = "-- store::computations::delete_leaves\nDELETE FROM leaf WHERE space_id = $1 AND leaf_no = ANY($2)";
+    let sql =
+        "-- store::computations::delete_leaves\nDELETE FROM leaf WHERE space_id = $1 AND leaf_no = ANY($2)";
     let numbers: Vec<i32> = leaves.iter().map(|l| l.0 as i32).collect();
     sqlx::query(sql).bind(space.0).bind(&numbers).execute(tx).await?;
     Ok(())
@@ -164,7 +165,12 @@ pub async fn set_leaves_ready(tx: &mut PgConnection, space: SpaceNo, leaves: &[L
 }
 
 /// Starts versions: fixes their log position and begins their walk.
-pub async fn start(tx: &mut PgConnection, space: SpaceNo, numbers: &[ComputationNo], from: Offset) -> Result<()> {
+pub async fn start(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    numbers: &[ComputationNo],
+    from: Offset,
+) -> Result<()> {
     let sql = "-- store::computations::start
          UPDATE computation SET status = 'backfilling', from_offset = $3, walked_no = 0, walking = true
          WHERE space_id = $1 AND computation_no = ANY($2)";
@@ -263,7 +269,10 @@ pub async fn swap(
 }
 
 /// Deleted definitions that still have a serving version: definition, version.
-pub async fn list_to_clear(connection: &mut PgConnection, space: SpaceNo) -> Result<Vec<(i32, ComputationNo)>> {
+pub async fn list_to_clear(
+    connection: &mut PgConnection,
+    space: SpaceNo,
+) -> Result<Vec<(i32, ComputationNo)>> {
     let sql = "-- store::computations::list_to_clear
          SELECT definition_no, serving_no FROM definition
          WHERE space_id = $1 AND deleted AND serving_no IS NOT NULL";
@@ -317,11 +326,16 @@ pub struct MembershipChange {
 }
 
 /// Applies membership changes.
-pub async fn write_memberships(tx: &mut PgConnection, space: SpaceNo, changes: &[MembershipChange]) -> Result<()> {
+pub async fn write_memberships(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    changes: &[MembershipChange],
+) -> Result<()> {
     let columns = |changes: &[&MembershipChange]| -> (Vec<i32>, Vec<i64>) {
         changes.iter().map(|c| (c.computation.0 as i32, c.profile.0 as i64)).unzip()
     };
-    let (entered, left): (Vec<&MembershipChange>, Vec<_>) = changes.iter().partition(|c| c.entered_at.is_some());
+    let (entered, left): (Vec<&MembershipChange>, Vec<_>) =
+        changes.iter().partition(|c| c.entered_at.is_some());
     if !left.is_empty() {
         let (computations, profiles) = columns(&left);
         let sql = "-- store::computations::write_memberships
@@ -332,7 +346,8 @@ pub async fn write_memberships(tx: &mut PgConnection, space: SpaceNo, changes: &
     }
     if !entered.is_empty() {
         let (computations, profiles) = columns(&entered);
-        let times: Vec<DateTime<Utc>> = entered.iter().filter_map(|c| c.entered_at).map(Timestamp::to_utc).collect();
+        let times: Vec<DateTime<Utc>> =
+            entered.iter().filter_map(|c| c.entered_at).map(Timestamp::to_utc).collect();
         let sql = "-- store::computations::write_memberships
              INSERT INTO membership (space_id, computation_no, profile_no, entered_at)
              SELECT $1, * FROM unnest($2::int[], $3::bigint[], $4::timestamptz[])
@@ -349,7 +364,8 @@ pub async fn add_sizes(
     deltas: &[(ComputationNo, i64)],
     at: Timestamp,
 ) -> Result<()> {
-    let (numbers, deltas): (Vec<i32>, Vec<i64>) = deltas.iter().map(|(no, delta)| (no.0 as i32, *delta)).unzip();
+    let (numbers, deltas): (Vec<i32>, Vec<i64>) =
+        deltas.iter().map(|(no, delta)| (no.0 as i32, *delta)).unzip();
     sqlx::query(
         "-- store::computations::add_sizes
          UPDATE computation c SET size = c.size + d.delta, changed_at = $4

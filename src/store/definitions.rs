@@ -133,7 +133,10 @@ impl From<VersionRow> for Version {
             no: ComputationNo(row.computation_no as u32),
             version: row.version,
             query: row.query,
-            options: Options { include_anonymous: row.include_anonymous, include_history: row.include_history },
+            options: Options {
+                include_anonymous: row.include_anonymous,
+                include_history: row.include_history,
+            },
             status: row.status,
             failure: row.failure,
             walked: row.walked_no,
@@ -222,7 +225,12 @@ pub struct NewDefinition<'a> {
 }
 
 /// Makes a definition with its first version; `Exists` when the key is in use.
-pub async fn insert_definition(pool: &PgPool, space: SpaceNo, new: &NewDefinition<'_>, at: Timestamp) -> Result<()> {
+pub async fn insert_definition(
+    pool: &PgPool,
+    space: SpaceNo,
+    new: &NewDefinition<'_>,
+    at: Timestamp,
+) -> Result<()> {
     let mut tx = pool.begin().await?;
     // Taken first: changes of one space's definitions follow one another.
     processor::bump_config(&mut tx, space).await?;
@@ -382,5 +390,8 @@ pub async fn list_serving(pool: &PgPool, space: SpaceNo) -> Result<Vec<(Computat
     .bind(space.0)
     .fetch_all(pool)
     .await?;
-    Ok(rows.into_iter().map(|(no, kind, key)| (ComputationNo(no as u32), Kind::from_number(kind), key)).collect())
+    Ok(rows
+        .into_iter()
+        .map(|(no, kind, key)| (ComputationNo(no as u32), Kind::from_number(kind), key))
+        .collect())
 }

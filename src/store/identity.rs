@@ -1,8 +1,8 @@
 //! Identity settings, identifiers, merges and refusals.
 
 use chrono::{DateTime, Utc};
-use sqlx::postgres::PgPool;
 use sqlx::PgConnection;
+use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
 use super::{Result, StoreError};
@@ -161,7 +161,11 @@ pub struct NewIdentifier {
 }
 
 /// Adds identifiers, in the order of their keys so that the index is walked once.
-pub async fn insert_identifiers(tx: &mut PgConnection, space: SpaceNo, new: &mut [NewIdentifier]) -> Result<()> {
+pub async fn insert_identifiers(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    new: &mut [NewIdentifier],
+) -> Result<()> {
     new.sort_unstable_by_key(|n| n.key);
     sqlx::query(
         "-- store::identity::insert_identifiers

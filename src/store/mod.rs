@@ -13,6 +13,7 @@ pub mod processor;
 pub mod profiles;
 pub mod registry;
 pub mod rejected;
+pub mod server;
 pub mod timeline;
 
 pub use error::StoreError;
@@ -43,7 +44,11 @@ pub async fn connect_for_processing(options: PgConnectOptions, connections_max: 
 ///
 /// A connection is not tested before it is handed out (a dead one shows as a retryable error), and nobody waits
 /// longer than `acquire_timeout` for one.
-pub async fn connect(options: PgConnectOptions, connections_max: u32, acquire_timeout: Duration) -> Result<PgPool> {
+pub async fn connect(
+    options: PgConnectOptions,
+    connections_max: u32,
+    acquire_timeout: Duration,
+) -> Result<PgPool> {
     Ok(PgPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(acquire_timeout)

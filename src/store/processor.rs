@@ -50,7 +50,12 @@ pub struct Progress {
 }
 
 /// Takes the lease when it is free or has run out; `None` while another process holds it.
-pub async fn take_lease(pool: &PgPool, space: SpaceNo, owner: Uuid, length: Duration) -> Result<Option<Lease>> {
+pub async fn take_lease(
+    pool: &PgPool,
+    space: SpaceNo,
+    owner: Uuid,
+    length: Duration,
+) -> Result<Option<Lease>> {
     let row: Option<(i64, i64, i64, i64)> = sqlx::query_as(
         "-- store::processor::take_lease
          UPDATE processor SET owner = $2, epoch = epoch + 1, lease_until = clock_timestamp() + make_interval(secs => $3)
@@ -244,7 +249,8 @@ pub async fn set_due(tx: &mut PgConnection, space: SpaceNo, due: &[(ProfileNo, O
              DELETE FROM profile_due WHERE space_id = $1 AND profile_no = ANY($2)";
         sqlx::query(sql).bind(space.0).bind(&gone).execute(&mut *tx).await?;
     }
-    let (numbers, times): (Vec<i64>, Vec<i64>) = due.iter().filter_map(|(no, at)| Some((no.0 as i64, (*at)?))).unzip();
+    let (numbers, times): (Vec<i64>, Vec<i64>) =
+        due.iter().filter_map(|(no, at)| Some((no.0 as i64, (*at)?))).unzip();
     if !numbers.is_empty() {
         let sql = "-- store::processor::set_due
              INSERT INTO profile_due (space_id, profile_no, due_at)

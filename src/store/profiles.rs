@@ -173,7 +173,11 @@ pub async fn find_by_keys(
 }
 
 /// Looks a profile up by a number it has or had.
-pub async fn find_by_number(executor: impl PgExecutor<'_>, space: SpaceNo, no: ProfileNo) -> Result<Option<Found>> {
+pub async fn find_by_number(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    no: ProfileNo,
+) -> Result<Option<Found>> {
     let row: Option<FoundRow> = sqlx::query_as(
         "-- store::profiles::find_by_number
          SELECT l.profile_no, l.profile_id, l.collection, l.created_at, l.last_seen_at, l.state

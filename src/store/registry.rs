@@ -99,7 +99,7 @@ pub struct Token {
 }
 
 /// Everything a request is checked against, as one immutable snapshot.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Registry {
     /// The version read; a larger one in the database means reload.
     pub version: i64,
@@ -122,7 +122,9 @@ impl Registry {
 
 /// The present version; cheap enough to ask every second.
 pub async fn version(pool: &PgPool) -> Result<i64> {
-    Ok(sqlx::query_scalar("-- store::registry::version\nSELECT version FROM registry").fetch_one(pool).await?)
+    Ok(sqlx::query_scalar("-- store::registry::version\nSELECT version FROM registry")
+        .fetch_one(pool)
+        .await?)
 }
 
 /// Reads the whole registry.
@@ -342,8 +344,68 @@ pub async fn touch_secrets(pool: &PgPool, hashes: &[SecretHash], at: Timestamp) 
     Ok(())
 }
 
+/// Adds a write key to a source; `Exists` when it has been used before, revoked ones included.
+pub async fn add_write_key(
+    pool: &PgPool,
+    space: SpaceNo,
+    source: SourceNo,
+    key: &str,
+    at: Timestamp,
+) -> Result<()> {
+    let mut tx = pool.begin().await?;
+    bump(&mut tx).await?;
+    insert_write_key(&mut tx, space, source, key, at).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// What may be shown of a write key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyView {
+    /// Its source.
+    pub source: SourceNo,
+    /// First characters, to recognise it by.
+    pub prefix: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last used, to half a minute.
+    pub last_used_at: Option<Timestamp>,
+}
+
+/// The live write keys of a space, oldest first.
+pub async fn list_write_keys(pool: &PgPool, space: SpaceNo) -> Result<Vec<KeyView>> {
+    let rows: Vec<(i32, String, DateTime<Utc>, Option<DateTime<Utc>>)> = sqlx::query_as(
+        "-- store::registry::list_write_keys
+         SELECT source_no, prefix, created_at, last_used_at FROM write_key
+         WHERE space_id = $1 AND revoked_at IS NULL ORDER BY created_at, key_hash",
+    )
+    .bind(space.0)
+    .fetch_all(pool)
+    .await?;
+    let view = |(source, prefix, created_at, used): (_, _, DateTime<Utc>, Option<DateTime<Utc>>)| KeyView {
+        source: SourceNo(source),
+        prefix,
+        created_at: created_at.into(),
+        last_used_at: used.map(Timestamp::from),
+    };
+    Ok(rows.into_iter().map(view).collect())
+}
+
+/// When the live tokens of a space were last used; those that never were are left out.
+pub async fn list_token_uses(pool: &PgPool, space: SpaceNo) -> Result<Vec<(Uuid, Timestamp)>> {
+    let rows: Vec<(Uuid, DateTime<Utc>)> = sqlx::query_as(
+        "-- store::registry::list_token_uses
+         SELECT token_id, last_used_at FROM access_token
+         WHERE space_id = $1 AND revoked_at IS NULL AND last_used_at IS NOT NULL",
+    )
+    .bind(space.0)
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(|(id, at)| (id, at.into())).collect())
+}
+
 /// What of a secret may be shown again: enough to recognise it, not enough to use it.
-fn visible_prefix(secret: &str) -> String {
+pub fn visible_prefix(secret: &str) -> String {
     secret.chars().take(secret.len().min(24) / 3).collect()
 }
 

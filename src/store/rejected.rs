@@ -62,17 +62,8 @@ pub async fn insert_rejected(
     Ok(())
 }
 
-type Row = (
-    Uuid,
-    bool,
-    String,
-    String,
-    Option<String>,
-    Option<String>,
-    i32,
-    chrono::DateTime<chrono::Utc>,
-    String,
-);
+type Row =
+    (Uuid, bool, String, String, Option<String>, Option<String>, i32, chrono::DateTime<chrono::Utc>, String);
 
 /// A page of the list, newest first, of rows older than `before`.
 pub async fn list_rejected(

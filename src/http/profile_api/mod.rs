@@ -48,9 +48,9 @@ pub(super) fn audience_routes() -> OpenApiRouter<AppState> {
 
 /// A caller who may read the space of the path, after the processor has passed `min_offset` if one was asked for.
 #[derive(Debug)]
-pub struct Reading {
+pub(super) struct Reading {
     /// The space.
-    pub space: SpaceNo,
+    pub(super) space: SpaceNo,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

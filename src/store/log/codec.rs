@@ -52,7 +52,8 @@ pub struct Record<'a> {
 impl<'a> Record<'a> {
     /// What the engine's leaves look at.
     pub fn facts(&self, offset: Offset) -> Facts<'a> {
-        let has_properties = matches!(self.event_type, EventType::Track | EventType::Page | EventType::Screen);
+        let has_properties =
+            matches!(self.event_type, EventType::Track | EventType::Page | EventType::Screen);
         Facts {
             event_type: self.event_type,
             name: self.name,
@@ -119,10 +120,8 @@ impl<'a> Records<'a> {
     }
 
     fn next_record(&mut self) -> Result<Record<'a>, Damaged> {
-        let event_type = EventType::ALL
-            .get(usize::from(self.byte()?))
-            .copied()
-            .ok_or(Damaged("unknown event type"))?;
+        let event_type =
+            EventType::ALL.get(usize::from(self.byte()?)).copied().ok_or(Damaged("unknown event type"))?;
         let flags = self.byte()?;
         let timestamp = Timestamp::from_millis(unzigzag(self.varint()?));
         let received_at = Timestamp::from_millis(unzigzag(self.varint()?));

@@ -1,0 +1,461 @@
+//! The composition root: the only place that knows every part and puts them together.
+//!
+//! Started in the order in which parts need each other: database, schema, clock, registry, first keys, log writer,
+//! processor, server. Stopped in the other direction, so that what was accepted is finished: new requests go
+//! elsewhere, requests under way end, the log writer empties its queue, the processor gives its leases back, Postgres
+//! stops. A part that ends by itself stops the process: half a service is worse than none.
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::body::Bytes;
+use futures_util::FutureExt;
+use sqlx::postgres::{PgConnectOptions, PgPool};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::{Clock, IdMaker};
+use crate::config::{self, Config};
+use crate::disk::DiskGuard;
+use crate::domain::Timestamp;
+use crate::embedded::{self, Postgres, Search};
+use crate::http::health::Health;
+use crate::http::server::{self, Server};
+use crate::http::{self, AppState, Services, tracking};
+use crate::ingest::{self, BatcherLimits, Ingest};
+use crate::manage::bootstrap::{Made, Wanted};
+use crate::manage::{DefinitionLimits, Manage, Registry};
+use crate::process;
+use crate::progress::Board;
+use crate::query::{self, Reader};
+use crate::store;
+use crate::telemetry::metrics;
+
+/// Flushes under way at the same time: while one waits for its commit the next one compresses.
+const FLUSHERS: usize = 2;
+/// Look-up statements under way at the same time.
+const LOOKUP_TASKS: usize = 2;
+/// How often disk space and pool are measured.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
+/// Longest wait for the parts behind the server to end.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// What `pg_stat_activity` calls us.
+const APPLICATION: &str = "personas";
+/// Connections while the schema is brought up to date.
+const MIGRATION_CONNECTIONS: u32 = 2;
+
+/// What is decided at the start, besides the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// Time stands still at that instant, or at the stored one if that is later.
+    pub test_clock: Option<Timestamp>,
+    /// Ids come from this seed instead of the operating system: for tests.
+    pub id_seed: Option<u64>,
+}
+
+/// The service. See [`App::start`].
+#[derive(Debug)]
+pub struct App;
+
+/// A running service. Call [`Running::stop`]: dropping it leaves its tasks to the runtime.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    made: Made,
+    pool: PgPool,
+    postgres: Option<Arc<Postgres>>,
+    health: Health,
+    tasks: Tasks,
+    /// Ends the accept loop.
+    serving: CancellationToken,
+    server: TaskTracker,
+    /// Ends what works behind the server.
+    working: CancellationToken,
+    workers: TaskTracker,
+    flushers: TaskTracker,
+}
+
+/// Notices parts that end by themselves.
+#[derive(Debug, Clone)]
+struct Tasks {
+    stopping: CancellationToken,
+    ended: watch::Sender<Option<&'static str>>,
+}
+
+impl Tasks {
+    fn new() -> Self {
+        Self { stopping: CancellationToken::new(), ended: watch::Sender::new(None) }
+    }
+
+    /// Runs a part the service cannot do without.
+    fn spawn<F>(&self, tracker: &TaskTracker, name: &'static str, part: F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let Self { stopping, ended } = self.clone();
+        tracker.spawn(async move {
+            let outcome = AssertUnwindSafe(part).catch_unwind().await;
+            if stopping.is_cancelled() && matches!(outcome, Ok(Ok(()))) {
+                return;
+            }
+            match outcome {
+                Ok(Ok(())) => tracing::error!("the {name} ended by itself"),
+                Ok(Err(error)) => tracing::error!("the {name} failed: {error:#}"),
+                Err(_panic) => {
+                    metrics::PANICS.add(&[], 1);
+                    tracing::error!("the {name} panicked");
+                }
+            }
+            ended.send_replace(Some(name));
+        });
+    }
+}
+
+/// The database, ready to be used.
+struct Ready {
+    pool: PgPool,
+    /// Without a limit for statements: for sessions that know what they do.
+    options: PgConnectOptions,
+    postgres: Option<Arc<Postgres>>,
+}
+
+impl App {
+    /// Starts everything and returns once requests are taken.
+    pub async fn start(config: Config, overrides: Overrides) -> anyhow::Result<Running> {
+        metrics::install();
+        // Whatever can be wrong without a database is found first.
+        let analytics_js = read_analytics_js(config.ingest.analytics_js_file.as_ref())?;
+        let server = bind(&config.server).await?;
+        let address = server.address().context("the address of the server")?;
+        let database = connect(&config).await?;
+        let pool = database.pool.clone();
+        let clock = clock(&pool, overrides.test_clock).await?;
+        let ids = overrides
+            .id_seed
+            .map_or_else(|| IdMaker::new(clock.clone()), |seed| IdMaker::seeded(clock.clone(), seed));
+        let registry = Registry::load(pool.clone(), clock.clone()).await?;
+        let manage = Manage::new(
+            pool.clone(),
+            clock.clone(),
+            ids.clone(),
+            registry.clone(),
+            definition_limits(&config),
+        );
+        let made = manage.bootstrap(&wanted(&config.bootstrap)).await?;
+
+        let tasks = Tasks::new();
+        let (flushers, workers, working) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
+        let (ingest, appended) = start_ingest(&config, &pool, &clock, &ids, &tasks, &flushers);
+        let (board, disk) = (Board::default(), DiskGuard::new(config.ingest.disk_free_bytes_min));
+        let context = process::Context {
+            connect_options: database.options,
+            clock: clock.clone(),
+            ids: ids.clone(),
+            board: board.clone(),
+            appended,
+            config: config.processor.clone(),
+            limits: definition_limits(&config).query,
+            exclusive: database.postgres.is_some(),
+            shutdown: working.clone(),
+        };
+        tasks.spawn(&workers, "processor", async move { Ok(process::run(context).await?) });
+        let stop = working.clone();
+        tasks.spawn(&workers, "registry", async move {
+            registry.run(stop).await;
+            Ok(())
+        });
+        start_measuring(&tasks, &workers, &working, &pool, &disk, database.postgres.clone());
+
+        let (lookup, answering) = query::lookup(pool.clone());
+        for _ in 0..LOOKUP_TASKS {
+            let (answering, stop) = (answering.clone(), working.clone());
+            tasks.spawn(&workers, "profile look-up", async move {
+                tokio::select! {
+                    () = answering.run() => {}
+                    () = stop.cancelled() => {}
+                }
+                Ok(())
+            });
+        }
+        let reader = Reader::new(pool.clone(), board.clone(), clock.clone(), lookup);
+        let health = Health::default();
+        let services: AppState = Arc::new(Services {
+            ingest,
+            manage,
+            reader,
+            board,
+            clock,
+            ids,
+            health: health.clone(),
+            tracking: tracking::Settings {
+                body_idle_timeout: config.server.body_idle_timeout,
+                in_flight: tracking::InFlight::new(config.ingest.inflight_bytes_max),
+                disk,
+                analytics_js,
+            },
+            request_timeout: config.server.request_timeout,
+        });
+        let (serving, server_tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (router, stop) = (http::router(services), serving.clone());
+        tasks.spawn(&server_tasks, "server", async move {
+            server.run(router, stop).await;
+            Ok(())
+        });
+        Ok(Running {
+            address,
+            made,
+            pool,
+            postgres: database.postgres,
+            health,
+            tasks,
+            serving,
+            server: server_tasks,
+            working,
+            workers,
+            flushers,
+        })
+    }
+}
+
+impl Running {
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What this start made: secrets that are shown once.
+    pub const fn made(&self) -> &Made {
+        &self.made
+    }
+
+    /// The pool, for tests that look behind the door.
+    pub const fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Waits until a part ends by itself, and names it.
+    pub async fn ended(&self) -> &'static str {
+        let mut ended = self.tasks.ended.subscribe();
+        match ended.wait_for(Option::is_some).await {
+            Ok(name) => name.unwrap_or_default(),
+            Err(_) => "service",
+        }
+    }
+
+    /// Says that requests should go elsewhere from now on, while they are still answered.
+    pub fn drain(&self) {
+        self.health.drain();
+    }
+
+    /// Stops everything, finishing what was accepted. For `lead`, requests are still taken while `/readyz` already
+    /// says 503, so that a load balancer notices before it gets refusals.
+    pub async fn stop(self, lead: Duration) -> anyhow::Result<()> {
+        self.tasks.stopping.cancel();
+        self.health.drain();
+        tokio::time::sleep(lead).await;
+        self.serving.cancel();
+        finish(&self.server, "server").await;
+        // The last request is answered, so nobody can add to the queue: the writers end when it is empty.
+        finish(&self.flushers, "log writer").await;
+        self.working.cancel();
+        finish(&self.workers, "workers").await;
+        self.pool.close().await;
+        if let Some(postgres) = &self.postgres {
+            postgres.stop().await?;
+        }
+        Ok(())
+    }
+}
+
+async fn finish(tasks: &TaskTracker, name: &str) {
+    tasks.close();
+    if tokio::time::timeout(STOP_LIMIT, tasks.wait()).await.is_err() {
+        tracing::warn!("the {name} did not end within {} s", STOP_LIMIT.as_secs());
+    }
+}
+
+fn read_analytics_js(file: Option<&PathBuf>) -> anyhow::Result<Option<Bytes>> {
+    let read = |path: &PathBuf| {
+        std::fs::read(path)
+            .map(Bytes::from)
+            .with_context(|| format!("ingest.analytics_js_file: {}", path.display()))
+    };
+    file.map(read).transpose()
+}
+
+async fn bind(config: &config::Server) -> anyhow::Result<Server> {
+    let limits = server::Limits {
+        connections_max: config.max_connections,
+        header_timeout: config.header_timeout,
+        shutdown_grace: config.shutdown_grace,
+    };
+    Server::bind(config.listen, limits).await.with_context(|| format!("cannot listen on {}", config.listen))
+}
+
+/// The database of the configuration, or a private one, which is started.
+async fn reach(config: &Config) -> anyhow::Result<(PgConnectOptions, Option<Arc<Postgres>>)> {
+    if let Some(url) = &config.database.url {
+        let options = url.expose().parse::<PgConnectOptions>().context("database.url")?;
+        return Ok((options.application_name(APPLICATION), None));
+    }
+    let search = Search::usual(config.embedded.postgres_bin.clone());
+    let options = embedded::Options { search, ..embedded::Options::new(&config.embedded.data_dir) };
+    let postgres = Arc::new(Box::pin(Postgres::start(options)).await?);
+    Ok((postgres.connect_options().application_name(APPLICATION), Some(postgres)))
+}
+
+/// Reaches the database, brings its schema up to date and opens the pool.
+async fn connect(config: &Config) -> anyhow::Result<Ready> {
+    let (options, postgres) = reach(config).await?;
+    let wait = config.database.acquire_timeout;
+    let migrating = store::connect(options.clone(), MIGRATION_CONNECTIONS, wait).await?;
+    store::migrate(&migrating).await?;
+    migrating.close().await;
+    let limit = config.database.statement_timeout.unwrap_or_default().as_millis().to_string();
+    let limited = options.clone().options([("statement_timeout", limit)]);
+    let pool = store::connect(limited, config.database.max_connections, wait).await?;
+    Ok(Ready { pool, options, postgres })
+}
+
+/// The machine's time; or a test clock, which never starts before the instant it was left at.
+async fn clock(pool: &PgPool, test: Option<Timestamp>) -> anyhow::Result<Clock> {
+    let Some(flag) = test else { return Ok(Clock::System) };
+    let stored = store::registry::find_test_clock(pool).await?;
+    let now = stored.map_or(flag, |stored| stored.max(flag));
+    store::registry::set_test_clock(pool, now).await?;
+    Ok(Clock::test(now))
+}
+
+const fn definition_limits(config: &Config) -> DefinitionLimits {
+    let config::Query { expressions_max, nesting_max, definitions_max } = config.query;
+    let query =
+        crate::engine::Limits { expressions: expressions_max, nesting: nesting_max, bytes: QUERY_BYTES_MAX };
+    DefinitionLimits { query, definitions: definitions_max }
+}
+
+/// Longest text of a query, in bytes.
+const QUERY_BYTES_MAX: usize = 32 * 1024;
+
+fn wanted(config: &config::Bootstrap) -> Wanted {
+    let expose = |secret: &Option<config::Secret>| secret.as_ref().map(|s| s.expose().to_owned());
+    Wanted { space: config.space.clone(), write_key: expose(&config.write_key), token: expose(&config.token) }
+}
+
+fn start_ingest(
+    config: &Config,
+    pool: &PgPool,
+    clock: &Clock,
+    ids: &IdMaker,
+    tasks: &Tasks,
+    flushers: &TaskTracker,
+) -> (Ingest, watch::Receiver<u64>) {
+    let config = &config.ingest;
+    let limits = BatcherLimits {
+        queue_events_max: config.queue_events_max,
+        flush_events_max: config.flush_events_max,
+        flush_bytes_max: config.flush_bytes_max,
+    };
+    let (sender, appended) = watch::channel(0);
+    let (batcher, flusher) = ingest::batcher(pool.clone(), limits, sender);
+    for _ in 0..FLUSHERS {
+        let flusher = flusher.clone();
+        tasks.spawn(flushers, "log writer", async move {
+            flusher.run().await;
+            Ok(())
+        });
+    }
+    let limits = ingest::Limits {
+        event_bytes_max: config.event_bytes_max,
+        body_bytes_max: config.body_bytes_max,
+        batch_events_max: config.batch_events_max,
+        json_depth_max: config.json_depth_max,
+        properties_max: config.properties_max,
+        traits_max: config.traits_max,
+        message_id_chars_max: config.message_id_chars_max,
+        group_id_chars_max: config.group_id_chars_max,
+        event_name_chars_max: config.event_name_chars_max,
+        future_tolerance_ms: config.future_tolerance.as_millis() as i64,
+    };
+    (Ingest::new(batcher, limits, clock.clone(), ids.clone()), appended)
+}
+
+/// Watches over the private Postgres and its disk, and measures what nobody else does.
+fn start_measuring(
+    tasks: &Tasks,
+    workers: &TaskTracker,
+    working: &CancellationToken,
+    pool: &PgPool,
+    disk: &DiskGuard,
+    postgres: Option<Arc<Postgres>>,
+) {
+    let (stop, pool, disk) = (working.clone(), pool.clone(), disk.clone());
+    let folder = postgres.as_ref().map(|p| p.base_dir().to_owned());
+    tasks.spawn(workers, "measuring", async move {
+        let started = Instant::now();
+        let mut ticks = tokio::time::interval(MEASURE_EVERY);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            metrics::UPTIME.set(&[], started.elapsed().as_secs_f64());
+            let (all, idle) = (pool.size() as usize, pool.num_idle());
+            metrics::DB_POOL.set(&["idle"], idle as f64);
+            metrics::DB_POOL.set(&["used"], all.saturating_sub(idle) as f64);
+            if let Some(folder) = &folder {
+                disk.measure(folder);
+            }
+        }
+        Ok(())
+    });
+    let Some(postgres) = postgres else { return };
+    let stop = working.clone();
+    tasks.spawn(workers, "private Postgres", async move {
+        match stop.run_until_cancelled(postgres.exited()).await {
+            Some(ended) => Err(anyhow::anyhow!("{ended}")),
+            None => Ok(()),
+        }
+    });
+}
+
+/// Brings the schema up to date and says its version: `personas migrate`.
+pub(crate) async fn migrate(config: &Config) -> anyhow::Result<i64> {
+    let Ready { pool, postgres, .. } = connect(config).await?;
+    let (version, _) = store::migrate::versions(&pool).await?;
+    pool.close().await;
+    if let Some(postgres) = postgres {
+        postgres.stop().await?;
+    }
+    Ok(version)
+}
+
+/// What `personas doctor` finds in a database.
+#[derive(Debug)]
+pub(crate) struct Inspected {
+    pub server_version: String,
+    /// Newest migration of this build, and of the database.
+    pub schema: (i64, Option<i64>),
+    /// The database's clock minus ours.
+    pub skew_ms: i64,
+}
+
+/// Looks into the database without changing it.
+pub(crate) async fn inspect(config: &Config, clock: &Clock) -> anyhow::Result<Inspected> {
+    let (options, postgres) = reach(config).await?;
+    let pool = store::connect(options, MIGRATION_CONNECTIONS, config.database.acquire_timeout).await?;
+    let inspected = async {
+        let server_version = store::server::version(&pool).await?;
+        let schema = store::migrate::versions(&pool).await?;
+        // Connected and warm: what is measured now is the clocks, not the connection.
+        let skew_ms = store::server::now(&pool).await?.millis() - clock.now().millis();
+        Ok(Inspected { server_version, schema, skew_ms })
+    };
+    let inspected = inspected.await;
+    pool.close().await;
+    if let Some(postgres) = postgres {
+        postgres.stop().await?;
+    }
+    inspected
+}

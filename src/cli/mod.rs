@@ -1,0 +1,84 @@
+//! The commands. Results go to standard output, everything else to standard error; the exit code is 0, 1, or 78
+//! (`EX_CONFIG`) when the operator has to change something before another try can succeed.
+
+mod doctor;
+mod migrate;
+mod openapi;
+mod serve;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Config, ConfigError, Sources};
+use crate::embedded::EmbeddedError;
+use crate::manage::ManageError;
+
+/// Customer profiles and live audiences from Segment-protocol events.
+#[derive(Debug, Parser)]
+#[command(name = "personas", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the service
+    Serve(serve::Serve),
+    /// Bring the schema of the database up to date, and end
+    Migrate(Common),
+    /// Check configuration, database, schema, disk and clock, and say what is wrong
+    Doctor(Common),
+    /// Print the description of the HTTP interface
+    Openapi,
+}
+
+/// What most commands take.
+#[derive(Debug, Args)]
+struct Common {
+    /// A configuration file; else PERSONAS_CONFIG, else ./personas.toml if it is there
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Common {
+    fn load(&self, flags: Vec<(&'static str, String)>) -> Result<Config, ConfigError> {
+        Config::load(&Sources::of_process(self.config.clone(), flags))
+    }
+}
+
+/// Reads the command line and does what it says.
+pub fn run() -> ExitCode {
+    let Cli { command } = Cli::parse();
+    let result = match command {
+        Command::Serve(serve) => serve::run(&serve),
+        Command::Migrate(common) => migrate::run(&common),
+        Command::Doctor(common) => doctor::run(&common),
+        Command::Openapi => openapi::run(),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            // Nobody is left to tell when standard error is gone too.
+            let _gone = writeln!(io::stderr(), "personas: {error:#}");
+            exit_code(&error)
+        }
+    }
+}
+
+/// 78 when the operator has to change something, else 1.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let is_configuration = error.chain().any(|cause| {
+        cause.is::<ConfigError>()
+            || cause.downcast_ref().is_some_and(EmbeddedError::is_configuration)
+            || matches!(cause.downcast_ref(), Some(ManageError::Invalid { .. }))
+    });
+    if is_configuration { ExitCode::from(config::EXIT_CODE) } else { ExitCode::FAILURE }
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}

@@ -1,0 +1,358 @@
+//! What audiences and computed traits have in common: their JSON, and the calls behind both sets of routes.
+
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::not_null;
+use crate::domain::SpaceNo;
+use crate::domain::ids::public_id;
+use crate::http::AppState;
+use crate::http::etag::IfNoneMatch;
+use crate::http::extract::Json;
+use crate::http::page::Page;
+use crate::http::problem::{Code, Problem};
+use crate::manage::definitions::{Change, Create, Definition, Kind, Options, References, Version};
+
+/// A definition: an audience or a computed trait.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Definition)]
+pub(super) struct DefinitionJson {
+    id: String,
+    /// Its name on the profile.
+    key: String,
+    name: String,
+    description: String,
+    definition: QueryJson,
+    options: OptionsJson,
+    enabled: bool,
+    /// The newest version.
+    version: i32,
+    /// The version that answers; none until the first is complete.
+    serving_version: Option<i32>,
+    status: &'static str,
+    /// Why the newest version failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
+    /// Members, or profiles that have a value, in the version that answers.
+    size: i64,
+    created_at: String,
+    updated_at: String,
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[schema(as = DefinitionQuery)]
+#[serde(deny_unknown_fields)]
+pub(super) struct QueryJson {
+    /// `users` or `accounts`.
+    #[serde(rename = "type", default = "users")]
+    collection: String,
+    /// The query's text.
+    query: String,
+}
+
+fn users() -> String {
+    "users".to_owned()
+}
+
+/// Who is counted, and from when on.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[schema(as = DefinitionOptions)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct OptionsJson {
+    /// Count profiles that have only anonymous identifiers.
+    include_anonymous: bool,
+    /// Count events received before the version was made.
+    include_historical_data: bool,
+}
+
+impl Default for OptionsJson {
+    fn default() -> Self {
+        Self { include_anonymous: false, include_historical_data: true }
+    }
+}
+
+impl From<Options> for OptionsJson {
+    fn from(options: Options) -> Self {
+        let Options { include_anonymous, include_history } = options;
+        Self { include_anonymous, include_historical_data: include_history }
+    }
+}
+
+impl From<Definition> for DefinitionJson {
+    fn from(d: Definition) -> Self {
+        Self {
+            id: public_id(d.kind.prefix(), d.id),
+            status: status(&d),
+            version: d.latest.version,
+            serving_version: d.serving.as_ref().map(|v| v.version),
+            size: d.serving.as_ref().map_or(0, |v| v.size),
+            failure: d.latest.failure,
+            definition: QueryJson { collection: users(), query: d.latest.query },
+            options: d.latest.options.into(),
+            key: d.key,
+            name: d.name,
+            description: d.description,
+            enabled: d.enabled,
+            created_at: d.created_at.to_string(),
+            updated_at: d.updated_at.to_string(),
+        }
+    }
+}
+
+/// `live` only when the newest version is the one that answers.
+fn status(definition: &Definition) -> &'static str {
+    let serves = definition.serving.as_ref().is_some_and(|v| v.no == definition.latest.no);
+    match definition.latest.status.as_str() {
+        _ if !definition.enabled => "disabled",
+        "failed" => "failed",
+        "live" if serves => "live",
+        _ => "backfilling",
+    }
+}
+
+/// A definition to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewDefinition {
+    /// Its name on the profile: lower-case letters, digits and `_`.
+    key: String,
+    /// For people; the key when not given.
+    name: Option<String>,
+    /// For people.
+    #[serde(default)]
+    description: String,
+    definition: QueryJson,
+    #[serde(default)]
+    options: OptionsJson,
+    #[serde(default = "yes")]
+    enabled: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// What is to be changed; what is left out stays.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DefinitionChange {
+    #[serde(default, deserialize_with = "not_null")]
+    name: Option<String>,
+    #[serde(default, deserialize_with = "not_null")]
+    description: Option<String>,
+    #[serde(default, deserialize_with = "not_null")]
+    enabled: Option<bool>,
+    /// Another query makes a new version.
+    #[serde(default, deserialize_with = "not_null")]
+    definition: Option<QueryChange>,
+    /// Other options make a new version.
+    #[serde(default, deserialize_with = "not_null")]
+    options: Option<OptionsChange>,
+}
+
+/// Another query.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct QueryChange {
+    #[serde(rename = "type", default, deserialize_with = "not_null")]
+    collection: Option<String>,
+    #[serde(default, deserialize_with = "not_null")]
+    query: Option<String>,
+}
+
+/// Other options.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct OptionsChange {
+    #[serde(default, deserialize_with = "not_null")]
+    include_anonymous: Option<bool>,
+    #[serde(default, deserialize_with = "not_null")]
+    include_historical_data: Option<bool>,
+}
+
+/// How to change.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ChangeParams {
+    /// Not supported yet: a dry run is refused rather than carried out.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// A version of a definition.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DefinitionVersion)]
+pub(super) struct VersionJson {
+    version: i32,
+    definition: QueryJson,
+    options: OptionsJson,
+    /// `pending`, `backfilling`, `live`, `superseded`, `failed`.
+    status: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
+    size: i64,
+    created_at: String,
+}
+
+impl From<Version> for VersionJson {
+    fn from(v: Version) -> Self {
+        Self {
+            version: v.version,
+            definition: QueryJson { collection: users(), query: v.query },
+            options: v.options.into(),
+            status: v.status,
+            failure: v.failure,
+            size: v.size,
+            created_at: v.created_at.to_string(),
+        }
+    }
+}
+
+/// Who refers to a definition, and to whom it refers.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DefinitionReferences)]
+pub(super) struct ReferencesJson {
+    refers_to: Vec<ReferenceJson>,
+    referenced_by: Vec<ReferenceJson>,
+}
+
+/// Another definition.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DefinitionReference)]
+struct ReferenceJson {
+    /// `audience` or `computed_trait`.
+    kind: &'static str,
+    key: String,
+}
+
+impl From<References> for ReferencesJson {
+    fn from(references: References) -> Self {
+        let show = |all: Vec<(Kind, String)>| {
+            all.into_iter().map(|(kind, key)| ReferenceJson { kind: kind_word(kind), key }).collect()
+        };
+        Self { refers_to: show(references.refers_to), referenced_by: show(references.referenced_by) }
+    }
+}
+
+/// The kind as the API writes it.
+pub(super) const fn kind_word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Audience => "audience",
+        Kind::ComputedTrait => "computed_trait",
+    }
+}
+
+/// The path below the kind.
+#[derive(Debug, Deserialize)]
+pub(super) struct KeyPath {
+    pub(super) key: String,
+}
+
+pub(super) async fn list(
+    app: &AppState,
+    space: SpaceNo,
+    kind: Kind,
+    page: &Page,
+    known: &IfNoneMatch,
+) -> Result<Response, Problem> {
+    let name = kind_word(kind);
+    let after: Option<String> = page.after(name)?;
+    let mut definitions = app.manage.list_definitions(space, kind).await?;
+    definitions.retain(|d| after.as_ref().is_none_or(|after| d.key > *after));
+    Ok(known.answer(&page.list(name, definitions, |d| d.key.clone(), DefinitionJson::from)))
+}
+
+pub(super) async fn create(
+    app: &AppState,
+    space: SpaceNo,
+    kind: Kind,
+    new: NewDefinition,
+) -> Result<(StatusCode, Json<DefinitionJson>), Problem> {
+    let new = Create {
+        key: new.key,
+        name: new.name,
+        description: new.description,
+        collection: new.definition.collection,
+        query: new.definition.query,
+        options: Options {
+            include_anonymous: new.options.include_anonymous,
+            include_history: new.options.include_historical_data,
+        },
+        enabled: new.enabled,
+    };
+    let made = app.manage.create_definition(space, kind, &new).await?;
+    Ok((StatusCode::CREATED, Json(made.into())))
+}
+
+pub(super) async fn get(
+    app: &AppState,
+    space: SpaceNo,
+    kind: Kind,
+    key: &str,
+    known: &IfNoneMatch,
+) -> Result<Response, Problem> {
+    let found = app.manage.find_definition(space, kind, key).await?;
+    Ok(known.answer(&DefinitionJson::from(found)))
+}
+
+pub(super) async fn change(
+    app: &AppState,
+    space: SpaceNo,
+    kind: Kind,
+    key: &str,
+    change: DefinitionChange,
+    params: &ChangeParams,
+) -> Result<Json<DefinitionJson>, Problem> {
+    if params.dry_run {
+        return Err(
+            Problem::new(Code::Invalid, "dry runs are not supported yet; nothing was changed").at("dry_run")
+        );
+    }
+    let query = change.definition.unwrap_or_default();
+    let options = change.options.unwrap_or_default();
+    let change = Change {
+        name: change.name,
+        description: change.description,
+        enabled: change.enabled,
+        collection: query.collection,
+        query: query.query,
+        include_anonymous: options.include_anonymous,
+        include_history: options.include_historical_data,
+    };
+    Ok(Json(app.manage.change_definition(space, kind, key, &change).await?.into()))
+}
+
+pub(super) async fn delete(
+    app: &AppState,
+    space: SpaceNo,
+    kind: Kind,
+    key: &str,
+) -> Result<StatusCode, Problem> {
+    app.manage.delete_definition(space, kind, key).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn versions(
+    app: &AppState,
+    space: SpaceNo,
+    kind: Kind,
+    key: &str,
+    page: &Page,
+) -> Result<Json<crate::http::page::List<VersionJson>>, Problem> {
+    let before: Option<i32> = page.after("versions")?;
+    let mut versions = app.manage.list_versions(space, kind, key).await?;
+    versions.retain(|v| before.is_none_or(|before| v.version < before));
+    Ok(Json(page.list("versions", versions, |v| v.version, VersionJson::from)))
+}
+
+pub(super) async fn references(
+    app: &AppState,
+    space: SpaceNo,
+    kind: Kind,
+    key: &str,
+) -> Result<Json<ReferencesJson>, Problem> {
+    Ok(Json(app.manage.references(space, kind, key).await?.into()))
+}

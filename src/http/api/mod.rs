@@ -1,0 +1,43 @@
+//! The management API: everything under `/v1/spaces`, and the test clock.
+
+mod audiences;
+mod computed_traits;
+mod definitions;
+mod operations;
+mod sources;
+mod spaces;
+mod test_clock;
+mod tokens;
+
+use serde::{Deserialize, Deserializer};
+use utoipa_axum::router::OpenApiRouter;
+use uuid::Uuid;
+
+use super::AppState;
+use super::problem::Problem;
+use crate::domain::ids::parse_public_id;
+
+/// All routes; the test clock's only where there is one.
+pub(super) fn routes(with_test_clock: bool) -> OpenApiRouter<AppState> {
+    let routes = OpenApiRouter::new()
+        .merge(spaces::routes())
+        .merge(sources::routes())
+        .merge(tokens::routes())
+        .merge(audiences::routes())
+        .merge(computed_traits::routes())
+        .merge(operations::routes());
+    if with_test_clock { routes.merge(test_clock::routes()) } else { routes }
+}
+
+/// An id of ours in a path.
+fn path_id(prefix: &str, what: &str, text: &str) -> Result<Uuid, Problem> {
+    parse_public_id(prefix, text).ok_or_else(|| {
+        let shown: String = text.chars().take(60).collect();
+        Problem::not_found(format!("there is no {what} {shown}"))
+    })
+}
+
+/// For fields of a PATCH that may be left out but not be null: null is refused, not taken for "leave as is".
+fn not_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}

@@ -1,0 +1,132 @@
+//! `/v1/spaces/{space}/sources`.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::path_id;
+use crate::domain::ids::public_id;
+use crate::http::AppState;
+use crate::http::auth::{Admin, Authed};
+use crate::http::etag::IfNoneMatch;
+use crate::http::extract::{Json, Path};
+use crate::http::page::{List, Page, PageParams};
+use crate::http::problem::Problem;
+use crate::manage::spaces::SourceView;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list_sources, create_source)).routes(routes!(change_source))
+}
+
+/// A source of events.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Source)]
+struct SourceJson {
+    id: String,
+    name: String,
+    /// Whether it may send.
+    enabled: bool,
+    created_at: String,
+    /// Its write keys, as far as they are shown again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    write_keys: Vec<WriteKeyJson>,
+    /// The write key, in the answer to its making only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    write_key: Option<String>,
+}
+
+/// A write key, to be recognised by its first characters.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = WriteKey)]
+struct WriteKeyJson {
+    prefix: String,
+    created_at: String,
+    last_used_at: Option<String>,
+}
+
+impl From<SourceView> for SourceJson {
+    fn from(SourceView { source, keys }: SourceView) -> Self {
+        Self {
+            id: public_id("src", source.id),
+            name: source.name,
+            enabled: source.enabled,
+            created_at: source.created_at.to_string(),
+            write_keys: keys
+                .into_iter()
+                .map(|key| WriteKeyJson {
+                    prefix: key.prefix,
+                    created_at: key.created_at.to_string(),
+                    last_used_at: key.last_used_at.map(|at| at.to_string()),
+                })
+                .collect(),
+            write_key: None,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewSource {
+    /// For people.
+    name: String,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct SourceChange {
+    /// Whether it may send.
+    enabled: bool,
+}
+
+#[derive(Deserialize)]
+struct SourcePath {
+    id: String,
+}
+
+/// List the sources of a space
+#[utoipa::path(get, path = "/v1/spaces/{space}/sources", tag = "Spaces",
+    params(("space" = String, Path, description = "Id of the space"), PageParams),
+    responses((status = 200, body = List<SourceJson>)))]
+async fn list_sources(
+    State(app): State<AppState>,
+    caller: Authed<Admin>,
+    page: Page,
+    known: IfNoneMatch,
+) -> Result<Response, Problem> {
+    let after: Option<i32> = page.after("sources")?;
+    let mut sources = app.manage.list_sources(caller.space_no()).await?;
+    sources.retain(|s| after.is_none_or(|after| s.source.no.0 > after));
+    Ok(known.answer(&page.list("sources", sources, |s| s.source.no.0, SourceJson::from)))
+}
+
+/// Make a source with a write key
+#[utoipa::path(post, path = "/v1/spaces/{space}/sources", tag = "Spaces", request_body = NewSource,
+    params(("space" = String, Path, description = "Id of the space")),
+    responses((status = 201, body = SourceJson)))]
+async fn create_source(
+    State(app): State<AppState>,
+    caller: Authed<Admin>,
+    Json(new): Json<NewSource>,
+) -> Result<(StatusCode, Json<SourceJson>), Problem> {
+    let (source, write_key) = app.manage.create_source(caller.space_no(), &new.name).await?;
+    let made = SourceJson::from(SourceView { source, keys: Vec::new() });
+    Ok((StatusCode::CREATED, Json(SourceJson { write_key: Some(write_key), ..made })))
+}
+
+/// Switch a source on or off
+#[utoipa::path(patch, path = "/v1/spaces/{space}/sources/{id}", tag = "Spaces", request_body = SourceChange,
+    params(("space" = String, Path, description = "Id of the space"), ("id" = String, Path, description = "Id of the source")),
+    responses((status = 200, body = SourceJson)))]
+async fn change_source(
+    State(app): State<AppState>,
+    caller: Authed<Admin>,
+    Path(path): Path<SourcePath>,
+    Json(change): Json<SourceChange>,
+) -> Result<Json<SourceJson>, Problem> {
+    let id = path_id("src", "source", &path.id)?;
+    let source = app.manage.enable_source(caller.space_no(), id, change.enabled).await?;
+    Ok(Json(SourceView { source, keys: Vec::new() }.into()))
+}

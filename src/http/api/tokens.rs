@@ -1,0 +1,112 @@
+//! `/v1/spaces/{space}/tokens`.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::path_id;
+use crate::domain::ids::public_id;
+use crate::http::AppState;
+use crate::http::auth::{Admin, Authed};
+use crate::http::etag::IfNoneMatch;
+use crate::http::extract::{Json, Path};
+use crate::http::page::{List, Page, PageParams};
+use crate::http::problem::Problem;
+use crate::manage::spaces::TokenView;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list_tokens, create_token)).routes(routes!(revoke_token))
+}
+
+/// An access token.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Token)]
+struct TokenJson {
+    id: String,
+    name: String,
+    /// First characters, to recognise it by.
+    prefix: String,
+    /// What it may do: `read`, `write`, `admin`.
+    scopes: Vec<&'static str>,
+    created_at: String,
+    last_used_at: Option<String>,
+    /// The token, in the answer to its making only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+}
+
+impl From<TokenView> for TokenJson {
+    fn from(TokenView { token, last_used_at }: TokenView) -> Self {
+        Self {
+            id: public_id("tok", token.id),
+            name: token.name,
+            prefix: token.prefix,
+            scopes: token.scopes.iter().map(|s| s.as_str()).collect(),
+            created_at: token.created_at.to_string(),
+            last_used_at: last_used_at.map(|at| at.to_string()),
+            token: None,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewToken {
+    /// For people.
+    name: String,
+    /// Any of `read`, `write`, `admin`.
+    scopes: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct TokenPath {
+    id: String,
+}
+
+/// List the access tokens of a space
+#[utoipa::path(get, path = "/v1/spaces/{space}/tokens", tag = "Spaces",
+    params(("space" = String, Path, description = "Id of the space"), PageParams),
+    responses((status = 200, body = List<TokenJson>)))]
+async fn list_tokens(
+    State(app): State<AppState>,
+    caller: Authed<Admin>,
+    page: Page,
+    known: IfNoneMatch,
+) -> Result<Response, Problem> {
+    let after: Option<(i64, uuid::Uuid)> = page.after("tokens")?;
+    let key = |t: &TokenView| (t.token.created_at.millis(), t.token.id);
+    let mut tokens = app.manage.list_tokens(caller.space_no()).await?;
+    tokens.retain(|t| after.is_none_or(|after| key(t) > after));
+    Ok(known.answer(&page.list("tokens", tokens, key, TokenJson::from)))
+}
+
+/// Make an access token
+#[utoipa::path(post, path = "/v1/spaces/{space}/tokens", tag = "Spaces", request_body = NewToken,
+    params(("space" = String, Path, description = "Id of the space")),
+    responses((status = 201, body = TokenJson)))]
+async fn create_token(
+    State(app): State<AppState>,
+    caller: Authed<Admin>,
+    Json(new): Json<NewToken>,
+) -> Result<(StatusCode, Json<TokenJson>), Problem> {
+    let (token, secret) = app.manage.create_token(caller.space_no(), &new.name, &new.scopes).await?;
+    let made = TokenJson::from(TokenView { token, last_used_at: None });
+    Ok((StatusCode::CREATED, Json(TokenJson { token: Some(secret), ..made })))
+}
+
+/// Revoke an access token
+#[utoipa::path(delete, path = "/v1/spaces/{space}/tokens/{id}", tag = "Spaces",
+    params(("space" = String, Path, description = "Id of the space"), ("id" = String, Path, description = "Id of the token")),
+    responses((status = 204, description = "It does not work any more")))]
+async fn revoke_token(
+    State(app): State<AppState>,
+    caller: Authed<Admin>,
+    Path(path): Path<TokenPath>,
+) -> Result<StatusCode, Problem> {
+    let id = path_id("tok", "token", &path.id)?;
+    app.manage.revoke_token(caller.space_no(), id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,178 @@
+//! Who asks, and whether they may: access tokens.
+//!
+//! A handler under `/v1/spaces/{space}` takes [`Authed`] and gets its space from nowhere else, so it cannot forget to
+//! ask. What a token cannot see is answered 404, never 403: the name of another tenant's space is not told.
+
+use std::marker::PhantomData;
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::{HeaderMap, header, request::Parts};
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+use super::AppState;
+use super::problem::{Code, Problem};
+use crate::domain::SpaceNo;
+use crate::manage::registry::{Scope, Space, Token};
+
+/// A scope as a type, for [`Authed`] and [`Caller`].
+pub trait Permission: Send + Sync + 'static {
+    /// The scope the token must have; `None` is the server's owner.
+    const SCOPE: Option<Scope>;
+}
+
+macro_rules! permission {
+    ($(#[$doc:meta])* $name:ident, $scope:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy)]
+        pub struct $name;
+        impl Permission for $name {
+            const SCOPE: Option<Scope> = $scope;
+        }
+    };
+}
+
+permission!(
+    /// Profiles, audiences, lists.
+    Read, Some(Scope::Read)
+);
+permission!(
+    /// Definitions, destinations, settings.
+    Write, Some(Scope::Write)
+);
+permission!(
+    /// Sources, tokens, privacy.
+    Admin, Some(Scope::Admin)
+);
+permission!(
+    /// Spaces, the test clock: only the server's owner.
+    Owner, None
+);
+
+/// A caller who may do `P` in the space of the path.
+#[derive(Debug)]
+pub struct Authed<P> {
+    /// The space of the path.
+    pub space: Space,
+    /// The token used.
+    pub token: Token,
+    permission: PhantomData<P>,
+}
+
+impl<P> Authed<P> {
+    /// Number of the space.
+    pub const fn space_no(&self) -> SpaceNo {
+        self.space.no
+    }
+}
+
+impl<P: Permission> FromRequestParts<AppState> for Authed<P> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        let token = token(&parts.headers, state).await?;
+        let path = RawPathParams::from_request_parts(parts, state).await;
+        let path = path.map_err(|_| Problem::not_found("the path cannot be read"))?;
+        let key = path.iter().find(|(name, _)| *name == "space").map_or("", |(_, key)| key);
+        let missing = || {
+            let shown: String = key.chars().take(100).collect();
+            Problem::not_found(format!("there is no space {shown}"))
+        };
+        let space = state.manage.registry().find_space(key).await?;
+        let visible = |space: &Space| token.space.is_none_or(|no| no == space.no);
+        let space = space.filter(visible).ok_or_else(missing)?;
+        check_scope::<P>(&token)?;
+        Ok(Self { space, token, permission: PhantomData })
+    }
+}
+
+/// A caller who may do `P`, on routes without a space in their path.
+#[derive(Debug)]
+pub struct Caller<P> {
+    /// The token used.
+    pub token: Token,
+    permission: PhantomData<P>,
+}
+
+impl<P: Permission> FromRequestParts<AppState> for Caller<P> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        let token = token(&parts.headers, state).await?;
+        check_scope::<P>(&token)?;
+        Ok(Self { token, permission: PhantomData })
+    }
+}
+
+async fn token(headers: &HeaderMap, state: &AppState) -> Result<Token, Problem> {
+    let refused = || {
+        let message = "send an access token, as the user name of Basic with an empty password or as Bearer";
+        Problem::new(Code::Unauthorized, message)
+    };
+    let secret = credential(headers).ok_or_else(refused)?;
+    state.manage.registry().find_token(&secret).await?.ok_or_else(refused)
+}
+
+fn check_scope<P: Permission>(token: &Token) -> Result<(), Problem> {
+    let refuse = |needed: &str| {
+        Err(Problem::new(
+            Code::Forbidden,
+            format!("the token `{}` lacks what this needs: {needed}", token.name),
+        ))
+    };
+    match P::SCOPE {
+        Some(scope) if !token.scopes.contains(&scope) => refuse(&format!("scope {}", scope.as_str())),
+        None if token.space.is_some() => refuse("it is the owner's to do"),
+        _ => Ok(()),
+    }
+}
+
+/// Base64 as people write it: with padding or without.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The secret in `Authorization`: Basic's user name (also without a colon), or Bearer's token. `None` when there is
+/// none, it is empty, or of another scheme.
+pub(super) fn credential(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, rest) = value.trim().split_once(' ')?;
+    let rest = rest.trim();
+    let secret = if scheme.eq_ignore_ascii_case("basic") {
+        let decoded = String::from_utf8(BASE64.decode(rest).ok()?).ok()?;
+        decoded.split(':').next().unwrap_or_default().to_owned()
+    } else if scheme.eq_ignore_ascii_case("bearer") {
+        rest.to_owned()
+    } else {
+        return None;
+    };
+    Some(secret).filter(|secret| !secret.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn credentials_are_read_as_clients_send_them() {
+        for (value, expected) in [
+            ("Basic a2V5Og==", Some("key")),
+            ("basic a2V5Og", Some("key")),
+            ("Basic a2V5", Some("key")),
+            ("Basic a2V5OnBhc3M=", Some("key")),
+            ("Bearer  tok_1 ", Some("tok_1")),
+            ("Basic Og==", None),
+            ("Basic %%%", None),
+            ("Digest a2V5", None),
+            ("Bearer", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, HeaderValue::from_static(value));
+            assert_eq!(credential(&headers).as_deref(), expected, "{value}");
+        }
+    }
+}

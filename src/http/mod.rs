@@ -1,0 +1,88 @@
+//! The HTTP room: turns requests into calls of `ingest`, `manage` and `query`, and their results into answers.
+//!
+//! Every route belongs to one of three groups, and the group decides how an error looks ([`Dialect`]): tracking calls
+//! (`{"success":false,"code","message"}`), the Profile API (`{"error":{"code","message"}}`, as Segment's), and
+//! everything else (RFC 9457 problems). Every answer carries `Request-Id`, every panic becomes a 500, every request
+//! ends in time. Handlers are short: extract, call one function, map.
+
+pub mod api;
+pub mod auth;
+pub mod etag;
+pub mod extract;
+pub mod health;
+mod observe;
+pub mod openapi;
+pub mod page;
+pub mod problem;
+mod profile_api;
+pub mod server;
+pub mod tracking;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::clock::{Clock, IdMaker};
+use crate::ingest::Ingest;
+use crate::manage::Manage;
+use crate::progress::Board;
+use crate::query::Reader;
+
+pub use problem::{Dialect, Problem};
+
+/// What handlers reach everything through.
+pub type AppState = Arc<Services>;
+
+/// The services behind the routes, and what the routes themselves need.
+#[derive(Debug)]
+pub struct Services {
+    /// Takes tracking calls.
+    pub ingest: Ingest,
+    /// Operators' decisions; also who may do what.
+    pub manage: Manage,
+    /// Answers questions.
+    pub reader: Reader,
+    /// How far the processors of this process are.
+    pub board: Board,
+    /// The time.
+    pub clock: Clock,
+    /// Request ids.
+    pub ids: IdMaker,
+    /// Whether this process may be sent requests.
+    pub health: health::Health,
+    /// What the tracking routes need.
+    pub tracking: tracking::Settings,
+    /// Time for a whole request except streamed answers.
+    pub request_timeout: Duration,
+}
+
+/// All routes with the state still to come, and their description: the one list the router and `openapi.json` are
+/// both made from.
+fn groups(with_test_clock: bool) -> [(Dialect, OpenApiRouter<AppState>); 3] {
+    let api = OpenApiRouter::new()
+        .merge(api::routes(with_test_clock))
+        .merge(profile_api::audience_routes())
+        .merge(health::routes())
+        .merge(openapi::routes());
+    [(Dialect::Tracking, tracking::routes()), (Dialect::Profile, profile_api::routes()), (Dialect::Problem, api)]
+}
+
+/// The router of the whole service.
+pub fn router(services: AppState) -> Router {
+    let mut all = Router::new();
+    for (dialect, group) in groups(services.clock.is_test()) {
+        let (routes, _) = group.split_for_parts();
+        let routes = routes.method_not_allowed_fallback(problem::method_not_allowed);
+        all = all.merge(layered(routes, dialect, &services));
+    }
+    let unknown = layered(Router::new().fallback(problem::no_such_route), Dialect::Problem, &services);
+    all.merge(unknown).with_state(services)
+}
+
+fn layered(routes: Router<AppState>, dialect: Dialect, services: &AppState) -> Router<AppState> {
+    let around = observe::Around { services: Arc::clone(services), dialect };
+    routes.layer(from_fn_with_state(around, observe::observe))
+}

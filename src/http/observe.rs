@@ -1,0 +1,120 @@
+//! What happens around every request: its id, its time limit, its panic, its error's shape, its line and its numbers.
+//!
+//! Tracking calls come by the thousand a second, so this is kept to a few allocations, and their line is at level
+//! `debug`.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::Response;
+use futures_util::FutureExt;
+use tokio::time::Instant;
+
+use super::problem::{Code, Dialect, Problem};
+use super::{AppState, Services};
+use crate::telemetry::metrics;
+
+/// The header with the id of the request, in the request and the answer.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+/// Under that name others send it.
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID_LENGTH_MAX: usize = 64;
+
+/// What the layer of a group of routes knows.
+#[derive(Clone)]
+pub(super) struct Around {
+    pub services: AppState,
+    pub dialect: Dialect,
+}
+
+/// The layer.
+pub(super) async fn observe(State(around): State<Around>, request: Request, next: Next) -> Response {
+    let Around { services, dialect } = around;
+    let started = Instant::now();
+    let id = request_id(request.headers(), &services);
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = run(&services, request, next).await;
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let headers = std::mem::take(response.headers_mut());
+        response = problem.render(dialect, id.to_str().unwrap_or_default());
+        response.headers_mut().extend(headers);
+    }
+    if dialect == Dialect::Tracking {
+        super::tracking::add_cors(response.headers_mut());
+    }
+    record(&method, route.as_ref(), &response, started, dialect, &id);
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+/// Runs the handler within its time and catches its panic.
+async fn run(services: &Arc<Services>, request: Request, next: Next) -> Response {
+    use axum::response::IntoResponse;
+    let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
+    match tokio::time::timeout(services.request_timeout, handled).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_panic)) => {
+            metrics::PANICS.add(&[], 1);
+            tracing::error!("a handler panicked; the request is answered 500");
+            Problem::new(Code::Internal, "something went wrong in the service").into_response()
+        }
+        Err(_) => {
+            Problem::new(Code::Overloaded, "the request took too long; try again in a moment").into_response()
+        }
+    }
+}
+
+/// The client's id when it is short and harmless, else one of ours.
+fn request_id(headers: &HeaderMap, services: &Services) -> HeaderValue {
+    let given = headers.get(REQUEST_ID).or_else(|| headers.get(X_REQUEST_ID));
+    let is_sane = |id: &&HeaderValue| {
+        let bytes = id.as_bytes();
+        let harmless = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
+        (1..=REQUEST_ID_LENGTH_MAX).contains(&bytes.len()) && bytes.iter().all(harmless)
+    };
+    if let Some(id) = given.filter(is_sane) {
+        return id.clone();
+    }
+    let mut buffer = uuid::Uuid::encode_buffer();
+    let id = services.ids.uuid();
+    HeaderValue::from_str(id.hyphenated().encode_lower(&mut buffer))
+        .unwrap_or(HeaderValue::from_static("none"))
+}
+
+fn record(
+    method: &Method,
+    route: Option<&MatchedPath>,
+    response: &Response,
+    started: Instant,
+    dialect: Dialect,
+    id: &HeaderValue,
+) {
+    let (status, took) = (response.status(), started.elapsed());
+    let route = route.map_or("unknown", MatchedPath::as_str);
+    metrics::HTTP_REQUESTS.add(&[route, known(method), status.as_str()], 1);
+    metrics::HTTP_REQUEST_DURATION.time(&[route], took);
+    let (status, took_ms, id) = (status.as_u16(), took.as_secs_f64() * 1e3, id.to_str().unwrap_or_default());
+    if dialect == Dialect::Tracking {
+        tracing::debug!(status, took_ms, request_id = id, "{method} {route} answered {status}");
+    } else {
+        tracing::info!(status, took_ms, request_id = id, "{method} {route} answered {status}");
+    }
+}
+
+/// Methods are whatever clients write; labels come from a closed set.
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}

@@ -1,0 +1,129 @@
+//! The accept loop: HTTP/1.1 with a limit on everything.
+//!
+//! Axum's own server has no time limit for a request's head (measured: half-sent requests stayed open for ever) and
+//! takes headers of hundreds of kilobytes, so hyper is driven directly.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::telemetry::metrics;
+
+/// Longest head of a request, in bytes.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Pause after a failed accept: no file descriptor free, most likely.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Limits of the server.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections open at the same time; more wait in the system's queue.
+    pub connections_max: usize,
+    /// Time for a request's head, from the end of the answer before.
+    pub header_timeout: Duration,
+    /// Time to finish what is under way when the server stops.
+    pub shutdown_grace: Duration,
+}
+
+/// A listening server.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    limits: Limits,
+}
+
+impl Server {
+    /// Begins to listen.
+    pub async fn bind(address: SocketAddr, limits: Limits) -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::bind(address).await?, limits })
+    }
+
+    /// The address, with the port that was found for port 0.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `shutdown`; then takes no more connections, finishes the requests under way, and cuts off what
+    /// takes longer than the grace period.
+    pub async fn run(self, router: Router, shutdown: CancellationToken) {
+        let Self { listener, limits } = self;
+        let (graceful, tasks, cut_off) =
+            (GracefulShutdown::new(), TaskTracker::new(), CancellationToken::new());
+        let places = Arc::new(Semaphore::new(limits.connections_max));
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(limits.header_timeout)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .keep_alive(true)
+            .half_close(false);
+        loop {
+            let next = async {
+                // The place comes first: what has none is not even accepted.
+                let place = Arc::clone(&places).acquire_owned().await;
+                (listener.accept().await, place)
+            };
+            let (accepted, place) = tokio::select! {
+                next = next => next,
+                () = shutdown.cancelled() => break,
+            };
+            let Some(stream) = prepared(accepted).await else { continue };
+            let service = TowerToHyperService::new(router.clone());
+            let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+            let cut_off = cut_off.clone();
+            tasks.spawn(async move {
+                metrics::HTTP_CONNECTIONS.change(&[], 1.0);
+                tokio::select! {
+                    ended = connection => {
+                        if let Err(error) = ended {
+                            tracing::debug!(%error, "a connection ended early: {error}");
+                        }
+                    }
+                    () = cut_off.cancelled() => {}
+                }
+                metrics::HTTP_CONNECTIONS.change(&[], -1.0);
+                drop(place);
+            });
+        }
+        drop(listener);
+        tasks.close();
+        if tokio::time::timeout(limits.shutdown_grace, graceful.shutdown()).await.is_err() {
+            tracing::warn!("{} connections took longer than the grace period and are cut off", tasks.len());
+        }
+        cut_off.cancel();
+        tasks.wait().await;
+    }
+}
+
+async fn prepared(accepted: io::Result<(TcpStream, SocketAddr)>) -> Option<TcpStream> {
+    match accepted {
+        Ok((stream, _)) => {
+            // Answers are small and complete: waiting for more to send only delays them.
+            let _kept_waiting = stream.set_nodelay(true);
+            Some(stream)
+        }
+        Err(error) => {
+            let is_the_peers = matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::ConnectionRefused
+            );
+            if !is_the_peers {
+                tracing::error!(%error, "could not accept a connection: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            None
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Where SDKs put the write key, and whose it is.
+
+use axum::http::{HeaderMap, HeaderName, Uri};
+
+use crate::http::AppState;
+use crate::http::auth::credential;
+use crate::http::problem::{Code, Problem};
+use crate::ingest::{Sender, write_key_in_body};
+
+const X_WRITE_KEY: HeaderName = HeaderName::from_static("x-write-key");
+
+/// The key in the head of a request: `Authorization`, then `X-Write-Key` (Jitsu's `key:secret` too), then `writeKey`
+/// in the query, which is all a beacon has.
+pub(super) fn in_head(headers: &HeaderMap, uri: &Uri) -> Option<String> {
+    credential(headers).or_else(|| in_own_header(headers)).or_else(|| in_query(uri))
+}
+
+fn in_own_header(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(X_WRITE_KEY)?.to_str().ok()?;
+    let key = value.trim().split(':').next().unwrap_or_default();
+    Some(key.to_owned()).filter(|key| !key.is_empty())
+}
+
+fn in_query(uri: &Uri) -> Option<String> {
+    let pairs = url::form_urlencoded::parse(uri.query()?.as_bytes());
+    let keys = pairs.filter(|(name, key)| name == "writeKey" && !key.is_empty());
+    keys.map(|(_, key)| key.into_owned()).next()
+}
+
+/// Who sends with this key.
+pub(super) async fn sender(app: &AppState, key: &str) -> Result<Sender, Problem> {
+    let found = app.manage.registry().find_key(key).await?;
+    match found {
+        Some(found) if found.enabled => Ok(Sender { space: found.space, source: found.source }),
+        Some(_) => Err(Problem::new(Code::SourceDisabled, "the source of this write key is switched off")),
+        None => Err(Problem::new(Code::UnknownSource, "this write key is not known, or was revoked")),
+    }
+}
+
+/// Who sends with the key in the body.
+pub(super) async fn sender_of_body(app: &AppState, body: &[u8]) -> Result<Sender, Problem> {
+    match write_key_in_body(body) {
+        Some(key) => sender(app, &key).await,
+        None => {
+            let message = "no write key: send it as the user name of Basic, as Bearer, in X-Write-Key, or as `writeKey` \
+                           in the query or the body";
+            Err(Problem::new(Code::UnknownSource, message))
+        }
+    }
+}

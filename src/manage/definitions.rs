@@ -1,0 +1,258 @@
+//! Audiences and computed traits: made, changed, deleted; never without being checked against all others.
+
+use super::graph::Graph;
+use super::spaces::check_name;
+use super::{Manage, ManageError, Result};
+use crate::domain::SpaceNo;
+use crate::engine::{self, Plan, compile};
+use crate::store::StoreError;
+use crate::store::definitions::{self, Edit, NewDefinition};
+
+pub use crate::store::definitions::{Definition, Kind, Options, Version};
+
+/// Longest description, in characters.
+const DESCRIPTION_CHARS_MAX: usize = 2_000;
+/// Keys that are words of the API's paths.
+const RESERVED_KEYS: [&str; 2] = ["preview", "sizes"];
+/// The only collection definitions are made for so far.
+const USERS: &str = "users";
+
+/// A definition to be made.
+#[derive(Debug, Clone)]
+pub struct Create {
+    /// Name on the profile.
+    pub key: String,
+    /// For people; the key when not given.
+    pub name: Option<String>,
+    /// For people.
+    pub description: String,
+    /// `users` or `accounts`.
+    pub collection: String,
+    /// Query text.
+    pub query: String,
+    /// Options.
+    pub options: Options,
+    /// Whether to start at once.
+    pub enabled: bool,
+}
+
+/// What is to be changed; `None` leaves as is.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    /// For people.
+    pub name: Option<String>,
+    /// For people.
+    pub description: Option<String>,
+    /// On or off.
+    pub enabled: Option<bool>,
+    /// `users` or `accounts`; cannot be changed.
+    pub collection: Option<String>,
+    /// Query text.
+    pub query: Option<String>,
+    /// Count profiles that have only anonymous identifiers.
+    pub include_anonymous: Option<bool>,
+    /// Count events received before the version was made.
+    pub include_history: Option<bool>,
+}
+
+/// Who refers to a definition, and to whom it refers.
+#[derive(Debug, Clone, Default)]
+pub struct References {
+    /// Definitions it reads.
+    pub refers_to: Vec<(Kind, String)>,
+    /// Definitions that read it.
+    pub referenced_by: Vec<(Kind, String)>,
+}
+
+/// What clients call a definition of that kind.
+pub const fn noun(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Audience => "audience",
+        Kind::ComputedTrait => "computed trait",
+    }
+}
+
+impl Manage {
+    /// Makes a definition.
+    pub async fn create_definition(&self, space: SpaceNo, kind: Kind, new: &Create) -> Result<Definition> {
+        check_key(&new.key)?;
+        check_collection(&new.collection)?;
+        let name = check_name(new.name.as_deref().unwrap_or(&new.key))?;
+        check_description(&new.description)?;
+        let plan = self.compile(&new.query, kind)?;
+        let _editing = self.editing.lock().await;
+        let others = definitions::list_definitions(&self.pool, space, None, None).await?;
+        let taken = || ManageError::Exists { what: "the key", name: new.key.clone() };
+        if others.iter().any(|d| d.key == new.key) {
+            return Err(taken());
+        }
+        let most = self.limits.definitions;
+        if others.len() >= most {
+            return Err(ManageError::TooMany { what: "audiences and computed traits", most });
+        }
+        self.check_circles(&others, &new.key, &plan)?;
+        let row = NewDefinition {
+            id: self.ids.uuid(),
+            kind,
+            key: &new.key,
+            name,
+            description: &new.description,
+            enabled: new.enabled,
+            query: &new.query,
+            options: new.options,
+        };
+        match definitions::insert_definition(&self.pool, space, &row, self.clock.now()).await {
+            Err(StoreError::Exists) => return Err(taken()),
+            made => made?,
+        }
+        self.find_definition(space, kind, &new.key).await
+    }
+
+    /// A definition by its key.
+    pub async fn find_definition(&self, space: SpaceNo, kind: Kind, key: &str) -> Result<Definition> {
+        let found = definitions::list_definitions(&self.pool, space, Some(kind), Some(key)).await?;
+        found.into_iter().next().ok_or_else(|| ManageError::not_found(noun(kind), shown(key)))
+    }
+
+    /// All definitions of a kind, in order of their keys.
+    pub async fn list_definitions(&self, space: SpaceNo, kind: Kind) -> Result<Vec<Definition>> {
+        Ok(definitions::list_definitions(&self.pool, space, Some(kind), None).await?)
+    }
+
+    /// Changes a definition. Another query or other options make a new version, and so does switching it on again:
+    /// nobody has counted for it in the meantime.
+    pub async fn change_definition(
+        &self,
+        space: SpaceNo,
+        kind: Kind,
+        key: &str,
+        change: &Change,
+    ) -> Result<Definition> {
+        let name = change.name.as_deref().map(check_name).transpose()?;
+        change.description.as_deref().map_or(Ok(()), check_description)?;
+        change.collection.as_deref().map_or(Ok(()), check_collection)?;
+        let plan = change.query.as_deref().map(|query| self.compile(query, kind)).transpose()?;
+        let _editing = self.editing.lock().await;
+        let present = self.find_definition(space, kind, key).await?;
+        if let Some(plan) = &plan {
+            let others = definitions::list_definitions(&self.pool, space, None, None).await?;
+            self.check_circles(&others, key, plan)?;
+        }
+        let query = change.query.as_deref().unwrap_or(&present.latest.query);
+        let options = Options {
+            include_anonymous: change.include_anonymous.unwrap_or(present.latest.options.include_anonymous),
+            include_history: change.include_history.unwrap_or(present.latest.options.include_history),
+        };
+        let is_new = query != present.latest.query || options != present.latest.options;
+        let is_resumed = change.enabled == Some(true) && !present.enabled;
+        let edit = Edit {
+            name,
+            description: change.description.as_deref(),
+            enabled: change.enabled,
+            version: (is_new || is_resumed).then_some((query, options)),
+        };
+        definitions::update_definition(&self.pool, space, present.no, &edit, self.clock.now()).await?;
+        self.find_definition(space, kind, key).await
+    }
+
+    /// Deletes a definition, unless another one refers to it.
+    pub async fn delete_definition(&self, space: SpaceNo, kind: Kind, key: &str) -> Result<()> {
+        let _editing = self.editing.lock().await;
+        let definition = self.find_definition(space, kind, key).await?;
+        let all = definitions::list_definitions(&self.pool, space, None, None).await?;
+        let by = self.graph(&all).referrers(key);
+        if !by.is_empty() {
+            return Err(ManageError::Referenced { key: key.to_owned(), by });
+        }
+        Ok(definitions::delete_definition(&self.pool, space, definition.no, self.clock.now()).await?)
+    }
+
+    /// All versions of a definition, newest first.
+    pub async fn list_versions(&self, space: SpaceNo, kind: Kind, key: &str) -> Result<Vec<Version>> {
+        let definition = self.find_definition(space, kind, key).await?;
+        Ok(definitions::list_versions(&self.pool, space, definition.no).await?)
+    }
+
+    /// Who refers to a definition, and to whom it refers.
+    pub async fn references(&self, space: SpaceNo, kind: Kind, key: &str) -> Result<References> {
+        self.find_definition(space, kind, key).await?;
+        let all = definitions::list_definitions(&self.pool, space, None, None).await?;
+        let graph = self.graph(&all);
+        let with_kinds = |keys: Vec<String>| {
+            let kind_of = |key: &String| all.iter().find(|d| d.key == *key).map(|d| d.kind);
+            keys.into_iter().filter_map(|key| Some((kind_of(&key)?, key))).collect()
+        };
+        Ok(References {
+            refers_to: with_kinds(graph.references(key)),
+            referenced_by: with_kinds(graph.referrers(key)),
+        })
+    }
+
+    fn compile(&self, query: &str, kind: Kind) -> Result<Plan> {
+        compile(query, engine_kind(kind), self.limits.query).map_err(ManageError::Query)
+    }
+
+    /// What all definitions read: the newest version of each, and the one that answers until that is complete.
+    fn graph(&self, definitions: &[Definition]) -> Graph {
+        let mut graph = Graph::default();
+        for definition in definitions {
+            graph.add(&definition.key, &[]);
+            for version in std::iter::once(&definition.latest).chain(&definition.serving) {
+                // What does not compile any more (an older release took it) refers to nothing.
+                if let Ok(plan) = self.compile(&version.query, definition.kind) {
+                    graph.add(&definition.key, plan.traits());
+                }
+            }
+        }
+        graph
+    }
+
+    fn check_circles(&self, others: &[Definition], key: &str, plan: &Plan) -> Result<()> {
+        let mut graph = self.graph(others);
+        graph.add(key, plan.traits());
+        graph.circle_through(key).map_or(Ok(()), |circle| Err(ManageError::Cycle(circle)))
+    }
+}
+
+const fn engine_kind(kind: Kind) -> engine::Kind {
+    match kind {
+        Kind::Audience => engine::Kind::Audience,
+        Kind::ComputedTrait => engine::Kind::ComputedTrait,
+    }
+}
+
+/// R5: `[a-z][a-z0-9_]{0,254}`.
+fn check_key(key: &str) -> Result<()> {
+    let is_word = key.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+    if !is_word || !key.starts_with(|c: char| c.is_ascii_lowercase()) || key.len() > 255 {
+        let message = "a key is 1 to 255 lower-case letters, digits and `_`, and starts with a letter";
+        return Err(ManageError::invalid("key", message));
+    }
+    if RESERVED_KEYS.contains(&key) {
+        return Err(ManageError::invalid("key", format!("`{key}` is a word of the API; choose another key")));
+    }
+    Ok(())
+}
+
+fn check_collection(collection: &str) -> Result<()> {
+    match collection {
+        USERS => Ok(()),
+        "accounts" => {
+            Err(ManageError::invalid("definition.type", "definitions of `accounts` are not supported yet"))
+        }
+        _ => Err(ManageError::invalid("definition.type", "the type is `users` or `accounts`")),
+    }
+}
+
+fn check_description(description: &str) -> Result<()> {
+    if description.chars().count() > DESCRIPTION_CHARS_MAX || description.contains('\0') {
+        let message =
+            format!("a description has at most {DESCRIPTION_CHARS_MAX} characters, none of them U+0000");
+        return Err(ManageError::invalid("description", message));
+    }
+    Ok(())
+}
+
+fn shown(key: &str) -> String {
+    key.chars().take(255).collect()
+}

@@ -1,0 +1,70 @@
+//! What operators look at: how far the pipeline is, what was refused, whether the database is as it should be.
+
+use uuid::Uuid;
+
+use super::definitions::{Kind, Version};
+use super::{Manage, ManageError, Result};
+use crate::domain::{SpaceNo, Timestamp};
+use crate::store::{definitions, log, migrate, processor, rejected};
+
+pub use crate::store::processor::Status;
+pub use crate::store::rejected::RejectedEvent;
+
+/// How far a space is.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    /// Positions and counters.
+    pub status: Status,
+    /// Age of the oldest event that waits, in milliseconds.
+    pub lag_ms: i64,
+    /// Versions that are not complete yet.
+    pub backfills: Vec<Backfill>,
+}
+
+/// A version on its way to serving.
+#[derive(Debug, Clone)]
+pub struct Backfill {
+    /// Audience or computed trait.
+    pub kind: Kind,
+    /// Its key.
+    pub key: String,
+    /// The version.
+    pub version: Version,
+}
+
+impl Manage {
+    /// How far a space is.
+    pub async fn pipeline(&self, space: SpaceNo) -> Result<Pipeline> {
+        let status = processor::status(&self.pool, space).await?;
+        let status = status.ok_or_else(|| ManageError::not_found("space", space.to_string()))?;
+        let oldest = match status.log_end > status.processed {
+            true => log::oldest_after(&self.pool, space, status.processed).await?,
+            false => None,
+        };
+        let age = |at: Timestamp| (self.clock.now().millis() - at.millis()).max(0);
+        let all = definitions::list_definitions(&self.pool, space, None, None).await?;
+        let unfinished = all
+            .into_iter()
+            .filter(|d| d.enabled && matches!(d.latest.status.as_str(), "pending" | "backfilling"));
+        let backfill = |d: definitions::Definition| Backfill { kind: d.kind, key: d.key, version: d.latest };
+        Ok(Pipeline { status, lag_ms: oldest.map_or(0, age), backfills: unfinished.map(backfill).collect() })
+    }
+
+    /// Refused events, newest first, older than `before`.
+    pub async fn list_rejected(
+        &self,
+        space: SpaceNo,
+        code: Option<&str>,
+        before: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<RejectedEvent>> {
+        // U+0000 is in no code and not in Postgres' texts either.
+        let code = code.map(|code| code.replace('\0', ""));
+        Ok(rejected::list_rejected(&self.pool, space, code.as_deref(), before, limit as i64).await?)
+    }
+
+    /// Whether the schema is the one of this build: newest migration of ours, and of the database.
+    pub async fn schema_versions(&self) -> Result<(i64, Option<i64>)> {
+        Ok(migrate::versions(&self.pool).await?)
+    }
+}

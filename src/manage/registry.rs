@@ -1,0 +1,196 @@
+//! Who may do what: the snapshot of spaces, sources, keys and tokens that every request is checked against.
+//!
+//! A check is a hash and a look-up in memory. Changes made by this process are seen at once, those of others within a
+//! second; and a key or token that is not known is looked for once more before it is refused, because the next
+//! process may have made it a moment ago. Such second looks are shared and at most five a second, whatever is tried.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use sqlx::postgres::PgPool;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::domain::{SourceNo, SpaceNo};
+use crate::store;
+use crate::store::registry::{self, SecretHash, hash_secret};
+
+pub use crate::store::registry::{Registry as Snapshot, Scope, Space, Token};
+
+/// How often changes of other processes are looked for.
+const POLL: Duration = Duration::from_secs(1);
+/// Shortest time between two second looks.
+const SECOND_LOOK: Duration = Duration::from_millis(200);
+/// How often it is written down which keys and tokens were used.
+const TOUCH_EVERY: u32 = 30;
+
+/// What a write key stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyOf {
+    /// Whose log.
+    pub space: SpaceNo,
+    /// Which source.
+    pub source: SourceNo,
+    /// Whether the source may send.
+    pub enabled: bool,
+}
+
+/// The handle; clones share the snapshot.
+#[derive(Debug, Clone)]
+pub struct Registry(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    pool: PgPool,
+    clock: Clock,
+    snapshot: ArcSwap<Snapshot>,
+    version: tokio::sync::watch::Sender<i64>,
+    /// When the database was last asked for a newer version.
+    looked: tokio::sync::Mutex<Instant>,
+    used: Mutex<HashSet<SecretHash>>,
+}
+
+impl Registry {
+    /// Reads the snapshot for the first time.
+    pub async fn load(pool: PgPool, clock: Clock) -> store::Result<Self> {
+        let snapshot = registry::load(&pool).await?;
+        Ok(Self(Arc::new(Shared {
+            pool,
+            clock,
+            version: tokio::sync::watch::Sender::new(snapshot.version),
+            snapshot: ArcSwap::from_pointee(snapshot),
+            looked: tokio::sync::Mutex::new(Instant::now()),
+            used: Mutex::default(),
+        })))
+    }
+
+    /// The present snapshot.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.0.snapshot.load_full()
+    }
+
+    /// Follows the version: a change means that spaces, sources or keys have changed.
+    pub fn follow(&self) -> tokio::sync::watch::Receiver<i64> {
+        self.0.version.subscribe()
+    }
+
+    /// Reads everything anew, after a change of our own.
+    pub async fn reload(&self) -> store::Result<()> {
+        let snapshot = registry::load(&self.0.pool).await?;
+        let version = snapshot.version;
+        // Of two reloads at once, the older one must not win.
+        self.0.snapshot.rcu(|present| {
+            if present.version > version { Arc::clone(present) } else { Arc::new(snapshot.clone()) }
+        });
+        self.0.version.send_if_modified(|known| {
+            let newer = version > *known;
+            *known = version.max(*known);
+            newer
+        });
+        Ok(())
+    }
+
+    /// What a write key stands for; `None` for an unknown or revoked one.
+    pub async fn find_key(&self, key: &str) -> store::Result<Option<KeyOf>> {
+        let hash = hash_secret(key);
+        if let Some(found) = self.key_of(&hash) {
+            self.touch(hash);
+            return Ok(Some(found));
+        }
+        self.look_again().await?;
+        Ok(self.key_of(&hash))
+    }
+
+    fn key_of(&self, hash: &SecretHash) -> Option<KeyOf> {
+        let snapshot = self.0.snapshot.load();
+        let &(space, source) = snapshot.write_keys.get(hash)?;
+        let enabled = snapshot.sources.get(&(space, source)).is_some_and(|s| s.enabled);
+        Some(KeyOf { space, source, enabled })
+    }
+
+    /// The access token with this secret; `None` for an unknown, revoked or expired one.
+    pub async fn find_token(&self, secret: &str) -> store::Result<Option<Token>> {
+        let hash = hash_secret(secret);
+        let find = || self.0.snapshot.load().tokens.get(&hash).cloned();
+        let mut found = find();
+        if found.is_none() {
+            self.look_again().await?;
+            found = find();
+        }
+        let now = self.0.clock.now();
+        let live = found.filter(|token| token.expires_at.is_none_or(|end| now < end));
+        if live.is_some() {
+            self.touch(hash);
+        }
+        Ok(live)
+    }
+
+    /// The space clients call `key`.
+    pub async fn find_space(&self, key: &str) -> store::Result<Option<Space>> {
+        let find = || self.0.snapshot.load().spaces.get(key).cloned();
+        if let Some(space) = find() {
+            return Ok(Some(space));
+        }
+        self.look_again().await?;
+        Ok(find())
+    }
+
+    /// Makes sure that the snapshot is no older than this call. Everybody who asks at the same time shares one look.
+    async fn look_again(&self) -> store::Result<()> {
+        let asked = Instant::now();
+        let mut looked = self.0.looked.lock().await;
+        if *looked > asked {
+            return Ok(());
+        }
+        tokio::time::sleep_until(*looked + SECOND_LOOK).await;
+        *looked = Instant::now();
+        self.reload_if_newer().await
+    }
+
+    async fn reload_if_newer(&self) -> store::Result<()> {
+        let version = registry::version(&self.0.pool).await?;
+        if version > self.0.snapshot.load().version { self.reload().await } else { Ok(()) }
+    }
+
+    fn touch(&self, hash: SecretHash) {
+        let mut used = self.0.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if !used.contains(&hash) {
+            used.insert(hash);
+        }
+    }
+
+    /// Keeps the snapshot fresh and writes down what was used, until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut ticks = tokio::time::interval(POLL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut count = 0_u32;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = shutdown.cancelled() => break,
+            }
+            if let Err(error) = self.reload_if_newer().await {
+                tracing::warn!(%error, "could not look for changed keys and tokens: {error}");
+            }
+            count = count.wrapping_add(1);
+            if count.is_multiple_of(TOUCH_EVERY) {
+                self.write_used().await;
+            }
+        }
+        self.write_used().await;
+    }
+
+    async fn write_used(&self) {
+        let used = std::mem::take(&mut *self.0.used.lock().unwrap_or_else(PoisonError::into_inner));
+        let used: Vec<SecretHash> = used.into_iter().collect();
+        if used.is_empty() {
+            return;
+        }
+        if let Err(error) = registry::touch_secrets(&self.0.pool, &used, self.0.clock.now()).await {
+            tracing::warn!(%error, "could not write down which keys and tokens were used: {error}");
+        }
+    }
+}
