@@ -30,8 +30,9 @@ pub struct Made {
     pub token: Option<String>,
 }
 
-/// Fewer characters than this can be guessed.
-const SECRET_CHARS_MIN: usize = 8;
+/// Shortest secret taken from the configuration: any, because fixed ones are for trying things out. Those we make
+/// have 256 random bits.
+const SECRET_CHARS_MIN: usize = 1;
 
 impl Manage {
     /// Makes what is missing.
