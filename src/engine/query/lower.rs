@@ -238,10 +238,10 @@ impl<S: Scope> Lowering<'_, S> {
     /// A value; events alone are counted.
     fn scalar(&mut self, expr: &Expr) -> Option<S::Operand> {
         let typed = self.typed(expr)?;
-        self.into_scalar(typed, expr.span)
+        self.scalar_of(typed, expr.span)
     }
 
-    fn into_scalar(&mut self, typed: Typed<S::Operand>, span: Span) -> Option<S::Operand> {
+    fn scalar_of(&mut self, typed: Typed<S::Operand>, span: Span) -> Option<S::Operand> {
         match typed {
             Typed::Scalar(operand) => Some(operand),
             Typed::Stream(draft) => match self.scope.reduced(draft, Reducer::Count, Read::Count)? {
@@ -271,7 +271,7 @@ impl<S: Scope> Lowering<'_, S> {
                 self.error(ErrorKind::Type, call.name.span, format!("`{name}` cannot follow a comparison"))
             }
             (base @ (Typed::Scalar(_) | Typed::Stream(_) | Typed::List(_)), Some(takes)) => {
-                let left = self.into_scalar(base, call.name.span)?;
+                let left = self.scalar_of(base, call.name.span)?;
                 let (op, arguments) = self.comparator(takes, call)?;
                 Some(Typed::Boolean(Logic::Is(Condition { left, op, arguments })))
             }

@@ -40,7 +40,7 @@ type Parsed<T> = Result<T, Failed>;
 /// Reads a whole definition.
 pub(super) fn parse(tokens: Vec<(Token, Span)>, limits: Limits, errors: &mut Errors) -> Expr {
     let mut parser = Parser { tokens, at: 0, nesting: 0, depth: 0, primaries: 0, limits, errors };
-    let expr = parser.or().unwrap_or_else(|Failed| parser.recover());
+    let expr = parser.or();
     if !matches!(parser.peek(), Token::End) {
         let message = format!("unexpected {}", parser.found());
         parser.error(message, &["AND", "OR", ".", "end of the query"]);
@@ -128,9 +128,8 @@ impl Parser<'_> {
             match self.peek() {
                 Token::End => break,
                 Token::Symbol("(") => open += 1,
-                Token::Symbol(")") if open == 0 => break,
+                Token::Symbol(")" | "&&" | "||") if open == 0 => break,
                 Token::Symbol(")") => open -= 1,
-                Token::Symbol("&&" | "||") if open == 0 => break,
                 Token::Word(word) if open == 0 && matches!(word.as_str(), "and" | "or") => break,
                 _ => {}
             }
@@ -157,39 +156,35 @@ impl Parser<'_> {
         result
     }
 
-    fn or(&mut self) -> Parsed<Expr> {
+    fn or(&mut self) -> Expr {
         self.junction("or", "||", Self::and, ExprKind::Or)
     }
 
-    fn and(&mut self) -> Parsed<Expr> {
-        self.junction("and", "&&", Self::unary, ExprKind::And)
+    fn and(&mut self) -> Expr {
+        let operand = |parser: &mut Self| parser.unary().unwrap_or_else(|Failed| parser.recover());
+        self.junction("and", "&&", operand, ExprKind::And)
     }
 
     fn junction(
         &mut self,
         word: &str,
         symbol: &str,
-        operand: fn(&mut Self) -> Parsed<Expr>,
+        operand: impl Fn(&mut Self) -> Expr,
         kind: fn(Vec<Expr>) -> ExprKind,
-    ) -> Parsed<Expr> {
-        let mut operands = vec![self.operand(operand)];
+    ) -> Expr {
+        let first = operand(self);
+        if !self.at_word(&[word]) && !self.at_symbol(&[symbol]) {
+            return first;
+        }
+        let mut span = first.span;
+        let mut operands = vec![first];
         while self.at_word(&[word]) || self.at_symbol(&[symbol]) {
             self.advance();
-            operands.push(self.operand(operand));
+            let next = operand(self);
+            span = span.to(next.span);
+            operands.push(next);
         }
-        let span =
-            operands.iter().fold(operands.first().map_or(Span::default(), |o| o.span), |s, o| s.to(o.span));
-        match operands.pop() {
-            Some(only) if operands.is_empty() => Ok(only),
-            last => {
-                operands.extend(last);
-                Ok(Expr { span, kind: kind(operands) })
-            }
-        }
-    }
-
-    fn operand(&mut self, parse: fn(&mut Self) -> Parsed<Expr>) -> Expr {
-        parse(self).unwrap_or_else(|Failed| self.recover())
+        Expr { span, kind: kind(operands) }
     }
 
     fn unary(&mut self) -> Parsed<Expr> {
@@ -241,7 +236,7 @@ impl Parser<'_> {
             return Ok(Expr { span, kind: ExprKind::Literal(value) });
         }
         if self.eat_symbol("(") {
-            let inner = self.nested(1, Self::or)?;
+            let inner = self.nested(1, |parser| Ok(parser.or()))?;
             self.expect_symbol(")", &[")", "AND", "OR"])?;
             let span = span.to(self.previous_span());
             return Ok(Expr { span, kind: ExprKind::Group(Box::new(inner)) });
@@ -316,7 +311,7 @@ impl Parser<'_> {
                 ArgumentValue::Duration(self.duration(number, &unit))
             }
             (Token::Symbol("["), _) => self.list()?,
-            _ => ArgumentValue::Expr(self.or()?),
+            _ => ArgumentValue::Expr(self.or()),
         };
         let mut cast = None;
         if self.at_word(&["as"]) {
@@ -358,7 +353,7 @@ impl Parser<'_> {
     fn list(&mut self) -> Parsed<ArgumentValue> {
         self.advance();
         while !self.at_symbol(&["]"]) {
-            self.nested(0, Self::or)?;
+            self.nested(0, |parser| Ok(parser.or()))?;
             if !self.eat_symbol(",") {
                 break;
             }
