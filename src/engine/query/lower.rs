@@ -425,7 +425,7 @@ impl<S: Scope> Lowering<'_, S> {
         }
     }
 
-    /// The value of an argument that may have neither label nor cast.
+    /// The value of an argument that may have neither label nor cast; nothing when it could not be read.
     pub(super) fn plain<'c>(&mut self, argument: &'c Argument) -> Option<&'c ArgumentValue> {
         if let Some(Name { text, span }) = &argument.label {
             if text == "parent" {
@@ -441,6 +441,9 @@ impl<S: Scope> Lowering<'_, S> {
                 "`as` can only be used in `min`, `max` and `mode`",
             );
         }
-        Some(&argument.value)
+        match &argument.value {
+            ArgumentValue::Error | ArgumentValue::Expr(Expr { kind: ExprKind::Error, .. }) => None,
+            value => Some(value),
+        }
     }
 }

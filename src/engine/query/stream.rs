@@ -223,7 +223,6 @@ impl Draft {
                 })?;
                 Some((field, cast))
             }
-            ArgumentValue::Expr(Expr { kind: ExprKind::Error, .. }) => None,
             _ => {
                 let message = format!("`{reducer}` reads `property(…)`, `context(…)` or `timestamp()`");
                 lowering.errors.add_expecting(ErrorKind::Type, argument.span, message, &EVENT_FUNCTIONS);
