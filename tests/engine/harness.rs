@@ -19,7 +19,7 @@ pub(crate) const NOW: i64 = 1_717_200_000_000;
 /// An owned event.
 #[derive(Debug, Clone)]
 pub(crate) struct Event {
-    pub(crate) event_type: EventType,
+    pub(crate) call: EventType,
     pub(crate) name: String,
     pub(crate) at: i64,
     pub(crate) received_at: i64,
@@ -32,7 +32,7 @@ pub(crate) struct Event {
 /// A track event received when it happened.
 pub(crate) fn event(name: &str, at: i64, properties: &str) -> Event {
     Event {
-        event_type: EventType::Track,
+        call: EventType::Track,
         name: name.to_owned(),
         at,
         received_at: at,
@@ -46,7 +46,7 @@ pub(crate) fn event(name: &str, at: i64, properties: &str) -> Event {
 impl Event {
     pub(crate) fn facts(&self) -> Facts<'_> {
         Facts {
-            event_type: self.event_type,
+            event_type: self.call,
             name: &self.name,
             timestamp: Timestamp::from_millis(self.at),
             received_at: Timestamp::from_millis(self.received_at),

@@ -31,9 +31,9 @@ fn leaf(index: usize) -> LeafSpec {
 
 fn of(leaf: &LeafSpec, events: &[Event]) -> LeafState {
     let mut state = LeafState::default();
-    events.iter().for_each(|event| {
+    for event in events {
         leaf.fold(&mut state, &event.facts());
-    });
+    }
     state
 }
 

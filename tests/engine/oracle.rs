@@ -3,6 +3,7 @@
 //! The naive evaluator works on its own little description of a query, straight from decisions.md, over all raw
 //! events at each instant. It shares no code with the engine; the two meet only in the query's text.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use personas::domain::{Timestamp, Value};
@@ -119,15 +120,14 @@ impl Naive {
 }
 
 /// A6, against a literal.
-fn order(value: &Naive, literal: &Naive) -> Option<std::cmp::Ordering> {
+fn order(value: &Naive, literal: &Naive) -> Option<Ordering> {
     match (value, literal) {
-        (Naive::Null, _) | (_, Naive::Null) => None,
         (Naive::Text(a), Naive::Text(b)) => Some(a.as_bytes().cmp(b.as_bytes())),
         (Naive::Number(_) | Naive::Text(_), Naive::Number(_) | Naive::Text(_)) => {
             Some(value.number()?.cmp(&literal.number()?))
         }
         (Naive::Truth(_), Naive::Truth(_) | Naive::Text(_)) | (Naive::Text(_), Naive::Truth(_)) => {
-            (value.text() == literal.text()).then_some(std::cmp::Ordering::Equal)
+            (value.text() == literal.text()).then_some(Ordering::Equal)
         }
         _ => None,
     }
@@ -136,12 +136,12 @@ fn order(value: &Naive, literal: &Naive) -> Option<std::cmp::Ordering> {
 fn compare(value: &Naive, op: &str, literal: &Naive) -> bool {
     let order = order(value, literal);
     match op {
-        "=" => order.is_some_and(|o| o.is_eq()),
-        "!=" => *value != Naive::Null && !order.is_some_and(|o| o.is_eq()),
-        ">" => order.is_some_and(|o| o.is_gt()),
-        ">=" => order.is_some_and(|o| o.is_ge()),
-        "<" => order.is_some_and(|o| o.is_lt()),
-        "<=" => order.is_some_and(|o| o.is_le()),
+        "=" => order.is_some_and(Ordering::is_eq),
+        "!=" => *value != Naive::Null && !order.is_some_and(Ordering::is_eq),
+        ">" => order.is_some_and(Ordering::is_gt),
+        ">=" => order.is_some_and(Ordering::is_ge),
+        "<" => order.is_some_and(Ordering::is_lt),
+        "<=" => order.is_some_and(Ordering::is_le),
         ".contains" => *value != Naive::Null && value.text().contains(&literal.text()),
         ".omits" => *value == Naive::Null || !value.text().contains(&literal.text()),
         other => panic!("{other}"),
@@ -153,7 +153,9 @@ fn reduce(events: &[&RawEvent], reducer: Reducer) -> Naive {
     let mut present: Vec<&&RawEvent> = events.iter().filter(|e| e.x != Naive::Null).collect();
     present.sort_by_key(|e| (e.at, e.id.clone()));
     let mut counts: BTreeMap<&Naive, usize> = BTreeMap::new();
-    present.iter().for_each(|e| *counts.entry(&e.x).or_default() += 1);
+    for event in &present {
+        *counts.entry(&event.x).or_default() += 1;
+    }
     let whole = |n: usize| Naive::Number(n as i64 * 1000);
     match reducer {
         Reducer::Count => whole(events.len()),
@@ -196,17 +198,15 @@ fn reduce(events: &[&RawEvent], reducer: Reducer) -> Naive {
 impl Scalar {
     fn text(&self) -> String {
         let Self::Event { name, filter, window, reducer } = self else { return "trait('plan')".to_owned() };
-        let mut text = format!("event('{name}')");
-        if let Some((op, literal)) = filter {
-            text += &format!(".where(property('y') {op} {})", literal.literal());
-        }
-        if let Some((newest, oldest)) = window {
-            text += &match newest {
-                0 => format!(".within({oldest} seconds)"),
-                _ => format!(".between({newest} seconds, {oldest} seconds)"),
-            };
-        }
-        text + match reducer {
+        let filter = filter.as_ref().map_or_else(String::new, |(op, literal)| {
+            format!(".where(property('y') {op} {})", literal.literal())
+        });
+        let window = match window {
+            None => String::new(),
+            Some((0, oldest)) => format!(".within({oldest} seconds)"),
+            Some((newest, oldest)) => format!(".between({newest} seconds, {oldest} seconds)"),
+        };
+        let reducer = match reducer {
             Reducer::Count => ".count()",
             Reducer::Sum => ".sum(property('x'))",
             Reducer::Average => ".avg(property('x'))",
@@ -218,7 +218,8 @@ impl Scalar {
             Reducer::Unique => ".unique(property('x'))",
             Reducer::Mode(1) => ".mode(property('x'), 1)",
             Reducer::Mode(_) => ".mode(property('x'))",
-        }
+        };
+        format!("event('{name}'){filter}{window}{reducer}")
     }
 
     fn value(&self, events: &[RawEvent], plan: &Naive, now: i64) -> Naive {
