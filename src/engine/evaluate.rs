@@ -100,8 +100,8 @@ impl Plan {
         let mut changes_at = if let Some((leaf, spec)) = self.counted_against_literals(condition) {
             // Exact, not just a lower bound: the instant at which the count crosses to the other side.
             view.leaf(leaf).and_then(|state| {
-                state
-                    .count_changes_at(spec.window, now, |count| condition.holds(|o| with_left(o, count), now))
+                let accepts = |count| condition.holds(&Value::from(count), literal_value, now);
+                state.count_changes_at(spec.window, now, accepts)
             })
         } else {
             sooner(left_changes_at, condition.changes_at(&left, now))
@@ -111,8 +111,8 @@ impl Plan {
             changes_at = sooner(changes_at, argument_changes_at);
             flags = flags.or(argument_flags);
         }
-        let resolve = |operand| self.operand(operand, view, now).0;
-        Evaluation { value: Value::Bool(condition.holds(resolve, now)), changes_at, flags }
+        let resolve = |argument| self.operand(argument, view, now).0;
+        Evaluation { value: Value::Bool(condition.holds(&left, resolve, now)), changes_at, flags }
     }
 
     /// The leaf of a condition that compares a count with values written in the query.
@@ -151,9 +151,9 @@ impl Plan {
     }
 }
 
-/// An operand of a condition whose left side is this count and whose other operands are literals.
-fn with_left(operand: &PlanOperand, count: u64) -> Cow<'_, Value> {
-    operand.literal().map_or_else(|| Cow::Owned(Value::from(count)), Cow::Borrowed)
+/// The value of an operand that is known to be a literal.
+fn literal_value(operand: &PlanOperand) -> Cow<'_, Value> {
+    operand.literal().map_or(Cow::Owned(Value::Null), Cow::Borrowed)
 }
 
 /// The value inside of an object.
