@@ -192,9 +192,8 @@ fn value_len(text: &str) -> Option<usize> {
                 continue;
             }
             b'{' | b'[' => depth += 1,
-            b'}' | b']' if depth == 0 => return Some(at),
+            b'}' | b']' | b',' if depth == 0 => return Some(at),
             b'}' | b']' => depth -= 1,
-            b',' if depth == 0 => return Some(at),
             _ => {}
         }
         at += 1;

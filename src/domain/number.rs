@@ -115,7 +115,7 @@ impl std::fmt::Display for Number {
         let digits = self.mantissa.unsigned_abs().to_string();
         let exponent = self.exponent();
         let point = digits.len() as i32 + exponent;
-        if exponent > PLAIN_ZEROS || exponent < -PLAIN_ZEROS {
+        if !(-PLAIN_ZEROS..=PLAIN_ZEROS).contains(&exponent) {
             let (first, rest) = digits.split_at(1);
             let dot = if rest.is_empty() { "" } else { "." };
             return write!(f, "{sign}{first}{dot}{rest}e{}", point - 1);
@@ -188,7 +188,7 @@ impl Digits {
             return;
         }
         self.mantissa = self.mantissa * 10_u128.pow(zeros + 1) + u128::from(digit);
-        self.count = if self.count == 0 { 1 } else { count };
+        self.count = count;
     }
 
     fn number(&self) -> Option<Number> {

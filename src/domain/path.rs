@@ -15,12 +15,11 @@ impl Path {
         let mut segments = vec![String::new()];
         let mut chars = text.chars();
         while let Some(c) = chars.next() {
-            match c {
-                '.' => segments.push(String::new()),
-                _ => {
-                    let literal = if c == '\\' { chars.next()? } else { c };
-                    segments.last_mut()?.push(literal);
-                }
+            if c == '.' {
+                segments.push(String::new());
+            } else {
+                let literal = if c == '\\' { chars.next()? } else { c };
+                segments.last_mut()?.push(literal);
             }
         }
         if segments.iter().any(String::is_empty) {

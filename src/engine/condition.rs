@@ -164,9 +164,13 @@ impl PartialEq for Pattern {
 }
 
 impl<O: Operand> Condition<O> {
-    /// Whether the condition holds at `now`, given what each operand is.
-    pub fn holds<'a>(&'a self, resolve: impl Fn(&'a O) -> Cow<'a, Value>, now: Timestamp) -> bool {
-        let left = resolve(&self.left);
+    /// Whether the condition holds at `now`, given what the left side is and how to read the arguments.
+    pub fn holds<'a>(
+        &'a self,
+        left: &Value,
+        resolve: impl Fn(&'a O) -> Cow<'a, Value>,
+        now: Timestamp,
+    ) -> bool {
         if left.is_null() {
             return matches!(self.op, Op::Absent | Op::Omits | Op::NoneOf);
         }
@@ -301,7 +305,7 @@ mod tests {
             op,
             arguments: arguments.iter().map(|a| Given(Value::from_json(a), true)).collect(),
         };
-        condition.holds(|o| Cow::Borrowed(&o.0), Timestamp::EPOCH)
+        condition.holds(&condition.left.0, |o| Cow::Borrowed(&o.0), Timestamp::EPOCH)
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use crate::domain::{LeafNo, Timestamp, Value};
 
-use super::condition::{Condition, Logic, Op, Operand};
+use super::condition::{Condition, Logic, Operand};
 use super::query::{Plan, PlanCondition, PlanOperand, Root};
-use super::state::{Flags, LeafState, Read, Reading};
+use super::state::{Flags, LeafSpec, LeafState, Read, Reading};
 
 /// What one profile has.
 pub trait View {
@@ -96,41 +96,32 @@ impl Plan {
     }
 
     fn comparison(&self, condition: &Condition<PlanOperand>, view: &impl View, now: Timestamp) -> Evaluation {
-        let (left, mut changes_at, mut flags) = self.operand(&condition.left, view, now);
-        if let Some(tight) = self.count_comparison(condition, view, now) {
-            changes_at = tight;
-        } else if let Op::Relative(..) = condition.op {
-            changes_at = sooner(changes_at, condition.changes_at(&left, now));
-        }
+        let (left, left_changes_at, mut flags) = self.operand(&condition.left, view, now);
+        let mut changes_at = if let Some((leaf, spec)) = self.counted_against_literals(condition) {
+            // Exact, not just a lower bound: the instant at which the count crosses to the other side.
+            view.leaf(leaf).and_then(|state| {
+                let accepts = |count| condition.holds(&Value::from(count), literal_value, now);
+                state.count_changes_at(spec.window, now, accepts)
+            })
+        } else {
+            sooner(left_changes_at, condition.changes_at(&left, now))
+        };
         for argument in &condition.arguments {
             let (_, argument_changes_at, argument_flags) = self.operand(argument, view, now);
             changes_at = sooner(changes_at, argument_changes_at);
             flags = flags.or(argument_flags);
         }
-        let resolve = |operand| self.operand(operand, view, now).0;
-        Evaluation { value: Value::Bool(condition.holds(resolve, now)), changes_at, flags }
+        let resolve = |argument| self.operand(argument, view, now).0;
+        Evaluation { value: Value::Bool(condition.holds(&left, resolve, now)), changes_at, flags }
     }
 
-    /// When a count compared with constants changes its side: exact, not just a lower bound.
-    fn count_comparison(
-        &self,
-        condition: &Condition<PlanOperand>,
-        view: &impl View,
-        now: Timestamp,
-    ) -> Option<Option<Timestamp>> {
-        let PlanOperand::Leaf(index, Read::Count) = &condition.left else { return None };
-        if !condition.arguments.iter().all(|argument| argument.literal().is_some()) {
-            return None;
+    /// The leaf of a condition that compares a count with values written in the query.
+    fn counted_against_literals(&self, condition: &Condition<PlanOperand>) -> Option<(LeafNo, &LeafSpec)> {
+        let literals = condition.arguments.iter().all(|argument| argument.literal().is_some());
+        match condition.left {
+            PlanOperand::Leaf(index, Read::Count) if literals => self.leaf(index),
+            _ => None,
         }
-        let (leaf, spec) = self.leaf(*index)?;
-        let state = view.leaf(leaf)?;
-        Some(state.count_changes_at(spec.window, now, |count| {
-            let resolve = |operand| match operand {
-                &PlanOperand::Literal(ref value) => Cow::Borrowed(value),
-                _ => Cow::Owned(Value::from(count)),
-            };
-            condition.holds(resolve, now)
-        }))
     }
 
     /// The value of an operand, when it may change by itself, and whether it is exact.
@@ -158,6 +149,11 @@ impl Plan {
             }
         }
     }
+}
+
+/// The value of an operand that is known to be a literal.
+fn literal_value(operand: &PlanOperand) -> Cow<'_, Value> {
+    operand.literal().map_or(Cow::Owned(Value::Null), Cow::Borrowed)
 }
 
 /// The value inside of an object.

@@ -73,4 +73,6 @@ pub(super) enum ArgumentValue {
     Duration(i64),
     /// `[a, b]`; no function that is supported takes one, so its elements are not kept.
     List,
+    /// Something that could not be read; its error is already told.
+    Error,
 }

@@ -238,10 +238,10 @@ impl<S: Scope> Lowering<'_, S> {
     /// A value; events alone are counted.
     fn scalar(&mut self, expr: &Expr) -> Option<S::Operand> {
         let typed = self.typed(expr)?;
-        self.into_scalar(typed, expr.span)
+        self.scalar_of(typed, expr.span)
     }
 
-    fn into_scalar(&mut self, typed: Typed<S::Operand>, span: Span) -> Option<S::Operand> {
+    fn scalar_of(&mut self, typed: Typed<S::Operand>, span: Span) -> Option<S::Operand> {
         match typed {
             Typed::Scalar(operand) => Some(operand),
             Typed::Stream(draft) => match self.scope.reduced(draft, Reducer::Count, Read::Count)? {
@@ -271,7 +271,7 @@ impl<S: Scope> Lowering<'_, S> {
                 self.error(ErrorKind::Type, call.name.span, format!("`{name}` cannot follow a comparison"))
             }
             (base @ (Typed::Scalar(_) | Typed::Stream(_) | Typed::List(_)), Some(takes)) => {
-                let left = self.into_scalar(base, call.name.span)?;
+                let left = self.scalar_of(base, call.name.span)?;
                 let (op, arguments) = self.comparator(takes, call)?;
                 Some(Typed::Boolean(Logic::Is(Condition { left, op, arguments })))
             }
@@ -425,7 +425,7 @@ impl<S: Scope> Lowering<'_, S> {
         }
     }
 
-    /// The value of an argument that may have neither label nor cast.
+    /// The value of an argument that may have neither label nor cast; nothing when it could not be read.
     pub(super) fn plain<'c>(&mut self, argument: &'c Argument) -> Option<&'c ArgumentValue> {
         if let Some(Name { text, span }) = &argument.label {
             if text == "parent" {
@@ -441,6 +441,9 @@ impl<S: Scope> Lowering<'_, S> {
                 "`as` can only be used in `min`, `max` and `mode`",
             );
         }
-        Some(&argument.value)
+        match &argument.value {
+            ArgumentValue::Error | ArgumentValue::Expr(Expr { kind: ExprKind::Error, .. }) => None,
+            value => Some(value),
+        }
     }
 }

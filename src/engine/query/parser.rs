@@ -21,6 +21,9 @@ use super::lexer::Token;
 /// Calls inside of calls that need no depth of their own (`sum(property('x'))`) are bounded by this factor.
 const CALL_DEPTH_FACTOR: usize = 4;
 
+/// Methods in one chain; trees are walked by recursion, so their depth is bounded.
+const LONGEST_CHAIN: usize = 50;
+
 /// Units of time and their length in milliseconds.
 const UNITS: [(&str, i64); 5] =
     [("second", 1_000), ("minute", 60_000), ("hour", 3_600_000), ("day", 86_400_000), ("week", 604_800_000)];
@@ -39,8 +42,9 @@ type Parsed<T> = Result<T, Failed>;
 
 /// Reads a whole definition.
 pub(super) fn parse(tokens: Vec<(Token, Span)>, limits: Limits, errors: &mut Errors) -> Expr {
-    let mut parser = Parser { tokens, at: 0, nesting: 0, depth: 0, primaries: 0, limits, errors };
-    let expr = parser.or().unwrap_or_else(|Failed| parser.recover());
+    let mut parser =
+        Parser { tokens, at: 0, nesting: 0, depth: 0, primaries: 0, gave_up: false, limits, errors };
+    let expr = parser.or();
     if !matches!(parser.peek(), Token::End) {
         let message = format!("unexpected {}", parser.found());
         parser.error(message, &["AND", "OR", ".", "end of the query"]);
@@ -54,6 +58,7 @@ struct Parser<'e> {
     nesting: usize,
     depth: usize,
     primaries: usize,
+    gave_up: bool,
     limits: Limits,
     errors: &'e mut Errors,
 }
@@ -117,7 +122,9 @@ impl Parser<'_> {
     }
 
     fn error(&mut self, message: String, expected: &[&str]) {
-        self.errors.add_expecting(ErrorKind::Syntax, self.span(), message, expected);
+        if !self.gave_up {
+            self.errors.add_expecting(ErrorKind::Syntax, self.span(), message, expected);
+        }
     }
 
     /// Skips to the next place where an operand of AND or OR could end.
@@ -128,9 +135,8 @@ impl Parser<'_> {
             match self.peek() {
                 Token::End => break,
                 Token::Symbol("(") => open += 1,
-                Token::Symbol(")") if open == 0 => break,
+                Token::Symbol(")" | "&&" | "||") if open == 0 => break,
                 Token::Symbol(")") => open -= 1,
-                Token::Symbol("&&" | "||") if open == 0 => break,
                 Token::Word(word) if open == 0 && matches!(word.as_str(), "and" | "or") => break,
                 _ => {}
             }
@@ -145,7 +151,8 @@ impl Parser<'_> {
         if self.nesting + levels > nesting || self.depth >= nesting * CALL_DEPTH_FACTOR {
             let message = format!("conditions may be nested at most {nesting} deep");
             self.errors.add(ErrorKind::Limit, self.span(), message);
-            // Going on would only repeat the error.
+            // Going on would only tell consequences of this.
+            self.gave_up = true;
             self.at = self.tokens.len().saturating_sub(1);
             return Err(Failed);
         }
@@ -157,39 +164,35 @@ impl Parser<'_> {
         result
     }
 
-    fn or(&mut self) -> Parsed<Expr> {
+    fn or(&mut self) -> Expr {
         self.junction("or", "||", Self::and, ExprKind::Or)
     }
 
-    fn and(&mut self) -> Parsed<Expr> {
-        self.junction("and", "&&", Self::unary, ExprKind::And)
+    fn and(&mut self) -> Expr {
+        let operand = |parser: &mut Self| parser.unary().unwrap_or_else(|Failed| parser.recover());
+        self.junction("and", "&&", operand, ExprKind::And)
     }
 
     fn junction(
         &mut self,
         word: &str,
         symbol: &str,
-        operand: fn(&mut Self) -> Parsed<Expr>,
+        operand: impl Fn(&mut Self) -> Expr,
         kind: fn(Vec<Expr>) -> ExprKind,
-    ) -> Parsed<Expr> {
-        let mut operands = vec![self.operand(operand)];
+    ) -> Expr {
+        let first = operand(self);
+        if !self.at_word(&[word]) && !self.at_symbol(&[symbol]) {
+            return first;
+        }
+        let mut span = first.span;
+        let mut operands = vec![first];
         while self.at_word(&[word]) || self.at_symbol(&[symbol]) {
             self.advance();
-            operands.push(self.operand(operand));
+            let next = operand(self);
+            span = span.to(next.span);
+            operands.push(next);
         }
-        let span =
-            operands.iter().fold(operands.first().map_or(Span::default(), |o| o.span), |s, o| s.to(o.span));
-        match operands.pop() {
-            Some(only) if operands.is_empty() => Ok(only),
-            last => {
-                operands.extend(last);
-                Ok(Expr { span, kind: kind(operands) })
-            }
-        }
-    }
-
-    fn operand(&mut self, parse: fn(&mut Self) -> Parsed<Expr>) -> Expr {
-        parse(self).unwrap_or_else(|Failed| self.recover())
+        Expr { span, kind: kind(operands) }
     }
 
     fn unary(&mut self) -> Parsed<Expr> {
@@ -226,7 +229,14 @@ impl Parser<'_> {
 
     fn chain(&mut self) -> Parsed<Expr> {
         let mut expr = self.primary()?;
+        let mut length = 0;
         while self.eat_symbol(".") {
+            length += 1;
+            if length > LONGEST_CHAIN {
+                let message = format!("at most {LONGEST_CHAIN} methods may follow each other");
+                self.errors.add(ErrorKind::Limit, self.span(), message);
+                return Err(Failed);
+            }
             let call = self.call()?;
             let span = expr.span.to(call.span);
             expr = Expr { span, kind: ExprKind::Method(Box::new(expr), call) };
@@ -241,7 +251,7 @@ impl Parser<'_> {
             return Ok(Expr { span, kind: ExprKind::Literal(value) });
         }
         if self.eat_symbol("(") {
-            let inner = self.nested(1, Self::or)?;
+            let inner = self.nested(1, |parser| Ok(parser.or()))?;
             self.expect_symbol(")", &[")", "AND", "OR"])?;
             let span = span.to(self.previous_span());
             return Ok(Expr { span, kind: ExprKind::Group(Box::new(inner)) });
@@ -289,7 +299,12 @@ impl Parser<'_> {
 
     fn call(&mut self) -> Parsed<Call> {
         let name = self.name()?;
-        self.expect_symbol("(", &["("])?;
+        if !self.eat_symbol("(") {
+            let message =
+                format!("`{0}` needs parentheses, `{0}(…)`; a string needs single quotes", name.text);
+            self.errors.add_expecting(ErrorKind::Syntax, name.span, message, &["("]);
+            return Err(Failed);
+        }
         let mut arguments = Vec::new();
         let levels = usize::from(NESTING_CALLS.contains(&name.text.as_str()));
         while !self.at_symbol(&[")"]) {
@@ -313,10 +328,10 @@ impl Parser<'_> {
         let value = match (self.peek(), self.peek_second()) {
             (Token::Number(number), Token::Word(unit)) if !is_keyword(unit) => {
                 let (number, unit) = (*number, unit.clone());
-                ArgumentValue::Duration(self.duration(number, &unit))
+                self.duration(number, &unit).map_or(ArgumentValue::Error, ArgumentValue::Duration)
             }
             (Token::Symbol("["), _) => self.list()?,
-            _ => ArgumentValue::Expr(self.or()?),
+            _ => ArgumentValue::Expr(self.or()),
         };
         let mut cast = None;
         if self.at_word(&["as"]) {
@@ -327,7 +342,7 @@ impl Parser<'_> {
     }
 
     /// `7 days` in milliseconds; the number is the present token and the unit the next.
-    fn duration(&mut self, number: Number, unit: &str) -> i64 {
+    fn duration(&mut self, number: Number, unit: &str) -> Option<i64> {
         let number_span = self.span();
         self.advance();
         let unit_span = self.span();
@@ -335,30 +350,27 @@ impl Parser<'_> {
         let singular = unit.strip_suffix('s').unwrap_or(unit);
         let Some((_, length)) = UNITS.iter().find(|(name, _)| *name == singular) else {
             self.errors.add_unknown(unit_span, "unit of time", unit, &UNIT_NAMES);
-            return 0;
+            return None;
         };
-        let whole = u32::try_from(number.exponent()).ok().and_then(|power| 10_i128.checked_pow(power));
-        let count = whole.and_then(|power| number.mantissa().checked_mul(power)).filter(|count| *count >= 0);
-        let Some(count) = count else {
+        let Some(count) = number.to_string().parse::<u128>().ok() else {
             let message = format!("a time span is a whole number of {singular}s, not {number}");
             self.errors.add(ErrorKind::Type, number_span, message);
-            return 0;
+            return None;
         };
-        let millis = count.checked_mul(i128::from(*length)).and_then(|millis| i64::try_from(millis).ok());
-        millis.filter(|millis| *millis <= Limits::LONGEST_SPAN).unwrap_or_else(|| {
-            self.errors.add(
-                ErrorKind::Limit,
-                number_span.to(unit_span),
-                "this time span is longer than 10,000 years",
-            );
-            0
-        })
+        let millis =
+            count.checked_mul(length.unsigned_abs().into()).and_then(|millis| i64::try_from(millis).ok());
+        let millis = millis.filter(|millis| *millis <= Limits::LONGEST_SPAN);
+        if millis.is_none() {
+            let message = "this time span is longer than 10,000 years";
+            self.errors.add(ErrorKind::Limit, number_span.to(unit_span), message);
+        }
+        millis
     }
 
     fn list(&mut self) -> Parsed<ArgumentValue> {
         self.advance();
         while !self.at_symbol(&["]"]) {
-            self.nested(0, Self::or)?;
+            self.nested(0, |parser| Ok(parser.or()))?;
             if !self.eat_symbol(",") {
                 break;
             }

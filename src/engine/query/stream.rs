@@ -215,21 +215,16 @@ impl Draft {
             }),
         };
         let plain = Argument { cast: None, ..argument.clone() };
-        match lowering.plain(&plain)? {
-            ArgumentValue::Expr(Expr { kind: ExprKind::Call(call), .. }) => {
-                let field = self.in_event(lowering, |inner| {
-                    let field = inner.field(call)?;
-                    Some(inner.scope.place(field))
-                })?;
-                Some((field, cast))
-            }
-            ArgumentValue::Expr(Expr { kind: ExprKind::Error, .. }) => None,
-            _ => {
-                let message = format!("`{reducer}` reads `property(…)`, `context(…)` or `timestamp()`");
-                lowering.errors.add_expecting(ErrorKind::Type, argument.span, message, &EVENT_FUNCTIONS);
-                None
-            }
-        }
+        let ArgumentValue::Expr(Expr { kind: ExprKind::Call(call), .. }) = lowering.plain(&plain)? else {
+            let message = format!("`{reducer}` reads `property(…)`, `context(…)` or `timestamp()`");
+            lowering.errors.add_expecting(ErrorKind::Type, argument.span, message, &EVENT_FUNCTIONS);
+            return None;
+        };
+        let field = self.in_event(lowering, |inner| {
+            let field = inner.field(call)?;
+            Some(inner.scope.place(field))
+        })?;
+        Some((field, cast))
     }
 
     /// Runs `lower` in the scope of one of these events.

@@ -249,7 +249,9 @@ impl LeafSpec {
         !matches!(facts.event_type, EventType::Identify | EventType::Group | EventType::Alias)
             && self.since.is_none_or(|since| facts.offset > since)
             && self.between.is_none_or(|(from, to)| from <= facts.timestamp && facts.timestamp < to)
-            && self.filter.holds(&|condition| condition.holds(resolve, facts.timestamp))
+            && self
+                .filter
+                .holds(&|condition| condition.holds(&resolve(&condition.left), resolve, facts.timestamp))
     }
 
     fn contribution<'v, 'a: 'v>(

@@ -1,0 +1,251 @@
+//! What is refused, where, and with which words.
+
+use personas::engine::query::ErrorKind;
+use personas::engine::{Kind, Limits, QueryError, compile};
+use proptest::prelude::*;
+
+use crate::harness::refused;
+
+/// The only error, and the text it points at.
+fn only(query: &str, kind: Kind) -> (QueryError, String) {
+    let mut errors = refused(query, kind);
+    assert_eq!(errors.len(), 1, "{query:.200}\n{errors:#?}");
+    let error = errors.remove(0);
+    let text = query[error.offset..error.offset + error.length].to_owned();
+    (error, text)
+}
+
+#[test]
+fn what_is_not_supported_yet_is_refused_at_its_place() {
+    for (query, place) in [
+        ("event('A').where(event('B') >= 1) >= 1", "event('B')"),
+        ("event('A').where(event('B').within(parent: 5 days).count() >= 1) >= 1", "event('B')"),
+        ("event('A').within(parent: 5 days) >= 1", "parent: 5 days"),
+        ("event('A').where(property(parent: 'x') = 1) >= 1", "parent: 'x'"),
+        ("event('A').where(property('x') = trait('y')) >= 1", "trait('y')"),
+        ("event('A').where(audience('y')) >= 1", "audience('y')"),
+        ("event('A').expires_after(1 hour).count() >= 1", "expires_after(1 hour)"),
+        ("event('A').sources(exclude: ['a', 'b']) >= 1", "sources(exclude: ['a', 'b'])"),
+        ("event('A').where(source('web') = 1) >= 1", "source('web')"),
+        ("event('A').where(source('web')) >= 1", "source('web')"),
+        ("event('A').where(property('p.$.sku') = 1) >= 1", "'p.$.sku'"),
+        ("trait('tags.$') = 'vip'", "'tags.$'"),
+        ("event('A').where(any_item('p', property('x') = 1)) >= 1", "any_item('p', property('x') = 1)"),
+        ("any_item('p', property('x') = 1)", "any_item('p', property('x') = 1)"),
+        ("trait('x').held_for(3 days)", "held_for(3 days)"),
+        ("random_bucket('salt') < 0.1", "random_bucket('salt')"),
+        ("ANY event('A') >= 1", "ANY"),
+        ("ALL NOT event('A').count() >= 1", "ALL"),
+        ("entity('orders').where(entity('p').count() >= 1).count() >= 1", "entity('orders')"),
+        ("event('*') >= 1", "'*'"),
+        ("event('Cart *') >= 1", "'Cart *'"),
+        ("event('A').where(property('d').within_last(3 days)) >= 1", "within_last(3 days)"),
+    ] {
+        let (error, text) = only(query, Kind::Audience);
+        assert_eq!((error.kind, text.as_str()), (ErrorKind::Unsupported, place), "{query}: {error}");
+        assert!(error.message.ends_with("cannot be used yet"), "{error}");
+    }
+    let (error, text) = only("event('A').mode(property('x') as array, 1)", Kind::ComputedTrait);
+    assert_eq!((error.kind, text.as_str()), (ErrorKind::Unsupported, "array"));
+    let (error, text) = only("event('A').mode(trait('email'), 1)", Kind::ComputedTrait);
+    assert_eq!((error.kind, text.as_str()), (ErrorKind::Unsupported, "trait('email')"));
+}
+
+#[test]
+fn near_misses_get_a_suggestion() {
+    for (query, suggestion) in [
+        ("evnt('A') >= 1", "event"),
+        ("event('A').cuont() >= 1", "count"),
+        ("event('A').withn(7 days) >= 1", "within"),
+        ("event('A').within(7 dyas) >= 1", "days"),
+        ("trait('x').contain('a')", "contains"),
+        ("trait('x').equal(1)", "equals"),
+        ("event('A').where(propertty('x') = 1) >= 1", "property"),
+        ("event('A').max(property('x') as nubmer) >= 1", "number"),
+    ] {
+        let (error, _) = only(query, Kind::Audience);
+        assert!(error.message.ends_with(&format!("did you mean `{suggestion}`?")), "{error}");
+        assert!(error.expected.iter().any(|e| e == suggestion), "{error:?}");
+    }
+    assert!(!only("frobnicate('A') >= 1", Kind::Audience).0.message.contains("did you mean"));
+}
+
+#[test]
+fn mistakes_are_told_at_their_place() {
+    for (query, kind, place) in [
+        ("event('A') = ", ErrorKind::Syntax, ""),
+        ("event('A' >= 1", ErrorKind::Syntax, ""),
+        ("(event('A') >= 1", ErrorKind::Syntax, ""),
+        ("event('A') >= 1)", ErrorKind::Syntax, ")"),
+        ("event('A') >= 1 event('B') >= 1", ErrorKind::Syntax, "event"),
+        ("1 < event('A') < 3", ErrorKind::Syntax, "<"),
+        ("event(A) >= 1", ErrorKind::Syntax, "A"),
+        ("event(5) >= 1", ErrorKind::Syntax, "5"),
+        ("event() >= 1", ErrorKind::Syntax, "event()"),
+        ("event('') >= 1", ErrorKind::Syntax, "''"),
+        ("trait('a..b') = 1", ErrorKind::Syntax, "'a..b'"),
+        ("trait(\"x\") = 1", ErrorKind::Syntax, "\"x\""),
+        ("trait('x') = 'abc", ErrorKind::Syntax, "'abc"),
+        ("trait('x') = 2024-02-30", ErrorKind::Syntax, "2024-02-30"),
+        ("trait('x').exists(1)", ErrorKind::Syntax, "1"),
+        ("trait('x').one_of()", ErrorKind::Syntax, "one_of()"),
+        ("trait('x').within_last(7)", ErrorKind::Syntax, "7"),
+        ("event('A').within(1.5 days) >= 1", ErrorKind::Type, "1.5"),
+        ("event('A').within(0 days) >= 1", ErrorKind::Type, "within(0 days)"),
+        ("event('A').within(99999999999 weeks) >= 1", ErrorKind::Limit, "99999999999 weeks"),
+        ("event('A').between(3 days, 2 days) >= 1", ErrorKind::Type, "between(3 days, 2 days)"),
+        (
+            "event('A').between(2024-02-01, 2024-01-01) >= 1",
+            ErrorKind::Type,
+            "between(2024-02-01, 2024-01-01)",
+        ),
+        ("event('A').within(1 day).within(2 days) >= 1", ErrorKind::Type, "within(2 days)"),
+        ("event('A').count().within(1 day) >= 1", ErrorKind::Type, "within"),
+        ("trait('x').exists().where(1 = 1)", ErrorKind::Type, "where"),
+        ("trait('x')", ErrorKind::Type, "trait('x')"),
+        ("event('A')", ErrorKind::Type, "event('A')"),
+        ("event('A').unique(property('x')) >= 1", ErrorKind::Type, "event('A').unique(property('x'))"),
+        ("event('A').sum(5) >= 1", ErrorKind::Type, "5"),
+        ("event('A').sum(property('x') as number) >= 1", ErrorKind::Type, "number"),
+        ("event('A').sum(timestamp()) >= 1", ErrorKind::Type, "timestamp()"),
+        ("event('A').mode(property('x'), 0) = 1", ErrorKind::Type, "0"),
+        ("property('x') = 1", ErrorKind::Type, "property('x')"),
+        ("trait('x').before_date('soon')", ErrorKind::Type, "'soon'"),
+        ("trait('x').matches('(')", ErrorKind::Type, "'('"),
+        ("(trait('x') = 1) = true", ErrorKind::Type, "(trait('x') = 1)"),
+    ] {
+        let (error, text) = only(query, Kind::Audience);
+        assert_eq!((error.kind, text.as_str()), (kind, place), "{query}: {error}");
+    }
+    for query in ["event('A')", "event('A') >= 1", "everyone()"] {
+        assert_eq!(only(query, Kind::ComputedTrait).0.kind, ErrorKind::Type, "{query}");
+    }
+}
+
+#[test]
+fn lines_and_columns_count_characters_and_offsets_bytes() {
+    let query = "trait('é') = 1 AND -- ünï\n  'é' = trait('x').frob()";
+    let (error, text) = only(query, Kind::Audience);
+    assert_eq!((error.line, error.column, text.as_str()), (2, 20, "frob"));
+    assert_eq!(error.offset, query.find("frob").expect("there"));
+    let json = serde_json::to_value(&error).expect("json");
+    for key in ["message", "line", "column", "offset", "length", "expected"] {
+        assert!(json.get(key).is_some(), "{key}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let errors = refused(
+        "evnt('A') >= 1 AND trait('x').frob() OR (trait('y') = AND event('*') = 1) OR traitt('z') = 1",
+        Kind::Audience,
+    );
+    let messages: Vec<&str> = errors.iter().map(|e| e.message.as_str()).collect();
+    assert_eq!(messages.len(), 5, "{messages:#?}");
+    assert!(errors.is_sorted_by_key(|e| e.offset));
+}
+
+#[test]
+fn an_empty_definition_is_nobody_and_an_error() {
+    for query in ["", " \n\t", "-- nothing"] {
+        for kind in [Kind::Audience, Kind::ComputedTrait] {
+            assert_eq!(only(query, kind).0.message, "the definition is empty");
+        }
+    }
+}
+
+#[test]
+fn limits_hold_to_the_last_one() {
+    let many = |n: usize| vec!["trait('x') = 1"; n].join(" OR ");
+    assert!(compile(&many(50), Kind::Audience, Limits::default()).is_ok());
+    assert_eq!(only(&many(51), Kind::Audience).0.kind, ErrorKind::Limit);
+    for (open, close) in [("(", ")"), ("NOT ", ""), ("!", "")] {
+        let deep =
+            |n: usize| format!("{}event('A').sum(property('x')) = 1{}", open.repeat(n), close.repeat(n));
+        assert!(compile(&deep(20), Kind::Audience, Limits::default()).is_ok(), "{open}");
+        assert_eq!(only(&deep(21), Kind::Audience).0.kind, ErrorKind::Limit, "{open}");
+        assert_eq!(only(&deep(5_000), Kind::Audience).0.kind, ErrorKind::Limit, "{open}");
+    }
+    let errors = refused(&"trait(".repeat(5_000), Kind::Audience);
+    assert!(
+        errors.len() == 2 && errors.iter().all(|e| e.kind == ErrorKind::Limit),
+        "expressions and nesting"
+    );
+    assert_eq!(
+        only(&format!("trait('x'){}", ".exists()".repeat(3_000)), Kind::Audience).0.kind,
+        ErrorKind::Limit
+    );
+    let long = |n: usize| format!("trait('x') = '{}'", "a".repeat(n - "trait('x') = ''".len()));
+    assert!(compile(&long(32 * 1024), Kind::Audience, Limits::default()).is_ok());
+    assert_eq!(only(&long(32 * 1024 + 1), Kind::Audience).0.kind, ErrorKind::Limit);
+}
+
+/// Pieces of queries, right and wrong.
+fn fragment() -> impl Strategy<Value = String> {
+    prop_oneof![
+        prop::sample::select(vec![
+            "event('A')",
+            "event(",
+            "'A'",
+            ")",
+            "(",
+            ".",
+            ",",
+            ":",
+            "where(",
+            ".count()",
+            ".within(7 days)",
+            ">=",
+            "=",
+            "1",
+            "-1.5",
+            "AND",
+            "OR",
+            "NOT",
+            "ALL",
+            "trait('x')",
+            "property('x')",
+            "as",
+            "string",
+            "[",
+            "]",
+            "7 days",
+            "2024-01-01",
+            "2024-01-01T",
+            "'",
+            "\\",
+            "--",
+            "\n",
+            "parent:",
+            "é",
+            ".one_of(1, 2)",
+            "null",
+            "true",
+            "\u{0}",
+        ])
+        .prop_map(str::to_owned),
+        ".{0,5}",
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn arbitrary_text_never_panics_and_errors_lie_inside_of_it(parts in prop::collection::vec(fragment(), 0..25)) {
+        let query = parts.join(" ");
+        for kind in [Kind::Audience, Kind::ComputedTrait] {
+            match compile(&query, kind, Limits::default()) {
+                Ok(plan) => prop_assert!(!plan.conditions().is_empty() || kind == Kind::ComputedTrait),
+                Err(errors) => {
+                    prop_assert!(!errors.is_empty());
+                    for error in errors {
+                        let end = error.offset + error.length;
+                        prop_assert!(query.is_char_boundary(error.offset) && query.is_char_boundary(end));
+                        prop_assert!(end <= query.len() && error.line >= 1 && error.column >= 1);
+                    }
+                }
+            }
+        }
+    }
+}

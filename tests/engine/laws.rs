@@ -1,0 +1,162 @@
+//! The laws of states: a commutative monoid, down to the bytes.
+
+use personas::domain::{LeafNo, Timestamp};
+use personas::engine::{Kind, LeafSpec, LeafState, LeafStates};
+use proptest::prelude::*;
+
+use crate::harness::*;
+
+/// Leaves of every kind, with and without windows.
+const QUERIES: [&str; 14] = [
+    "event('A').count()",
+    "event('A').within(3 hours).count()",
+    "event('A').sum(property('x'))",
+    "event('A').between(1 hour, 3 hours).sum(property('x'))",
+    "event('A').min(property('x'))",
+    "event('A').within(3 hours).max(property('x') as string)",
+    "event('A').first(property('x'))",
+    "event('A').within(3 hours).first(property('x'))",
+    "event('A').last(property('x'))",
+    "event('A').within(3 hours).last(property('x'))",
+    "event('A').unique(property('x'))",
+    "event('A').within(3 hours).unique(property('x'))",
+    "event('A').where(property('x') > 1).mode(property('x'), 1)",
+    "event('A').between(2024-01-01, 2024-06-01T02:00:00Z).within_nothing()",
+];
+
+fn leaf(index: usize) -> LeafSpec {
+    let query = QUERIES[index].replace("within_nothing", "count");
+    compiled(&query, Kind::ComputedTrait).leaves().next().expect("one leaf").1.clone()
+}
+
+fn of(leaf: &LeafSpec, events: &[Event]) -> LeafState {
+    let mut state = LeafState::default();
+    for event in events {
+        leaf.fold(&mut state, &event.facts());
+    }
+    state
+}
+
+fn merged(mut a: LeafState, b: LeafState) -> LeafState {
+    a.merge(b);
+    a
+}
+
+fn bytes(state: &LeafState) -> Vec<u8> {
+    let mut states = LeafStates::default();
+    states.update(LeafNo(1), |slot| *slot = state.clone());
+    states.encode().expect("bytes")
+}
+
+/// Events within six hours; some are in the future when received.
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let value = prop::sample::select(vec![
+        "1",
+        "2.50",
+        "0.1",
+        "-3",
+        "\"a\"",
+        "\"7\"",
+        "null",
+        "true",
+        "1e20",
+        "[1]",
+        "12345678901234567890123456789",
+    ]);
+    prop::collection::vec((0..360_i64, -60..60_i64, value, 0..50_u64), 0..30).prop_map(|all| {
+        let convert = |(i, (minute, delay, x, id)): (usize, (i64, i64, &str, u64))| Event {
+            received_at: NOW + (minute + delay) * 60_000,
+            message_id: format!("{id}-{i}"),
+            ..event("A", NOW + minute * 60_000, &format!("{{\"x\":{x}}}"))
+        };
+        all.into_iter().enumerate().map(convert).collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn merge_is_associative_and_commutative_with_a_neutral_element(
+        index in 0..QUERIES.len(), a in events(), b in events(), c in events(),
+    ) {
+        let leaf = leaf(index);
+        let (a, b, c) = (of(&leaf, &a), of(&leaf, &b), of(&leaf, &c));
+        prop_assert_eq!(merged(a.clone(), b.clone()), merged(b.clone(), a.clone()));
+        prop_assert_eq!(
+            merged(merged(a.clone(), b.clone()), c.clone()),
+            merged(a.clone(), merged(b, c))
+        );
+        prop_assert_eq!(&merged(a.clone(), LeafState::default()), &a);
+        prop_assert_eq!(&merged(LeafState::default(), a.clone()), &a);
+    }
+
+    #[test]
+    fn any_order_and_any_split_give_the_same_bytes(
+        index in 0..QUERIES.len(),
+        (events, shuffled) in events().prop_flat_map(|e| (Just(e.clone()), Just(e).prop_shuffle())),
+        split in any::<prop::sample::Index>(),
+        hours in 0..9_i64,
+    ) {
+        let leaf = leaf(index);
+        let whole = of(&leaf, &events);
+        let (left, right) = shuffled.split_at(split.index(shuffled.len() + 1));
+        let (left, right) = (of(&leaf, left), of(&leaf, right));
+        let parts = merged(left.clone(), right.clone());
+        prop_assert_eq!(&parts, &whole);
+        prop_assert_eq!(bytes(&parts), bytes(&whole));
+
+        // Compaction is the same before and after a merge.
+        let now = Timestamp::from_millis(NOW + hours * HOUR);
+        let compacted = |mut state: LeafState| { state.compact(leaf.window, now); state };
+        prop_assert_eq!(
+            compacted(merged(compacted(left), compacted(right))),
+            compacted(whole)
+        );
+    }
+}
+
+#[test]
+fn the_laws_hold_beyond_the_exact_items() {
+    for index in [1, 3, 7, 11] {
+        let leaf = leaf(index);
+        let events: Vec<Event> = (0..2_600_i64)
+            .map(|i| event("A", NOW + (i * 7_919) % (5 * HOUR), &format!("{{\"x\":{}}}", i % 50)))
+            .collect();
+        let whole = of(&leaf, &events);
+        let backward: Vec<Event> = events.iter().rev().cloned().collect();
+        assert_eq!(bytes(&of(&leaf, &backward)), bytes(&whole));
+        for parts in [2, 3, 7] {
+            let merged = events
+                .chunks(2_600 / parts)
+                .fold(LeafState::default(), |state, part| merged(of(&leaf, part), state));
+            assert_eq!(bytes(&merged), bytes(&whole));
+        }
+        let now = Timestamp::from_millis(NOW + 5 * HOUR);
+        let compacted = |mut state: LeafState| {
+            state.compact(leaf.window, now);
+            state
+        };
+        let (left, right) = events.split_at(1_700);
+        let early = merged(compacted(of(&leaf, left)), compacted(of(&leaf, right)));
+        assert_eq!(bytes(&compacted(early)), bytes(&compacted(whole)));
+    }
+}
+
+#[test]
+fn states_are_small() {
+    let leaf = leaf(0);
+    let once = of(&leaf, &[event("A", NOW, "")]);
+    assert_eq!(bytes(&once).len(), 6, "version, number of leaves, leaf, kind, count, nothing moving");
+    let leaf = self::leaf(1);
+    let many: Vec<Event> = (0..100).map(|i| event("A", NOW + i * 60_000, "")).collect();
+    assert!(bytes(&of(&leaf, &many)).len() < 320);
+}
+
+#[test]
+fn stored_bytes_of_another_version_or_damaged_ones_are_refused() {
+    assert!(LeafStates::decode(&[]).is_err());
+    assert!(LeafStates::decode(&[9, 0]).is_err());
+    assert!(LeafStates::decode(&[1, 200]).is_err());
+    assert_eq!(LeafStates::decode(&[1, 0]).expect("empty"), LeafStates::default());
+}

@@ -1,0 +1,15 @@
+//! The query language and the state engine, through their public interface.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, also in its helpers"
+)]
+
+mod docs;
+mod errors;
+mod harness;
+mod laws;
+mod oracle;
+mod program;
+mod vectors;
