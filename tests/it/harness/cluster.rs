@@ -48,8 +48,8 @@ const TEST_PREFIX: &str = "t_";
 const TEMPLATE_PREFIX: &str = "template_personas_";
 
 /// Brings an empty database to the present schema.
-async fn migrate(_pool: &PgPool) {
-    // personas::store::migrate(pool).await.unwrap();
+async fn migrate(pool: &PgPool) {
+    personas::store::migrate(pool).await.unwrap();
 }
 
 /// Changes when the schema does: the template is then made anew.
