@@ -115,7 +115,8 @@ fn modules_only_use_what_they_may() {
 
 #[test]
 fn sql_is_in_store_only() {
-    let outside = |(file, text): &(String, String)| module_of(file) != "store" && text.contains("sqlx::query");
+    let outside =
+        |(file, text): &(String, String)| module_of(file) != "store" && text.contains("sqlx::query");
     let wrong: Vec<String> = source_files().into_iter().filter(outside).map(|(file, _)| file).collect();
     assert!(wrong.is_empty(), "SQL outside of store: {}", wrong.join(", "));
 }
@@ -134,7 +135,10 @@ fn files_are_short() {
 
 #[test]
 fn every_module_says_what_it_is() {
-    let bare: Vec<String> =
-        source_files().into_iter().filter(|(_, text)| !text.starts_with("//!")).map(|(file, _)| file).collect();
+    let bare: Vec<String> = source_files()
+        .into_iter()
+        .filter(|(_, text)| !text.starts_with("//!"))
+        .map(|(file, _)| file)
+        .collect();
     assert!(bare.is_empty(), "no //! at the top: {}", bare.join(", "));
 }

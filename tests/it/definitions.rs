@@ -24,16 +24,26 @@ async fn a_definition_is_made_found_changed_and_deleted() {
     assert_eq!((&made["key"], &made["name"]), (&json!("buyers"), &json!("buyers")));
     assert_eq!(made["definition"], json!({"type": "users", "query": QUERY}));
     assert_eq!(made["options"], json!({"include_anonymous": false, "include_historical_data": true}));
-    assert_eq!((&made["enabled"], &made["version"], &made["status"]), (&json!(true), &json!(1), &json!("backfilling")));
+    assert_eq!(
+        (&made["enabled"], &made["version"], &made["status"]),
+        (&json!(true), &json!(1), &json!("backfilling"))
+    );
     assert_eq!((&made["serving_version"], &made["size"]), (&Value::Null, &json!(0)));
     let path = format!("{AUDIENCES}/buyers");
     assert_eq!(app.get(&path).await.expect(200).json, made);
 
-    let renamed = app.patch(&path, json!({"name": "Buyers", "description": "Twice or more"})).await.expect(200).json;
-    assert_eq!((&renamed["name"], &renamed["version"]), (&json!("Buyers"), &json!(1)), "a name is no new version");
-    let same = app.patch(&path, json!({"definition": {"query": QUERY}, "options": {}})).await.expect(200).json;
+    let renamed =
+        app.patch(&path, json!({"name": "Buyers", "description": "Twice or more"})).await.expect(200).json;
+    assert_eq!(
+        (&renamed["name"], &renamed["version"]),
+        (&json!("Buyers"), &json!(1)),
+        "a name is no new version"
+    );
+    let same =
+        app.patch(&path, json!({"definition": {"query": QUERY}, "options": {}})).await.expect(200).json;
     assert_eq!(same["version"], 1, "the same query is no new version");
-    let edited = app.patch(&path, json!({"definition": {"query": "event('X').count() > 5"}})).await.expect(200).json;
+    let edited =
+        app.patch(&path, json!({"definition": {"query": "event('X').count() > 5"}})).await.expect(200).json;
     assert_eq!(edited["version"], 2);
     let optioned = app.patch(&path, json!({"options": {"include_anonymous": true}})).await.expect(200).json;
     assert_eq!((&optioned["version"], &optioned["options"]["include_anonymous"]), (&json!(3), &json!(true)));
@@ -70,8 +80,13 @@ async fn failing_and_live_versions_show_in_the_status() {
     set("UPDATE computation SET status = 'live', failure = NULL, size = 7").await;
     set("UPDATE definition SET serving_no = 1").await;
     let live = get().await;
-    assert_eq!((&live["status"], &live["serving_version"], &live["size"]), (&json!("live"), &json!(1), &json!(7)));
-    app.patch(&format!("{AUDIENCES}/buyers"), json!({"definition": {"query": "everyone()"}})).await.expect(200);
+    assert_eq!(
+        (&live["status"], &live["serving_version"], &live["size"]),
+        (&json!("live"), &json!(1), &json!(7))
+    );
+    app.patch(&format!("{AUDIENCES}/buyers"), json!({"definition": {"query": "everyone()"}}))
+        .await
+        .expect(200);
     let edited = get().await;
     assert_eq!((&edited["status"], &edited["version"]), (&json!("backfilling"), &json!(2)));
     assert_eq!((&edited["serving_version"], &edited["size"]), (&json!(1), &json!(7)), "the old one answers");
@@ -159,7 +174,9 @@ async fn bodies_are_read_strictly() {
     ] {
         app.patch(&path, body).await.expect_problem(422, "invalid");
     }
-    app.patch(&format!("{path}?dry_run=true"), json!({"enabled": false})).await.expect_problem(422, "invalid");
+    app.patch(&format!("{path}?dry_run=true"), json!({"enabled": false}))
+        .await
+        .expect_problem(422, "invalid");
     assert_eq!(app.get(&path).await.expect(200).json["enabled"], true, "a dry run changes nothing");
 }
 
@@ -220,8 +237,10 @@ async fn lists_are_by_kind_in_pages_and_limited() {
 #[tokio::test]
 async fn two_at_once_make_one() {
     let app = TestApp::start().await;
-    let (one, two) =
-        tokio::join!(app.post(AUDIENCES, definition("a", QUERY)), app.post(TRAITS, definition("a", "event('X').count()")));
+    let (one, two) = tokio::join!(
+        app.post(AUDIENCES, definition("a", QUERY)),
+        app.post(TRAITS, definition("a", "event('X').count()"))
+    );
     let mut statuses = [one.status, two.status];
     statuses.sort_unstable();
     assert_eq!(statuses, [201, 409]);

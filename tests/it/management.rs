@@ -20,14 +20,21 @@ async fn spaces_are_made_by_the_owner_and_seen_by_their_tokens() {
     let made = app.post("/v1/spaces", json!({"id": "acme", "name": "Acme Inc."})).await.expect(201);
     assert_eq!((&made.json["id"], &made.json["name"]), (&json!("acme"), &json!("Acme Inc.")));
     app.post("/v1/spaces", json!({"id": "acme"})).await.expect_problem(409, "conflict");
-    for bad in [json!({"id": ""}), json!({"id": "a/b"}), json!({"id": "-a"}), json!({}), json!({"id": "x", "nam": "y"})] {
+    for bad in [
+        json!({"id": ""}),
+        json!({"id": "a/b"}),
+        json!({"id": "-a"}),
+        json!({}),
+        json!({"id": "x", "nam": "y"}),
+    ] {
         app.post("/v1/spaces", bad).await.expect_problem(422, "invalid");
     }
     let malformed = app.request(Method::POST, "/v1/spaces").bearer_auth(TOKEN).body("{");
     send(malformed).await.expect_problem(400, "bad_request");
 
     let all = app.get("/v1/spaces").await.expect(200);
-    let ids: Vec<&str> = all.json["data"].as_array().unwrap().iter().map(|s| s["id"].as_str().unwrap()).collect();
+    let ids: Vec<&str> =
+        all.json["data"].as_array().unwrap().iter().map(|s| s["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["acme", "default"]);
     let first = app.get("/v1/spaces?limit=1").await.expect(200);
     let next = first.json["cursor"]["next"].as_str().unwrap();
@@ -144,7 +151,10 @@ async fn check_route(app: &TestApp, method: &str, path: &str, scope: &str) {
 #[tokio::test]
 async fn secrets_are_shown_once_and_can_be_revoked() {
     let app = TestApp::start().await;
-    let made = app.post("/v1/spaces/default/tokens", json!({"name": "ci", "scopes": ["read", "read"]})).await.expect(201);
+    let made = app
+        .post("/v1/spaces/default/tokens", json!({"name": "ci", "scopes": ["read", "read"]}))
+        .await
+        .expect(201);
     let (id, secret) = (made.json["id"].as_str().unwrap(), made.json["token"].as_str().unwrap());
     assert!(secret.starts_with("tok_") && secret.len() == 4 + 64, "{secret}");
     assert_eq!(made.json["scopes"], json!(["read"]));
@@ -170,10 +180,11 @@ async fn secrets_are_shown_once_and_can_be_revoked() {
     ] {
         app.post("/v1/spaces/default/tokens", bad).await.expect_problem(422, "invalid");
     }
-    let dump: Vec<String> = sqlx::query_scalar("SELECT t::text FROM access_token t UNION ALL SELECT w::text FROM write_key w")
-        .fetch_all(&app.db.pool)
-        .await
-        .unwrap();
+    let dump: Vec<String> =
+        sqlx::query_scalar("SELECT t::text FROM access_token t UNION ALL SELECT w::text FROM write_key w")
+            .fetch_all(&app.db.pool)
+            .await
+            .unwrap();
     assert!(dump.iter().all(|row| !row.contains(secret) && !row.contains(WRITE_KEY)), "a secret is stored");
 }
 
@@ -193,7 +204,9 @@ async fn sources_have_write_keys_of_their_own() {
     for bad in [json!({}), json!({"enabled": null}), json!({"enabled": true, "name": "x"})] {
         app.patch(&path, bad).await.expect_problem(422, "invalid");
     }
-    app.patch("/v1/spaces/default/sources/src_0", json!({"enabled": true})).await.expect_problem(404, "not_found");
+    app.patch("/v1/spaces/default/sources/src_0", json!({"enabled": true}))
+        .await
+        .expect_problem(404, "not_found");
 }
 
 #[tokio::test]
@@ -242,9 +255,14 @@ async fn later_starts_keep_what_is_there_and_add_what_is_asked_for() {
         .option("bootstrap.token", "tok_another_token")
         .start_on(db)
         .await;
-    assert_eq!(*other.running.made(), personas::manage::bootstrap::Made::default(), "fixed secrets are not told");
+    assert_eq!(
+        *other.running.made(),
+        personas::manage::bootstrap::Made::default(),
+        "fixed secrets are not told"
+    );
     for key in [WRITE_KEY, "wk_another_key"] {
-        let request = other.request(Method::POST, "/v1/track").bearer_auth(key).body(r#"{"userId":"u","event":"E"}"#);
+        let request =
+            other.request(Method::POST, "/v1/track").bearer_auth(key).body(r#"{"userId":"u","event":"E"}"#);
         send(request).await.expect(200);
     }
     for token in [TOKEN, "tok_another_token"] {

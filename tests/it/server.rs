@@ -32,7 +32,10 @@ async fn it_says_whether_it_lives_and_is_ready() {
 
     app.running.drain();
     let draining = send(app.request(Method::GET, "/readyz?verbose")).await.expect(503);
-    assert_eq!(draining.json["checks"][0], json!({"name": "draining", "ok": false, "reason": "the process is stopping"}));
+    assert_eq!(
+        draining.json["checks"][0],
+        json!({"name": "draining", "ok": false, "reason": "the process is stopping"})
+    );
     app.track("/v1/track", r#"{"userId":"u","event":"E"}"#).await.expect(200);
     send(app.request(Method::GET, "/livez")).await.expect(200);
 }
@@ -55,7 +58,9 @@ async fn stopping_finishes_what_is_under_way() {
     let mut stream = TcpStream::connect(app.running.address()).await.unwrap();
     let body = r#"{"userId":"u","event":"E"}"#;
     let length = body.len();
-    let head = format!("POST /v1/track?writeKey={WRITE_KEY} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+    let head = format!(
+        "POST /v1/track?writeKey={WRITE_KEY} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
+    );
     stream.write_all(head.as_bytes()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     let (address, db) = (app.running.address(), app.db);
@@ -116,9 +121,14 @@ async fn malformed_requests_are_never_served() {
 
 #[tokio::test]
 async fn connections_beyond_the_limit_wait() {
-    let app = Wish::default().option("server.max_connections", "2").option("server.header_timeout_ms", "1000").start().await;
+    let app = Wish::default()
+        .option("server.max_connections", "2")
+        .option("server.header_timeout_ms", "1000")
+        .start()
+        .await;
     let address = app.running.address();
-    let (_one, _two) = (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
+    let (_one, _two) =
+        (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
     tokio::time::sleep(Duration::from_millis(50)).await;
     let started = std::time::Instant::now();
     send(app.request(Method::GET, "/livez")).await.expect(200);

@@ -103,7 +103,13 @@ async fn the_write_key_is_found_wherever_sdks_put_it() {
 #[tokio::test]
 async fn the_content_type_does_not_matter() {
     let app = TestApp::start().await;
-    for kind in ["text/plain", "application/json;charset=UTF-8", "application/x-www-form-urlencoded", "image/png", "§"] {
+    for kind in [
+        "text/plain",
+        "application/json;charset=UTF-8",
+        "application/x-www-form-urlencoded",
+        "image/png",
+        "§",
+    ] {
         let request = app.request(Method::POST, "/v1/track").basic_auth(WRITE_KEY, Some(""));
         send(request.header("content-type", kind).body(GOOD)).await.expect(200);
     }
@@ -144,22 +150,57 @@ async fn bad_calls_get_the_code_that_fits() {
         ("/v1/track", r#"{"event":"E"}"#.into(), "no_user_anon_id", "userId"),
         ("/v1/track", r#"{"userId":" ","anonymousId":null,"event":"E"}"#.into(), "no_user_anon_id", "userId"),
         ("/v1/track", r#"{"userId":{},"event":"E"}"#.into(), "id_not_string", "userId"),
-        ("/v1/track", r#"{"userId":"u","anonymousId":[],"event":"E"}"#.into(), "id_not_string", "anonymousId"),
+        (
+            "/v1/track",
+            r#"{"userId":"u","anonymousId":[],"event":"E"}"#.into(),
+            "id_not_string",
+            "anonymousId",
+        ),
         ("/v1/track", r#"{"userId":"u"}"#.into(), "event_not_defined", "event"),
         ("/v1/track", r#"{"userId":"u","event":""}"#.into(), "event_not_defined", "event"),
         ("/v1/track", r#"{"userId":"u","event":7}"#.into(), "event_not_string", "event"),
         ("/v1/track", format!(r#"{{"userId":"u","event":"{}"}}"#, long(256)), "event_name_too_long", "event"),
-        ("/v1/track", r#"{"userId":"u","event":"E","properties":[]}"#.into(), "properties_not_object", "properties"),
+        (
+            "/v1/track",
+            r#"{"userId":"u","event":"E","properties":[]}"#.into(),
+            "properties_not_object",
+            "properties",
+        ),
         ("/v1/identify", r#"{"userId":"u","traits":"x"}"#.into(), "traits_not_object", "traits"),
         ("/v1/page", r#"{"userId":"u","name":{}}"#.into(), "name_not_string", "name"),
         ("/v1/page", r#"{"userId":"u","category":1}"#.into(), "category_not_string", "category"),
-        ("/v1/group", format!(r#"{{"userId":"u","groupId":"{}"}}"#, long(501)), "group_id_too_long", "groupId"),
-        ("/v1/identify", format!(r#"{{"userId":"u","messageId":"{}"}}"#, long(101)), "message_id_too_long", "messageId"),
-        ("/v1/identify", r#"{"userId":"u","timestamp":"1969-12-31T23:59:59Z"}"#.into(), "timestamp_out_of_range", "timestamp"),
-        ("/v1/identify", r#"{"userId":"u","timestamp":"yesterday"}"#.into(), "timestamp_invalid", "timestamp"),
+        (
+            "/v1/group",
+            format!(r#"{{"userId":"u","groupId":"{}"}}"#, long(501)),
+            "group_id_too_long",
+            "groupId",
+        ),
+        (
+            "/v1/identify",
+            format!(r#"{{"userId":"u","messageId":"{}"}}"#, long(101)),
+            "message_id_too_long",
+            "messageId",
+        ),
+        (
+            "/v1/identify",
+            r#"{"userId":"u","timestamp":"1969-12-31T23:59:59Z"}"#.into(),
+            "timestamp_out_of_range",
+            "timestamp",
+        ),
+        (
+            "/v1/identify",
+            r#"{"userId":"u","timestamp":"yesterday"}"#.into(),
+            "timestamp_invalid",
+            "timestamp",
+        ),
         ("/v1/identify", r#"{"userId":"u","traits":{"n":1e400}}"#.into(), "number_out_of_range", ""),
         ("/v1/identify", format!(r#"{{"userId":"u","traits":{{"n":{nested}}}}}"#), "json_too_deep", ""),
-        ("/v1/identify", format!(r#"{{"userId":"u","traits":{{"n":"{}"}}}}"#, long(33_000)), "payload_too_large", ""),
+        (
+            "/v1/identify",
+            format!(r#"{{"userId":"u","traits":{{"n":"{}"}}}}"#, long(33_000)),
+            "payload_too_large",
+            "",
+        ),
         ("/v1/identify", "[]".into(), "bad_request", ""),
         ("/v1/identify", "".into(), "bad_request", ""),
         ("/v1/identify", "{".into(), "bad_request", ""),
@@ -204,7 +245,8 @@ async fn one_bad_event_does_not_fail_its_batch() {
     assert_eq!(rejected_items[0]["message_id"], "m-1");
     assert_eq!(rejected_items[0]["field"], "event");
 
-    let all_bad = app.track("/v1/batch", batch([json!({"type": "track"}), json!({"type": "x"})])).await.expect(400);
+    let all_bad =
+        app.track("/v1/batch", batch([json!({"type": "track"}), json!({"type": "x"})])).await.expect(400);
     assert_eq!(all_bad.json["success"], false);
     assert_eq!(all_bad.json["code"], "multi_user_error");
     assert!(all_bad.json["message"].is_string(), "without it some SDKs retry a 400");
@@ -245,7 +287,8 @@ async fn hostile_json_is_mended_or_refused_by_its_event() {
     let answer = app.track("/v1/batch", format!(r#"{{"batch":[{deep}"#)).await.expect(400);
     assert_eq!(answer.json["code"], "bad_request");
     // NaN of Python poisons a whole body, not its neighbours.
-    let poisoned = r#"{"batch":[{"type":"track","userId":"u","event":"E","properties":{"x":NaN}},{"type":"track"}]}"#;
+    let poisoned =
+        r#"{"batch":[{"type":"track","userId":"u","event":"E","properties":{"x":NaN}},{"type":"track"}]}"#;
     let answer = app.track("/v1/batch", poisoned).await.expect(200);
     assert_eq!((&answer.json["accepted"], &answer.json["rejected"][0]["index"]), (&json!(1), &json!(1)));
 }
@@ -260,7 +303,8 @@ async fn refusals_are_listed_by_page_and_code() {
     let path = "/v1/spaces/default/rejected-events";
     let (mut seen, mut cursor) = (Vec::new(), String::new());
     loop {
-        let page = app.get(&format!("{path}?code=event_not_defined&limit=2&cursor={cursor}")).await.expect(200);
+        let page =
+            app.get(&format!("{path}?code=event_not_defined&limit=2&cursor={cursor}")).await.expect(200);
         seen.extend(page.json["data"].as_array().unwrap().clone());
         cursor = page.json["cursor"]["next"].as_str().unwrap().to_owned();
         assert_eq!(page.json["cursor"]["has_more"], !cursor.is_empty());
@@ -326,7 +370,9 @@ async fn the_browser_sdk_starts_from_this_host_alone() {
 #[tokio::test]
 async fn nothing_is_ever_redirected() {
     let app = TestApp::start().await;
-    for path in ["/v1", "/v1/", "//v1/track", "/v1//track", "/V1/track", "/v1/track//", "/v1/unknown", "/docs/"] {
+    for path in
+        ["/v1", "/v1/", "//v1/track", "/v1//track", "/V1/track", "/v1/track//", "/v1/unknown", "/docs/"]
+    {
         for method in [Method::GET, Method::POST] {
             let answer = send(app.request(method, path)).await;
             assert!(![301, 302, 303, 307, 308].contains(&answer.status), "{path}");

@@ -23,7 +23,8 @@ async fn post(app: &TestApp, path: &str, encoding: &str, body: Vec<u8>) -> Answe
 }
 
 fn batch_of(events: usize, padding: usize) -> String {
-    let event = json!({"type": "track", "userId": "u", "event": "E", "properties": {"p": "x".repeat(padding)}});
+    let event =
+        json!({"type": "track", "userId": "u", "event": "E", "properties": {"p": "x".repeat(padding)}});
     json!({"batch": vec![event; events]}).to_string()
 }
 
@@ -42,7 +43,9 @@ async fn gzip_is_decoded_on_every_write_path() {
     send(request.body(gzip(key_inside.as_bytes()))).await.expect(200);
     let mut half = gzip(track);
     half.truncate(half.len() / 2);
-    for (encoding, body) in [("gzip", track.to_vec()), ("gzip", half), ("br", track.to_vec()), ("gzip, gzip", gzip(track))] {
+    for (encoding, body) in
+        [("gzip", track.to_vec()), ("gzip", half), ("br", track.to_vec()), ("gzip, gzip", gzip(track))]
+    {
         let answer = post(&app, "/v1/track", encoding, body).await.expect(400);
         assert_eq!(answer.json["code"], "bad_request", "{encoding}");
     }
@@ -63,7 +66,12 @@ async fn bodies_of_five_mebibytes_are_taken_and_no_more() {
         app.track("/v1/track", &too_large).await,
     ];
     for answer in refused {
-        assert_eq!((answer.status, &answer.json["code"]), (400, &json!("payload_too_large")), "{}", answer.text);
+        assert_eq!(
+            (answer.status, &answer.json["code"]),
+            (400, &json!("payload_too_large")),
+            "{}",
+            answer.text
+        );
     }
     let too_many = app.track("/v1/batch", batch_of(2_501, 1)).await.expect(400);
     assert_eq!(too_many.json["code"], "payload_too_large");
@@ -130,7 +138,9 @@ async fn a_body_that_breaks_off_is_not_stored() {
     let mut stream = TcpStream::connect(app.running.address()).await.unwrap();
     let body = r#"{"userId":"u","event":"E"}"#;
     let length = body.len() + 10;
-    let head = format!("POST /v1/track?writeKey={WRITE_KEY} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}");
+    let head = format!(
+        "POST /v1/track?writeKey={WRITE_KEY} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.shutdown().await.unwrap();
     let mut answer = Vec::new();
@@ -145,7 +155,8 @@ async fn too_much_at_once_is_told_to_come_back() {
     let app = Wish::default().option("ingest.inflight_bytes_max", "1000").start().await;
     // One body holds all the memory while it is being sent.
     let mut stream = TcpStream::connect(app.running.address()).await.unwrap();
-    let head = format!("POST /v1/track?writeKey={WRITE_KEY} HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n{{");
+    let head =
+        format!("POST /v1/track?writeKey={WRITE_KEY} HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n{{");
     stream.write_all(head.as_bytes()).await.unwrap();
     let deadline = Instant::now() + Duration::from_secs(5);
     let refused = loop {
@@ -167,7 +178,21 @@ async fn too_much_at_once_is_told_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_full_queue_and_a_lost_database_are_temporary() {
+async fn a_full_disk_takes_no_events_until_there_is_room() {
+    let app = TestApp::start().await;
+    let track = async || app.track("/v1/track", r#"{"userId":"u","event":"E"}"#).await;
+    app.running.disk().note(1 << 20);
+    let refused = track().await.expect(503);
+    assert_eq!(refused.json["code"], "overloaded");
+    assert!(!refused.header("retry-after").is_empty());
+    send(app.request(Method::GET, "/readyz")).await.expect(503);
+    app.get("/v1/spaces").await.expect(200);
+    app.running.disk().note(1 << 40);
+    track().await.expect(200);
+}
+
+#[tokio::test]
+async fn a_lost_database_is_temporary() {
     let app = TestApp::start().await;
     app.running.pool().close().await;
     let answer = app.track("/v1/track", r#"{"userId":"u","event":"E"}"#).await.expect(503);

@@ -142,7 +142,13 @@ impl TestApp {
     }
 
     /// Calls the management API with any token.
-    pub(crate) async fn call_as(&self, token: &str, method: Method, path: &str, body: Option<Value>) -> Answer {
+    pub(crate) async fn call_as(
+        &self,
+        token: &str,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Answer {
         let request = self.request(method, path).bearer_auth(token);
         send(if let Some(body) = body { request.json(&body) } else { request }).await
     }
