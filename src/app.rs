@@ -71,6 +71,7 @@ pub struct Running {
     pool: PgPool,
     postgres: Option<Arc<Postgres>>,
     health: Health,
+    disk: DiskGuard,
     tasks: Tasks,
     /// Ends the accept loop.
     serving: CancellationToken,
@@ -196,7 +197,7 @@ impl App {
             tracking: tracking::Settings {
                 body_idle_timeout: config.server.body_idle_timeout,
                 in_flight: tracking::InFlight::new(config.ingest.inflight_bytes_max),
-                disk,
+                disk: disk.clone(),
                 analytics_js,
             },
             request_timeout: config.server.request_timeout,
@@ -213,6 +214,7 @@ impl App {
             pool,
             postgres: database.postgres,
             health,
+            disk,
             tasks,
             serving,
             server: server_tasks,
@@ -237,6 +239,11 @@ impl Running {
     /// The pool, for tests that look behind the door.
     pub const fn pool(&self) -> &PgPool {
         &self.pool
+    }
+
+    /// Whether there is room on the disk, for tests that fill it.
+    pub const fn disk(&self) -> &DiskGuard {
+        &self.disk
     }
 
     /// Waits until a part ends by itself, and names it.

@@ -74,7 +74,7 @@ fn private_postgres(config: &Config, findings: &mut Findings<impl Write>) -> any
     let shown = folder.display();
     match describe_folder(folder) {
         Ok(FolderState::New) => {
-            findings.good("data folder", format!("{shown} is made by the first start"))?
+            findings.good("data folder", format!("{shown} is made by the first start"))?;
         }
         Ok(FolderState::Ours { in_use_by: Some(pid), .. }) => {
             let text = format!("{shown} is in use by process {pid}; ask it: GET /readyz?verbose");
@@ -124,7 +124,7 @@ async fn database(config: &Config, findings: &mut Findings<impl Write>) -> io::R
         }
         Some(theirs) if theirs == ours => findings.good("schema", format!("version {ours}"))?,
         Some(theirs) => {
-            findings.good("schema", format!("version {theirs}; the next start brings it to {ours}"))?
+            findings.good("schema", format!("version {theirs}; the next start brings it to {ours}"))?;
         }
         None => findings.good("schema", "none yet; the first start makes it")?,
     }

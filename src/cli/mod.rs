@@ -39,7 +39,7 @@ enum Command {
 /// What most commands take.
 #[derive(Debug, Args)]
 struct Common {
-    /// A configuration file; else PERSONAS_CONFIG, else ./personas.toml if it is there
+    /// A configuration file; else `PERSONAS_CONFIG`, else ./personas.toml if it is there
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }

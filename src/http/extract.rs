@@ -48,6 +48,10 @@ async fn read_body(request: Request) -> Result<Bytes, Problem> {
 /// Reads a body: what is no JSON is a bad request, what has the wrong fields or types is invalid.
 fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let text = if body.is_empty() { b"{}" } else { body };
+    // Serde would read a list as the fields in their order.
+    if text.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Problem::new(Code::Invalid, "the body must be a JSON object, not a list"));
+    }
     serde_json::from_slice(text).map_err(|error| {
         let code = if error.is_data() { Code::Invalid } else { Code::BadRequest };
         let problem = Problem::new(code, format!("the body cannot be used: {error}"));

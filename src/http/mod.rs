@@ -59,30 +59,52 @@ pub struct Services {
     pub request_timeout: Duration,
 }
 
+/// Routes that have their shape of errors and their time limit in common.
+struct Group {
+    dialect: Dialect,
+    /// Whether a request must end within `request_timeout`.
+    is_limited: bool,
+    routes: OpenApiRouter<AppState>,
+}
+
 /// All routes with the state still to come, and their description: the one list the router and `openapi.json` are
 /// both made from.
-fn groups(with_test_clock: bool) -> [(Dialect, OpenApiRouter<AppState>); 3] {
+fn groups(with_test_clock: bool) -> Vec<Group> {
     let api = OpenApiRouter::new()
-        .merge(api::routes(with_test_clock))
+        .merge(api::routes())
         .merge(profile_api::audience_routes())
         .merge(health::routes())
         .merge(openapi::routes());
-    [(Dialect::Tracking, tracking::routes()), (Dialect::Profile, profile_api::routes()), (Dialect::Problem, api)]
+    let mut groups = vec![
+        Group { dialect: Dialect::Tracking, is_limited: true, routes: tracking::routes() },
+        Group { dialect: Dialect::Profile, is_limited: true, routes: profile_api::routes() },
+        Group { dialect: Dialect::Problem, is_limited: true, routes: api },
+    ];
+    if with_test_clock {
+        groups.push(Group { dialect: Dialect::Problem, is_limited: false, routes: api::test_clock_routes() });
+    }
+    groups
 }
 
 /// The router of the whole service.
 pub fn router(services: AppState) -> Router {
     let mut all = Router::new();
-    for (dialect, group) in groups(services.clock.is_test()) {
-        let (routes, _) = group.split_for_parts();
+    for Group { dialect, is_limited, routes } in groups(services.clock.is_test()) {
+        let (routes, _) = routes.split_for_parts();
         let routes = routes.method_not_allowed_fallback(problem::method_not_allowed);
-        all = all.merge(layered(routes, dialect, &services));
+        let limit = is_limited.then_some(services.request_timeout);
+        all = all.merge(layered(routes, dialect, limit, &services));
     }
-    let unknown = layered(Router::new().fallback(problem::no_such_route), Dialect::Problem, &services);
-    all.merge(unknown).with_state(services)
+    let unknown = Router::new().fallback(problem::no_such_route);
+    all.merge(layered(unknown, Dialect::Problem, None, &services)).with_state(services)
 }
 
-fn layered(routes: Router<AppState>, dialect: Dialect, services: &AppState) -> Router<AppState> {
-    let around = observe::Around { services: Arc::clone(services), dialect };
+fn layered(
+    routes: Router<AppState>,
+    dialect: Dialect,
+    limit: Option<Duration>,
+    services: &AppState,
+) -> Router<AppState> {
+    let around = observe::Around { services: Arc::clone(services), dialect, limit };
     routes.layer(from_fn_with_state(around, observe::observe))
 }

@@ -4,12 +4,12 @@
 //! `debug`.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
@@ -28,16 +28,18 @@ const REQUEST_ID_LENGTH_MAX: usize = 64;
 pub(super) struct Around {
     pub services: AppState,
     pub dialect: Dialect,
+    /// Time for a whole request, up to the head of its answer.
+    pub limit: Option<Duration>,
 }
 
 /// The layer.
 pub(super) async fn observe(State(around): State<Around>, request: Request, next: Next) -> Response {
-    let Around { services, dialect } = around;
+    let Around { services, dialect, limit } = around;
     let started = Instant::now();
     let id = request_id(request.headers(), &services);
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = run(&services, request, next).await;
+    let mut response = guarded(limit, next.run(request)).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let headers = std::mem::take(response.headers_mut());
         response = problem.render(dialect, id.to_str().unwrap_or_default());
@@ -51,11 +53,14 @@ pub(super) async fn observe(State(around): State<Around>, request: Request, next
     response
 }
 
-/// Runs the handler within its time and catches its panic.
-async fn run(services: &Arc<Services>, request: Request, next: Next) -> Response {
-    use axum::response::IntoResponse;
-    let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
-    match tokio::time::timeout(services.request_timeout, handled).await {
+/// Lets a handler run within its time, and catches its panic.
+async fn guarded(limit: Option<Duration>, handler: impl Future<Output = Response>) -> Response {
+    let caught = AssertUnwindSafe(handler).catch_unwind();
+    let outcome = match limit {
+        Some(limit) => tokio::time::timeout(limit, caught).await,
+        None => Ok(caught.await),
+    };
+    match outcome {
         Ok(Ok(response)) => response,
         Ok(Err(_panic)) => {
             metrics::PANICS.add(&[], 1);
@@ -116,5 +121,20 @@ fn known(method: &Method) -> &'static str {
         Method::DELETE => "DELETE",
         Method::OPTIONS => "OPTIONS",
         _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn panics_and_slow_handlers_are_answered() {
+        let code = |response: Response| response.extensions().get::<Problem>().map(|p| p.code);
+        let panics = async { panic!("a bug") };
+        assert_eq!(code(guarded(Some(Duration::from_secs(1)), panics).await), Some(Code::Internal));
+        let limit = Duration::from_millis(1);
+        assert_eq!(code(guarded(Some(limit), std::future::pending()).await), Some(Code::Overloaded));
+        assert_eq!(code(guarded(None, async { "fine".into_response() }).await), None);
     }
 }

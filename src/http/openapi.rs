@@ -39,11 +39,11 @@ pub fn describe(with_test_clock: bool) -> OpenApi {
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some("Customer profiles and live audiences from Segment-protocol events."))
         .build();
-    for (dialect, group) in super::groups(with_test_clock) {
-        let mut described = group.into_openapi();
+    for group in super::groups(with_test_clock) {
+        let mut described = group.routes.into_openapi();
         for item in described.paths.paths.values_mut() {
             for operation in operations(item) {
-                complete(operation, dialect);
+                complete(operation, group.dialect);
             }
         }
         all.merge(described);

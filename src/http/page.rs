@@ -127,7 +127,7 @@ mod tests {
         let first = page(2, None).list("things", vec![1, 2, 3], |row| *row, |row| row * 10);
         assert_eq!(first.data, [10, 20]);
         assert!(first.cursor.has_more);
-        let second = page(2, Some(first.cursor.next.clone()));
+        let second = page(2, Some(first.cursor.next));
         assert_eq!(second.after::<i32>("things").unwrap(), Some(2));
         let second = second.list("things", vec![3], |row| *row, |row| row * 10);
         assert!(!second.cursor.has_more && second.cursor.next.is_empty());

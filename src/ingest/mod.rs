@@ -168,9 +168,10 @@ impl Ingest {
                 let text = parseable(text)?;
                 gather.take(0, &text, &Surroundings { path_type: Some(event_type), ..around });
             }
-            CallKind::Batch => match wire::Batch::parse(text) {
-                Ok(batch) => self.prepare_batch(&batch, around, &mut gather)?,
-                Err(_) => {
+            CallKind::Batch => {
+                if let Ok(batch) = wire::Batch::parse(text) {
+                    self.prepare_batch(&batch, around, &mut gather)?;
+                } else {
                     let text = parseable(text)?;
                     let batch = wire::Batch::parse(&text).map_err(|_| {
                         let message = "a batch must be a JSON object whose `batch` is an array";
@@ -178,7 +179,7 @@ impl Ingest {
                     })?;
                     self.prepare_batch(&batch, around, &mut gather)?;
                 }
-            },
+            }
         }
         Ok((gather.append, gather.rejected))
     }

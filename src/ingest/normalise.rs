@@ -233,14 +233,11 @@ fn time(raw: Option<&str>, field: &'static str) -> Result<Option<Timestamp>, Rej
     if text.as_ref().is_some_and(|t| t.trim().is_empty()) {
         return Ok(None);
     }
-    match text.as_deref().and_then(Timestamp::parse) {
-        Some(at) => Ok(Some(at)),
-        None => {
-            let message =
-                format!("{field} must be an ISO 8601 timestamp such as \"2024-03-01T12:00:00.000Z\"");
-            Err(Rejection::new("timestamp_invalid", message).at(field))
-        }
-    }
+    let invalid = || {
+        let message = format!("{field} must be an ISO 8601 timestamp such as \"2024-03-01T12:00:00.000Z\"");
+        Rejection::new("timestamp_invalid", message).at(field)
+    };
+    text.as_deref().and_then(Timestamp::parse).map(Some).ok_or_else(invalid)
 }
 
 /// Everything the record has no place of its own for, so that the call can be shown as it was sent.

@@ -83,12 +83,11 @@ impl Manage {
             return Ok(None);
         }
         let now = self.clock.now();
-        let added = match first {
-            Some(source) => registry::add_write_key(&self.pool, space.no, source.no, key, now).await,
-            None => {
-                let id = self.ids.uuid();
-                registry::insert_source(&self.pool, space.no, id, "default", key, now).await.map(drop)
-            }
+        let added = if let Some(source) = first {
+            registry::add_write_key(&self.pool, space.no, source.no, key, now).await
+        } else {
+            let id = self.ids.uuid();
+            registry::insert_source(&self.pool, space.no, id, "default", key, now).await.map(drop)
         };
         tolerate_known("PERSONAS_BOOTSTRAP_WRITE_KEY", added)?;
         Ok(None)

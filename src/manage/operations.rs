@@ -37,9 +37,10 @@ impl Manage {
     pub async fn pipeline(&self, space: SpaceNo) -> Result<Pipeline> {
         let status = processor::status(&self.pool, space).await?;
         let status = status.ok_or_else(|| ManageError::not_found("space", space.to_string()))?;
-        let oldest = match status.log_end > status.processed {
-            true => log::oldest_after(&self.pool, space, status.processed).await?,
-            false => None,
+        let oldest = if status.log_end > status.processed {
+            log::oldest_after(&self.pool, space, status.processed).await?
+        } else {
+            None
         };
         let age = |at: Timestamp| (self.clock.now().millis() - at.millis()).max(0);
         let all = definitions::list_definitions(&self.pool, space, None, None).await?;

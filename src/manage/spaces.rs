@@ -10,7 +10,7 @@ use crate::store::StoreError;
 use crate::store::registry::{self, Scope, Source, Space, Token};
 
 /// Longest name for people, in characters.
-const NAME_CHARS_MAX: usize = 200;
+const NAME_CHARS_MAX: usize = 255;
 
 /// A source with what may be shown of its write keys.
 #[derive(Debug, Clone)]

@@ -55,15 +55,13 @@ impl Manage {
 async fn wait(board: &Board, space: SpaceNo, is_there: impl Fn(&Progress) -> bool) {
     let taken_up = Instant::now() + TAKE_UP_LIMIT;
     loop {
-        match board.follow(space) {
-            Some(mut progress) => {
-                if progress.wait_for(&is_there).await.is_ok() {
-                    return;
-                }
-                // The lease was given up: look who has it next.
+        if let Some(mut progress) = board.follow(space) {
+            if progress.wait_for(&is_there).await.is_ok() {
+                return;
             }
-            None if Instant::now() > taken_up => return,
-            None => {}
+            // The lease was given up: look who has it next.
+        } else if Instant::now() > taken_up {
+            return;
         }
         tokio::time::sleep(POLL).await;
     }

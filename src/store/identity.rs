@@ -97,6 +97,7 @@ pub async fn update_caps(pool: &PgPool, space: SpaceNo, merges_max: i32, identif
 
 /// The settings of a space.
 pub async fn get_settings(connection: &mut PgConnection, space: SpaceNo) -> Result<SettingsRow> {
+    type Row = (i16, String, Vec<String>, i32, String, Option<i32>, bool, Vec<String>, Vec<String>);
     let (version, add_unknown_types, merges_max, identifiers_max): (i64, bool, i32, i32) = sqlx::query_as(
         "-- store::identity::get_settings
          SELECT version, add_unknown_types, merges_max, identifiers_max FROM identity_settings WHERE space_id = $1",
@@ -104,7 +105,6 @@ pub async fn get_settings(connection: &mut PgConnection, space: SpaceNo) -> Resu
     .bind(space.0)
     .fetch_one(&mut *connection)
     .await?;
-    type Row = (i16, String, Vec<String>, i32, String, Option<i32>, bool, Vec<String>, Vec<String>);
     let rows: Vec<Row> = sqlx::query_as(
         "-- store::identity::get_settings
          SELECT type_no, name, keys, value_limit, frequency, priority, case_insensitive, blocked_exact,

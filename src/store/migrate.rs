@@ -19,7 +19,7 @@ pub async fn migrate(pool: &PgPool) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let mut migrator = Migrator { locking: false, ..Migrator::DEFAULT };
-    migrator.migrations = MIGRATOR.migrations.clone();
+    migrator.migrations.clone_from(&MIGRATOR.migrations);
     migrator.run_direct(None, &mut connection, false).await?;
     // Closing the session gives the lock back.
     connection.close().await?;

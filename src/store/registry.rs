@@ -129,13 +129,13 @@ pub async fn version(pool: &PgPool) -> Result<i64> {
 
 /// Reads the whole registry.
 pub async fn load(pool: &PgPool) -> Result<Registry> {
-    let version = version(pool).await?;
     type SpaceRow = (i32, String, String, DateTime<Utc>);
+    type SourceRow = (i32, i32, Uuid, String, bool, DateTime<Utc>);
+    let version = version(pool).await?;
     let spaces: Vec<SpaceRow> =
         sqlx::query_as("-- store::registry::load\nSELECT space_id, key, name, created_at FROM space")
             .fetch_all(pool)
             .await?;
-    type SourceRow = (i32, i32, Uuid, String, bool, DateTime<Utc>);
     let sources: Vec<SourceRow> = sqlx::query_as(
         "-- store::registry::load\nSELECT space_id, source_no, source_id, name, enabled, created_at FROM source",
     )
@@ -374,7 +374,8 @@ pub struct KeyView {
 
 /// The live write keys of a space, oldest first.
 pub async fn list_write_keys(pool: &PgPool, space: SpaceNo) -> Result<Vec<KeyView>> {
-    let rows: Vec<(i32, String, DateTime<Utc>, Option<DateTime<Utc>>)> = sqlx::query_as(
+    type Row = (i32, String, DateTime<Utc>, Option<DateTime<Utc>>);
+    let rows: Vec<Row> = sqlx::query_as(
         "-- store::registry::list_write_keys
          SELECT source_no, prefix, created_at, last_used_at FROM write_key
          WHERE space_id = $1 AND revoked_at IS NULL ORDER BY created_at, key_hash",
@@ -382,7 +383,7 @@ pub async fn list_write_keys(pool: &PgPool, space: SpaceNo) -> Result<Vec<KeyVie
     .bind(space.0)
     .fetch_all(pool)
     .await?;
-    let view = |(source, prefix, created_at, used): (_, _, DateTime<Utc>, Option<DateTime<Utc>>)| KeyView {
+    let view = |(source, prefix, created_at, used): Row| KeyView {
         source: SourceNo(source),
         prefix,
         created_at: created_at.into(),

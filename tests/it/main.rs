@@ -1,10 +1,24 @@
 //! Tests through the front door: HTTP in, rows out, on a real Postgres.
 
 #[cfg(test)]
+mod architecture;
+#[cfg(test)]
 mod config;
+#[cfg(test)]
+mod definitions;
 #[cfg(test)]
 mod embedded;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod management;
+#[cfg(test)]
+mod openapi;
+#[cfg(test)]
+mod server;
+#[cfg(test)]
 mod telemetry;
+#[cfg(test)]
+mod tracking;
+#[cfg(test)]
+mod tracking_bodies;

@@ -20,14 +20,15 @@ fn what_is_recorded_is_rendered() {
     metrics::install();
     metrics::install();
     metrics::INGEST_REJECTED.add(&["too_large"], 3);
-    metrics::PIPELINE_LAG_EVENTS.set(&[], 7.0);
-    metrics::INGEST_ACK_DURATION.time(&[], Duration::from_millis(3));
+    // Labels of its own: other tests of this process record too.
+    metrics::DB_POOL.set(&["test"], 7.0);
+    metrics::DB_TRANSACTION_DURATION.time(&["test"], Duration::from_millis(3));
     let text = metrics::render();
     for wanted in [
         "# TYPE personas_ingest_events_rejected_total counter",
         "personas_ingest_events_rejected_total{reason=\"too_large\"} 3",
-        "personas_pipeline_lag_events 7",
-        "personas_ingest_ack_duration_seconds_bucket{le=\"0.005\"} 1",
+        "personas_db_pool_connections{state=\"test\"} 7",
+        "personas_db_transaction_duration_seconds_bucket{transaction=\"test\",le=\"0.005\"} 1",
         "# HELP personas_build_info Always 1",
         concat!("personas_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
     ] {

@@ -17,16 +17,17 @@ use super::AppState;
 use super::problem::Problem;
 use crate::domain::ids::parse_public_id;
 
-/// All routes; the test clock's only where there is one.
-pub(super) fn routes(with_test_clock: bool) -> OpenApiRouter<AppState> {
-    let routes = OpenApiRouter::new()
+pub(super) use test_clock::routes as test_clock_routes;
+
+/// All routes but the test clock's.
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
         .merge(spaces::routes())
         .merge(sources::routes())
         .merge(tokens::routes())
         .merge(audiences::routes())
         .merge(computed_traits::routes())
-        .merge(operations::routes());
-    if with_test_clock { routes.merge(test_clock::routes()) } else { routes }
+        .merge(operations::routes())
 }
 
 /// An id of ours in a path.

@@ -11,7 +11,7 @@ use crate::http::auth::{Caller, Owner};
 use crate::http::extract::Json;
 use crate::http::problem::{Code, Problem};
 
-pub(super) fn routes() -> OpenApiRouter<AppState> {
+pub(in crate::http) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(move_test_clock))
 }
 

@@ -1,6 +1,7 @@
 //! What the browser SDK loads before it sends anything: its settings, and the library itself.
 
 use axum::extract::State;
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -95,8 +96,9 @@ async fn settings(
 fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<&'a str, Problem> {
     let named =
         |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).and_then(|v| v.split(',').next());
-    let host =
-        named("x-forwarded-host").or_else(|| named("host")).or_else(|| uri.authority().map(|a| a.as_str()));
+    let host = named("x-forwarded-host")
+        .or_else(|| named("host"))
+        .or_else(|| uri.authority().map(Authority::as_str));
     let is_host = |h: &&str| h.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b));
     let host = host.map(str::trim).filter(|h| !h.is_empty()).filter(is_host);
     host.ok_or_else(|| Problem::new(Code::BadRequest, "the request has no usable Host header").at("Host"))

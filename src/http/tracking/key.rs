@@ -39,12 +39,10 @@ pub(super) async fn sender(app: &AppState, key: &str) -> Result<Sender, Problem>
 
 /// Who sends with the key in the body.
 pub(super) async fn sender_of_body(app: &AppState, body: &[u8]) -> Result<Sender, Problem> {
-    match write_key_in_body(body) {
-        Some(key) => sender(app, &key).await,
-        None => {
-            let message = "no write key: send it as the user name of Basic, as Bearer, in X-Write-Key, or as `writeKey` \
-                           in the query or the body";
-            Err(Problem::new(Code::UnknownSource, message))
-        }
-    }
+    let missing = || {
+        let message = "no write key: send it as the user name of Basic, as Bearer, in X-Write-Key, or as `writeKey` in \
+                       the query or the body";
+        Problem::new(Code::UnknownSource, message)
+    };
+    sender(app, &write_key_in_body(body).ok_or_else(missing)?).await
 }

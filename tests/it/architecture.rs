@@ -1,0 +1,144 @@
+//! Layering is a test, because one crate gives no other fence.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Small modules without dependencies of their own that most may use; `domain`, `engine` and `store` may not.
+const LEAVES: &[&str] = &["clock", "config", "disk", "progress", "telemetry"];
+
+/// For each top-level module of `src`: the modules it may name through `crate::`, besides [`LEAVES`].
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("domain", &[]),
+    ("engine", &["domain"]),
+    ("store", &["domain"]),
+    ("ingest", &["domain", "engine", "store"]),
+    ("process", &["domain", "engine", "store"]),
+    ("query", &["domain", "engine", "store"]),
+    ("manage", &["domain", "engine", "store"]),
+    // The types of `store` reach `http` through the rooms; only its error is named.
+    ("http", &["domain", "ingest", "query", "manage", "store"]),
+    ("app", &["domain", "engine", "store", "ingest", "process", "query", "manage", "http", "embedded"]),
+    ("cli", &["domain", "app", "http", "manage", "embedded"]),
+    ("embedded", &[]),
+    ("clock", &["domain"]),
+    ("config", &[]),
+    ("disk", &[]),
+    ("progress", &["domain"]),
+    ("telemetry", &[]),
+];
+
+/// Without leaves: these know neither the time nor the configuration.
+const PURE: &[&str] = &["domain", "engine", "store"];
+
+fn rust_files(dir: &Path, out: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            rust_files(&path, out);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            out.push(path);
+        }
+    }
+}
+
+/// Names that follow `crate::`, also inside `use crate::{a::.., b};`.
+fn uses(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, _) in text.match_indices("crate::") {
+        let rest = &text[at + "crate::".len()..];
+        let Some(list) = rest.strip_prefix('{') else {
+            found.insert(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+            continue;
+        };
+        let (mut depth, mut entries) = (1, vec![String::new()]);
+        for c in list.chars() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth == 1 => entries.push(String::new()),
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+            entries.last_mut().unwrap().push(c);
+        }
+        let first_word = |entry: &String| -> String {
+            entry.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+        };
+        found.extend(entries.iter().map(first_word).filter(|word| !word.is_empty()));
+    }
+    found
+}
+
+fn source_files() -> Vec<(String, String)> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&src, &mut files);
+    let read = |file: PathBuf| {
+        let name = file.strip_prefix(&src).unwrap().to_str().unwrap().to_owned();
+        (name, fs::read_to_string(file).unwrap())
+    };
+    files.into_iter().map(read).collect()
+}
+
+fn module_of(file: &str) -> &str {
+    file.split('/').next().unwrap().trim_end_matches(".rs")
+}
+
+#[test]
+fn modules_only_use_what_they_may() {
+    let may: BTreeMap<_, BTreeSet<_>> =
+        MAY_USE.iter().map(|(module, list)| (*module, list.iter().copied().collect())).collect();
+    let mut wrong = Vec::new();
+    for (file, text) in source_files() {
+        let module = module_of(&file);
+        if ["lib", "main"].contains(&module) {
+            continue;
+        }
+        let Some(allowed) = may.get(module) else {
+            wrong.push(format!("{file}: `{module}` has no entry in MAY_USE"));
+            continue;
+        };
+        for name in uses(&text) {
+            let is_leaf = LEAVES.contains(&name.as_str()) && !PURE.contains(&module);
+            let is_module = may.contains_key(name.as_str());
+            // The log codec's counters and the pool's times are recorded by those who call.
+            if is_module && name != module && !is_leaf && !allowed.contains(name.as_str()) {
+                wrong.push(format!("{file}: `{module}` may not use `{name}`"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn sql_is_in_store_only() {
+    let outside =
+        |(file, text): &(String, String)| module_of(file) != "store" && text.contains("sqlx::query");
+    let wrong: Vec<String> = source_files().into_iter().filter(outside).map(|(file, _)| file).collect();
+    assert!(wrong.is_empty(), "SQL outside of store: {}", wrong.join(", "));
+}
+
+#[test]
+fn files_are_short() {
+    let production_lines = |text: &str| text.split("#[cfg(test)]").next().unwrap_or_default().lines().count();
+    let long: Vec<String> = source_files()
+        .into_iter()
+        .map(|(file, text)| (production_lines(&text), file))
+        .filter(|(lines, _)| *lines > 500)
+        .map(|(lines, file)| format!("{file}: {lines}"))
+        .collect();
+    assert!(long.is_empty(), "more than 500 lines: {}", long.join(", "));
+}
+
+#[test]
+fn every_module_says_what_it_is() {
+    let bare: Vec<String> = source_files()
+        .into_iter()
+        .filter(|(_, text)| !text.starts_with("//!"))
+        .map(|(file, _)| file)
+        .collect();
+    assert!(bare.is_empty(), "no //! at the top: {}", bare.join(", "));
+}
