@@ -6,14 +6,18 @@
 use std::marker::PhantomData;
 
 use axum::extract::{FromRequestParts, RawPathParams};
-use axum::http::{HeaderMap, header, request::Parts};
+use axum::http::{HeaderMap, Method, header, request::Parts};
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use serde::Deserialize;
+use utoipa::IntoParams;
+
 use super::AppState;
+use super::extract::Query;
 use super::problem::{Code, Problem};
-use crate::domain::SpaceNo;
+use crate::domain::{Offset, SpaceNo};
 use crate::manage::registry::{Scope, Space, Token};
 
 /// A scope as a type, for [`Authed`] and [`Caller`].
@@ -83,7 +87,27 @@ impl<P: Permission> FromRequestParts<AppState> for Authed<P> {
         let visible = |space: &Space| token.space.is_none_or(|no| no == space.no);
         let space = space.filter(visible).ok_or_else(missing)?;
         check_scope::<P>(&token)?;
+        wait(parts, state, space.no).await?;
         Ok(Self { space, token, permission: PhantomData })
+    }
+}
+
+/// `min_offset` of a read: wait until the space's processor has passed it.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct WaitParams {
+    /// Wait until events up to this `Personas-Offset` are processed, at most 10 s.
+    min_offset: Option<u64>,
+}
+
+async fn wait(parts: &mut Parts, state: &AppState, space: SpaceNo) -> Result<(), Problem> {
+    if parts.method != Method::GET {
+        return Ok(());
+    }
+    let Query(WaitParams { min_offset }) = Query::from_request_parts(parts, state).await?;
+    match min_offset {
+        Some(offset) => Ok(state.reader.wait_for(space, Offset(offset)).await?),
+        None => Ok(()),
     }
 }
 

@@ -26,7 +26,7 @@ use crate::domain::{Offset, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::Limits;
 use crate::progress::{Board, Progress};
 use crate::store::processor::{self, Lease};
-use crate::store::{Result, computations};
+use crate::store::{Result, computations, log};
 use crate::telemetry::metrics;
 
 /// Profiles that are due are taken in slices of this many.
@@ -61,6 +61,7 @@ impl SpaceProcessor {
     /// Loads what the lease found.
     pub(super) async fn load(context: &Context, pool: &PgPool, space: SpaceNo, lease: Lease) -> Result<Self> {
         let config = context.config.clone();
+        log::ensure_partitions(pool, space, context.clock.now()).await?;
         let mut tx = pool.begin().await?;
         let version = processor::config_version(&mut *tx, space).await?;
         let catalog = Catalog::load(&mut tx, space, version, lease.processed, context.limits).await?;

@@ -23,6 +23,7 @@ pub use people::{Computed, LinkedProfile, Person, Selector, TraitClass, TraitVal
 pub use timeline::{Direction, EventFilter, TimelineCursor, TimelineEvent};
 pub use wait::WaitError;
 
+pub use crate::engine::identity::resolve::Held as Identifier;
 pub use crate::store::computations::{Member, Transition};
 pub use crate::store::definitions::{Definition, Kind};
 

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod audiences;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod definitions;
@@ -11,9 +13,13 @@ mod embedded;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod identity;
+#[cfg(test)]
 mod management;
 #[cfg(test)]
 mod openapi;
+#[cfg(test)]
+mod profiles;
 #[cfg(test)]
 mod server;
 #[cfg(test)]

@@ -108,6 +108,19 @@ const SCOPES: &[(&str, &str, &str)] = &[
     ("DELETE", "/v1/spaces/{space}/computed-traits/{key}", "write"),
     ("GET", "/v1/spaces/{space}/computed-traits/{key}/versions", "read"),
     ("GET", "/v1/spaces/{space}/computed-traits/{key}/references", "read"),
+    ("GET", "/v1/spaces/{space}/audiences/sizes", "read"),
+    ("GET", "/v1/spaces/{space}/audiences/{key}/size", "read"),
+    ("GET", "/v1/spaces/{space}/audiences/{key}/members", "read"),
+    ("GET", "/v1/spaces/{space}/audiences/{key}/transitions", "read"),
+    ("GET", "/v1/spaces/{space}/computed-traits/{key}/values", "read"),
+    ("GET", "/v1/spaces/{space}/collections/{collection}/profiles", "read"),
+    ("GET", "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/traits", "read"),
+    ("GET", "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/external_ids", "read"),
+    ("GET", "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/events", "read"),
+    ("GET", "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/metadata", "read"),
+    ("GET", "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/links", "read"),
+    ("GET", "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/audiences", "read"),
+    ("GET", "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/identity", "read"),
 ];
 
 #[tokio::test]
@@ -133,7 +146,7 @@ async fn every_route_asks_for_its_scope() {
 
 async fn check_route(app: &TestApp, method: &str, path: &str, scope: &str) {
     let path = path.replace("{space}", "default").replace("{id}", "x").replace("{key}", "nobody");
-    let path = path.replace("{id_value}", "user_id:nobody");
+    let path = path.replace("{profile}", "user_id:nobody").replace("{collection}", "users");
     let method: Method = method.parse().unwrap();
     let call = async |token: &str| app.call_as(token, method.clone(), &path, Some(json!({}))).await;
     for has in ["read", "write", "admin"] {

@@ -8,7 +8,8 @@ use super::super::etag::IfNoneMatch;
 use super::super::extract::Path;
 use super::super::page::{List, Page, PageParams};
 use super::super::problem::Problem;
-use super::{Reading, State, WaitParams, raw};
+use super::super::auth::{Authed, Read};
+use super::{State, WaitParams, raw};
 use crate::domain::ids::public_id;
 use crate::domain::{ComputationNo, ProfileNo, SpaceNo};
 use crate::query::{Definition, Kind};
@@ -61,9 +62,10 @@ pub(super) struct SizesBody {
     responses((status = 200, body = SizesBody), (status = 304, description = "Nothing has changed")))]
 pub(super) async fn list_sizes(
     axum::extract::State(state): State,
-    Reading { space }: Reading,
+    authed: Authed<Read>,
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
+    let space = authed.space_no();
     let sizes = state.reader.list_sizes(space).await?;
     let show = |s: crate::query::Size| SizeBody { key: s.key, size: s.size, changed_at: s.changed_at.to_string() };
     Ok(known.answer(&SizesBody { data: sizes.into_iter().map(show).collect() }))
@@ -76,10 +78,11 @@ pub(super) async fn list_sizes(
         (status = 404, description = "No such audience")))]
 pub(super) async fn get_size(
     axum::extract::State(state): State,
-    Reading { space }: Reading,
+    authed: Authed<Read>,
     Path(path): Path<KeyPath>,
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
+    let space = authed.space_no();
     let found = definition(&state, space, Kind::Audience, &path.key).await?;
     let (size, changed_at) =
         found.serving.as_ref().map_or((0, found.created_at), |version| (version.size, version.changed_at));
@@ -100,11 +103,12 @@ pub(super) struct MemberBody {
         (status = 404, description = "No such audience")))]
 pub(super) async fn list_members(
     axum::extract::State(state): State,
-    Reading { space }: Reading,
+    authed: Authed<Read>,
     Path(path): Path<KeyPath>,
     page: Page,
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
+    let space = authed.space_no();
     let found = definition(&state, space, Kind::Audience, &path.key).await?;
     let after = ProfileNo(page.after::<u64>("members")?.unwrap_or(0));
     let members = state.reader.list_members(space, serving(&found), after, page.limit as i64 + 1).await?;
@@ -130,11 +134,12 @@ pub(super) struct TransitionBody {
     responses((status = 200, body = List<TransitionBody>), (status = 404, description = "No such audience")))]
 pub(super) async fn list_transitions(
     axum::extract::State(state): State,
-    Reading { space }: Reading,
+    authed: Authed<Read>,
     Path(path): Path<KeyPath>,
     page: Page,
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
+    let space = authed.space_no();
     let found = definition(&state, space, Kind::Audience, &path.key).await?;
     let before = page.after::<i64>("transitions")?.unwrap_or(i64::MAX);
     let rows = state.reader.list_transitions(space, found.no, before, page.limit as i64 + 1).await?;
@@ -161,11 +166,12 @@ pub(super) struct ValueBody {
     responses((status = 200, body = List<ValueBody>), (status = 404, description = "No such computed trait")))]
 pub(super) async fn list_values(
     axum::extract::State(state): State,
-    Reading { space }: Reading,
+    authed: Authed<Read>,
     Path(path): Path<KeyPath>,
     page: Page,
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
+    let space = authed.space_no();
     let found = definition(&state, space, Kind::ComputedTrait, &path.key).await?;
     let after = ProfileNo(page.after::<u64>("values")?.unwrap_or(0));
     let rows = state.reader.list_values(space, serving(&found), after, page.limit + 1).await?;

@@ -70,7 +70,7 @@ pub(super) async fn list_links(
 
 /// An audience the profile is in.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct AudienceBody {
+pub(super) struct MembershipBody {
     key: String,
     entered_at: String,
 }
@@ -78,12 +78,12 @@ pub(super) struct AudienceBody {
 /// Audiences the profile is in, by key.
 #[utoipa::path(get, path = "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/audiences",
     tag = "Profile API", params(ProfilePath, PageParams, WaitParams),
-    responses((status = 200, body = List<AudienceBody>), (status = 404, description = "No such profile")))]
-pub(super) async fn list_audiences(found: Found, page: Page) -> Result<Json<List<AudienceBody>>, Problem> {
+    responses((status = 200, body = List<MembershipBody>), (status = 404, description = "No such profile")))]
+pub(super) async fn list_profile_audiences(found: Found, page: Page) -> Result<Json<List<MembershipBody>>, Problem> {
     let after: Option<String> = page.after("audiences")?;
     let behind = |key: &String| after.as_ref().is_none_or(|after| key > after);
     let rows = found.person.audiences().into_iter().filter(|a| behind(&a.key)).take(page.limit + 1).collect();
-    let show = |a: crate::query::Computed| AudienceBody { key: a.key, entered_at: a.since.to_string() };
+    let show = |a: crate::query::Computed| MembershipBody { key: a.key, entered_at: a.since.to_string() };
     Ok(Json(page.list("audiences", rows, |a| a.key.clone(), show)))
 }
 

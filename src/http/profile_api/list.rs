@@ -6,7 +6,8 @@ use utoipa::{IntoParams, ToSchema};
 use super::super::extract::{Json, Path, Query};
 use super::super::page::{List, Page, PageParams};
 use super::super::problem::Problem;
-use super::{ExternalId, Reading, State, WaitParams, collection, external_ids};
+use super::super::auth::{Authed, Read};
+use super::{ExternalId, State, WaitParams, collection, external_ids};
 use crate::domain::{ProfileNo, Timestamp};
 use crate::query::Person;
 
@@ -51,11 +52,12 @@ fn show(person: Person) -> ProfileBody {
     responses((status = 200, body = List<ProfileBody>)))]
 pub(super) async fn list_profiles(
     axum::extract::State(state): State,
-    Reading { space }: Reading,
+    authed: Authed<Read>,
     Path(path): Path<CollectionPath>,
     Query(params): Query<SearchParams>,
     page: Page,
 ) -> Result<Json<List<ProfileBody>>, Problem> {
+    let space = authed.space_no();
     let collection = collection(&path.collection)?;
     let limit = page.limit as i64 + 1;
     if let Some(prefix) = params.query.as_deref().map(str::trim).filter(|q| !q.is_empty()) {

@@ -17,11 +17,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::{Authed, Read};
-use super::extract::{Path, Query};
+use super::auth::{Authed, Read, WaitParams};
+use super::extract::Path;
 use super::problem::{Code, Problem};
-use crate::domain::{Collection, Offset, SpaceNo};
-use crate::query::{Person, QueryError, Selector, WaitError};
+use crate::domain::{Collection, SpaceNo};
+use crate::query::{Identifier, Person, QueryError, Selector, WaitError};
 
 /// The routes of the Profile API.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -32,7 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(events::list_events))
         .routes(routes!(events::get_metadata))
         .routes(routes!(identity::list_links))
-        .routes(routes!(identity::list_audiences))
+        .routes(routes!(identity::list_profile_audiences))
         .routes(routes!(identity::get_identity))
 }
 
@@ -44,34 +44,6 @@ pub(super) fn audience_routes() -> OpenApiRouter<AppState> {
         .routes(routes!(audiences::list_members))
         .routes(routes!(audiences::list_transitions))
         .routes(routes!(audiences::list_values))
-}
-
-/// A caller who may read the space of the path, after the processor has passed `min_offset` if one was asked for.
-#[derive(Debug)]
-pub(super) struct Reading {
-    /// The space.
-    pub(super) space: SpaceNo,
-}
-
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct WaitParams {
-    /// Wait until events up to this `Personas-Offset` are processed, at most 10 s.
-    min_offset: Option<u64>,
-}
-
-impl FromRequestParts<AppState> for Reading {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
-        let authed = Authed::<Read>::from_request_parts(parts, state).await?;
-        let Query(WaitParams { min_offset }) = Query::from_request_parts(parts, state).await?;
-        let space = authed.space_no();
-        if let Some(offset) = min_offset {
-            state.reader.wait_for(space, Offset(offset)).await?;
-        }
-        Ok(Self { space })
-    }
 }
 
 impl From<WaitError> for Problem {
@@ -119,7 +91,7 @@ impl FromRequestParts<AppState> for Found {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
-        let Reading { space } = Reading::from_request_parts(parts, state).await?;
+        let space = Authed::<Read>::from_request_parts(parts, state).await?.space_no();
         let Path(path): Path<ProfilePath> = Path::from_request_parts(parts, state).await?;
         let collection = collection(&path.collection)?;
         let selector = Selector::parse(&path.profile).ok_or_else(|| {
@@ -166,7 +138,7 @@ pub(super) struct ExternalId {
 
 fn external_ids(person: &Person) -> Vec<ExternalId> {
     let collection = person.profile.collection.as_str();
-    let show = |held: &crate::engine::identity::resolve::Held| ExternalId {
+    let show = |held: &Identifier| ExternalId {
         collection,
         id_type: person.directory.type_name(held.type_no).to_owned(),
         id: held.value.clone(),

@@ -174,6 +174,33 @@ impl TestApp {
     }
 }
 
+impl TestApp {
+    /// Makes a definition in the first space and waits until it serves. `path` is `audiences` or `computed-traits`.
+    pub(crate) async fn make_live(&self, path: &str, key: &str, query: &str) -> Value {
+        let body = serde_json::json!({"key": key, "definition": {"type": "users", "query": query}});
+        self.make_live_from(path, key, body).await
+    }
+
+    /// The same from a whole body.
+    pub(crate) async fn make_live_from(&self, path: &str, key: &str, body: Value) -> Value {
+        self.post(&format!("/v1/spaces/default/{path}"), body).await.expect(201);
+        self.live(path, key).await
+    }
+
+    /// Waits until the newest version of a definition serves.
+    pub(crate) async fn live(&self, path: &str, key: &str) -> Value {
+        for _ in 0..1_000 {
+            let found = self.get(&format!("/v1/spaces/default/{path}/{key}")).await.expect(200).json;
+            if found["status"] == "live" && found["serving_version"] == found["version"] {
+                return found;
+            }
+            assert_ne!(found["status"], "failed", "{found}");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("{path} {key} does not become live");
+    }
+}
+
 /// Sends a request and reads the answer whole.
 pub(crate) async fn send(request: RequestBuilder) -> Answer {
     let response = request.send().await.unwrap();

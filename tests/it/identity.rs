@@ -1,0 +1,356 @@
+//! The identity vectors ID-01 to ID-31 of the specification, through HTTP.
+
+use std::collections::BTreeSet;
+
+use personas::domain::SpaceNo;
+use personas::domain::id_type::{Frequency, IdType};
+use personas::store::identity;
+use serde_json::{Map, Value, json};
+
+use crate::harness::app::{TestApp, Wish};
+
+const PROFILES: &str = "/v1/spaces/default/collections/users/profiles";
+const SPACE: SpaceNo = SpaceNo(1);
+
+/// A track call with the identifiers named by words such as `user=u1 anon=a1 email=e ios.id=d`.
+fn call(words: &str) -> Value {
+    let (mut call, mut external) = (Map::new(), Vec::new());
+    call.insert("event".into(), json!("Seen"));
+    for word in words.split_whitespace() {
+        let (name, value) = word.split_once('=').unwrap();
+        match name {
+            "user" => _ = call.insert("userId".into(), json!(value)),
+            "anon" => _ = call.insert("anonymousId".into(), json!(value)),
+            _ => external.push(json!({"id": value, "type": name, "collection": "users", "encoding": "none"})),
+        }
+    }
+    call.insert("context".into(), json!({"externalIds": external}));
+    Value::Object(call)
+}
+
+/// The space under test.
+struct People {
+    app: TestApp,
+    offset: u64,
+}
+
+impl People {
+    async fn start() -> Self {
+        Self { app: Wish::default().at("2024-03-01T12:00:00Z").start().await, offset: 0 }
+    }
+
+    /// Sends calls one after the other, each in a request of its own.
+    async fn see(&mut self, calls: &[&str]) {
+        for words in calls {
+            self.send("/v1/track", call(words)).await;
+        }
+    }
+
+    async fn send(&mut self, path: &str, body: Value) {
+        self.offset = self.app.track(path, body).await.expect(200).offset();
+    }
+
+    async fn get(&self, selector: &str, rest: &str) -> Value {
+        let sign = if rest.contains('?') { '&' } else { '?' };
+        let path = format!("{PROFILES}/{selector}/{rest}{sign}min_offset={}&limit=200", self.offset);
+        self.app.get(&path).await.expect(200).json
+    }
+
+    /// The profile behind `type:value`.
+    async fn who(&self, selector: &str) -> String {
+        self.get(selector, "metadata").await["metadata"]["profile_id"].as_str().unwrap().to_owned()
+    }
+
+    /// Its identifiers as `type=value`, sorted.
+    async fn ids(&self, selector: &str) -> BTreeSet<String> {
+        let list = self.get(selector, "external_ids").await;
+        let word = |id: &Value| format!("{}={}", id["type"].as_str().unwrap(), id["id"].as_str().unwrap());
+        list["data"].as_array().unwrap().iter().map(word).collect()
+    }
+
+    async fn expect_ids(&self, selector: &str, expected: &str) {
+        let expected: BTreeSet<String> = expected.split_whitespace().map(str::to_owned).collect();
+        assert_eq!(self.ids(selector).await, expected, "{selector}");
+    }
+
+    /// Rules by which identifiers of the profile were refused: `rule: value`.
+    async fn refusals(&self, selector: &str) -> Vec<String> {
+        let identity = self.get(selector, "identity").await;
+        let word = |r: &Value| format!("{}: {}", r["rule"].as_str().unwrap(), r["id"].as_str().unwrap());
+        identity["refusals"].as_array().unwrap().iter().map(word).collect()
+    }
+
+    async fn traits(&self, selector: &str) -> Value {
+        self.get(selector, "traits").await["traits"].clone()
+    }
+
+    async fn users(&self) -> i64 {
+        let path = format!("/v1/spaces/default/pipeline?min_offset={}", self.offset);
+        self.app.get(&path).await.expect(200).json["profiles"]["users"].as_i64().unwrap()
+    }
+
+    /// Changes an identifier type behind the door; the settings API comes later.
+    async fn set_type(&self, name: &str, change: impl FnOnce(&mut IdType)) {
+        let mut connection = self.app.db.pool.acquire().await.unwrap();
+        let settings = identity::get_settings(&mut connection, SPACE).await.unwrap();
+        let known = settings.types.iter().find(|t| t.name == name).cloned();
+        let next = settings.types.iter().map(|t| t.no).max().unwrap() + 1;
+        let mut id_type = known.unwrap_or_else(|| IdType::with_defaults(next, name));
+        change(&mut id_type);
+        identity::upsert_type(&mut connection, SPACE, &id_type).await.unwrap();
+        drop(connection);
+        self.reloaded().await;
+    }
+
+    /// Waits until the processor works with the settings as they are now: a definition made after them is live.
+    async fn reloaded(&self) {
+        let key = format!("reloaded_{}", self.app.get("/v1/spaces/default/audiences").await.json["data"].as_array().unwrap().len());
+        self.app.make_live("audiences", &key, "event('Never').count() >= 1").await;
+    }
+}
+
+#[tokio::test]
+async fn id_01_to_06_the_graph_grows_and_is_protected() {
+    let mut p = People::start().await;
+    p.see(&["anon=anon_1", "anon=anon_3 user=user_1 email=demo", "anon=anon_1 user=user_1 email=demo"]).await;
+    p.expect_ids("user_id:user_1", "anonymous_id=anon_1 anonymous_id=anon_3 user_id=user_1 email=demo").await;
+    let merges = p.get("user_id:user_1", "identity").await["merges"].clone();
+    assert_eq!(merges.as_array().unwrap().len(), 1, "{merges}");
+    assert_eq!(merges[0]["survivor"], json!(p.who("anonymous_id:anon_1").await), "the older one stays");
+
+    p.see(&["anon=a1 user=u1", "anon=a1", "anon=a1 user=u2"]).await;
+    p.expect_ids("user_id:u1", "anonymous_id=a1 user_id=u1").await;
+    p.expect_ids("user_id:u2", "user_id=u2").await;
+    assert_eq!(p.refusals("user_id:u2").await, ["Identifier value limit exceeded: a1"]);
+
+    p.see(&["user=abc123 email=jane@example1.com", "user=abc456 email=jane@example1.com"]).await;
+    p.expect_ids("user_id:abc123", "user_id=abc123 email=jane@example1.com").await;
+    p.expect_ids("user_id:abc456", "user_id=abc456").await;
+
+    p.send("/v1/page", json!({"anonymousId": "anon_123"})).await;
+    let before = p.who("anonymous_id:anon_123").await;
+    p.see(&["anon=anon_123 user=use_123"]).await;
+    assert_eq!(p.who("user_id:use_123").await, before);
+
+    p.send("/v1/page", json!({"anonymousId": "5285"})).await;
+    let first = p.who("anonymous_id:5285").await;
+    p.send("/v1/identify", json!({"anonymousId": "5285", "traits": {"email": "jane.kim@segment.com"}})).await;
+    p.send("/v1/page", json!({"anonymousId": "b50e"})).await;
+    let second = p.who("anonymous_id:b50e").await;
+    p.send("/v1/identify", json!({"anonymousId": "b50e", "traits": {"email": "Jane.Kim@segment.com "}})).await;
+    p.expect_ids("anonymous_id:b50e", "anonymous_id=5285 anonymous_id=b50e email=jane.kim@segment.com").await;
+    assert_eq!(p.who("anonymous_id:b50e").await, first);
+    assert_eq!(p.who(&format!("profile_id:{second}")).await, first, "former ids resolve for ever");
+
+    p.see(&[
+        "anon=anon_123x ios.id=ios_abc123",
+        "anon=anon_123x ios.id=ios_abc123 user=abc123def email=x@y.z",
+        "anon=anon_456 android.id=and_1a2b3c4d user=abc123def",
+        "anon=anon_789 android.id=and_1a2b3c4d user=abc123def",
+    ])
+    .await;
+    let ids = "user_id=abc123def email=x@y.z anonymous_id=anon_123x anonymous_id=anon_456 anonymous_id=anon_789 \
+               ios.id=ios_abc123 android.id=and_1a2b3c4d";
+    p.expect_ids("email:x@y.z", ids).await;
+}
+
+#[tokio::test]
+async fn id_07_and_08_blocked_values_are_never_identifiers() {
+    let mut p = People::start().await;
+    p.see(&["user=00000000-0000-0000-0000-000000000000 anon=a9"]).await;
+    p.expect_ids("anonymous_id:a9", "anonymous_id=a9").await;
+    let refused = "ID value blocked: 00000000-0000-0000-0000-000000000000";
+    assert_eq!(p.refusals("anonymous_id:a9").await, [refused]);
+    for junk in ["null", "Undefined", "GUEST", "n/a", "[object Object]", "-1", "0", "0000", "anonymous"] {
+        p.send("/v1/track", json!({"userId": junk, "event": "Seen"})).await;
+    }
+    assert_eq!(p.users().await, 1, "no profile is made by junk");
+    let listed = p.app.get("/v1/spaces/default/rejected-events?code=no_identifier").await.expect(200).json;
+    assert_eq!(listed["data"].as_array().unwrap().len(), 9, "{listed}");
+    let pipeline = p.app.get("/v1/spaces/default/pipeline").await.json;
+    assert_eq!((&pipeline["unidentified"], &pipeline["log_end_offset"]), (&json!(9), &json!(10)));
+}
+
+#[tokio::test]
+async fn id_09_to_12_limits_refuse_only_what_is_too_much() {
+    let mut p = People::start().await;
+    p.send("/v1/identify", json!({"userId": "u1", "traits": {"phone": "555"}})).await;
+    p.expect_ids("user_id:u1", "user_id=u1").await;
+    assert_eq!(p.traits("user_id:u1").await, json!({"phone": "555"}));
+
+    for n in 1..=6 {
+        p.send("/v1/identify", json!({"userId": "u1", "traits": {"email": format!("e{n}@x.y")}})).await;
+    }
+    p.expect_ids("user_id:u1", "user_id=u1 email=e1@x.y email=e2@x.y email=e3@x.y email=e4@x.y email=e5@x.y").await;
+    assert_eq!(p.traits("user_id:u1").await["email"], "e6@x.y", "the trait is the newest value all the same");
+
+    for n in 1..=5 {
+        p.see(&[&format!("user=u11 anon=d{n}")]).await;
+    }
+    p.see(&["user=u11 anon=d6", "anon=d6", "user=u11 anon=d6"]).await;
+    p.expect_ids("anonymous_id:d6", "anonymous_id=d6").await;
+    assert_eq!(p.ids("user_id:u11").await.len(), 6);
+
+    p.see(&["user=u12 ios.id=ipad", "user=u13 ios.id=ipad"]).await;
+    p.expect_ids("ios.id:ipad", "user_id=u12 ios.id=ipad").await;
+    p.expect_ids("user_id:u13", "user_id=u13").await;
+}
+
+#[tokio::test]
+async fn id_13_limits_can_be_the_other_way_round() {
+    let mut p = People::start().await;
+    p.set_type("user_id", |t| t.limit = 2).await;
+    p.set_type("email", |t| t.limit = 1).await;
+    p.see(&["user=shop1 email=e", "user=uuid1 email=e", "user=x3 email=e"]).await;
+    p.expect_ids("user_id:shop1", "user_id=shop1 user_id=uuid1 email=e").await;
+    p.expect_ids("user_id:x3", "user_id=x3").await;
+}
+
+#[tokio::test]
+async fn id_14_to_17_merges_and_what_they_refuse() {
+    let mut p = People::start().await;
+    p.see(&["anon=a1 ga_client_id=g", "anon=a2 ga_client_id=g"]).await;
+    p.expect_ids("ga_client_id:g", "anonymous_id=a1 anonymous_id=a2 ga_client_id=g").await;
+
+    p.see(&["anon=b1", "email=b2@x.y anon=b9", "user=b3"]).await;
+    let oldest = p.who("anonymous_id:b1").await;
+    p.see(&["anon=b1 email=b2@x.y user=b3"]).await;
+    assert_eq!(p.who("user_id:b3").await, oldest);
+    assert_eq!(p.get("user_id:b3", "identity").await["merges"].as_array().unwrap().len(), 2);
+
+    p.see(&["user=c1 anon=ca", "user=c2 email=ce@x.y", "anon=ca email=ce@x.y"]).await;
+    p.expect_ids("user_id:c1", "user_id=c1 anonymous_id=ca").await;
+    p.expect_ids("user_id:c2", "user_id=c2 email=ce@x.y").await;
+    assert_eq!(p.refusals("user_id:c2").await, ["Identifier value limit exceeded: ca"]);
+
+    p.see(&["user=d1", "user=d2 email=de@x.y", "anon=da", "user=d1 email=de@x.y anon=da"]).await;
+    p.expect_ids("user_id:d1", "user_id=d1 anonymous_id=da").await;
+    assert_eq!(p.refusals("user_id:d1").await, ["Identifier value limit exceeded: de@x.y"]);
+}
+
+#[tokio::test]
+async fn id_18_a_windowed_limit_counts_from_when_an_identifier_was_first_seen() {
+    let mut p = People::start().await;
+    p.set_type("anonymous_id", |t| t.frequency = Frequency::Weekly).await;
+    let at = |day: u8, anon: &str| {
+        json!({"userId": "u1", "anonymousId": anon, "event": "Seen", "timestamp": format!("2024-02-0{day}T00:00:00Z")})
+    };
+    for n in 1..=5 {
+        p.send("/v1/track", at(1, &format!("a{n}"))).await;
+    }
+    p.send("/v1/track", at(4, "a6")).await;
+    assert_eq!(p.ids("user_id:u1").await.len(), 6);
+    assert_eq!(p.refusals("user_id:u1").await, ["Identifier value time limit exceeded: a6"]);
+    p.send("/v1/track", at(9, "a6")).await;
+    assert_eq!(p.ids("user_id:u1").await.len(), 7);
+}
+
+#[tokio::test]
+async fn id_19_and_20_at_a_cap_events_are_neither_frozen_nor_lost() {
+    let mut p = People::start().await;
+    identity::update_caps(&p.app.db.pool, SPACE, 1, 3).await.unwrap();
+    p.reloaded().await;
+    p.see(&["anon=a1", "user=u1", "email=e1@x.y anon=a7", "anon=a1 user=u1", "email=e1@x.y user=u1"]).await;
+    p.expect_ids("user_id:u1", "anonymous_id=a1 user_id=u1").await;
+    assert_eq!(p.refusals("user_id:u1").await, ["Profile merge limit exceeded: e1@x.y"]);
+    p.see(&["user=u1 anon=a2", "user=u1 anon=a3"]).await;
+    p.expect_ids("user_id:u1", "anonymous_id=a1 anonymous_id=a2 user_id=u1").await;
+    assert!(p.refusals("user_id:u1").await.contains(&"Identifier mapping limit exceeded: a3".to_owned()));
+    let events = p.get("user_id:u1", "events").await;
+    assert_eq!(events["data"].as_array().unwrap().len(), 6, "every event is there");
+}
+
+#[tokio::test]
+async fn id_21_to_23_identifiers_are_read_where_they_stand() {
+    let mut p = People::start().await;
+    p.set_type("app_id", |t| t.keys = vec!["app_id".into()]).await;
+    p.send("/v1/identify", json!({"userId": "u1", "traits": {"appId": "A1"}})).await;
+    p.send("/v1/track", json!({"anonymousId": "x1", "event": "Seen", "properties": {"app_id": "A1"}})).await;
+    p.expect_ids("user_id:u1", "user_id=u1 app_id=A1 anonymous_id=x1").await;
+
+    let no_encoding = json!({"externalIds": [{"id": "zz", "type": "email", "collection": "users"}]});
+    p.send("/v1/track", json!({"userId": "u22", "event": "Seen", "context": no_encoding})).await;
+    p.expect_ids("user_id:u22", "user_id=u22").await;
+
+    let device = |tracking: bool| {
+        json!({"device": {"type": "android", "id": "x", "advertisingId": "y", "adTrackingEnabled": tracking, "token": "z"}})
+    };
+    p.send("/v1/track", json!({"userId": "u23", "event": "Seen", "context": device(false)})).await;
+    p.expect_ids("user_id:u23", "user_id=u23 android.id=x android.push_token=z").await;
+    p.send("/v1/track", json!({"userId": "u23", "event": "Seen", "context": device(true)})).await;
+    p.expect_ids("android.idfa:y", "user_id=u23 android.id=x android.push_token=z android.idfa=y").await;
+    let google = json!({"integrations": {"Google Analytics": {"clientId": "ga1"}}});
+    p.send("/v1/track", json!({"userId": "u24", "event": "Seen", "context": google})).await;
+    p.expect_ids("ga_client_id:ga1", "user_id=u24 ga_client_id=ga1").await;
+    // A type nobody knows is added with the defaults (I12b).
+    p.see(&["user=u25 loyalty_card=77", "anon=a25 loyalty_card=77"]).await;
+    p.expect_ids("loyalty_card:77", "user_id=u25 anonymous_id=a25 loyalty_card=77").await;
+}
+
+#[tokio::test]
+async fn id_24_and_25_accounts_are_linked_and_alias_never_merges() {
+    let mut p = People::start().await;
+    p.send("/v1/group", json!({"userId": "u1", "groupId": "g1", "traits": {"name": "Acme", "email": "acme@x.y"}})).await;
+    let links = p.get("user_id:u1", "links").await;
+    assert_eq!(links["data"][0]["to_collection"], "accounts");
+    assert_eq!(links["data"][0]["external_ids"][0]["id"], "g1");
+    p.expect_ids("user_id:u1", "user_id=u1").await;
+    let accounts = "/v1/spaces/default/collections/accounts/profiles/group_id:g1";
+    let account = p.app.get(&format!("{accounts}/traits")).await.expect(200).json;
+    assert_eq!(account["traits"], json!({"email": "acme@x.y", "name": "Acme"}));
+    let users = p.app.get(&format!("{accounts}/links")).await.expect(200).json;
+    assert_eq!(users["data"][0]["external_ids"][0]["id"], "u1");
+    p.app.get("/v1/spaces/default/collections/users/profiles/group_id:g1/traits").await.expect(404);
+
+    p.see(&["anon=a", "user=b"]).await;
+    p.send("/v1/alias", json!({"previousId": "a", "userId": "b", "anonymousId": "a"})).await;
+    assert_ne!(p.who("anonymous_id:a").await, p.who("user_id:b").await);
+    let calls = p.get("user_id:b", "events").await;
+    assert_eq!(calls["data"][0]["type"], "alias", "{calls}");
+}
+
+#[tokio::test]
+async fn id_26_and_27_the_newest_trait_wins_and_null_removes() {
+    let mut p = People::start().await;
+    let identify = |who: Value, at: &str, traits: Value| {
+        let mut call = who;
+        call["traits"] = traits;
+        call["timestamp"] = json!(at);
+        call
+    };
+    let (t1, t2) = ("2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z");
+    p.send("/v1/identify", identify(json!({"userId": "u1"}), t2, json!({"first_name": "Rob", "plan": "pro"}))).await;
+    p.send("/v1/identify", identify(json!({"anonymousId": "a1"}), t1, json!({"firstName": "Bob", "city": "X"}))).await;
+    p.see(&["user=u1 anon=a1"]).await;
+    assert_eq!(p.traits("user_id:u1").await, json!({"first_name": "Rob", "city": "X", "plan": "pro"}));
+    p.send("/v1/identify", identify(json!({"userId": "u1"}), "2024-01-03T00:00:00Z", json!({"plan": null, "city": ""}))).await;
+    p.send("/v1/identify", identify(json!({"userId": "u1"}), t2, json!({"plan": "late"}))).await;
+    assert_eq!(p.traits("user_id:u1").await, json!({"first_name": "Rob", "city": ""}));
+}
+
+#[tokio::test]
+async fn id_29_to_31_duplicates_order_and_late_merges() {
+    let mut p = People::start().await;
+    p.app.make_live("audiences", "viewers", "event('Seen').count() >= 3").await;
+    let mut once = call("user=u1 anon=a1");
+    once["messageId"] = json!("m1");
+    for _ in 0..3 {
+        p.send("/v1/track", once.clone()).await;
+    }
+    assert_eq!(p.get("user_id:u1", "events").await["data"].as_array().unwrap().len(), 1);
+    assert_eq!(p.app.get("/v1/spaces/default/pipeline").await.json["duplicates"], 2);
+
+    p.see(&["user=x1 anon=y1", "anon=y1", "anon=y2", "user=x2 anon=y2"]).await;
+    p.expect_ids("anonymous_id:y1", "user_id=x1 anonymous_id=y1").await;
+    p.expect_ids("anonymous_id:y2", "user_id=x2 anonymous_id=y2").await;
+
+    p.see(&["user=late", "anon=early", "anon=early"]).await;
+    let size = async |p: &People| {
+        let path = format!("/v1/spaces/default/audiences/viewers/size?min_offset={}", p.offset);
+        p.app.get(&path).await.expect(200).json["size"].clone()
+    };
+    assert_eq!(size(&p).await, 0);
+    p.see(&["user=late anon=early"]).await;
+    assert_eq!(size(&p).await, 1, "both histories count, once");
+    assert_eq!(p.traits("anonymous_id:early").await, json!({"viewers": true}));
+}
