@@ -9,6 +9,8 @@ mod config;
 #[cfg(test)]
 mod definitions;
 #[cfg(test)]
+mod durability;
+#[cfg(test)]
 mod embedded;
 #[cfg(test)]
 mod harness;
@@ -20,6 +22,8 @@ mod management;
 mod openapi;
 #[cfg(test)]
 mod profiles;
+#[cfg(test)]
+mod schema;
 #[cfg(test)]
 mod server;
 #[cfg(test)]
