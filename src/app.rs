@@ -170,7 +170,9 @@ impl App {
             registry.run(stop).await;
             Ok(())
         });
-        start_measuring(&tasks, &workers, &working, &pool, &disk, database.postgres.clone());
+        let in_flight = tracking::InFlight::new(config.ingest.inflight_bytes_max);
+        let measured = Measured { pool: pool.clone(), disk: disk.clone(), in_flight: in_flight.clone() };
+        start_measuring(&tasks, &workers, &working, measured, database.postgres.clone());
 
         let health = Health::default();
         let services: AppState = Arc::new(Services {
@@ -182,7 +184,7 @@ impl App {
             health: health.clone(),
             tracking: tracking::Settings {
                 body_idle_timeout: config.server.body_idle_timeout,
-                in_flight: tracking::InFlight::new(config.ingest.inflight_bytes_max),
+                in_flight,
                 disk: disk.clone(),
                 analytics_js,
             },
@@ -378,16 +380,22 @@ fn start_ingest(
     (Ingest::new(batcher, limits, clock.clone(), ids.clone()), appended)
 }
 
+/// What is looked at every second.
+struct Measured {
+    pool: PgPool,
+    disk: DiskGuard,
+    in_flight: tracking::InFlight,
+}
+
 /// Watches over the private Postgres and its disk, and measures what nobody else does.
 fn start_measuring(
     tasks: &Tasks,
     workers: &TaskTracker,
     working: &CancellationToken,
-    pool: &PgPool,
-    disk: &DiskGuard,
+    Measured { pool, disk, in_flight }: Measured,
     postgres: Option<Arc<Postgres>>,
 ) {
-    let (stop, pool, disk) = (working.clone(), pool.clone(), disk.clone());
+    let stop = working.clone();
     let folder = postgres.as_ref().map(|p| p.base_dir().to_owned());
     tasks.spawn(workers, "measuring", async move {
         let started = Instant::now();
@@ -396,6 +404,7 @@ fn start_measuring(
             metrics::UPTIME.set(&[], started.elapsed().as_secs_f64());
             let (all, idle) = (pool.size() as usize, pool.num_idle());
             metrics::DB_POOL.set(&["idle"], idle as f64);
+            metrics::INGEST_IN_FLIGHT.set(&[], in_flight.used() as f64);
             metrics::DB_POOL.set(&["used"], all.saturating_sub(idle) as f64);
             if let Some(folder) = &folder {
                 disk.measure(folder);
