@@ -40,6 +40,8 @@ use crate::telemetry::metrics;
 const FLUSHERS: usize = 2;
 /// How often disk space and pool are measured.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
+/// How often the log is prepared for the week to come.
+const PREPARE_EVERY: Duration = Duration::from_hours(1);
 /// Longest wait for the parts behind the server to end.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// What `pg_stat_activity` calls us.
@@ -146,6 +148,7 @@ impl App {
             definition_limits(&config),
         );
         let made = manage.bootstrap(&wanted(&config.bootstrap)).await?;
+        manage.prepare_log().await?;
 
         let tasks = Tasks::new();
         let (flushers, workers, working) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
@@ -170,6 +173,7 @@ impl App {
             registry.run(stop).await;
             Ok(())
         });
+        start_preparing(&tasks, &workers, &working, manage.clone());
         let in_flight = tracking::InFlight::new(config.ingest.inflight_bytes_max);
         let measured = Measured { pool: pool.clone(), disk: disk.clone(), in_flight: in_flight.clone() };
         start_measuring(&tasks, &workers, &working, measured, database.postgres.clone());
@@ -378,6 +382,20 @@ fn start_ingest(
         future_tolerance_ms: config.future_tolerance.as_millis() as i64,
     };
     (Ingest::new(batcher, limits, clock.clone(), ids.clone()), appended)
+}
+
+/// Keeps the log a week ahead of its events.
+fn start_preparing(tasks: &Tasks, workers: &TaskTracker, working: &CancellationToken, manage: Manage) {
+    let stop = working.clone();
+    tasks.spawn(workers, "housekeeping", async move {
+        let mut ticks = tokio::time::interval(PREPARE_EVERY);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            if let Err(error) = manage.prepare_log().await {
+                tracing::warn!(%error, "could not prepare the log for next week: {error}");
+            }
+        }
+        Ok(())
+    });
 }
 
 /// What is looked at every second.
