@@ -27,7 +27,7 @@ use crate::domain::Timestamp;
 use crate::embedded::{self, Postgres, Search};
 use crate::http::health::Health;
 use crate::http::server::{self, Server};
-use crate::http::{self, AppState, Services, tracking};
+use crate::http::{self, Services, tracking};
 use crate::ingest::{self, BatcherLimits, Ingest};
 use crate::manage::bootstrap::{Made, Wanted};
 use crate::manage::{DefinitionLimits, Manage, Registry};
@@ -72,39 +72,54 @@ pub struct Running {
     health: Health,
     disk: DiskGuard,
     tasks: Tasks,
-    /// Ends the accept loop.
-    serving: CancellationToken,
-    server: TaskTracker,
-    /// Ends what works behind the server.
-    working: CancellationToken,
-    workers: TaskTracker,
-    flushers: TaskTracker,
 }
 
-/// Notices parts that end by themselves.
-#[derive(Debug, Clone)]
+/// All tasks, in the groups in which they are ended; and the news of one that ended by itself.
+#[derive(Debug)]
 struct Tasks {
     stopping: CancellationToken,
     ended: watch::Sender<Option<&'static str>>,
+    /// Ends the accept loop.
+    serving: CancellationToken,
+    server: TaskTracker,
+    /// End when nobody can hand them events any more.
+    flushers: TaskTracker,
+    /// Ends what works behind the server.
+    working: CancellationToken,
+    workers: TaskTracker,
 }
 
 impl Tasks {
     fn new() -> Self {
-        Self { stopping: CancellationToken::new(), ended: watch::Sender::new(None) }
+        Self {
+            stopping: CancellationToken::new(),
+            ended: watch::Sender::new(None),
+            serving: CancellationToken::new(),
+            server: TaskTracker::new(),
+            flushers: TaskTracker::new(),
+            working: CancellationToken::new(),
+            workers: TaskTracker::new(),
+        }
     }
 
-    /// Runs a part the service cannot do without.
-    fn spawn<F>(&self, tracker: &TaskTracker, name: &'static str, part: F)
+    /// Runs a part behind the server.
+    fn work<F>(&self, name: &'static str, part: F)
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let Self { stopping, ended } = self.clone();
-        tracker.spawn(async move {
+        self.spawn(&self.workers, name, part);
+    }
+
+    /// Runs a part the service cannot do without.
+    fn spawn<F>(&self, group: &TaskTracker, name: &'static str, part: F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let (stopping, ended) = (self.stopping.clone(), self.ended.clone());
+        group.spawn(async move {
             let outcome = AssertUnwindSafe(part).catch_unwind().await;
-            if stopping.is_cancelled() && matches!(outcome, Ok(Ok(()))) {
-                return;
-            }
             match outcome {
+                Ok(Ok(())) if stopping.is_cancelled() => return,
                 Ok(Ok(())) => tracing::error!("the {name} ended by itself"),
                 Ok(Err(error)) => tracing::error!("the {name} failed: {error:#}"),
                 Err(_panic) => {
@@ -133,87 +148,63 @@ impl App {
         let analytics_js = read_analytics_js(config.ingest.analytics_js_file.as_ref())?;
         let server = bind(&config.server).await?;
         let address = server.address().context("the address of the server")?;
-        let database = connect(&config).await?;
-        let pool = database.pool.clone();
+
+        let Ready { pool, options, postgres } = connect(&config).await?;
         let clock = clock(&pool, overrides.test_clock).await?;
-        let ids = overrides
-            .id_seed
-            .map_or_else(|| IdMaker::new(clock.clone()), |seed| IdMaker::seeded(clock.clone(), seed));
+        let ids = id_maker(&clock, overrides.id_seed);
         let registry = Registry::load(pool.clone(), clock.clone()).await?;
-        let manage = Manage::new(
-            pool.clone(),
-            clock.clone(),
-            ids.clone(),
-            registry.clone(),
-            definition_limits(&config),
-        );
+        let limits = definition_limits(&config);
+        let manage = Manage::new(pool.clone(), clock.clone(), ids.clone(), registry.clone(), limits);
         let made = manage.bootstrap(&wanted(&config.bootstrap)).await?;
         manage.prepare_log().await?;
 
         let tasks = Tasks::new();
-        let (flushers, workers, working) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
-        let (ingest, appended) = start_ingest(&config, &pool, &clock, &ids, &tasks, &flushers);
-        let (board, disk) = (Board::default(), DiskGuard::new(config.ingest.disk_free_bytes_min));
+        let (ingest, appended) = start_ingest(&config.ingest, &pool, &clock, &ids, &tasks);
+        let (board, health) = (Board::default(), Health::default());
         let context = process::Context {
             pool: pool.clone(),
-            connect_options: database.options,
+            connect_options: options,
             clock: clock.clone(),
             ids: ids.clone(),
             board: board.clone(),
             appended,
             registry: registry.follow(),
             config: config.processor.clone(),
-            limits: definition_limits(&config).query,
-            exclusive: database.postgres.is_some(),
-            shutdown: working.clone(),
+            limits: limits.query,
+            exclusive: postgres.is_some(),
+            shutdown: tasks.working.clone(),
         };
-        tasks.spawn(&workers, "processor", async move { Ok(process::run(context).await?) });
-        let stop = working.clone();
-        tasks.spawn(&workers, "registry", async move {
-            registry.run(stop).await;
-            Ok(())
-        });
-        start_preparing(&tasks, &workers, &working, manage.clone());
-        let in_flight = tracking::InFlight::new(config.ingest.inflight_bytes_max);
-        let measured = Measured { pool: pool.clone(), disk: disk.clone(), in_flight: in_flight.clone() };
-        start_measuring(&tasks, &workers, &working, measured, database.postgres.clone());
+        tasks.work("processor", async move { Ok(process::run(context).await?) });
+        let tracking = tracking::Settings {
+            body_idle_timeout: config.server.body_idle_timeout,
+            in_flight: tracking::InFlight::new(config.ingest.inflight_bytes_max),
+            disk: DiskGuard::new(config.ingest.disk_free_bytes_min),
+            analytics_js,
+        };
+        let (disk, in_flight) = (tracking.disk.clone(), tracking.in_flight.clone());
+        start_housekeeping(&tasks, registry, manage.clone());
+        start_measuring(
+            &tasks,
+            Measured { pool: pool.clone(), disk: disk.clone(), in_flight },
+            postgres.clone(),
+        );
 
-        let health = Health::default();
-        let services: AppState = Arc::new(Services {
+        let services = Services {
             ingest,
             manage,
             board,
             clock,
             ids,
             health: health.clone(),
-            tracking: tracking::Settings {
-                body_idle_timeout: config.server.body_idle_timeout,
-                in_flight,
-                disk: disk.clone(),
-                analytics_js,
-            },
+            tracking,
             request_timeout: config.server.request_timeout,
-        });
-        let (serving, server_tasks) = (CancellationToken::new(), TaskTracker::new());
-        let (router, stop) = (http::router(services), serving.clone());
-        tasks.spawn(&server_tasks, "server", async move {
+        };
+        let (router, stop) = (http::router(Arc::new(services)), tasks.serving.clone());
+        tasks.spawn(&tasks.server, "server", async move {
             server.run(router, stop).await;
             Ok(())
         });
-        Ok(Running {
-            address,
-            made,
-            pool,
-            postgres: database.postgres,
-            health,
-            disk,
-            tasks,
-            serving,
-            server: server_tasks,
-            working,
-            workers,
-            flushers,
-        })
+        Ok(Running { address, made, pool, postgres, health, disk, tasks })
     }
 }
 
@@ -258,12 +249,12 @@ impl Running {
         self.tasks.stopping.cancel();
         self.health.drain();
         tokio::time::sleep(lead).await;
-        self.serving.cancel();
-        finish(&self.server, "server").await;
+        self.tasks.serving.cancel();
+        finish(&self.tasks.server, "server").await;
         // The last request is answered, so nobody can add to the queue: the writers end when it is empty.
-        finish(&self.flushers, "log writer").await;
-        self.working.cancel();
-        finish(&self.workers, "workers").await;
+        finish(&self.tasks.flushers, "log writer").await;
+        self.tasks.working.cancel();
+        finish(&self.tasks.workers, "workers").await;
         self.pool.close().await;
         if let Some(postgres) = &self.postgres {
             postgres.stop().await?;
@@ -331,6 +322,10 @@ async fn clock(pool: &PgPool, test: Option<Timestamp>) -> anyhow::Result<Clock> 
     Ok(Clock::test(now))
 }
 
+fn id_maker(clock: &Clock, seed: Option<u64>) -> IdMaker {
+    seed.map_or_else(|| IdMaker::new(clock.clone()), |seed| IdMaker::seeded(clock.clone(), seed))
+}
+
 const fn definition_limits(config: &Config) -> DefinitionLimits {
     let config::Query { expressions_max, nesting_max, definitions_max } = config.query;
     let query =
@@ -347,14 +342,12 @@ fn wanted(config: &config::Bootstrap) -> Wanted {
 }
 
 fn start_ingest(
-    config: &Config,
+    config: &config::Ingest,
     pool: &PgPool,
     clock: &Clock,
     ids: &IdMaker,
     tasks: &Tasks,
-    flushers: &TaskTracker,
 ) -> (Ingest, watch::Receiver<u64>) {
-    let config = &config.ingest;
     let limits = BatcherLimits {
         queue_events_max: config.queue_events_max,
         flush_events_max: config.flush_events_max,
@@ -364,7 +357,7 @@ fn start_ingest(
     let (batcher, flusher) = ingest::batcher(pool.clone(), limits, sender);
     for _ in 0..FLUSHERS {
         let flusher = flusher.clone();
-        tasks.spawn(flushers, "log writer", async move {
+        tasks.spawn(&tasks.flushers, "log writer", async move {
             flusher.run().await;
             Ok(())
         });
@@ -384,10 +377,15 @@ fn start_ingest(
     (Ingest::new(batcher, limits, clock.clone(), ids.clone()), appended)
 }
 
-/// Keeps the log a week ahead of its events.
-fn start_preparing(tasks: &Tasks, workers: &TaskTracker, working: &CancellationToken, manage: Manage) {
-    let stop = working.clone();
-    tasks.spawn(workers, "housekeeping", async move {
+/// Keeps the registry fresh, and the log a week ahead of its events.
+fn start_housekeeping(tasks: &Tasks, registry: Registry, manage: Manage) {
+    let stop = tasks.working.clone();
+    tasks.work("registry", async move {
+        registry.run(stop).await;
+        Ok(())
+    });
+    let stop = tasks.working.clone();
+    tasks.work("housekeeping", async move {
         let mut ticks = tokio::time::interval(PREPARE_EVERY);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             if let Err(error) = manage.prepare_log().await {
@@ -406,16 +404,11 @@ struct Measured {
 }
 
 /// Watches over the private Postgres and its disk, and measures what nobody else does.
-fn start_measuring(
-    tasks: &Tasks,
-    workers: &TaskTracker,
-    working: &CancellationToken,
-    Measured { pool, disk, in_flight }: Measured,
-    postgres: Option<Arc<Postgres>>,
-) {
-    let stop = working.clone();
+fn start_measuring(tasks: &Tasks, measured: Measured, postgres: Option<Arc<Postgres>>) {
+    let Measured { pool, disk, in_flight } = measured;
+    let stop = tasks.working.clone();
     let folder = postgres.as_ref().map(|p| p.base_dir().to_owned());
-    tasks.spawn(workers, "measuring", async move {
+    tasks.work("measuring", async move {
         let started = Instant::now();
         let mut ticks = tokio::time::interval(MEASURE_EVERY);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -431,8 +424,8 @@ fn start_measuring(
         Ok(())
     });
     let Some(postgres) = postgres else { return };
-    let stop = working.clone();
-    tasks.spawn(workers, "private Postgres", async move {
+    let stop = tasks.working.clone();
+    tasks.work("private Postgres", async move {
         match stop.run_until_cancelled(postgres.exited()).await {
             Some(ended) => Err(anyhow::anyhow!("{ended}")),
             None => Ok(()),
