@@ -292,12 +292,17 @@ async fn bind(config: &config::Server) -> anyhow::Result<Server> {
 async fn reach(config: &Config) -> anyhow::Result<(PgConnectOptions, Option<Arc<Postgres>>)> {
     if let Some(url) = &config.database.url {
         let options = url.expose().parse::<PgConnectOptions>().context("database.url")?;
-        return Ok((options.application_name(APPLICATION), None));
+        return Ok((named(options), None));
     }
     let search = Search::usual(config.embedded.postgres_bin.clone());
     let options = embedded::Options { search, ..embedded::Options::new(&config.embedded.data_dir) };
     let postgres = Arc::new(Box::pin(Postgres::start(options)).await?);
-    Ok((postgres.connect_options().application_name(APPLICATION), Some(postgres)))
+    Ok((named(postgres.connect_options()), Some(postgres)))
+}
+
+/// Says who we are, and asks not to be told what is no trouble (a table that is there already).
+fn named(options: PgConnectOptions) -> PgConnectOptions {
+    options.application_name(APPLICATION).options([("client_min_messages", "warning")])
 }
 
 /// Reaches the database, brings its schema up to date and opens the pool.
