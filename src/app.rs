@@ -27,7 +27,7 @@ use crate::domain::Timestamp;
 use crate::embedded::{self, Postgres, Search};
 use crate::http::health::Health;
 use crate::http::server::{self, Server};
-use crate::http::{self, AppState, Services, tracking};
+use crate::http::{self, Services, tracking};
 use crate::ingest::{self, BatcherLimits, Ingest};
 use crate::manage::bootstrap::{Made, Wanted};
 use crate::manage::{DefinitionLimits, Manage, Registry};
@@ -43,6 +43,8 @@ const FLUSHERS: usize = 2;
 const LOOKUP_TASKS: usize = 2;
 /// How often disk space and pool are measured.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
+/// How often the log is prepared for the week to come.
+const PREPARE_EVERY: Duration = Duration::from_hours(1);
 /// Longest wait for the parts behind the server to end.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// What `pg_stat_activity` calls us.
@@ -73,39 +75,54 @@ pub struct Running {
     health: Health,
     disk: DiskGuard,
     tasks: Tasks,
-    /// Ends the accept loop.
-    serving: CancellationToken,
-    server: TaskTracker,
-    /// Ends what works behind the server.
-    working: CancellationToken,
-    workers: TaskTracker,
-    flushers: TaskTracker,
 }
 
-/// Notices parts that end by themselves.
-#[derive(Debug, Clone)]
+/// All tasks, in the groups in which they are ended; and the news of one that ended by itself.
+#[derive(Debug)]
 struct Tasks {
     stopping: CancellationToken,
     ended: watch::Sender<Option<&'static str>>,
+    /// Ends the accept loop.
+    serving: CancellationToken,
+    server: TaskTracker,
+    /// End when nobody can hand them events any more.
+    flushers: TaskTracker,
+    /// Ends what works behind the server.
+    working: CancellationToken,
+    workers: TaskTracker,
 }
 
 impl Tasks {
     fn new() -> Self {
-        Self { stopping: CancellationToken::new(), ended: watch::Sender::new(None) }
+        Self {
+            stopping: CancellationToken::new(),
+            ended: watch::Sender::new(None),
+            serving: CancellationToken::new(),
+            server: TaskTracker::new(),
+            flushers: TaskTracker::new(),
+            working: CancellationToken::new(),
+            workers: TaskTracker::new(),
+        }
     }
 
-    /// Runs a part the service cannot do without.
-    fn spawn<F>(&self, tracker: &TaskTracker, name: &'static str, part: F)
+    /// Runs a part behind the server.
+    fn work<F>(&self, name: &'static str, part: F)
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let Self { stopping, ended } = self.clone();
-        tracker.spawn(async move {
+        self.spawn(&self.workers, name, part);
+    }
+
+    /// Runs a part the service cannot do without.
+    fn spawn<F>(&self, group: &TaskTracker, name: &'static str, part: F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let (stopping, ended) = (self.stopping.clone(), self.ended.clone());
+        group.spawn(async move {
             let outcome = AssertUnwindSafe(part).catch_unwind().await;
-            if stopping.is_cancelled() && matches!(outcome, Ok(Ok(()))) {
-                return;
-            }
             match outcome {
+                Ok(Ok(())) if stopping.is_cancelled() => return,
                 Ok(Ok(())) => tracing::error!("the {name} ended by itself"),
                 Ok(Err(error)) => tracing::error!("the {name} failed: {error:#}"),
                 Err(_panic) => {
@@ -116,6 +133,22 @@ impl Tasks {
             ended.send_replace(Some(name));
         });
     }
+}
+
+/// The read side, with the tasks that answer its look-ups.
+fn start_reading(tasks: &Tasks, pool: &PgPool, board: &Board, clock: &Clock) -> Reader {
+    let (lookup, answering) = query::lookup(pool.clone());
+    for _ in 0..LOOKUP_TASKS {
+        let (answering, stop) = (answering.clone(), tasks.working.clone());
+        tasks.work("profile look-up", async move {
+            tokio::select! {
+                () = answering.run() => {}
+                () = stop.cancelled() => {}
+            }
+            Ok(())
+        });
+    }
+    Reader::new(pool.clone(), board.clone(), clock.clone(), lookup)
 }
 
 /// The database, ready to be used.
@@ -134,59 +167,47 @@ impl App {
         let analytics_js = read_analytics_js(config.ingest.analytics_js_file.as_ref())?;
         let server = bind(&config.server).await?;
         let address = server.address().context("the address of the server")?;
-        let database = connect(&config).await?;
-        let pool = database.pool.clone();
+
+        let Ready { pool, options, postgres } = connect(&config).await?;
         let clock = clock(&pool, overrides.test_clock).await?;
-        let ids = overrides
-            .id_seed
-            .map_or_else(|| IdMaker::new(clock.clone()), |seed| IdMaker::seeded(clock.clone(), seed));
+        let ids = id_maker(&clock, overrides.id_seed);
         let registry = Registry::load(pool.clone(), clock.clone()).await?;
-        let manage = Manage::new(
-            pool.clone(),
-            clock.clone(),
-            ids.clone(),
-            registry.clone(),
-            definition_limits(&config),
-        );
+        let limits = definition_limits(&config);
+        let manage = Manage::new(pool.clone(), clock.clone(), ids.clone(), registry.clone(), limits);
         let made = manage.bootstrap(&wanted(&config.bootstrap)).await?;
+        manage.prepare_log().await?;
 
         let tasks = Tasks::new();
-        let (flushers, workers, working) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
-        let (ingest, appended) = start_ingest(&config, &pool, &clock, &ids, &tasks, &flushers);
-        let (board, disk) = (Board::default(), DiskGuard::new(config.ingest.disk_free_bytes_min));
+        let (ingest, appended) = start_ingest(&config.ingest, &pool, &clock, &ids, &tasks);
+        let (board, health) = (Board::default(), Health::default());
         let context = process::Context {
-            connect_options: database.options,
+            connect_options: options,
             clock: clock.clone(),
             ids: ids.clone(),
             board: board.clone(),
             appended,
             config: config.processor.clone(),
-            limits: definition_limits(&config).query,
-            exclusive: database.postgres.is_some(),
-            shutdown: working.clone(),
+            limits: limits.query,
+            exclusive: postgres.is_some(),
+            shutdown: tasks.working.clone(),
         };
-        tasks.spawn(&workers, "processor", async move { Ok(process::run(context).await?) });
-        let stop = working.clone();
-        tasks.spawn(&workers, "registry", async move {
-            registry.run(stop).await;
-            Ok(())
-        });
-        start_measuring(&tasks, &workers, &working, &pool, &disk, database.postgres.clone());
+        tasks.work("processor", async move { Ok(process::run(context).await?) });
+        let tracking = tracking::Settings {
+            body_idle_timeout: config.server.body_idle_timeout,
+            in_flight: tracking::InFlight::new(config.ingest.inflight_bytes_max),
+            disk: DiskGuard::new(config.ingest.disk_free_bytes_min),
+            analytics_js,
+        };
+        let (disk, in_flight) = (tracking.disk.clone(), tracking.in_flight.clone());
+        start_housekeeping(&tasks, registry, manage.clone());
+        start_measuring(
+            &tasks,
+            Measured { pool: pool.clone(), disk: disk.clone(), in_flight },
+            postgres.clone(),
+        );
 
-        let (lookup, answering) = query::lookup(pool.clone());
-        for _ in 0..LOOKUP_TASKS {
-            let (answering, stop) = (answering.clone(), working.clone());
-            tasks.spawn(&workers, "profile look-up", async move {
-                tokio::select! {
-                    () = answering.run() => {}
-                    () = stop.cancelled() => {}
-                }
-                Ok(())
-            });
-        }
-        let reader = Reader::new(pool.clone(), board.clone(), clock.clone(), lookup);
-        let health = Health::default();
-        let services: AppState = Arc::new(Services {
+        let reader = start_reading(&tasks, &pool, &board, &clock);
+        let services = Services {
             ingest,
             manage,
             reader,
@@ -194,34 +215,15 @@ impl App {
             clock,
             ids,
             health: health.clone(),
-            tracking: tracking::Settings {
-                body_idle_timeout: config.server.body_idle_timeout,
-                in_flight: tracking::InFlight::new(config.ingest.inflight_bytes_max),
-                disk: disk.clone(),
-                analytics_js,
-            },
+            tracking,
             request_timeout: config.server.request_timeout,
-        });
-        let (serving, server_tasks) = (CancellationToken::new(), TaskTracker::new());
-        let (router, stop) = (http::router(services), serving.clone());
-        tasks.spawn(&server_tasks, "server", async move {
+        };
+        let (router, stop) = (http::router(Arc::new(services)), tasks.serving.clone());
+        tasks.spawn(&tasks.server, "server", async move {
             server.run(router, stop).await;
             Ok(())
         });
-        Ok(Running {
-            address,
-            made,
-            pool,
-            postgres: database.postgres,
-            health,
-            disk,
-            tasks,
-            serving,
-            server: server_tasks,
-            working,
-            workers,
-            flushers,
-        })
+        Ok(Running { address, made, pool, postgres, health, disk, tasks })
     }
 }
 
@@ -266,12 +268,12 @@ impl Running {
         self.tasks.stopping.cancel();
         self.health.drain();
         tokio::time::sleep(lead).await;
-        self.serving.cancel();
-        finish(&self.server, "server").await;
+        self.tasks.serving.cancel();
+        finish(&self.tasks.server, "server").await;
         // The last request is answered, so nobody can add to the queue: the writers end when it is empty.
-        finish(&self.flushers, "log writer").await;
-        self.working.cancel();
-        finish(&self.workers, "workers").await;
+        finish(&self.tasks.flushers, "log writer").await;
+        self.tasks.working.cancel();
+        finish(&self.tasks.workers, "workers").await;
         self.pool.close().await;
         if let Some(postgres) = &self.postgres {
             postgres.stop().await?;
@@ -309,12 +311,17 @@ async fn bind(config: &config::Server) -> anyhow::Result<Server> {
 async fn reach(config: &Config) -> anyhow::Result<(PgConnectOptions, Option<Arc<Postgres>>)> {
     if let Some(url) = &config.database.url {
         let options = url.expose().parse::<PgConnectOptions>().context("database.url")?;
-        return Ok((options.application_name(APPLICATION), None));
+        return Ok((named(options), None));
     }
     let search = Search::usual(config.embedded.postgres_bin.clone());
     let options = embedded::Options { search, ..embedded::Options::new(&config.embedded.data_dir) };
     let postgres = Arc::new(Box::pin(Postgres::start(options)).await?);
-    Ok((postgres.connect_options().application_name(APPLICATION), Some(postgres)))
+    Ok((named(postgres.connect_options()), Some(postgres)))
+}
+
+/// Says who we are, and asks not to be told what is no trouble (a table that is there already).
+fn named(options: PgConnectOptions) -> PgConnectOptions {
+    options.application_name(APPLICATION).options([("client_min_messages", "warning")])
 }
 
 /// Reaches the database, brings its schema up to date and opens the pool.
@@ -339,6 +346,10 @@ async fn clock(pool: &PgPool, test: Option<Timestamp>) -> anyhow::Result<Clock> 
     Ok(Clock::test(now))
 }
 
+fn id_maker(clock: &Clock, seed: Option<u64>) -> IdMaker {
+    seed.map_or_else(|| IdMaker::new(clock.clone()), |seed| IdMaker::seeded(clock.clone(), seed))
+}
+
 const fn definition_limits(config: &Config) -> DefinitionLimits {
     let config::Query { expressions_max, nesting_max, definitions_max } = config.query;
     let query =
@@ -355,14 +366,12 @@ fn wanted(config: &config::Bootstrap) -> Wanted {
 }
 
 fn start_ingest(
-    config: &Config,
+    config: &config::Ingest,
     pool: &PgPool,
     clock: &Clock,
     ids: &IdMaker,
     tasks: &Tasks,
-    flushers: &TaskTracker,
 ) -> (Ingest, watch::Receiver<u64>) {
-    let config = &config.ingest;
     let limits = BatcherLimits {
         queue_events_max: config.queue_events_max,
         flush_events_max: config.flush_events_max,
@@ -372,7 +381,7 @@ fn start_ingest(
     let (batcher, flusher) = ingest::batcher(pool.clone(), limits, sender);
     for _ in 0..FLUSHERS {
         let flusher = flusher.clone();
-        tasks.spawn(flushers, "log writer", async move {
+        tasks.spawn(&tasks.flushers, "log writer", async move {
             flusher.run().await;
             Ok(())
         });
@@ -392,24 +401,45 @@ fn start_ingest(
     (Ingest::new(batcher, limits, clock.clone(), ids.clone()), appended)
 }
 
+/// Keeps the registry fresh, and the log a week ahead of its events.
+fn start_housekeeping(tasks: &Tasks, registry: Registry, manage: Manage) {
+    let stop = tasks.working.clone();
+    tasks.work("registry", async move {
+        registry.run(stop).await;
+        Ok(())
+    });
+    let stop = tasks.working.clone();
+    tasks.work("housekeeping", async move {
+        let mut ticks = tokio::time::interval(PREPARE_EVERY);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            if let Err(error) = manage.prepare_log().await {
+                tracing::warn!(%error, "could not prepare the log for next week: {error}");
+            }
+        }
+        Ok(())
+    });
+}
+
+/// What is looked at every second.
+struct Measured {
+    pool: PgPool,
+    disk: DiskGuard,
+    in_flight: tracking::InFlight,
+}
+
 /// Watches over the private Postgres and its disk, and measures what nobody else does.
-fn start_measuring(
-    tasks: &Tasks,
-    workers: &TaskTracker,
-    working: &CancellationToken,
-    pool: &PgPool,
-    disk: &DiskGuard,
-    postgres: Option<Arc<Postgres>>,
-) {
-    let (stop, pool, disk) = (working.clone(), pool.clone(), disk.clone());
+fn start_measuring(tasks: &Tasks, measured: Measured, postgres: Option<Arc<Postgres>>) {
+    let Measured { pool, disk, in_flight } = measured;
+    let stop = tasks.working.clone();
     let folder = postgres.as_ref().map(|p| p.base_dir().to_owned());
-    tasks.spawn(workers, "measuring", async move {
+    tasks.work("measuring", async move {
         let started = Instant::now();
         let mut ticks = tokio::time::interval(MEASURE_EVERY);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             metrics::UPTIME.set(&[], started.elapsed().as_secs_f64());
             let (all, idle) = (pool.size() as usize, pool.num_idle());
             metrics::DB_POOL.set(&["idle"], idle as f64);
+            metrics::INGEST_IN_FLIGHT.set(&[], in_flight.used() as f64);
             metrics::DB_POOL.set(&["used"], all.saturating_sub(idle) as f64);
             if let Some(folder) = &folder {
                 disk.measure(folder);
@@ -418,8 +448,8 @@ fn start_measuring(
         Ok(())
     });
     let Some(postgres) = postgres else { return };
-    let stop = working.clone();
-    tasks.spawn(workers, "private Postgres", async move {
+    let stop = tasks.working.clone();
+    tasks.work("private Postgres", async move {
         match stop.run_until_cancelled(postgres.exited()).await {
             Some(ended) => Err(anyhow::anyhow!("{ended}")),
             None => Ok(()),

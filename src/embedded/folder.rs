@@ -224,11 +224,24 @@ fn cluster_major(dir: &Path) -> Result<Option<String>, EmbeddedError> {
     }
 }
 
+/// How often a held lock is tried again before it is taken for another process's.
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
 fn lock(data_dir: &Path) -> Result<File, EmbeddedError> {
     let path = data_dir.join(LOCK);
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
     let mut lock = opened.map_err(EmbeddedError::io("open", &path))?;
-    match lock.try_lock() {
+    let mut locked = lock.try_lock();
+    // A process we are just starting holds a copy of what we have let go of, until it runs its own program.
+    for _ in 0..LOCK_TRIES {
+        if !matches!(locked, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        std::thread::sleep(LOCK_PAUSE);
+        locked = lock.try_lock();
+    }
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             return Err(EmbeddedError::InUse { dir: data_dir.to_owned(), holder: read_pid(&mut lock) });

@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod auth;
+mod connection;
 pub mod etag;
 pub mod extract;
 pub mod health;

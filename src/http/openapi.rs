@@ -16,7 +16,7 @@ use utoipa::openapi::{
 use utoipa::{OpenApi as _, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::problem::{Code, ProblemBody};
+use super::problem::{Code, ProblemBody, ProfileError};
 use super::{AppState, Dialect};
 use crate::ingest::CallKind;
 
@@ -28,7 +28,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 }
 
 #[derive(utoipa::OpenApi)]
-#[openapi(components(schemas(ProblemBody<'static>)))]
+#[openapi(components(schemas(ProblemBody<'static>, ProfileError<'static>)))]
 struct Common;
 
 /// The description of every route of a service, with the test clock's if there is one.
@@ -74,7 +74,8 @@ fn complete(operation: &mut Operation, dialect: Dialect) {
     let need = |name: &str| SecurityRequirement::new::<_, [&str; 0], &str>(name, []);
     let (problem, media) = match dialect {
         Dialect::Problem => ("Problem", "application/problem+json"),
-        Dialect::Tracking | Dialect::Profile => ("TrackingAnswer", "application/json"),
+        Dialect::Tracking => ("TrackingAnswer", "application/json"),
+        Dialect::Profile => ("ProfileError", "application/json"),
     };
     let security = match dialect {
         Dialect::Tracking => vec![need("write_key")],
@@ -194,9 +195,12 @@ async fn docs(State(app): State<AppState>) -> Html<String> {
 
 /// All error codes, for people
 #[utoipa::path(get, path = "/docs/errors", tag = "Operations", security(()),
-    responses((status = 200, body = String, content_type = "text/markdown")))]
-async fn docs_errors() -> Response {
-    ([(header::CONTENT_TYPE, "text/markdown; charset=utf-8")], ERRORS).into_response()
+    responses((status = 200, body = String, content_type = "text/html")))]
+async fn docs_errors() -> Html<String> {
+    // The text as it is, but for its anchors, which are where the `type` of a problem points to.
+    let text = ERRORS.replace('&', "&amp;").replace('<', "&lt;");
+    let text = text.replace("&lt;a id=", "<a id=").replace("&lt;/a>", "</a>");
+    Html(format!("{PAGE_HEAD}<h1>Errors</h1><pre style=\"white-space:pre-wrap\">{text}</pre>\n"))
 }
 
 /// A page without scripts: every operation below its tag.
@@ -217,7 +221,7 @@ fn page(mut api: OpenApi) -> String {
         }
     }
     rows.sort();
-    let mut html = String::from(PAGE_HEAD);
+    let mut html = format!("{PAGE_HEAD}{ROUTES_HEAD}");
     let mut tag = String::new();
     for (of, path, method, summary) in rows {
         if of != tag {
@@ -237,6 +241,7 @@ fn page(mut api: OpenApi) -> String {
 
 const PAGE_HEAD: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>Personas</title>\
 <style>body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}\
-td{padding:.1rem 1rem .1rem 0;vertical-align:top}</style>\
-<h1>Personas</h1><p>All routes. The same for machines: <a href=/openapi.json>openapi.json</a>. \
-Error codes in detail: <a href=/docs/errors>errors</a>.<table>";
+td{padding:.1rem 1rem .1rem 0;vertical-align:top}</style>";
+
+const ROUTES_HEAD: &str = "<h1>Personas</h1><p>All routes. The same for machines: \
+<a href=/openapi.json>openapi.json</a>. Error codes in detail: <a href=/docs/errors>errors</a>.<table>";

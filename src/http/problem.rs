@@ -155,7 +155,7 @@ impl Problem {
             }
             Dialect::Profile => {
                 let code = self.code.segment_word();
-                (to_json(&Enveloped { error: Inner { code, message } }), "application/json")
+                (to_json(&ProfileError { error: ProfileErrorDetail { code, message } }), "application/json")
             }
             Dialect::Problem => {
                 let problem = ProblemBody {
@@ -215,14 +215,20 @@ struct Refused<'a> {
     field: Option<&'a str>,
 }
 
-#[derive(Serialize)]
-struct Enveloped<'a> {
-    error: Inner<'a>,
+/// An error body of the Profile API, as Segment's.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProfileError)]
+pub struct ProfileError<'a> {
+    error: ProfileErrorDetail<'a>,
 }
 
-#[derive(Serialize)]
-struct Inner<'a> {
+/// What is wrong.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProfileErrorDetail)]
+pub struct ProfileErrorDetail<'a> {
+    /// The kind as a stable word.
     code: &'a str,
+    /// What is wrong here, and what would be right.
     message: &'a str,
 }
 
@@ -298,4 +304,42 @@ pub(super) async fn no_such_route(uri: Uri) -> Problem {
 /// A path of ours with another method.
 pub(super) async fn method_not_allowed() -> Problem {
     Problem::new(Code::MethodNotAllowed, "this path does not take that method; GET /docs lists what there is")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn body(response: Response) -> serde_json::Value {
+        let bytes = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_problem_three_dialects() {
+        let problem = Problem::new(Code::PayloadTooLarge, "too large").at("batch");
+        let tracking = problem.render(Dialect::Tracking, "r");
+        assert_eq!(tracking.status(), StatusCode::BAD_REQUEST);
+        let expected =
+            r#"{"success":false,"code":"payload_too_large","message":"too large","field":"batch"}"#;
+        assert_eq!(
+            body(tracking).await.to_string(),
+            serde_json::from_str::<serde_json::Value>(expected).unwrap().to_string()
+        );
+        let profile = problem.render(Dialect::Profile, "r");
+        assert_eq!(profile.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(body(profile).await["error"]["code"], "payload_too_large");
+        let rfc = problem.render(Dialect::Problem, "r");
+        assert_eq!(rfc.headers()[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(body(rfc).await["request_id"], "r");
+    }
+
+    #[test]
+    fn temporary_problems_say_when_to_come_back() {
+        for code in Code::ALL {
+            let response = Problem::new(*code, "x").render(Dialect::Tracking, "r");
+            let is_temporary = code.status() == StatusCode::SERVICE_UNAVAILABLE;
+            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), is_temporary, "{code:?}");
+        }
+    }
 }

@@ -12,16 +12,18 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::connection::{Busy, Service, Socket};
 use crate::telemetry::metrics;
 
 /// Longest head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// How long a connection may be idle: longer than the usual proxy in front of us.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// Pause after a failed accept: no file descriptor free, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -30,7 +32,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Limits {
     /// Connections open at the same time; more wait in the system's queue.
     pub connections_max: usize,
-    /// Time for a request's head, from the end of the answer before.
+    /// Time for a request's head, from its first byte.
     pub header_timeout: Duration,
     /// Time to finish what is under way when the server stops.
     pub shutdown_grace: Duration,
@@ -63,7 +65,7 @@ impl Server {
         let places = Arc::new(Semaphore::new(limits.connections_max));
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
-            .header_read_timeout(limits.header_timeout)
+            .header_read_timeout(KEEP_ALIVE)
             .max_buf_size(HEAD_BYTES_MAX)
             .keep_alive(true)
             .half_close(false);
@@ -78,8 +80,10 @@ impl Server {
                 () = shutdown.cancelled() => break,
             };
             let Some(stream) = prepared(accepted).await else { continue };
-            let service = TowerToHyperService::new(router.clone());
-            let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+            let busy = Busy::default();
+            let socket = Socket::new(stream, busy.clone(), limits.header_timeout);
+            let service = Service { router: router.clone(), busy };
+            let connection = graceful.watch(http.serve_connection(TokioIo::new(socket), service));
             let cut_off = cut_off.clone();
             tasks.spawn(async move {
                 metrics::HTTP_CONNECTIONS.change(&[], 1.0);

@@ -64,6 +64,12 @@ impl Manage {
         Ok(rejected::list_rejected(&self.pool, space, code.as_deref(), before, limit as i64).await?)
     }
 
+    /// Makes room in the log for this week and the next, before an event needs it. The partitions are all spaces'.
+    pub async fn prepare_log(&self) -> Result<()> {
+        let Some(space) = self.list_spaces(None).into_iter().next() else { return Ok(()) };
+        Ok(log::ensure_partitions(&self.pool, space.no, self.clock.now()).await?)
+    }
+
     /// Whether the schema is the one of this build: newest migration of ours, and of the database.
     pub async fn schema_versions(&self) -> Result<(i64, Option<i64>)> {
         Ok(migrate::versions(&self.pool).await?)

@@ -120,5 +120,5 @@ async fn the_pages_need_nothing_from_elsewhere() {
     assert!(page.text.contains("/v1/spaces/{space}/audiences") && page.text.contains("/v1/track"));
     assert!(!page.text.contains("<script") && !page.text.contains("https://"), "{}", page.text);
     let errors = send(app.request(Method::GET, "/docs/errors")).await.expect(200);
-    assert!(errors.text.contains("no_user_anon_id"));
+    assert!(errors.text.contains("no_user_anon_id") && errors.text.contains("<a id=\"conflict\"></a>"));
 }

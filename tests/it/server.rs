@@ -120,6 +120,26 @@ async fn malformed_requests_are_never_served() {
 }
 
 #[tokio::test]
+async fn idle_connections_are_kept_but_not_half_a_request() {
+    let app = Wish::default().option("server.header_timeout_ms", "200").start().await;
+    let mut stream = TcpStream::connect(app.running.address()).await.unwrap();
+    for _ in 0..3 {
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut answer = [0; 4096];
+        let read = stream.read(&mut answer).await.unwrap();
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    stream.write_all(b"GET /livez HT").await.unwrap();
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
+    assert!(
+        ended.is_ok() && !String::from_utf8_lossy(&rest).contains("200 OK"),
+        "half a request was waited for"
+    );
+}
+
+#[tokio::test]
 async fn connections_beyond_the_limit_wait() {
     let app = Wish::default()
         .option("server.max_connections", "2")

@@ -202,7 +202,7 @@ async fn bad_calls_get_the_code_that_fits() {
             "",
         ),
         ("/v1/identify", "[]".into(), "bad_request", ""),
-        ("/v1/identify", "".into(), "bad_request", ""),
+        ("/v1/identify", String::new(), "bad_request", ""),
         ("/v1/identify", "{".into(), "bad_request", ""),
         ("/v1/batch", "{}".into(), "bad_request", "batch"),
         ("/v1/batch", r#"{"batch":{}}"#.into(), "bad_request", ""),

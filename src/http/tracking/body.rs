@@ -35,6 +35,11 @@ impl InFlight {
         Self { used: Arc::default(), max }
     }
 
+    /// Bytes held now.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
     fn share(&self) -> Share {
         Share { of: self.clone(), held: 0 }
     }
@@ -234,7 +239,7 @@ mod tests {
         assert!(inflate(b"{}", 100, &mut in_flight.share()).is_err());
         let cut = gzip(b"hello");
         assert!(inflate(&cut[..cut.len() - 3], 100, &mut in_flight.share()).is_err(), "cut off");
-        assert_eq!(in_flight.used.load(Ordering::Relaxed), 0, "all is given back");
+        assert_eq!(in_flight.used(), 0, "all is given back");
     }
 
     #[test]
