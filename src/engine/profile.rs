@@ -294,7 +294,8 @@ mod tests {
 
     #[test]
     fn neighbours_do_not_look_alike() {
-        let id = |no| profile_id(ProfileNo(no), Timestamp::from_millis(1_700_000_000_000)).simple().to_string();
+        let id =
+            |no| profile_id(ProfileNo(no), Timestamp::from_millis(1_700_000_000_000)).simple().to_string();
         assert_ne!(id(1).get(20..), id(2).get(20..));
     }
 }

@@ -50,13 +50,19 @@ impl Traits {
     }
 
     /// Applies one call's traits. `value` is JSON text; `null` removes. Returns the names whose value changed.
-    pub fn apply<'a>(&mut self, write: &Write, values: impl IntoIterator<Item = (String, &'a str)>) -> Vec<String> {
+    pub fn apply<'a>(
+        &mut self,
+        write: &Write,
+        values: impl IntoIterator<Item = (String, &'a str)>,
+    ) -> Vec<String> {
         let mut changed = Vec::new();
         let mut index = None;
         for (name, raw) in values {
             let place = self.find(&name);
             if let Ok(found) = place
-                && self.write_of(found).is_some_and(|old| (old.at, &old.message_id) >= (write.at, &write.message_id))
+                && self
+                    .write_of(found)
+                    .is_some_and(|old| (old.at, &old.message_id) >= (write.at, &write.message_id))
             {
                 continue;
             }

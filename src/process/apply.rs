@@ -8,7 +8,9 @@ use super::work::Work;
 use crate::domain::{Collection, EventType, IdKey, Offset, ProfileNo, SpaceNo, Timestamp, json};
 use crate::engine::identity::extract::Parts;
 use crate::engine::identity::resolve::Held;
-use crate::engine::identity::{Candidate, Extracted, IdType, Refusal, Resolution, Rule, TypeNo, extract, resolve};
+use crate::engine::identity::{
+    Candidate, Extracted, IdType, Refusal, Resolution, Rule, TypeNo, extract, resolve,
+};
 use crate::engine::traits::Write;
 use crate::store::identity::{Merge, NewIdentifier, RefusalRow};
 use crate::store::log::codec::Record;
@@ -75,7 +77,13 @@ pub(super) fn apply(work: &mut Work, space: SpaceNo, event: &Incoming<'_>, catal
     }
     if user.is_none() && account.is_none() {
         work.out.unidentified += 1;
-        work.out.warnings.push(warning(space, event, "no_identifier", 0, "no identifier of the event can be used".into()));
+        work.out.warnings.push(warning(
+            space,
+            event,
+            "no_identifier",
+            0,
+            "no identifier of the event can be used".into(),
+        ));
         return Attribution::default();
     }
     for no in [user, account].into_iter().flatten() {
@@ -166,15 +174,20 @@ fn add_identifier(work: &mut Work, no: ProfileNo, new: &Candidate, event: &Incom
 fn set_traits(work: &mut Work, space: SpaceNo, no: ProfileNo, event: &Incoming<'_>, catalog: &Catalog) {
     let record = &event.record;
     // Some SDKs send an identify's traits only in the context (R1).
-    let [context_traits] = if record.body.is_empty() { json::pick(record.context, ["traits"]) } else { [None] };
+    let [context_traits] =
+        if record.body.is_empty() { json::pick(record.context, ["traits"]) } else { [None] };
     let traits = if record.body.is_empty() { context_traits.unwrap_or_default() } else { record.body };
     let mut values: Vec<(String, &str)> = Vec::new();
     let mut refused = Vec::new();
     for (name, value) in json::entries(traits) {
         if catalog.is_reserved(&name) {
-            refused.push(("trait_reserved", format!("trait {name:?} is a computed trait or audience and was left out")));
+            refused.push((
+                "trait_reserved",
+                format!("trait {name:?} is a computed trait or audience and was left out"),
+            ));
         } else if name.is_empty() || name.chars().count() > TRAIT_NAME_CHARS_MAX {
-            let message = format!("a trait name must have 1 to {TRAIT_NAME_CHARS_MAX} characters; it was left out");
+            let message =
+                format!("a trait name must have 1 to {TRAIT_NAME_CHARS_MAX} characters; it was left out");
             refused.push(("trait_name_invalid", message));
         } else {
             // Of a key that stands twice, the last one counts.

@@ -127,14 +127,16 @@ impl SpaceProcessor {
             return Ok(false);
         }
         let ended = (&mut scan.handle).await;
-        walk.partials = ended.map_err(|e| StoreError::Damaged(format!("the scan of history failed: {e}")))??;
+        walk.partials =
+            ended.map_err(|e| StoreError::Damaged(format!("the scan of history failed: {e}")))??;
         walk.until = scan.until;
         Ok(true)
     }
 
     /// Merges the partial states of one slice into its profiles and evaluates the versions being walked.
     async fn merge_slice(&mut self, walk: &mut Walk, now: Timestamp) -> Result<()> {
-        let until = ProfileNo((walk.plan.walked.0 + SLICE_PROFILES).min(walk.until.0).min(self.last_profile.0));
+        let until =
+            ProfileNo((walk.plan.walked.0 + SLICE_PROFILES).min(walk.until.0).min(self.last_profile.0));
         let mut connection = self.pool.acquire().await?;
         let numbers = profiles::list_numbers(&mut *connection, self.space, walk.plan.walked, until).await?;
         let mut work = Work { last_profile: self.last_profile, ..Work::default() };
@@ -245,7 +247,8 @@ impl Scan {
                 continue;
             }
             let facts = record.facts(at);
-            let concerned = |(_, until, spec): &&(LeafNo, Offset, LeafSpec)| at <= *until && spec.event == facts.name;
+            let concerned =
+                |(_, until, spec): &&(LeafNo, Offset, LeafSpec)| at <= *until && spec.event == facts.name;
             for (leaf, _, spec) in self.leaves.iter().filter(concerned) {
                 if spec.matches(&facts) {
                     partials.entry(user).or_default().update(*leaf, |state| spec.fold(state, &facts));

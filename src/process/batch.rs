@@ -33,9 +33,11 @@ impl SpaceProcessor {
         let messages: Vec<Message<'_>> =
             records.iter().map(|(r, offset)| Message { id: r.message_id, offset: *offset }).collect();
         let mut connection = self.pool.acquire().await?;
-        let duplicate = self.dedup.find_duplicates(&self.pool, &mut connection, self.space, &messages).await?;
+        let duplicate =
+            self.dedup.find_duplicates(&self.pool, &mut connection, self.space, &messages).await?;
         let mut work = Work { last_profile: self.last_profile, ..Work::default() };
-        let counted = records.iter().zip(&duplicate).filter(|((r, _), duplicate)| !**duplicate && !r.unprofiled);
+        let counted =
+            records.iter().zip(&duplicate).filter(|((r, _), duplicate)| !**duplicate && !r.unprofiled);
         let mut events: Vec<Incoming<'_>> = Vec::with_capacity(records.len());
         for ((record, offset), _) in counted {
             events.push(apply::identify(*record, *offset, &mut self.catalog, &mut work.out.new_types));
@@ -120,7 +122,9 @@ fn outcomes(
         for ((_, offset), duplicate) in rest.by_ref().take(chunk.event_count as usize) {
             let fate = match attributed.next_if(|(at, _)| at == offset) {
                 Some((_, Attribution { user: None, account: None })) => Fate::Nobodys,
-                Some((_, Attribution { user, account })) => Fate::Attributed { user: *user, account: *account },
+                Some((_, Attribution { user, account })) => {
+                    Fate::Attributed { user: *user, account: *account }
+                }
                 None if *duplicate => Fate::Duplicate,
                 None => Fate::Nobodys,
             };

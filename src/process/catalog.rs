@@ -76,15 +76,15 @@ impl Catalog {
         active.retain(|a| a.row.from.is_some());
         let leaves = intern_leaves(tx, space, &mut active, position).await?;
         let frozen = computations::list_frozen(tx, space).await?.into_iter().collect();
-        Ok(Self { frozen, ..Self::assemble(version, settings, active, &leaves)? })
+        Ok(Self { frozen, ..Self::assemble(version, settings, &active, &leaves)? })
     }
 
-    fn assemble(version: i64, settings: Settings, active: Vec<Active>, leaves: &Interned) -> Result<Self> {
+    fn assemble(version: i64, settings: Settings, active: &[Active], leaves: &Interned) -> Result<Self> {
         let served: HashSet<String> =
             active.iter().filter(|a| a.row.status == "live").map(|a| a.row.key.clone()).collect();
         let (mut meta, mut answers, mut definitions) = (HashMap::new(), HashMap::new(), Vec::new());
         let mut walking: Vec<&Active> = Vec::new();
-        for a in &active {
+        for a in active {
             let serving = a.row.status == "live";
             let answers_now = serving || !served.contains(&a.row.key);
             if answers_now {
@@ -93,14 +93,17 @@ impl Catalog {
             if a.row.walking {
                 walking.push(a);
             }
-            meta.insert(a.row.no, Meta {
-                definition: a.row.definition,
-                kind: a.row.kind,
-                key: a.row.key.clone(),
-                include_anonymous: a.row.options.include_anonymous,
-                serving,
-                walking: a.row.walking && !serving,
-            });
+            meta.insert(
+                a.row.no,
+                Meta {
+                    definition: a.row.definition,
+                    kind: a.row.kind,
+                    key: a.row.key.clone(),
+                    include_anonymous: a.row.options.include_anonymous,
+                    serving,
+                    walking: a.row.walking && !serving,
+                },
+            );
             definitions.push(Definition {
                 no: a.row.no,
                 key: a.row.key.clone(),
@@ -139,8 +142,9 @@ struct Active {
 
 async fn load_settings(tx: &mut PgConnection, space: SpaceNo) -> Result<Settings> {
     let row = identity::get_settings(tx, space).await?;
-    let mut settings = Settings::new(row.types, row.merges_max.max(0) as u32, row.identifiers_max.max(1) as u32)
-        .map_err(|e| StoreError::Damaged(e.to_string()))?;
+    let mut settings =
+        Settings::new(row.types, row.merges_max.max(0) as u32, row.identifiers_max.max(1) as u32)
+            .map_err(|e| StoreError::Damaged(e.to_string()))?;
     settings.add_unknown_types = row.add_unknown_types;
     Ok(settings)
 }
@@ -175,7 +179,8 @@ async fn start_pending(
     if active.iter().any(|a| a.row.walking) {
         return Ok(());
     }
-    let pending: Vec<ComputationNo> = active.iter().filter(|a| a.row.from.is_none()).map(|a| a.row.no).collect();
+    let pending: Vec<ComputationNo> =
+        active.iter().filter(|a| a.row.from.is_none()).map(|a| a.row.no).collect();
     if pending.is_empty() {
         return Ok(());
     }

@@ -84,7 +84,8 @@ impl Dedup {
         }
         let mut after = Offset(dedup.first.0 - 1);
         while after < processed {
-            let chunks = log::read_from(&mut *connection, space, after, chrono::NaiveDate::default(), 100_000).await?;
+            let chunks =
+                log::read_from(&mut *connection, space, after, chrono::NaiveDate::default(), 100_000).await?;
             for chunk in chunks.iter().filter(|c| c.end_offset <= processed) {
                 let content = chunk.content()?;
                 let mut offset = chunk.first_offset();
@@ -192,7 +193,12 @@ impl Dedup {
 
     /// Writes the map in memory as a run, up to the offset everything is processed to. Call [`Self::closed`] after the
     /// commit.
-    pub(super) async fn close_run(&self, tx: &mut PgConnection, space: SpaceNo, until: Offset) -> Result<ClosedRun> {
+    pub(super) async fn close_run(
+        &self,
+        tx: &mut PgConnection,
+        space: SpaceNo,
+        until: Offset,
+    ) -> Result<ClosedRun> {
         let mut entries: Vec<(u64, Offset)> = self.recent.iter().map(|(h, o)| (*h, *o)).collect();
         entries.extend(self.collisions.iter().flat_map(|(h, list)| list.iter().map(|o| (*h, *o))));
         entries.sort_unstable();

@@ -115,7 +115,8 @@ fn decide_member(entry: &mut Entry, out: &mut Output, deciding: &Deciding<'_>, i
     *out.sizes.entry(no).or_default() += i64::from(is_member) - ins.len() as i64;
     let was_member = !ins.is_empty();
     // A new version takes over since when its predecessor had (or had lost) the member.
-    let known = own.or(absorbed.first().map(|(_, o)| o.clone())).or_else(|| deciding.previous(&entry.profile));
+    let known =
+        own.or(absorbed.first().map(|(_, o)| o.clone())).or_else(|| deciding.previous(&entry.profile));
     if !is_member && known.is_none() {
         return false;
     }
@@ -138,7 +139,13 @@ fn decide_member(entry: &mut Entry, out: &mut Output, deciding: &Deciding<'_>, i
     is_member != own_in
 }
 
-fn decide_value(entry: &mut Entry, out: &mut Output, no: ComputationNo, value: &Value, now: Timestamp) -> bool {
+fn decide_value(
+    entry: &mut Entry,
+    out: &mut Output,
+    no: ComputationNo,
+    value: &Value,
+    now: Timestamp,
+) -> bool {
     let json = (!value.is_null()).then(|| value.to_json());
     let own = entry.profile.outcome(no).cloned();
     let has = |o: &Outcome| matches!(o.value, OutcomeValue::Value(Some(_)));
@@ -157,7 +164,8 @@ fn decide_value(entry: &mut Entry, out: &mut Output, no: ComputationNo, value: &
 }
 
 fn take_absorbed(entry: &mut Entry, no: ComputationNo) -> Vec<(ProfileNo, Outcome)> {
-    let (taken, rest) = std::mem::take(&mut entry.absorbed).into_iter().partition(|(_, o)| o.computation == no);
+    let (taken, rest) =
+        std::mem::take(&mut entry.absorbed).into_iter().partition(|(_, o)| o.computation == no);
     entry.absorbed = rest;
     taken
 }
@@ -182,7 +190,9 @@ fn settle_absorbed(entry: &mut Entry, out: &mut Output, catalog: &Catalog) {
                     entry.profile.set_outcome(outcome);
                 }
             }
-            OutcomeValue::Member(false) if entry.profile.outcome(no).is_none() => entry.profile.set_outcome(outcome),
+            OutcomeValue::Member(false) if entry.profile.outcome(no).is_none() => {
+                entry.profile.set_outcome(outcome)
+            }
             OutcomeValue::Member(false) | OutcomeValue::Value(_) => {}
         }
     }

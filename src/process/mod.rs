@@ -85,7 +85,6 @@ pub async fn run(context: Context) -> Result<(), ProcessError> {
         .thread_name("process")
         .enable_all()
         .build()?;
-    #[expect(clippy::disallowed_methods, reason = "waited for right here")]
     let supervised = runtime.spawn(supervise(context));
     let ended = supervised.await;
     // Dropping a runtime inside of another one must not block.
@@ -133,7 +132,9 @@ async fn take_leases(
         if held.contains_key(&space) {
             continue;
         }
-        let Some(lease) = processor::take_lease(pool, space, owner, context.config.lease).await? else { continue };
+        let Some(lease) = processor::take_lease(pool, space, owner, context.config.lease).await? else {
+            continue;
+        };
         metrics::LEASE_EPOCH.set(&[], lease.epoch as f64);
         tracing::info!(%space, epoch = lease.epoch, "processing space {space}");
         let (context, pool) = (context.clone(), pool.clone());

@@ -68,7 +68,7 @@ impl SpaceProcessor {
         let next_due = processor::next_due(&mut tx, space).await?.map(Timestamp::from_millis);
         tx.commit().await?;
         let mut connection = pool.acquire().await?;
-        let recent_max = config.dedup_recent_max as usize;
+        let recent_max = config.dedup_recent_max;
         let dedup = Dedup::load(&mut connection, space, lease.processed, recent_max).await?;
         Ok(Self {
             space,
@@ -76,8 +76,8 @@ impl SpaceProcessor {
             walk: catalog.walk.clone().map(|plan| Walk::new(plan, lease.last_profile)),
             catalog,
             caches: Caches {
-                owners: Cache::new(config.identity_cache_max as usize),
-                profiles: Cache::new(config.profile_cache_max as usize),
+                owners: Cache::new(config.identity_cache_max),
+                profiles: Cache::new(config.profile_cache_max),
             },
             dedup,
             processed: lease.processed,
@@ -142,9 +142,9 @@ impl SpaceProcessor {
     /// How long to wait when there is nothing to do: not past the next due time.
     fn idle_time(&self) -> Duration {
         let until_due = self.next_due.map(|at| at.millis().saturating_sub(self.clock.now().millis()).max(0));
-        let until_due = until_due.filter(|_| !self.clock.is_test()).map_or(Duration::MAX, |ms| {
-            Duration::from_millis(ms.unsigned_abs())
-        });
+        let until_due = until_due
+            .filter(|_| !self.clock.is_test())
+            .map_or(Duration::MAX, |ms| Duration::from_millis(ms.unsigned_abs()));
         self.config.poll.min(until_due).max(Duration::from_millis(1))
     }
 
@@ -160,7 +160,8 @@ impl SpaceProcessor {
     async fn reload(&mut self) -> Result<()> {
         let mut tx = self.pool.begin().await?;
         let mut progress = self.progress(self.processed);
-        let version = processor::advance(&mut tx, self.space, self.epoch, &progress, self.config.lease).await?;
+        let version =
+            processor::advance(&mut tx, self.space, self.epoch, &progress, self.config.lease).await?;
         let now = self.now.max(self.clock.now());
         for (definition, computation) in computations::list_to_clear(&mut tx, self.space).await? {
             let last = progress.last_transition;
@@ -202,7 +203,9 @@ impl SpaceProcessor {
         }
         let walked = self.walked();
         // Instant by instant: a profile may enter and leave again before `until`.
-        while let Some(at) = work.entries.values().filter_map(|e| e.profile.due_at()).min().filter(|at| *at <= until) {
+        while let Some(at) =
+            work.entries.values().filter_map(|e| e.profile.due_at()).min().filter(|at| *at <= until)
+        {
             for entry in work.entries.values_mut().filter(|e| e.profile.due_at() == Some(at)) {
                 entry.touched = true;
                 for (no, _) in entry.profile.dues.iter().filter(|(_, due)| *due == at) {

@@ -11,9 +11,9 @@ use sqlx::PgConnection;
 use super::cache::Cache;
 use super::catalog::Catalog;
 use crate::domain::{Collection, IdKey, Offset, ProfileNo, SpaceNo, Timestamp};
+use crate::engine::Dirty;
 use crate::engine::identity::{Graph, IdType, Owned};
 use crate::engine::profile::{Outcome, Profile, profile_id};
-use crate::engine::Dirty;
 use crate::store::computations::{MembershipChange, Transition};
 use crate::store::identity::{Merge, NewIdentifier, RefusalRow};
 use crate::store::messages::ChunkOutcome;
@@ -144,8 +144,9 @@ impl Work {
             for (no, row) in profiles::load_states(&mut *connection, space, &missing).await? {
                 match row {
                     Loaded::Live(state) => {
-                        let profile = Profile::decode(&state)
-                            .map_err(|e| StoreError::Damaged(format!("profile {no} of space {space}: {e}")))?;
+                        let profile = Profile::decode(&state).map_err(|e| {
+                            StoreError::Damaged(format!("profile {no} of space {space}: {e}"))
+                        })?;
                         self.insert(Box::new(profile), false);
                     }
                     Loaded::Absorbed(survivor) => {
@@ -173,8 +174,14 @@ impl Work {
 
     fn insert(&mut self, profile: Box<Profile>, fresh: bool) {
         let indexed_due = if fresh { None } else { profile.due_at() };
-        let entry =
-            Entry { fresh, touched: fresh, dirty: Dirty::default(), absorbed: Vec::new(), indexed_due, profile };
+        let entry = Entry {
+            fresh,
+            touched: fresh,
+            dirty: Dirty::default(),
+            absorbed: Vec::new(),
+            indexed_due,
+            profile,
+        };
         self.entries.insert(entry.profile.no, entry);
     }
 
@@ -203,7 +210,8 @@ impl Work {
 
     /// Merges `absorbed` into `survivor`.
     pub(super) fn absorb(&mut self, survivor: ProfileNo, absorbed: ProfileNo, catalog: &Catalog) {
-        let (Some(other), Some(entry)) = (self.entries.remove(&absorbed), self.entries.get_mut(&survivor)) else {
+        let (Some(other), Some(entry)) = (self.entries.remove(&absorbed), self.entries.get_mut(&survivor))
+        else {
             return;
         };
         let outcomes = other.profile.outcomes.iter().map(|o| (absorbed, o.clone()));
@@ -215,7 +223,14 @@ impl Work {
         if other.fresh {
             let Profile { no, collection, created_at, last_seen_at, .. } = *other.profile;
             let id = profile_id(no, created_at);
-            self.out.stubs.push(ProfileRow { no, id, collection, created_at, last_seen_at, state: Vec::new() });
+            self.out.stubs.push(ProfileRow {
+                no,
+                id,
+                collection,
+                created_at,
+                last_seen_at,
+                state: Vec::new(),
+            });
         }
         entry.profile.absorb(*other.profile);
         entry.touched = true;
@@ -226,15 +241,14 @@ impl Work {
 
     /// Every number that now means another profile, in one hop: those absorbed here and all they had absorbed.
     pub(super) fn flat_redirects(&self) -> Vec<(ProfileNo, ProfileNo)> {
-        let survivors: hashbrown::HashSet<ProfileNo> = self
-            .redirects
-            .values()
-            .filter(|no| self.entries.contains_key(*no))
-            .copied()
-            .collect();
+        let survivors: hashbrown::HashSet<ProfileNo> =
+            self.redirects.values().filter(|no| self.entries.contains_key(*no)).copied().collect();
         let former = |no: &ProfileNo| {
             let survivor = *no;
-            self.entries.get(no).into_iter().flat_map(move |e| e.profile.former.iter().map(move |f| (*f, survivor)))
+            self.entries
+                .get(no)
+                .into_iter()
+                .flat_map(move |e| e.profile.former.iter().map(move |f| (*f, survivor)))
         };
         survivors.iter().flat_map(former).collect()
     }

@@ -46,7 +46,12 @@ impl Directory {
 pub(super) struct Directories(RwLock<HashMap<SpaceNo, Arc<Directory>>>);
 
 impl Directories {
-    pub(super) async fn get(&self, pool: &PgPool, space: SpaceNo, version: Option<i64>) -> Result<Arc<Directory>> {
+    pub(super) async fn get(
+        &self,
+        pool: &PgPool,
+        space: SpaceNo,
+        version: Option<i64>,
+    ) -> Result<Arc<Directory>> {
         let version = match version {
             Some(version) => version,
             None => processor::config_version(pool, space).await?,

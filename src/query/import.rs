@@ -57,7 +57,8 @@ impl Reader {
     ) -> Result<u64, NotYours> {
         let (mut after, mut duplicates) = (Offset(first.0.saturating_sub(1)), 0);
         while after < last {
-            let chunks = log::read_fates(&self.pool, space, after, last, 32).await.map_err(QueryError::from)?;
+            let chunks =
+                log::read_fates(&self.pool, space, after, last, 32).await.map_err(QueryError::from)?;
             let Some(end) = chunks.last().map(|c| c.chunk.end_offset) else { break };
             for history in &chunks {
                 let content = history.chunk.content().map_err(QueryError::from)?;

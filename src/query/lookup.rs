@@ -45,7 +45,11 @@ pub fn lookup(pool: PgPool) -> (Lookup, LookupTask) {
 
 impl Lookup {
     /// The profile that has or had the identifier, and the version of the space's configuration.
-    pub(super) async fn find(&self, space: SpaceNo, key: IdKey) -> Result<(Option<Arc<Found>>, i64), QueryError> {
+    pub(super) async fn find(
+        &self,
+        space: SpaceNo,
+        key: IdKey,
+    ) -> Result<(Option<Arc<Found>>, i64), QueryError> {
         let (answer, answered) = oneshot::channel();
         self.0.send(Question { space, key, answer }).await.map_err(|_| QueryError::Stopping)?;
         let answer = answered.await.map_err(|_| QueryError::Stopping)?;

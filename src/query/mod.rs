@@ -65,7 +65,11 @@ impl Reader {
     }
 
     /// What names and numbers of a space mean, at least as new as `version` of its configuration.
-    pub async fn directory(&self, space: SpaceNo, version: Option<i64>) -> Result<Arc<Directory>, QueryError> {
+    pub async fn directory(
+        &self,
+        space: SpaceNo,
+        version: Option<i64>,
+    ) -> Result<Arc<Directory>, QueryError> {
         Ok(self.directories.get(&self.pool, space, version).await?)
     }
 }

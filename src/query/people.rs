@@ -91,16 +91,20 @@ impl Person {
     pub fn traits(&self) -> BTreeMap<String, TraitValue> {
         let mut traits = BTreeMap::new();
         for (name, json, write) in self.profile.traits.iter() {
-            traits.insert(name.to_owned(), TraitValue {
-                json: json.to_owned(),
-                class: TraitClass::Custom,
-                source_id: self.directory.source_id(write.source),
-                updated_at: write.at,
-            });
+            traits.insert(
+                name.to_owned(),
+                TraitValue {
+                    json: json.to_owned(),
+                    class: TraitClass::Custom,
+                    source_id: self.directory.source_id(write.source),
+                    updated_at: write.at,
+                },
+            );
         }
         for outcome in &self.profile.outcomes {
             let Some((kind, key)) = self.directory.serving.get(&outcome.computation) else { continue };
-            let class = if *kind == Kind::Audience { TraitClass::Audience } else { TraitClass::ComputedTrait };
+            let class =
+                if *kind == Kind::Audience { TraitClass::Audience } else { TraitClass::ComputedTrait };
             let json = match &outcome.value {
                 OutcomeValue::Member(is_member) => is_member.to_string(),
                 OutcomeValue::Value(Some(json)) => json.clone(),
@@ -150,7 +154,9 @@ impl Reader {
             }
             Selector::Identifier { id_type, value } => {
                 // The directory at hand will do for the case rule; a type it does not know may be new.
-                let Some(key) = self.key_of(space, collection, id_type, value).await? else { return Ok(None) };
+                let Some(key) = self.key_of(space, collection, id_type, value).await? else {
+                    return Ok(None);
+                };
                 let (found, version) = self.lookup.find(space, key).await?;
                 (found, Some(version))
             }
@@ -190,9 +196,8 @@ impl Reader {
 
     async fn people(&self, space: SpaceNo, found: Vec<Found>) -> Result<Vec<Person>, QueryError> {
         let directory = self.directory(space, None).await?;
-        let person = |f: Found| {
-            Ok(Person { profile: Profile::decode(&f.state)?, directory: Arc::clone(&directory) })
-        };
+        let person =
+            |f: Found| Ok(Person { profile: Profile::decode(&f.state)?, directory: Arc::clone(&directory) });
         found.into_iter().map(person).collect()
     }
 
@@ -235,7 +240,11 @@ impl Reader {
             profiles::list_linked(&self.pool, space, profile.collection, &numbers, after, limit).await?;
         let times: Vec<Timestamp> = found.iter().map(|f| f.created_at).collect();
         let people = self.people(space, found).await?;
-        Ok(people.into_iter().zip(times).map(|(person, created_at)| LinkedProfile { person, created_at }).collect())
+        Ok(people
+            .into_iter()
+            .zip(times)
+            .map(|(person, created_at)| LinkedProfile { person, created_at })
+            .collect())
     }
 
     /// Merges a profile has taken, those of the profiles it absorbed included, oldest first; with the ids of all

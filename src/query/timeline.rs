@@ -89,7 +89,9 @@ impl Reader {
             for pointer in group {
                 let Some(event) = read.remove(&pointer.offset) else { continue };
                 let name = event.name.as_str();
-                if (filter.include.is_empty() || filter.include.contains(name)) && !filter.exclude.contains(name) {
+                if (filter.include.is_empty() || filter.include.contains(name))
+                    && !filter.exclude.contains(name)
+                {
                     events.push(event);
                 }
             }

@@ -279,7 +279,7 @@ impl RefusalRow {
 
 /// Remembers refusals; `rows` has at most one per profile and key.
 pub async fn upsert_refusals(tx: &mut PgConnection, space: SpaceNo, rows: &[RefusalRow]) -> Result<()> {
-    let text = |column: fn(&RefusalRow) -> &str| rows.iter().map(|r| column(r)).collect::<Vec<_>>();
+    let text = |column: fn(&RefusalRow) -> &str| rows.iter().map(column).collect::<Vec<_>>();
     sqlx::query(
         "-- store::identity::upsert_refusals
          INSERT INTO identity_refusal
@@ -349,16 +349,19 @@ pub async fn list_refusals(
     .bind(limit)
     .fetch_all(pool)
     .await?;
-    let refusal = |(profile, rule, id_type, value, occurrences, offset, message_id, first_at, last_at): Row| RefusalRow {
-        profile: ProfileNo(profile as u64),
-        rule,
-        id_type,
-        value,
-        occurrences,
-        first_offset: Offset(offset as u64),
-        message_id,
-        first_at: first_at.into(),
-        last_at: last_at.into(),
-    };
+    let refusal =
+        |(profile, rule, id_type, value, occurrences, offset, message_id, first_at, last_at): Row| {
+            RefusalRow {
+                profile: ProfileNo(profile as u64),
+                rule,
+                id_type,
+                value,
+                occurrences,
+                first_offset: Offset(offset as u64),
+                message_id,
+                first_at: first_at.into(),
+                last_at: last_at.into(),
+            }
+        };
     Ok(rows.into_iter().map(refusal).collect())
 }

@@ -123,10 +123,16 @@ async fn computed_traits_are_exact_whatever_the_order() {
     assert_eq!(found, expected);
     let values = app.get("/v1/spaces/default/computed-traits/revenue/values").await.expect(200).json;
     assert_eq!(values["data"][0]["value"], 0.3);
-    app.track("/v1/identify", json!({"userId": "u1", "traits": {"orders": 99, "plan": "x"}})).await.expect(200);
+    app.track("/v1/identify", json!({"userId": "u1", "traits": {"orders": 99, "plan": "x"}}))
+        .await
+        .expect(200);
     let offset = bought(&app, "u1", NOW, json!({})).await;
     let found = traits(&app, "u1", offset).await;
-    assert_eq!((&found["orders"], &found["plan"]), (&json!(4), &json!("x")), "a computed key cannot be written");
+    assert_eq!(
+        (&found["orders"], &found["plan"]),
+        (&json!(4), &json!("x")),
+        "a computed key cannot be written"
+    );
     let warned = app.get("/v1/spaces/default/rejected-events?code=trait_reserved").await.expect(200).json;
     assert_eq!(warned["data"].as_array().unwrap().len(), 1, "{warned}");
 }
@@ -171,7 +177,8 @@ async fn an_edit_serves_the_old_version_until_the_new_one_is_complete_and_tells_
     assert_eq!((size(&app, "rich").await, members(&app, "rich").await), (2, 2));
     assert_eq!(traits(&app, "c", 0).await["rich"], false);
     assert_eq!(traits(&app, "a", 0).await["rich"], true);
-    let words: Vec<String> = transitions(&app, "rich").await.iter().map(|t| t.split(' ').next().unwrap().into()).collect();
+    let words: Vec<String> =
+        transitions(&app, "rich").await.iter().map(|t| t.split(' ').next().unwrap().into()).collect();
     assert_eq!(words, ["entered", "entered", "entered", "left"]);
     app.delete(&path).await.expect(204);
     app.get(&path).await.expect(404);
@@ -240,13 +247,17 @@ async fn polling_is_cheap_and_pages_are_complete() {
     }
     traits(&app, "u1", offset).await;
     let first = app.get(&format!("{AUDIENCES}/sizes")).await.expect(200);
-    assert_eq!((&first.json["data"][0]["key"], &first.json["data"][0]["size"]), (&json!("buyers"), &json!(7)));
+    assert_eq!(
+        (&first.json["data"][0]["key"], &first.json["data"][0]["size"]),
+        (&json!("buyers"), &json!(7))
+    );
     let again = app.request(reqwest::Method::GET, &format!("{AUDIENCES}/sizes"));
     let again = again.bearer_auth(crate::harness::app::TOKEN).header("if-none-match", first.header("etag"));
     assert_eq!(crate::harness::app::send(again).await.status, 304);
     let (mut seen, mut next) = (Vec::new(), String::new());
     loop {
-        let page = app.get(&format!("{AUDIENCES}/buyers/members?limit=3&cursor={next}")).await.expect(200).json;
+        let page =
+            app.get(&format!("{AUDIENCES}/buyers/members?limit=3&cursor={next}")).await.expect(200).json;
         seen.extend(page["data"].as_array().unwrap().iter().map(|m| m["profile_id"].clone().to_string()));
         next = page["cursor"]["next"].as_str().unwrap().to_owned();
         if page["cursor"]["has_more"] == false {

@@ -43,7 +43,7 @@ impl Server {
             .spawn()
             .unwrap();
         let mut server = Self { child, url: format!("http://127.0.0.1:{port}") };
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + Duration::from_mins(1);
         loop {
             if let Ok(answer) = client.get(format!("{}/readyz", server.url)).send().await
                 && answer.status().is_success()
@@ -113,7 +113,8 @@ impl Ledger {
             })
             .collect();
         let request = client.post(format!("{url}/v1/batch")).basic_auth(KEY, Some(""));
-        let sent = request.body(json!({ "batch": items }).to_string()).timeout(Duration::from_secs(10)).send().await;
+        let sent =
+            request.body(json!({ "batch": items }).to_string()).timeout(Duration::from_secs(10)).send().await;
         if sent.is_ok_and(|answer| answer.status().is_success()) {
             self.acknowledged += batch.len() as u64;
             for n in batch {
@@ -130,7 +131,7 @@ impl Ledger {
         while !self.unknown.is_empty() {
             assert!(self.send(&server.url, client).await, "a server nobody kills takes everything");
         }
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + Duration::from_mins(1);
         let pipeline = loop {
             let pipeline = server.get(client, "pipeline").await;
             if pipeline["lag_events"] == 0 && pipeline["backfills"] == json!([]) {
@@ -142,7 +143,8 @@ impl Ledger {
         let counted = pipeline["log_end_offset"].as_u64().unwrap() - pipeline["duplicates"].as_u64().unwrap();
         assert_eq!(counted, self.acknowledged, "{pipeline}");
         for user in 0..u64::from(USERS) {
-            let traits = server.get(client, &format!("collections/users/profiles/user_id:u{user}/traits")).await;
+            let traits =
+                server.get(client, &format!("collections/users/profiles/user_id:u{user}/traits")).await;
             let expected = self.counts[&user];
             let sum: u64 = (0..self.next).filter(|n| n % u64::from(USERS) == user).sum();
             assert_eq!(traits["traits"], json!({"many": true, "seen": expected, "total": sum}), "u{user}");
@@ -170,7 +172,7 @@ impl Stage {
     async fn set() -> (Self, Server) {
         let stage = Self {
             folder: tempfile::tempdir().unwrap(),
-            client: reqwest::Client::new(),
+            client: reqwest::Client::builder().build().unwrap(),
             random: seed(),
             ledger: Ledger::default(),
         };
@@ -240,7 +242,7 @@ async fn postgres_killed_five_times_under_it() {
             let pid = fs::read_to_string(pid_file).unwrap().lines().next().unwrap().to_owned();
             assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
             // A server without its Postgres ends with an error instead of pretending.
-            let until = Instant::now() + Duration::from_secs(60);
+            let until = Instant::now() + Duration::from_mins(1);
             loop {
                 if let Some(status) = server.child.try_wait().unwrap() {
                     return assert!(!status.success());

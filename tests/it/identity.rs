@@ -104,7 +104,10 @@ impl People {
 
     /// Waits until the processor works with the settings as they are now: a definition made after them is live.
     async fn reloaded(&self) {
-        let key = format!("reloaded_{}", self.app.get("/v1/spaces/default/audiences").await.json["data"].as_array().unwrap().len());
+        let key = format!(
+            "reloaded_{}",
+            self.app.get("/v1/spaces/default/audiences").await.json["data"].as_array().unwrap().len()
+        );
         self.app.make_live("audiences", &key, "event('Never').count() >= 1").await;
     }
 }
@@ -137,7 +140,8 @@ async fn id_01_to_06_the_graph_grows_and_is_protected() {
     p.send("/v1/identify", json!({"anonymousId": "5285", "traits": {"email": "jane.kim@segment.com"}})).await;
     p.send("/v1/page", json!({"anonymousId": "b50e"})).await;
     let second = p.who("anonymous_id:b50e").await;
-    p.send("/v1/identify", json!({"anonymousId": "b50e", "traits": {"email": "Jane.Kim@segment.com "}})).await;
+    p.send("/v1/identify", json!({"anonymousId": "b50e", "traits": {"email": "Jane.Kim@segment.com "}}))
+        .await;
     p.expect_ids("anonymous_id:b50e", "anonymous_id=5285 anonymous_id=b50e email=jane.kim@segment.com").await;
     assert_eq!(p.who("anonymous_id:b50e").await, first);
     assert_eq!(p.who(&format!("profile_id:{second}")).await, first, "former ids resolve for ever");
@@ -181,7 +185,8 @@ async fn id_09_to_12_limits_refuse_only_what_is_too_much() {
     for n in 1..=6 {
         p.send("/v1/identify", json!({"userId": "u1", "traits": {"email": format!("e{n}@x.y")}})).await;
     }
-    p.expect_ids("user_id:u1", "user_id=u1 email=e1@x.y email=e2@x.y email=e3@x.y email=e4@x.y email=e5@x.y").await;
+    p.expect_ids("user_id:u1", "user_id=u1 email=e1@x.y email=e2@x.y email=e3@x.y email=e4@x.y email=e5@x.y")
+        .await;
     assert_eq!(p.traits("user_id:u1").await["email"], "e6@x.y", "the trait is the newest value all the same");
 
     for n in 1..=5 {
@@ -232,9 +237,7 @@ async fn id_14_to_17_merges_and_what_they_refuse() {
 async fn id_18_a_windowed_limit_counts_from_when_an_identifier_was_first_seen() {
     let mut p = People::start().await;
     p.set_type("anonymous_id", |t| t.frequency = Frequency::Weekly).await;
-    let at = |day: u8, anon: &str| {
-        json!({"userId": "u1", "anonymousId": anon, "event": "Seen", "timestamp": format!("2024-02-0{day}T00:00:00Z")})
-    };
+    let at = |day: u8, anon: &str| json!({"userId": "u1", "anonymousId": anon, "event": "Seen", "timestamp": format!("2024-02-0{day}T00:00:00Z")});
     for n in 1..=5 {
         p.send("/v1/track", at(1, &format!("a{n}"))).await;
     }
@@ -272,9 +275,7 @@ async fn id_21_to_23_identifiers_are_read_where_they_stand() {
     p.send("/v1/track", json!({"userId": "u22", "event": "Seen", "context": no_encoding})).await;
     p.expect_ids("user_id:u22", "user_id=u22").await;
 
-    let device = |tracking: bool| {
-        json!({"device": {"type": "android", "id": "x", "advertisingId": "y", "adTrackingEnabled": tracking, "token": "z"}})
-    };
+    let device = |tracking: bool| json!({"device": {"type": "android", "id": "x", "advertisingId": "y", "adTrackingEnabled": tracking, "token": "z"}});
     p.send("/v1/track", json!({"userId": "u23", "event": "Seen", "context": device(false)})).await;
     p.expect_ids("user_id:u23", "user_id=u23 android.id=x android.push_token=z").await;
     p.send("/v1/track", json!({"userId": "u23", "event": "Seen", "context": device(true)})).await;
@@ -290,7 +291,11 @@ async fn id_21_to_23_identifiers_are_read_where_they_stand() {
 #[tokio::test]
 async fn id_24_and_25_accounts_are_linked_and_alias_never_merges() {
     let mut p = People::start().await;
-    p.send("/v1/group", json!({"userId": "u1", "groupId": "g1", "traits": {"name": "Acme", "email": "acme@x.y"}})).await;
+    p.send(
+        "/v1/group",
+        json!({"userId": "u1", "groupId": "g1", "traits": {"name": "Acme", "email": "acme@x.y"}}),
+    )
+    .await;
     let links = p.get("user_id:u1", "links").await;
     assert_eq!(links["data"][0]["to_collection"], "accounts");
     assert_eq!(links["data"][0]["external_ids"][0]["id"], "g1");
@@ -319,11 +324,23 @@ async fn id_26_and_27_the_newest_trait_wins_and_null_removes() {
         call
     };
     let (t1, t2) = ("2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z");
-    p.send("/v1/identify", identify(json!({"userId": "u1"}), t2, json!({"first_name": "Rob", "plan": "pro"}))).await;
-    p.send("/v1/identify", identify(json!({"anonymousId": "a1"}), t1, json!({"firstName": "Bob", "city": "X"}))).await;
+    p.send(
+        "/v1/identify",
+        identify(json!({"userId": "u1"}), t2, json!({"first_name": "Rob", "plan": "pro"})),
+    )
+    .await;
+    p.send(
+        "/v1/identify",
+        identify(json!({"anonymousId": "a1"}), t1, json!({"firstName": "Bob", "city": "X"})),
+    )
+    .await;
     p.see(&["user=u1 anon=a1"]).await;
     assert_eq!(p.traits("user_id:u1").await, json!({"first_name": "Rob", "city": "X", "plan": "pro"}));
-    p.send("/v1/identify", identify(json!({"userId": "u1"}), "2024-01-03T00:00:00Z", json!({"plan": null, "city": ""}))).await;
+    p.send(
+        "/v1/identify",
+        identify(json!({"userId": "u1"}), "2024-01-03T00:00:00Z", json!({"plan": null, "city": ""})),
+    )
+    .await;
     p.send("/v1/identify", identify(json!({"userId": "u1"}), t2, json!({"plan": "late"}))).await;
     assert_eq!(p.traits("user_id:u1").await, json!({"first_name": "Rob", "city": ""}));
 }

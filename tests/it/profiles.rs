@@ -32,18 +32,26 @@ async fn a_profile_is_found_by_every_identifier_and_id() {
     let (app, offset) = shop().await;
     let by_user = get(&app, &format!("{USERS}/user_id:u1/metadata?min_offset={offset}")).await;
     let id = by_user["metadata"]["profile_id"].as_str().unwrap();
-    for selector in ["anonymous_id:a1", "email:jane%2Bshop@example.com", "email:JANE+shop@example.com", &format!("profile_id:{id}")] {
+    for selector in [
+        "anonymous_id:a1",
+        "email:jane%2Bshop@example.com",
+        "email:JANE+shop@example.com",
+        &format!("profile_id:{id}"),
+    ] {
         assert_eq!(get(&app, &format!("{USERS}/{selector}/metadata")).await, by_user, "{selector}");
     }
     assert_eq!(by_user["metadata"]["first_message_id"], "m1");
     assert_eq!(by_user["metadata"]["last_message_id"], "m5");
-    for missing in ["user_id:nobody", "user_id:U1", "shoe_size:43", "profile_id:prf_00000000000070008000000000000000"] {
+    for missing in
+        ["user_id:nobody", "user_id:U1", "shoe_size:43", "profile_id:prf_00000000000070008000000000000000"]
+    {
         let answer = app.get(&format!("{USERS}/{missing}/traits")).await.expect(404);
         assert_eq!(answer.json, json!({"error": {"code": "not_found", "message": "Profile was not found."}}));
     }
     let answer = app.get(&format!("{USERS}/u1/traits")).await.expect(400);
     assert_eq!(answer.json["error"]["code"], "invalid_request_error");
-    let answer = app.get("/v1/spaces/default/collections/people/profiles/user_id:u1/traits").await.expect(400);
+    let answer =
+        app.get("/v1/spaces/default/collections/people/profiles/user_id:u1/traits").await.expect(400);
     assert!(answer.json["error"]["message"].as_str().unwrap().contains("collection"));
 }
 
@@ -84,13 +92,21 @@ async fn events_of_every_type_are_listed_in_order_of_their_time() {
     let events = format!("{USERS}/user_id:u1/events");
     let all = get(&app, &format!("{events}?min_offset={offset}")).await;
     let ids = |list: &Value| -> Vec<String> {
-        list["data"].as_array().unwrap().iter().map(|e| e["message_id"].as_str().unwrap().to_owned()).collect()
+        list["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|e| e["message_id"].as_str().unwrap().to_owned())
+            .collect()
     };
     assert_eq!(ids(&all), ["m4", "m3", "m2", "m1", "m5"]);
     let order = &all["data"][1];
     assert_eq!((&order["type"], &order["event"]), (&json!("track"), &json!("Order Completed")));
     assert_eq!(order["properties"], json!({"revenue": 12.5}));
-    assert_eq!(order["external_ids"], json!([{"collection": "users", "type": "user_id", "id": "u1", "encoding": "none"}]));
+    assert_eq!(
+        order["external_ids"],
+        json!([{"collection": "users", "type": "user_id", "id": "u1", "encoding": "none"}])
+    );
     assert!(order["related"]["users"].as_str().unwrap().starts_with("prf_"));
     assert_eq!(all["data"][3]["properties"]["page_name"], "Home");
     for (parameters, expected) in [
@@ -126,7 +142,9 @@ async fn a_profile_with_many_events_keeps_them_all_findable() {
     loop {
         let path = format!("{USERS}/user_id:u1/events?limit=120&sort=asc&min_offset={offset}&next={next}");
         let page = get(&app, &path).await;
-        seen.extend(page["data"].as_array().unwrap().iter().map(|e| e["message_id"].as_str().unwrap().to_owned()));
+        seen.extend(
+            page["data"].as_array().unwrap().iter().map(|e| e["message_id"].as_str().unwrap().to_owned()),
+        );
         next = page["cursor"]["next"].as_str().unwrap().to_owned();
         if page["cursor"]["has_more"] == false {
             break;
@@ -145,7 +163,12 @@ async fn profiles_are_listed_and_searched() {
         offset = app.track("/v1/track", json!({"userId": user, "event": "Seen"})).await.expect(200).offset();
     }
     let names = |list: &Value| -> Vec<String> {
-        list["data"].as_array().unwrap().iter().map(|p| p["external_ids"][0]["id"].as_str().unwrap().to_owned()).collect()
+        list["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|p| p["external_ids"][0]["id"].as_str().unwrap().to_owned())
+            .collect()
     };
     assert_eq!(names(&get(&app, &format!("{USERS}?min_offset={offset}")).await), ["bea", "anton", "anna"]);
     assert_eq!(names(&get(&app, &format!("{USERS}?query=an")).await), ["anna", "anton"]);

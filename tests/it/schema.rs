@@ -21,7 +21,10 @@ async fn every_key_begins_with_the_space() {
     .unwrap();
     assert!(keys.len() > 20);
     for (table, index, first) in keys {
-        assert!(first == "space_id" || OF_THE_SERVER.contains(&table.as_str()), "{table}.{index} begins with {first}");
+        assert!(
+            first == "space_id" || OF_THE_SERVER.contains(&table.as_str()),
+            "{table}.{index} begins with {first}"
+        );
     }
     let foreign: Vec<(String, String)> = sqlx::query_as(
         "SELECT c.conname::text, a.attname::text FROM pg_constraint c
@@ -31,8 +34,10 @@ async fn every_key_begins_with_the_space() {
     .await
     .unwrap();
     assert!(foreign.iter().all(|(_, first)| first == "space_id"), "{foreign:?}");
-    let triggers: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal").fetch_one(&db.pool).await.unwrap();
+    let triggers: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal")
+        .fetch_one(&db.pool)
+        .await
+        .unwrap();
     assert_eq!(triggers, 0);
 }
 

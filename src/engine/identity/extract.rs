@@ -146,7 +146,7 @@ impl Finder<'_> {
         list.push(Candidate { type_no: id_type.no, value, key });
     }
 
-    /// `email`, and custom types by their keys, camelCase and snake_case alike.
+    /// `email`, and custom types by their keys, in camel case and snake case alike.
     fn traits_and_properties(&mut self, parts: &Parts<'_>, context: &Context<'_>) {
         let is_identify = parts.event_type == EventType::Identify;
         let is_group = parts.event_type == EventType::Group;
@@ -197,7 +197,8 @@ impl Finder<'_> {
         let Some(raw) = context.external_ids else { return };
         let Ok(items) = serde_json::from_str::<Vec<&serde_json::value::RawValue>>(raw) else { return };
         for item in items {
-            let [id, name, collection, encoding] = json::pick(item.get(), ["id", "type", "collection", "encoding"]);
+            let [id, name, collection, encoding] =
+                json::pick(item.get(), ["id", "type", "collection", "encoding"]);
             let text = |raw: Option<&str>| raw.and_then(json::string);
             let (Some(id), Some(name)) = (id.and_then(json::string_or_digits), text(name)) else { continue };
             let Some(collection) = text(collection).as_deref().and_then(Collection::parse) else { continue };

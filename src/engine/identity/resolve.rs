@@ -152,7 +152,8 @@ impl<G: Graph> Matching<'_, G> {
     /// The rule that taking these candidates together would break, if any.
     fn broken(&self, kept: &[usize]) -> Option<Rule> {
         let owners = self.owners_of(kept);
-        let mut types: Vec<TypeNo> = kept.iter().filter_map(|i| self.candidates.get(*i)).map(|c| c.type_no).collect();
+        let mut types: Vec<TypeNo> =
+            kept.iter().filter_map(|i| self.candidates.get(*i)).map(|c| c.type_no).collect();
         if owners.len() > 1 {
             types.extend(owners.iter().flat_map(|no| self.held(*no)).map(|h| h.type_no));
         }

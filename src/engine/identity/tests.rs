@@ -71,7 +71,8 @@ impl Model {
     }
 
     fn ids(&self, no: u64) -> Vec<String> {
-        let mut ids: Vec<_> = self.profiles[&ProfileNo(no)].identifiers.iter().map(|h| h.value.clone()).collect();
+        let mut ids: Vec<_> =
+            self.profiles[&ProfileNo(no)].identifiers.iter().map(|h| h.value.clone()).collect();
         ids.sort_unstable();
         ids
     }
@@ -187,7 +188,9 @@ proptest! {
             .prop_flat_map(|events| (Just(events.clone()), Just(events).prop_shuffle()))
     ) {
         let mut types = IdType::defaults();
-        types.iter_mut().for_each(|t| t.limit = 1_000);
+        for t in &mut types {
+            t.limit = 1_000;
+        }
         let s = Settings::new(types, 10_000, 10_000).unwrap();
         let names = ["user_id", "email", "anonymous_id"];
         let people = |events: &[Vec<(usize, u8)>]| {

@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
+use super::super::auth::{Authed, Read};
 use super::super::etag::IfNoneMatch;
 use super::super::extract::Path;
 use super::super::page::{List, Page, PageParams};
 use super::super::problem::Problem;
-use super::super::auth::{Authed, Read};
 use super::{State, WaitParams, raw};
 use crate::domain::ids::public_id;
 use crate::domain::{ComputationNo, ProfileNo, SpaceNo};
@@ -67,7 +67,8 @@ pub(super) async fn list_sizes(
 ) -> Result<Response, Problem> {
     let space = authed.space_no();
     let sizes = state.reader.list_sizes(space).await?;
-    let show = |s: crate::query::Size| SizeBody { key: s.key, size: s.size, changed_at: s.changed_at.to_string() };
+    let show =
+        |s: crate::query::Size| SizeBody { key: s.key, size: s.size, changed_at: s.changed_at.to_string() };
     Ok(known.answer(&SizesBody { data: sizes.into_iter().map(show).collect() }))
 }
 

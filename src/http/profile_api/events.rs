@@ -28,9 +28,10 @@ pub(super) struct EventParams {
 
 /// An event as Segment shows one.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Event {
+#[schema(as = Event)]
+pub(super) struct EventBody {
     #[serde(rename = "type")]
-    event_type: &'static str,
+    call: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     event: Option<String>,
     message_id: String,
@@ -61,13 +62,13 @@ struct Related {
 /// Events of a profile in order of their time: every call type, as far back as they are kept.
 #[utoipa::path(get, path = "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/events",
     tag = "Profile API", params(ProfilePath, EventParams, PageParams, WaitParams),
-    responses((status = 200, body = List<Event>), (status = 404, description = "No such profile")))]
+    responses((status = 200, body = List<EventBody>), (status = 404, description = "No such profile")))]
 pub(super) async fn list_events(
     axum::extract::State(state): State,
     found: Found,
     Query(params): Query<EventParams>,
     page: Page<10, 200>,
-) -> Result<Json<List<Event>>, Problem> {
+) -> Result<Json<List<EventBody>>, Problem> {
     let direction = match params.sort.as_deref() {
         None | Some("" | "desc") => Direction::Descending,
         Some("asc") => Direction::Ascending,
@@ -79,10 +80,9 @@ pub(super) async fn list_events(
         include: words(params.include.as_deref()).map(str::to_owned).collect(),
         exclude: words(params.exclude.as_deref()).map(str::to_owned).collect(),
         direction,
-        after: page.after::<(i64, u64)>("events")?.map(|(at, offset)| TimelineCursor {
-            at: Timestamp::from_millis(at),
-            offset: Offset(offset),
-        }),
+        after: page
+            .after::<(i64, u64)>("events")?
+            .map(|(at, offset)| TimelineCursor { at: Timestamp::from_millis(at), offset: Offset(offset) }),
     };
     let events = state.reader.list_events(found.space, &found.person, &filter, page.limit + 1).await?;
     let id = found.person.id();
@@ -91,7 +91,7 @@ pub(super) async fn list_events(
     Ok(Json(page.list("events", events, key, |event| show(event, &id, is_user))))
 }
 
-fn show(event: TimelineEvent, profile: &str, is_user: bool) -> Event {
+fn show(event: TimelineEvent, profile: &str, is_user: bool) -> EventBody {
     let has_traits = matches!(event.event_type, EventType::Identify | EventType::Group);
     let body = Some(&*event.body).filter(|b| !b.is_empty()).and_then(raw);
     let (properties, traits) = if has_traits { (None, body) } else { (body, None) };
@@ -105,8 +105,8 @@ fn show(event: TimelineEvent, profile: &str, is_user: bool) -> Event {
         first_message_id: None,
     };
     let this = |yes: bool| yes.then(|| profile.to_owned());
-    Event {
-        event_type: event.event_type.as_str(),
+    EventBody {
+        call: event.event_type.as_str(),
         event: Some(event.name).filter(|n| !n.is_empty()),
         message_id: event.message_id,
         source_id: event.source_id,
@@ -155,7 +155,8 @@ pub(super) async fn get_metadata(
 ) -> Result<Json<MetadataBody>, Problem> {
     let (first, last) = state.reader.first_and_last(found.space, &found.person).await?;
     let split = |e: Option<TimelineEvent>| e.map_or((None, None), |e| (Some(e.message_id), e.source_id));
-    let ((first_message_id, first_source_id), (last_message_id, last_source_id)) = (split(first), split(last));
+    let ((first_message_id, first_source_id), (last_message_id, last_source_id)) =
+        (split(first), split(last));
     Ok(Json(MetadataBody {
         metadata: Metadata {
             profile_id: found.person.id(),

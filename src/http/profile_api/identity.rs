@@ -79,7 +79,10 @@ pub(super) struct MembershipBody {
 #[utoipa::path(get, path = "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/audiences",
     tag = "Profile API", params(ProfilePath, PageParams, WaitParams),
     responses((status = 200, body = List<MembershipBody>), (status = 404, description = "No such profile")))]
-pub(super) async fn list_profile_audiences(found: Found, page: Page) -> Result<Json<List<MembershipBody>>, Problem> {
+pub(super) async fn list_profile_audiences(
+    found: Found,
+    page: Page,
+) -> Result<Json<List<MembershipBody>>, Problem> {
     let after: Option<String> = page.after("audiences")?;
     let behind = |key: &String| after.as_ref().is_none_or(|after| key > after);
     let rows = found.person.audiences().into_iter().filter(|a| behind(&a.key)).take(page.limit + 1).collect();

@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::super::auth::{Authed, Read};
 use super::super::extract::{Json, Path, Query};
 use super::super::page::{List, Page, PageParams};
 use super::super::problem::Problem;
-use super::super::auth::{Authed, Read};
 use super::{ExternalId, State, WaitParams, collection, external_ids};
 use crate::domain::{ProfileNo, Timestamp};
 use crate::query::Person;
@@ -37,12 +37,12 @@ pub(super) struct ProfileBody {
     external_ids: Vec<ExternalId>,
 }
 
-fn show(person: Person) -> ProfileBody {
+fn show(person: &Person) -> ProfileBody {
     ProfileBody {
         profile_id: person.id(),
         created_at: person.profile.created_at.to_string(),
         last_seen_at: person.profile.last_seen_at.to_string(),
-        external_ids: external_ids(&person),
+        external_ids: external_ids(person),
     }
 }
 
@@ -63,11 +63,11 @@ pub(super) async fn list_profiles(
     if let Some(prefix) = params.query.as_deref().map(str::trim).filter(|q| !q.is_empty()) {
         let after = ProfileNo(page.after::<u64>("profiles_by_prefix")?.unwrap_or(0));
         let people = state.reader.list_by_prefix(space, collection, prefix, after, limit).await?;
-        return Ok(Json(page.list("profiles_by_prefix", people, |p| p.profile.no.0, show)));
+        return Ok(Json(page.list("profiles_by_prefix", people, |p| p.profile.no.0, |p| show(&p))));
     }
     let before = page.after::<(i64, u64)>("profiles")?;
     let before = before.map(|(at, no)| (Timestamp::from_millis(at), ProfileNo(no)));
     let people = state.reader.list_recent(space, collection, before, limit).await?;
     let key = |p: &Person| (p.profile.last_seen_at.millis(), p.profile.no.0);
-    Ok(Json(page.list("profiles", people, key, show)))
+    Ok(Json(page.list("profiles", people, key, |p| show(&p))))
 }

@@ -52,7 +52,8 @@ pub(super) async fn get_traits(
     page: Page<10, 200>,
 ) -> Result<Json<TraitsBody>, Problem> {
     let class = class(params.class.as_deref())?;
-    let names = |list: Option<&str>| -> HashSet<String> { words(list).map(|w| canonical(w).into_owned()).collect() };
+    let names =
+        |list: Option<&str>| -> HashSet<String> { words(list).map(|w| canonical(w).into_owned()).collect() };
     let (include, exclude) = (names(params.include.as_deref()), names(params.exclude.as_deref()));
     let after: Option<String> = page.after("traits")?;
     let wanted = |name: &String, value: &TraitValue| {
@@ -65,7 +66,8 @@ pub(super) async fn get_traits(
     let traits = found.person.traits().into_iter().filter(|(name, value)| wanted(name, value));
     let rows: Vec<(String, TraitValue)> = traits.take(page.limit + 1).collect();
     let verbose = params.verbose.as_deref() == Some("true");
-    let list = page.list("traits", rows, |(name, _)| name.clone(), |(name, value)| (name, show(value, verbose)));
+    let list =
+        page.list("traits", rows, |(name, _)| name.clone(), |(name, value)| (name, show(value, verbose)));
     Ok(Json(TraitsBody { traits: list.data.into_iter().collect(), cursor: list.cursor }))
 }
 

@@ -70,7 +70,9 @@ mod tests {
                 _ => Fate::Attributed { user: some(*user), account: some(*account) },
             }).collect();
             let mut bytes = Vec::new();
-            fates.iter().for_each(|f| f.encode(&mut bytes));
+            for fate in &fates {
+                fate.encode(&mut bytes);
+            }
             prop_assert_eq!(Fate::decode_all(&bytes).unwrap(), fates);
         }
     }

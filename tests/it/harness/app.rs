@@ -69,7 +69,7 @@ impl Wish {
         let client = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(Duration::from_secs(60))
+            .timeout(Duration::from_mins(1))
             .build()
             .unwrap();
         TestApp { url: format!("http://{}", running.address()), client, running, db }
