@@ -199,7 +199,7 @@ impl App {
             analytics_js,
         };
         let (disk, in_flight) = (tracking.disk.clone(), tracking.in_flight.clone());
-        start_housekeeping(&tasks, registry, manage.clone());
+        start_housekeeping(&tasks, registry, manage.clone(), &config);
         start_measuring(
             &tasks,
             Measured { pool: pool.clone(), disk: disk.clone(), in_flight },
@@ -402,7 +402,8 @@ fn start_ingest(
 }
 
 /// Keeps the registry fresh, and the log a week ahead of its events.
-fn start_housekeeping(tasks: &Tasks, registry: Registry, manage: Manage) {
+fn start_housekeeping(tasks: &Tasks, registry: Registry, manage: Manage, config: &Config) {
+    let (log_days, rejected_days) = (config.log.retention_days, config.ingest.rejected_events_retention_days);
     let stop = tasks.working.clone();
     tasks.work("registry", async move {
         registry.run(stop).await;
@@ -414,6 +415,9 @@ fn start_housekeeping(tasks: &Tasks, registry: Registry, manage: Manage) {
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             if let Err(error) = manage.prepare_log().await {
                 tracing::warn!(%error, "could not prepare the log for next week: {error}");
+            }
+            if let Err(error) = manage.forget_old(log_days, rejected_days).await {
+                tracing::warn!(%error, "could not forget what has been kept long enough: {error}");
             }
         }
         Ok(())

@@ -70,6 +70,14 @@ impl Manage {
         Ok(log::ensure_partitions(&self.pool, space.no, self.clock.now()).await?)
     }
 
+    /// Forgets what has been kept long enough: whole weeks of the log, and rejected events.
+    pub async fn forget_old(&self, log_days: u32, rejected_days: u32) -> Result<()> {
+        let ago = |days: u32| self.clock.now().plus_millis(-i64::from(days) * 86_400_000);
+        log::drop_before(&self.pool, ago(log_days).to_utc().date_naive()).await?;
+        rejected::delete_rejected_before(&self.pool, ago(rejected_days)).await?;
+        Ok(())
+    }
+
     /// Whether the schema is the one of this build: newest migration of ours, and of the database.
     pub async fn schema_versions(&self) -> Result<(i64, Option<i64>)> {
         Ok(migrate::versions(&self.pool).await?)

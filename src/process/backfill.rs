@@ -85,7 +85,14 @@ impl SpaceProcessor {
     /// Does the next piece of a walk; false when there is none to do now.
     pub(super) async fn walk_on(&mut self, now: Timestamp) -> Result<bool> {
         let Some(mut walk) = self.walk.take() else { return Ok(false) };
-        let did = self.walk_piece(&mut walk, now).await?;
+        let did = match self.walk_piece(&mut walk, now).await {
+            Ok(did) => did,
+            Err(error) => {
+                // Nothing of it was committed, and nothing gathered was given away.
+                self.walk = Some(walk);
+                return Err(error);
+            }
+        };
         let done = did && walk.plan.walked >= self.last_profile;
         if done {
             self.finish_walk(&walk, now).await?;
@@ -160,13 +167,13 @@ impl SpaceProcessor {
         evaluate_all(&mut work, &self.catalog, now, until);
         let mut progress = self.progress(self.processed);
         let mut tx = connection.begin().await?;
-        let version = write::write(&mut tx, self.fence(), &mut work, &mut progress, now).await?;
+        write::write(&mut tx, self.fence(), &mut work, &mut progress, now).await?;
         computations::set_walked(&mut tx, self.space, &walk.plan.computations, until).await?;
         tx.commit().await?;
         drop(connection);
         walk.plan.walked = until;
         walk.partials = walk.partials.split_off(&ProfileNo(until.0 + 1));
-        self.committed(work, &progress, version);
+        self.committed(work, &progress);
         Ok(())
     }
 
@@ -174,7 +181,12 @@ impl SpaceProcessor {
     async fn finish_walk(&mut self, walk: &Walk, now: Timestamp) -> Result<()> {
         let mut progress = self.progress(self.processed);
         let mut tx = self.pool.begin().await?;
-        processor::advance(&mut tx, self.space, self.fence().epoch, &progress, self.config.lease).await?;
+        let fence = self.fence();
+        let version = processor::advance(&mut tx, self.space, fence.epoch, &progress, fence.lease).await?;
+        if version != fence.config_version {
+            // One of them may have been replaced a moment ago: it must not be swapped in.
+            return Err(StoreError::ConfigChanged);
+        }
         let (serving, new): (Vec<ComputationNo>, Vec<ComputationNo>) = walk
             .plan
             .computations

@@ -56,7 +56,7 @@ impl SpaceProcessor {
         let end = read.chunks.last().map_or(self.processed, |c| c.end_offset);
         let mut progress = self.progress(end);
         let mut tx = connection.begin().await?;
-        let version = write::write(&mut tx, self.fence(), &mut work, &mut progress, now).await?;
+        write::write(&mut tx, self.fence(), &mut work, &mut progress, now).await?;
         tx.commit().await?;
         drop(connection);
         self.dedup.remember_batch(&messages, &duplicate);
@@ -67,7 +67,7 @@ impl SpaceProcessor {
         metrics::PIPELINE_EVENTS.add(&[], records.len() as u64);
         metrics::PIPELINE_DUPLICATES.add(&[], work.out.duplicates as u64);
         metrics::PIPELINE_BATCH_DURATION.time(&["batch"], started.elapsed());
-        self.committed(work, &progress, version);
+        self.committed(work, &progress);
         Ok(records.len())
     }
 

@@ -75,14 +75,23 @@ impl Catalog {
         start_pending(tx, space, &mut active, position).await?;
         active.retain(|a| a.row.from.is_some());
         let leaves = intern_leaves(tx, space, &mut active, position).await?;
-        let frozen = computations::list_frozen(tx, space).await?.into_iter().collect();
-        Ok(Self { frozen, ..Self::assemble(version, settings, &active, &leaves)? })
+        computations::clear_abandoned(tx, space).await?;
+        let frozen = computations::list_frozen(tx, space).await?;
+        Self::assemble(version, settings, &active, &leaves, frozen)
     }
 
-    fn assemble(version: i64, settings: Settings, active: &[Active], leaves: &Interned) -> Result<Self> {
-        let served: HashSet<String> =
-            active.iter().filter(|a| a.row.status == "live").map(|a| a.row.key.clone()).collect();
-        let (mut meta, mut answers, mut definitions) = (HashMap::new(), HashMap::new(), Vec::new());
+    fn assemble(
+        version: i64,
+        settings: Settings,
+        active: &[Active],
+        leaves: &Interned,
+        frozen: Vec<(ComputationNo, String)>,
+    ) -> Result<Self> {
+        let live = active.iter().filter(|a| a.row.status == "live").map(|a| a.row.key.clone());
+        let served: HashSet<String> = live.chain(frozen.iter().map(|(_, key)| key.clone())).collect();
+        let mut answers: HashMap<String, ComputationNo> =
+            frozen.iter().map(|(no, key)| (key.clone(), *no)).collect();
+        let (mut meta, mut definitions) = (HashMap::new(), Vec::new());
         let mut walking: Vec<&Active> = Vec::new();
         for a in active {
             let serving = a.row.status == "live";
@@ -119,7 +128,8 @@ impl Catalog {
         let program = Program::build(definitions, &mut |spec| leaves.number(spec))
             .map_err(|e| StoreError::Damaged(format!("definitions do not go together: {e}")))?;
         let known_types = KNOWN_TYPES.iter().filter_map(|name| Some(settings.by_name(name)?.no)).collect();
-        Ok(Self { version, settings, known_types, program, meta, answers, walk, frozen: HashSet::new() })
+        let frozen = frozen.into_iter().map(|(no, _)| no).collect();
+        Ok(Self { version, settings, known_types, program, meta, answers, walk, frozen })
     }
 
     /// Serving versions that refer to one of these keys: they are walked again after a swap.

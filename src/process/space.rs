@@ -26,7 +26,7 @@ use crate::domain::{Offset, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::Limits;
 use crate::progress::{Board, Progress};
 use crate::store::processor::{self, Lease};
-use crate::store::{Result, computations, log};
+use crate::store::{Result, StoreError, computations, log};
 use crate::telemetry::metrics;
 
 /// Profiles that are due are taken in slices of this many.
@@ -120,8 +120,19 @@ impl SpaceProcessor {
         processor::release_lease(&self.pool, self.space, self.epoch).await
     }
 
-    /// One round of everything there is to do; false when there was nothing.
+    /// One round of everything there is to do; false when there was nothing. What was computed under a configuration
+    /// that has changed meanwhile was rolled back, and is done again under the new one.
     async fn step(&mut self) -> Result<bool> {
+        match self.round().await {
+            Err(StoreError::ConfigChanged) => {
+                self.note_config_change();
+                Ok(true)
+            }
+            done => done,
+        }
+    }
+
+    async fn round(&mut self) -> Result<bool> {
         if self.latest_version != self.catalog.version {
             self.reload().await?;
         }
@@ -219,11 +230,11 @@ impl SpaceProcessor {
         let mut progress = self.progress(self.processed);
         let mut tx = connection.begin().await?;
         work.entries.values_mut().for_each(|entry| entry.touched = true);
-        let version = write::write(&mut tx, self.fence(), &mut work, &mut progress, until).await?;
+        write::write(&mut tx, self.fence(), &mut work, &mut progress, until).await?;
         self.next_due = processor::next_due(&mut tx, self.space).await?.map(Timestamp::from_millis);
         tx.commit().await?;
         drop(connection);
-        self.committed(work, &progress, version);
+        self.committed(work, &progress);
         Ok(due.len())
     }
 
@@ -238,7 +249,7 @@ impl SpaceProcessor {
     }
 
     /// Takes over what a transaction has made true.
-    pub(super) fn committed(&mut self, work: Work, progress: &processor::Progress, version: i64) {
+    pub(super) fn committed(&mut self, work: Work, progress: &processor::Progress) {
         for transition in &work.out.transitions {
             metrics::AUDIENCE_TRANSITIONS.add(&[if transition.entered { "entered" } else { "left" }], 1);
         }
@@ -251,7 +262,6 @@ impl SpaceProcessor {
         self.processed = progress.to;
         self.last_profile = progress.last_profile;
         self.last_transition = progress.last_transition;
-        self.latest_version = version;
         self.lease_renewed = Instant::now();
         self.publish(None);
     }
@@ -268,7 +278,8 @@ impl SpaceProcessor {
 
     /// What transactions are written under.
     pub(super) fn fence(&self) -> Fence {
-        Fence { space: self.space, epoch: self.epoch, lease: self.config.lease }
+        let config_version = self.catalog.version;
+        Fence { space: self.space, epoch: self.epoch, lease: self.config.lease, config_version }
     }
 
     /// Up to which profile versions that do not serve yet are kept up to date.

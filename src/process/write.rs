@@ -20,9 +20,11 @@ pub(super) struct Fence {
     pub space: SpaceNo,
     pub epoch: i64,
     pub lease: Duration,
+    /// What is written was computed under this version of the configuration.
+    pub config_version: i64,
 }
 
-/// Writes everything; returns the configuration's version. `position` carries where the processor stands and where it
+/// Writes everything; `position` carries where the processor stands and where it
 /// goes. Nothing is visible before the caller commits.
 pub(super) async fn write(
     tx: &mut PgConnection,
@@ -30,7 +32,7 @@ pub(super) async fn write(
     work: &mut Work,
     position: &mut processor::Progress,
     now: Timestamp,
-) -> Result<i64> {
+) -> Result<()> {
     number_transitions(&mut work.out, position);
     position.last_profile = work.last_profile;
     position.duplicates = work.out.duplicates;
@@ -38,8 +40,11 @@ pub(super) async fn write(
     position.users = work.out.users;
     position.accounts = work.out.accounts;
     position.merges = work.out.merges.len() as i64;
-    // First, because it takes the row that fences.
+    // First, because it takes the row that fences, and holds definitions and settings still until the commit.
     let version = processor::advance(tx, fence.space, fence.epoch, position, fence.lease).await?;
+    if version != fence.config_version {
+        return Err(StoreError::ConfigChanged);
+    }
     write_profiles(tx, fence.space, work).await?;
     write_identity(tx, fence.space, work).await?;
     let (space, out) = (fence.space, &mut work.out);
@@ -62,7 +67,7 @@ pub(super) async fn write(
     if !out.warnings.is_empty() {
         rejected::insert_rejected(&mut *tx, space, &out.warnings).await?;
     }
-    Ok(version)
+    Ok(())
 }
 
 /// Transitions are numbered in the order of time, then of definitions and profiles: the same log, the same numbers.

@@ -78,13 +78,29 @@ pub async fn list_active(connection: &mut PgConnection, space: SpaceNo) -> Resul
     Ok(rows.into_iter().map(computation).collect())
 }
 
-/// Versions that answer for definitions that are switched off.
-pub async fn list_frozen(connection: &mut PgConnection, space: SpaceNo) -> Result<Vec<ComputationNo>> {
+/// Versions that answer for definitions that are (or were just) switched off, by key: their members stay as they
+/// were until a new version takes over.
+pub async fn list_frozen(connection: &mut PgConnection, space: SpaceNo) -> Result<Vec<(ComputationNo, String)>> {
     let sql = "-- store::computations::list_frozen
-         SELECT serving_no FROM definition
-         WHERE space_id = $1 AND NOT enabled AND NOT deleted AND serving_no IS NOT NULL";
-    let numbers: Vec<i32> = sqlx::query_scalar(sql).bind(space.0).fetch_all(connection).await?;
-    Ok(numbers.into_iter().map(|no| ComputationNo(no as u32)).collect())
+         SELECT d.serving_no, d.key FROM definition d
+         JOIN computation c ON c.space_id = $1 AND c.computation_no = d.serving_no
+         WHERE d.space_id = $1 AND NOT d.deleted AND c.status = 'frozen'";
+    let rows: Vec<(i32, String)> = sqlx::query_as(sql).bind(space.0).fetch_all(connection).await?;
+    Ok(rows.into_iter().map(|(no, key)| (ComputationNo(no as u32), key)).collect())
+}
+
+/// Removes what versions left that were replaced before they ever served.
+pub async fn clear_abandoned(tx: &mut PgConnection, space: SpaceNo) -> Result<()> {
+    let sql = "-- store::computations::clear_abandoned
+         UPDATE computation SET walking = false WHERE space_id = $1 AND status = 'superseded' AND walking
+         RETURNING computation_no";
+    let numbers: Vec<i32> = sqlx::query_scalar(sql).bind(space.0).fetch_all(&mut *tx).await?;
+    if !numbers.is_empty() {
+        let sql = "-- store::computations::clear_abandoned
+             DELETE FROM membership WHERE space_id = $1 AND computation_no = ANY($2)";
+        sqlx::query(sql).bind(space.0).bind(&numbers).execute(tx).await?;
+    }
+    Ok(())
 }
 
 /// A leaf as stored.

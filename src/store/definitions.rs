@@ -82,7 +82,7 @@ pub struct Version {
     pub query: String,
     /// Its options.
     pub options: Options,
-    /// `pending`, `backfilling`, `live`, `superseded`, `failed`.
+    /// `pending`, `backfilling`, `live`, `frozen` (switched off), `superseded`, `failed`.
     pub status: String,
     /// Why it failed.
     pub failure: Option<String>,
@@ -332,6 +332,13 @@ pub async fn update_definition(
     .bind(at.to_utc())
     .execute(&mut *tx)
     .await?;
+    if edit.enabled == Some(false) {
+        // What is not kept up to date any more must not be evaluated again: only a new version takes over.
+        let sql = "-- store::definitions::update_definition
+             UPDATE computation SET status = CASE status WHEN 'live' THEN 'frozen' ELSE 'superseded' END
+             WHERE space_id = $1 AND definition_no = $2 AND status IN ('live', 'pending', 'backfilling')";
+        sqlx::query(sql).bind(space.0).bind(definition).execute(&mut *tx).await?;
+    }
     if let Some((query, options)) = edit.version {
         insert_version(&mut tx, space, definition, query, options, at).await?;
     }

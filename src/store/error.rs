@@ -9,6 +9,9 @@ pub enum StoreError {
     /// Another writer owns what this one tried to write: stop, reload, take the lease again.
     #[error("fenced: another processor has taken over this space")]
     Fenced,
+    /// The space's definitions or settings have changed since they were loaded: reload and do it again.
+    #[error("the configuration of the space has changed")]
+    ConfigChanged,
     /// Stored bytes could not be read back.
     #[error("stored data is damaged: {0}")]
     Damaged(String),

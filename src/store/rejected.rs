@@ -101,3 +101,11 @@ pub async fn list_rejected(
         })
         .collect())
 }
+
+/// Forgets what was rejected before `at`.
+pub async fn delete_rejected_before(pool: &PgPool, at: Timestamp) -> Result<u64> {
+    let sql = "-- store::rejected::delete_rejected_before
+         DELETE FROM rejected_event
+         WHERE space_id IN (SELECT space_id FROM space) AND received_at < $1";
+    Ok(sqlx::query(sql).bind(at.to_utc()).execute(pool).await?.rows_affected())
+}

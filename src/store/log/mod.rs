@@ -134,6 +134,32 @@ async fn create_partition(pool: &PgPool, table: &str, monday: NaiveDate) -> Resu
     }
 }
 
+/// Drops the weeks of the log that ended before `day` and are processed in every space. Returns how many.
+pub async fn drop_before(pool: &PgPool, day: NaiveDate) -> Result<usize> {
+    let sql = "-- store::log::drop_before
+         SELECT c.relname::text FROM pg_inherits i
+         JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent
+         WHERE p.relname = 'event_chunk'";
+    let partitions: Vec<String> = sqlx::query_scalar(sql).fetch_all(pool).await?;
+    let mut dropped = 0;
+    for name in partitions {
+        let Some(week) = name.strip_prefix("event_chunk_") else { continue };
+        let Ok(monday) = NaiveDate::parse_from_str(week, "%Y%m%d") else { continue };
+        let Some(end) = monday.checked_add_days(Days::new(7)).filter(|end| *end <= day) else { continue };
+        let sql = "-- store::log::drop_before
+             SELECT EXISTS (SELECT 1 FROM event_chunk c JOIN processor p ON p.space_id = c.space_id
+                            WHERE c.day >= $1 AND c.day < $2 AND c.end_offset > p.processed_offset)";
+        if sqlx::query_scalar(sql).bind(monday).bind(end).fetch_one(pool).await? {
+            continue;
+        }
+        // The names are made of what was read from the catalog and parsed as a date.
+        let sql = format!("DROP TABLE event_chunk_{week}, chunk_outcome_{week}");
+        sqlx::query(AssertSqlSafe(sql)).execute(pool).await?;
+        dropped += 1;
+    }
+    Ok(dropped)
+}
+
 type ChunkRow = (i64, i32, NaiveDate, DateTime<Utc>, Vec<u8>);
 
 fn chunk((end_offset, event_count, day, received_at, body): ChunkRow) -> Chunk {

@@ -125,6 +125,13 @@ impl TestApp {
         Wish::default().start().await
     }
 
+    /// A second process on the same database. Its own `db` is not used.
+    pub(crate) async fn beside(&self) -> Self {
+        let mut wish = Wish::default();
+        wish.variables.insert("DATABASE_URL".to_owned(), self.db.url());
+        wish.start().await
+    }
+
     /// A request without any credentials.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.url))
