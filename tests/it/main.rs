@@ -11,6 +11,8 @@ mod embedded;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod import;
+#[cfg(test)]
 mod management;
 #[cfg(test)]
 mod openapi;
