@@ -19,7 +19,7 @@ const EVENTS_MAX: u64 = 250_000;
 const RANGES_MAX: usize = 10_000;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(report))
+    OpenApiRouter::new().routes(routes!(report_import))
 }
 
 /// Places in the log: those the answers to an import named.
@@ -47,7 +47,7 @@ struct ImportAnswer {
 /// request follow each other. A write key may ask about events of its own source only.
 #[utoipa::path(post, path = "/v1/import/report", tag = "Tracking", request_body = ImportQuestion,
     responses((status = 200, body = ImportAnswer)))]
-async fn report(
+async fn report_import(
     State(app): State<AppState>,
     headers: HeaderMap,
     request: Request,
