@@ -2,6 +2,7 @@
 //! (`EX_CONFIG`) when the operator has to change something before another try can succeed.
 
 mod client;
+mod demo;
 mod doctor;
 mod import;
 mod migrate;
@@ -34,6 +35,8 @@ enum Command {
     Migrate(Common),
     /// Check configuration, database, schema, disk and clock, and say what is wrong
     Doctor(Common),
+    /// Make a space with a small shop, and watch its audiences fill
+    Demo(demo::Demo),
     /// Send a file of tracking calls, one JSON object a line, plain or gzip, to a running server
     Import(import::Import),
     /// Print the description of the HTTP interface
@@ -61,6 +64,7 @@ pub fn run() -> ExitCode {
         Command::Serve(serve) => serve::run(&serve),
         Command::Migrate(common) => migrate::run(&common),
         Command::Doctor(common) => doctor::run(&common),
+        Command::Demo(demo) => demo::run(&demo),
         Command::Import(import) => import::run(&import),
         Command::Openapi => openapi::run(),
     };
