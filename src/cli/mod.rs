@@ -1,6 +1,7 @@
 //! The commands. Results go to standard output, everything else to standard error; the exit code is 0, 1, or 78
 //! (`EX_CONFIG`) when the operator has to change something before another try can succeed.
 
+mod bench;
 mod client;
 mod demo;
 mod doctor;
@@ -39,6 +40,8 @@ enum Command {
     Demo(demo::Demo),
     /// Send a file of tracking calls, one JSON object a line, plain or gzip, to a running server
     Import(import::Import),
+    /// Measure this build against plain Postgres on this machine
+    Bench(bench::Bench),
     /// Print the description of the HTTP interface
     Openapi,
 }
@@ -64,6 +67,7 @@ pub fn run() -> ExitCode {
         Command::Serve(serve) => serve::run(&serve),
         Command::Migrate(common) => migrate::run(&common),
         Command::Doctor(common) => doctor::run(&common),
+        Command::Bench(bench) => bench::run(&bench),
         Command::Demo(demo) => demo::run(&demo),
         Command::Import(import) => import::run(&import),
         Command::Openapi => openapi::run(),
