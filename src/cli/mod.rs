@@ -1,7 +1,11 @@
 //! The commands. Results go to standard output, everything else to standard error; the exit code is 0, 1, or 78
 //! (`EX_CONFIG`) when the operator has to change something before another try can succeed.
 
+mod bench;
+mod client;
+mod demo;
 mod doctor;
+mod import;
 mod migrate;
 mod openapi;
 mod serve;
@@ -32,6 +36,12 @@ enum Command {
     Migrate(Common),
     /// Check configuration, database, schema, disk and clock, and say what is wrong
     Doctor(Common),
+    /// Make a space with a small shop, and watch its audiences fill
+    Demo(demo::Demo),
+    /// Send a file of tracking calls, one JSON object a line, plain or gzip, to a running server
+    Import(import::Import),
+    /// Measure this build against plain Postgres on this machine
+    Bench(bench::Bench),
     /// Print the description of the HTTP interface
     Openapi,
 }
@@ -57,6 +67,9 @@ pub fn run() -> ExitCode {
         Command::Serve(serve) => serve::run(&serve),
         Command::Migrate(common) => migrate::run(&common),
         Command::Doctor(common) => doctor::run(&common),
+        Command::Bench(bench) => bench::run(&bench),
+        Command::Demo(demo) => demo::run(&demo),
+        Command::Import(import) => import::run(&import),
         Command::Openapi => openapi::run(),
     };
     match result {

@@ -19,6 +19,8 @@ mod harness;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
+mod import;
+#[cfg(test)]
 mod log;
 #[cfg(test)]
 mod management;

@@ -6,6 +6,7 @@
 mod answer;
 mod body;
 mod browser;
+mod import;
 mod key;
 
 use axum::body::Bytes;
@@ -73,7 +74,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         }
     }
     router = both(router, METRICS_PATH, &post(drop_metrics).options(preflight));
-    router.merge(browser::routes())
+    router.merge(browser::routes()).merge(import::routes())
 }
 
 fn both(

@@ -1,0 +1,169 @@
+//! The events everything is measured with: about 780 bytes each, 20 names, users uniform, the same for service and
+//! reference. Part of each is random, so that they do not compress better than real ones.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use uuid::Uuid;
+
+/// Users the events are spread over.
+pub(super) const USERS: u64 = 40_000;
+pub(super) const NAMES: [&str; 20] = [
+    "Products Searched",
+    "Product List Viewed",
+    "Product List Filtered",
+    "Promotion Viewed",
+    "Promotion Clicked",
+    "Product Clicked",
+    "Product Viewed",
+    "Product Added",
+    "Product Removed",
+    "Cart Viewed",
+    "Checkout Started",
+    "Checkout Step Viewed",
+    "Checkout Step Completed",
+    "Payment Info Entered",
+    "Order Completed",
+    "Order Updated",
+    "Order Refunded",
+    "Coupon Applied",
+    "Product Shared",
+    "Product Reviewed",
+];
+/// Columns of a reference row.
+const COLUMNS: i16 = 5;
+/// Postgres counts from 2000 on.
+const POSTGRES_EPOCH_MS: i64 = 946_684_800_000;
+
+/// Makes events that no other generator of the run makes.
+#[derive(Debug)]
+pub(super) struct Generator {
+    state: u64,
+    stream: u64,
+    count: u64,
+    timestamp: String,
+    millis: i64,
+    payload: Vec<u8>,
+    /// Takes the users one after the other instead of by chance.
+    sweep: Option<Arc<AtomicU64>>,
+}
+
+impl Generator {
+    pub(super) fn new(stream: u64, now: crate::domain::Timestamp) -> Self {
+        let mut generator = Self {
+            state: stream.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            stream: 0,
+            count: 0,
+            timestamp: now.to_string(),
+            millis: now.millis(),
+            payload: Vec::new(),
+            sweep: None,
+        };
+        generator.stream = generator.random();
+        generator
+    }
+
+    /// The same, but the users one after the other, shared with other generators.
+    pub(super) fn sweeping(self, next: Arc<AtomicU64>) -> Self {
+        Self { sweep: Some(next), ..self }
+    }
+
+    /// The next of a sequence that is good enough for spreading things.
+    pub(super) fn random(&mut self) -> u64 {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        self.state
+    }
+
+    /// A body with that many events, and the whole request around it.
+    pub(super) fn request(&mut self, events: u64, head: &str, out: &mut Vec<u8>) {
+        let mut body = Vec::with_capacity(events as usize * 800 + 16);
+        body.extend_from_slice(b"{\"batch\":[");
+        for n in 0..events {
+            if n > 0 {
+                body.push(b',');
+            }
+            self.event(&mut body);
+        }
+        body.extend_from_slice(b"]}");
+        out.clear();
+        let _memory = write!(out, "{head}Content-Length: {}\r\n\r\n", body.len());
+        out.extend_from_slice(&body);
+    }
+
+    fn event(&mut self, out: &mut Vec<u8>) {
+        let (name, user, id) = self.next();
+        let timestamp = &self.timestamp;
+        let _memory = write!(
+            out,
+            "{{\"type\":\"track\",\"messageId\":\"{id}\",\"userId\":\"user-{user:06}\",\"event\":\"{name}\",\
+             \"timestamp\":\"{timestamp}\","
+        );
+        // The payload is an object of its own; here its members are the event's.
+        out.extend_from_slice(self.payload.get(1..).unwrap_or_default());
+    }
+
+    /// The same event as a row of `COPY … (FORMAT BINARY)`: id, user, name, time, payload.
+    pub(super) fn row(&mut self, out: &mut Vec<u8>) {
+        let (name, user, id) = self.next();
+        let micros = (self.millis - POSTGRES_EPOCH_MS) * 1_000;
+        let user = format!("user-{user:06}");
+        // Version 1 of jsonb's wire format is the text.
+        let jsonb = [&[1], self.payload.as_slice()].concat();
+        out.extend_from_slice(&COLUMNS.to_be_bytes());
+        for field in [id.as_bytes(), user.as_bytes(), name.as_bytes(), &micros.to_be_bytes(), &jsonb] {
+            out.extend_from_slice(&(field.len() as i32).to_be_bytes());
+            out.extend_from_slice(field);
+        }
+    }
+
+    fn next(&mut self) -> (&'static str, u64, Uuid) {
+        self.count += 1;
+        let id = Uuid::from_u64_pair(self.stream, self.count);
+        let (a, b, c) = (self.random(), self.random(), self.random());
+        let (price, quantity, product) = (a % 20_000, 1 + a % 5, b % 5_000);
+        self.payload.clear();
+        let _memory = write!(
+            self.payload,
+            "{{\"properties\":{{\"order_id\":\"o-{a:016x}\",\"product_id\":\"p-{product}\",\"sku\":\"S-{product:05}\",\
+             \"category\":\"category-{}\",\"brand\":\"brand-{}\",\"price\":{}.{:02},\"revenue\":{}.{:02},\
+             \"quantity\":{quantity},\"currency\":\"EUR\",\"coupon\":\"c-{}\",\"session\":\"{b:016x}{c:016x}\"}},\
+             \"context\":{{\"ip\":\"192.0.2.{}\",\"locale\":\"en-GB\",\"userAgent\":\"Mozilla/5.0 (X11; Linux x86_64) \
+             AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36\",\"page\":{{\"path\":\"/p/{product}\",\
+             \"url\":\"https://shop.example.com/p/{product}?ref={c:08x}\",\"title\":\"Product {product}\"}},\
+             \"library\":{{\"name\":\"bench\",\"version\":\"1.0.0\"}}}}}}",
+            b % 40,
+            c % 90,
+            price / 100,
+            price % 100,
+            price / 100,
+            price % 100,
+            c % 30,
+            c % 250,
+        );
+        let name = NAMES.get((c >> 32) as usize % NAMES.len()).copied().unwrap_or_default();
+        let user = self.sweep.as_ref().map_or(a >> 20, |next| next.fetch_add(1, Ordering::Relaxed));
+        (name, user % USERS, id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_have_their_size_and_are_different() {
+        let mut generator = Generator::new(7, crate::domain::Timestamp::from_millis(0));
+        let mut out = Vec::new();
+        generator.request(100, "", &mut out);
+        let body = String::from_utf8(out).unwrap();
+        let json: serde_json::Value = serde_json::from_str(body.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+        let events = json["batch"].as_array().unwrap();
+        let ids: std::collections::BTreeSet<_> = events.iter().map(|e| e["messageId"].to_string()).collect();
+        assert_eq!(ids.len(), 100);
+        let average = body.len() / 100;
+        assert!((740..820).contains(&average), "{average}");
+    }
+}

@@ -1,0 +1,216 @@
+//! `personas bench`: how fast this build is, as ratios to what the same Postgres does when it is used directly.
+//!
+//! Absolute rates mean nothing on a machine one does not know; ratios of neighbouring measurements do. So every round
+//! measures reference and candidate one after the other, on one Postgres with everything flushed, and the median of
+//! the rounds' ratios is the result. What each ratio means: docs/performance.md.
+
+mod events;
+mod load;
+mod machine;
+mod reference;
+mod report;
+mod service;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+
+use crate::embedded::{self, Postgres};
+use reference::Reference;
+use report::{Report, Round};
+use service::Service;
+
+/// A round that begins with more load than that says more about its neighbours.
+const LOAD_MAX: f64 = 4.0;
+/// How long a round waits for the load to fall.
+const LOAD_PATIENCE: Duration = Duration::from_mins(2);
+const LOAD_LOOK: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Args)]
+pub(super) struct Bench {
+    /// Rounds; each measures every reference and every candidate once
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// How long each single measurement takes
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Only these, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Goal>,
+    /// Count rounds that began with a load above 4, too
+    #[arg(long)]
+    force: bool,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum Goal {
+    /// Events stored a second, 100 a request ÷ rows of COPY BINARY
+    G1,
+    /// Requests with one event a second ÷ single-row inserts
+    G2,
+    /// Events a second all the way into audiences ÷ rows of COPY BINARY
+    G4,
+    /// Profiles read a second ÷ point selects
+    G7,
+}
+
+impl Goal {
+    fn title(self) -> &'static str {
+        match self {
+            Self::G1 => "G1 stored events/s ÷ COPY rows/s",
+            Self::G2 => "G2 one-event requests/s ÷ single-row inserts/s",
+            Self::G4 => "G4 events/s into audiences ÷ COPY rows/s",
+            Self::G7 => "G7 profile reads/s ÷ point selects/s",
+        }
+    }
+
+    /// The least that is good enough.
+    fn least(self) -> f64 {
+        match self {
+            Self::G1 => 2.0,
+            Self::G2 => 1.3,
+            Self::G4 => 0.6,
+            Self::G7 => 0.5,
+        }
+    }
+}
+
+pub(super) fn run(bench: &Bench) -> anyhow::Result<ExitCode> {
+    super::runtime()?.block_on(Box::pin(measure(bench)))
+}
+
+async fn measure(bench: &Bench) -> anyhow::Result<ExitCode> {
+    let folder = std::env::temp_dir().join(format!("personas-bench-{}", std::process::id()));
+    make_folder(&folder)?;
+    let postgres = Box::pin(Postgres::start(embedded::Options::new(folder.join("data")))).await?;
+    let measured = Box::pin(Bank { bench, folder: &folder }.all(&postgres)).await;
+    postgres.stop().await?;
+    for made in [postgres.base_dir(), &folder] {
+        std::fs::remove_dir_all(made).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })?;
+    }
+    let report = measured?;
+    let text = if bench.json { report.json() } else { report.table() };
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// As root, Postgres runs under another account, which has to be able to enter.
+fn make_folder(folder: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir(folder).with_context(|| folder.display().to_string())?;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+/// One run.
+struct Bank<'a> {
+    bench: &'a Bench,
+    folder: &'a PathBuf,
+}
+
+impl Bank<'_> {
+    async fn all(&self, postgres: &Postgres) -> anyhow::Result<Report> {
+        let mut reference = Reference::new(postgres, self.folder.clone()).await?;
+        say("starting a server and making its users");
+        let mut service = Service::start(postgres, self.folder).await?;
+        service.prepare().await?;
+        let mut goals = self.bench.only.clone();
+        if goals.is_empty() {
+            goals.extend(Goal::value_variants());
+        }
+        let mut report = Report::default();
+        for number in 1..=self.bench.rounds {
+            for goal in &goals {
+                let load_before = self.quiet().await;
+                say(&format!("round {number} of {}: {}", self.bench.rounds, goal.title()));
+                let round = Box::pin(self.round(*goal, number, &mut reference, &mut service)).await?;
+                let is_counted = self.bench.force || load_before <= LOAD_MAX;
+                let round = Round { number, load_before, load_after: machine::load(), is_counted, ..round };
+                say(&format!("  {}", round.line()));
+                report.add(*goal, round);
+            }
+        }
+        service.stop().await?;
+        Ok(report)
+    }
+
+    /// Waits for the load to fall; the load it begins with.
+    async fn quiet(&self) -> f64 {
+        let end = tokio::time::Instant::now() + LOAD_PATIENCE;
+        while machine::load() > LOAD_MAX && !self.bench.force && tokio::time::Instant::now() < end {
+            tokio::time::sleep(LOAD_LOOK).await;
+        }
+        machine::load()
+    }
+
+    async fn round(
+        &self,
+        goal: Goal,
+        number: u32,
+        reference: &mut Reference,
+        service: &mut Service,
+    ) -> anyhow::Result<Round> {
+        let seconds = Duration::from_secs(self.bench.seconds.max(1));
+        let against = match goal {
+            Goal::G1 | Goal::G4 => reference.copy(seconds, u64::from(number)).await?,
+            Goal::G2 => reference.insert(seconds).await?,
+            Goal::G7 => reference.select(seconds).await?,
+        };
+        reference.checkpoint().await?;
+        let mut round = Round { reference: against, ..Round::default() };
+        let before = service.pipeline().await?;
+        match goal {
+            Goal::G1 => {
+                // With the lease held elsewhere nothing is processed: what is measured is storing alone.
+                reference.hold_leases(true).await?;
+                let stored = service.batches(seconds).await;
+                reference.hold_leases(false).await?;
+                let stored = stored?;
+                round.candidate = stored.rate();
+                service.check(before, stored.units).await?;
+                let before = service.pipeline().await?;
+                let both = service.batches(seconds).await?;
+                round.notes.push(("events/s stored while processing", both.rate()));
+                service.check(before, both.units).await?;
+            }
+            Goal::G2 => {
+                let done = service.singles(seconds).await?;
+                round.candidate = done.rate();
+                service.check(before, done.units).await?;
+            }
+            Goal::G4 => {
+                let postmaster = reference.postmaster().await?;
+                let (sustained, sent) = service.sustain(seconds, postmaster).await?;
+                round.candidate = sustained.rate;
+                round.notes.extend([
+                    ("CPU µs/event, service", sustained.cpu_us_service),
+                    ("CPU µs/event, Postgres", sustained.cpu_us_postgres),
+                    ("peak MiB of the service", sustained.peak_memory_mib),
+                    ("ms behind at the end", sustained.lag_ms),
+                ]);
+                service.check(before, sent).await?;
+            }
+            Goal::G7 => {
+                round.candidate = service.reads(seconds).await?.rate();
+            }
+        }
+        Ok(round)
+    }
+}
+
+/// What goes on, for people; results go to standard output.
+fn say(text: &str) {
+    // Nobody is left to tell when standard error is gone too.
+    let _gone = writeln!(io::stderr(), "{text}");
+}

@@ -1,0 +1,289 @@
+//! The candidate: a server of this very binary, in a process of its own, on the same Postgres as the references.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use super::events::{Generator, NAMES, USERS};
+use super::load::{Done, Source, drive};
+use super::machine;
+use crate::cli::client::Client;
+use crate::clock::Clock;
+use crate::embedded::Postgres;
+
+const SPACE: &str = "/v1/spaces/default";
+const WRITE_KEY: &str = "wk_bench";
+const TOKEN: &str = "tok_bench";
+const AUDIENCES: usize = 50;
+const TRAITS: usize = 20;
+/// How long caches are warmed after every user exists.
+const WARM_UP: Duration = Duration::from_secs(3);
+const BATCH: u64 = 100;
+const BATCH_CONNECTIONS: u64 = 16;
+const SINGLE_CONNECTIONS: u64 = 64;
+const READ_CONNECTIONS: u64 = 64;
+/// Longest wait for a backlog to be worked off.
+const DRAIN_LIMIT: Duration = Duration::from_mins(10);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Age of the oldest waiting event from which on no more are sent, in milliseconds.
+const LAG_MAX_MS: u64 = 500;
+
+/// How far the server is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Pipeline {
+    log_end: u64,
+    processed: u64,
+    lag_ms: u64,
+    duplicates: u64,
+    users: u64,
+}
+
+/// What G4 says besides its rate.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sustained {
+    pub(super) rate: f64,
+    pub(super) cpu_us_service: f64,
+    pub(super) cpu_us_postgres: f64,
+    pub(super) peak_memory_mib: f64,
+    pub(super) lag_ms: f64,
+}
+
+/// The server.
+#[derive(Debug)]
+pub(super) struct Service {
+    child: Child,
+    address: SocketAddr,
+    client: Client,
+    /// Every generator has another one, so that no event comes twice.
+    stream: u64,
+}
+
+impl Service {
+    pub(super) async fn start(postgres: &Postgres, folder: &Path) -> anyhow::Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("PERSONAS_") {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command
+            .arg("serve")
+            .current_dir(folder)
+            .env("DATABASE_URL", postgres.url())
+            .env("PERSONAS_LISTEN", "127.0.0.1:0")
+            .env("PERSONAS_BOOTSTRAP_WRITE_KEY", WRITE_KEY)
+            .env("PERSONAS_BOOTSTRAP_TOKEN", TOKEN)
+            .env("PERSONAS_TELEMETRY_LOG", "error")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let out = child.stdout.take().context("the server's output")?;
+        let greeting = BufReader::new(out).lines().next_line().await?.unwrap_or_default();
+        let (_, url) = greeting.split_once("listens on ").context("the server did not start")?;
+        let address = url.trim_start_matches("http://").parse().context("the server's address")?;
+        let client = Client::new(&url.parse()?, TOKEN)?;
+        Ok(Self { child, address, client, stream: 1_000 })
+    }
+
+    pub(super) fn pid(&self) -> i32 {
+        self.child.id().unwrap_or_default() as i32
+    }
+
+    /// Audiences and computed traits, and nearly all users.
+    pub(super) async fn prepare(&mut self) -> anyhow::Result<()> {
+        for n in 0..AUDIENCES {
+            let name = NAMES.get(n % NAMES.len()).copied().unwrap_or_default();
+            let query = match n % 3 {
+                0 => format!("event('{name}').count() >= {}", 1 + n / 5),
+                1 => format!("event('{name}').within({} days).count() >= {}", 1 + n, 1 + n / 10),
+                _ => format!("event('{name}').sum(property('revenue')) >= {}", 50 * n),
+            };
+            self.define("audiences", format!("audience_{n}"), &query).await?;
+        }
+        for n in 0..TRAITS {
+            let name = NAMES.get(n).copied().unwrap_or_default();
+            let query = match n % 4 {
+                0 => format!("event('{name}').count()"),
+                1 => format!("event('{name}').sum(property('revenue'))"),
+                2 => format!("event('{name}').last(property('category'))"),
+                _ => format!("event('{name}').within(30 days).count()"),
+            };
+            self.define("computed-traits", format!("trait_{n}"), &query).await?;
+        }
+        let next = Arc::new(AtomicU64::new(0));
+        while self.pipeline().await?.users < USERS {
+            let seconds = Duration::from_millis(500);
+            self.send(BATCH, seconds, Arc::default(), Some(Arc::clone(&next))).await?;
+            self.drain().await?;
+        }
+        self.send(BATCH, WARM_UP, Arc::default(), None).await?;
+        self.drain().await
+    }
+
+    async fn define(&self, kind: &str, key: String, query: &str) -> anyhow::Result<()> {
+        let body = json!({"key": key, "definition": {"type": "users", "query": query}}).to_string();
+        let answer = self.client.send(Method::POST, &format!("{SPACE}/{kind}"), Some(body)).await?;
+        anyhow::ensure!(answer.status.is_success(), "{query}: {}", answer.complaint());
+        Ok(())
+    }
+
+    pub(super) async fn pipeline(&self) -> anyhow::Result<Pipeline> {
+        pipeline(&self.client).await
+    }
+
+    /// Waits until every event is processed.
+    pub(super) async fn drain(&self) -> anyhow::Result<()> {
+        let end = Instant::now() + DRAIN_LIMIT;
+        loop {
+            let now = self.pipeline().await?;
+            if now.processed >= now.log_end {
+                return Ok(());
+            }
+            anyhow::ensure!(
+                Instant::now() < end,
+                "the backlog is still {} events",
+                now.log_end - now.processed
+            );
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Checks that everything accepted since `before` is stored, and counted once.
+    pub(super) async fn check(&self, before: Pipeline, accepted: u64) -> anyhow::Result<()> {
+        self.drain().await?;
+        let after = self.pipeline().await?;
+        let stored = after.log_end - before.log_end;
+        anyhow::ensure!(stored == accepted, "{accepted} events were accepted, {stored} are stored");
+        anyhow::ensure!(after.duplicates == before.duplicates, "different events were taken for the same");
+        Ok(())
+    }
+
+    async fn send(
+        &mut self,
+        events: u64,
+        seconds: Duration,
+        hold: Arc<AtomicBool>,
+        sweep: Option<Arc<AtomicU64>>,
+    ) -> anyhow::Result<Done> {
+        let basic = STANDARD.encode(format!("{WRITE_KEY}:"));
+        let head = format!(
+            "POST /v1/batch HTTP/1.1\r\nHost: bench\r\nAuthorization: Basic {basic}\r\nContent-Type: application/json\r\n"
+        );
+        let connections = if events == 1 { SINGLE_CONNECTIONS } else { BATCH_CONNECTIONS };
+        let sources = (0..connections).map(|_| {
+            self.stream += 1;
+            let generator = Generator::new(self.stream, Clock::System.now());
+            let mut generator = match &sweep {
+                Some(next) => generator.sweeping(Arc::clone(next)),
+                None => generator,
+            };
+            let head = head.clone();
+            let source: Source = Box::new(move |out| {
+                generator.request(events, &head, out);
+                events
+            });
+            source
+        });
+        drive(self.address, sources.collect(), seconds, hold).await
+    }
+
+    /// G1: events a second in batches.
+    pub(super) async fn batches(&mut self, seconds: Duration) -> anyhow::Result<Done> {
+        self.send(BATCH, seconds, Arc::default(), None).await
+    }
+
+    /// G2: requests a second with one event each.
+    pub(super) async fn singles(&mut self, seconds: Duration) -> anyhow::Result<Done> {
+        self.send(1, seconds, Arc::default(), None).await
+    }
+
+    /// G4: events a second that go all the way to the audiences, with a backlog that does not grow.
+    pub(super) async fn sustain(
+        &mut self,
+        seconds: Duration,
+        postmaster: i32,
+    ) -> anyhow::Result<(Sustained, u64)> {
+        let hold = Arc::new(AtomicBool::new(false));
+        let watching = tokio::task::JoinSet::from_iter([watch(self.client.clone(), Arc::clone(&hold))]);
+        // The caches are those of a running service when the measuring begins.
+        let warm = self.send(BATCH, WARM_UP, Arc::clone(&hold), None).await?;
+        let cpu = |pid| (machine::cpu_of_family(pid), machine::cpu_of_family(postmaster));
+        let (pid, before, started) = (self.pid(), self.pipeline().await?, Instant::now());
+        let cpu_before = cpu(pid);
+        let done = self.send(BATCH, seconds, hold, None).await?;
+        let (after, took, cpu_after) = (self.pipeline().await?, started.elapsed().as_secs_f64(), cpu(pid));
+        drop(watching);
+        let events = (after.processed - before.processed) as f64;
+        let each = |before: f64, after: f64| (after - before) * 1e6 / events.max(1.0);
+        let sustained = Sustained {
+            rate: events / took,
+            cpu_us_service: each(cpu_before.0, cpu_after.0),
+            cpu_us_postgres: each(cpu_before.1, cpu_after.1),
+            peak_memory_mib: machine::peak_memory(pid),
+            lag_ms: after.lag_ms as f64,
+        };
+        Ok((sustained, warm.units + done.units))
+    }
+
+    /// G7: profiles read a second.
+    pub(super) async fn reads(&mut self, seconds: Duration) -> anyhow::Result<Done> {
+        let sources = (0..READ_CONNECTIONS).map(|_| {
+            self.stream += 1;
+            let mut generator = Generator::new(self.stream, Clock::System.now());
+            let source: Source = Box::new(move |out| {
+                let user = generator.random() % USERS;
+                let text = format!(
+                    "GET {SPACE}/collections/users/profiles/user_id:user-{user:06}/traits?limit=20 HTTP/1.1\r\n\
+                     Host: bench\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+                );
+                out.clear();
+                out.extend_from_slice(text.as_bytes());
+                1
+            });
+            source
+        });
+        drive(self.address, sources.collect(), seconds, Arc::default()).await
+    }
+
+    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+        self.child.kill().await?;
+        Ok(())
+    }
+}
+
+async fn pipeline(client: &Client) -> anyhow::Result<Pipeline> {
+    let answer = client.send(Method::GET, &format!("{SPACE}/pipeline"), None).await?;
+    anyhow::ensure!(answer.status.is_success(), "pipeline: {}", answer.complaint());
+    let number = |value: &Value| value.as_u64().unwrap_or_default();
+    let json = &answer.json;
+    Ok(Pipeline {
+        log_end: number(&json["log_end_offset"]),
+        processed: number(&json["processed_offset"]),
+        lag_ms: number(&json["lag_ms"]),
+        duplicates: number(&json["duplicates"]),
+        users: number(&json["profiles"]["users"]),
+    })
+}
+
+/// Holds the load back while the backlog is old.
+async fn watch(client: Client, hold: Arc<AtomicBool>) {
+    loop {
+        if let Ok(now) = pipeline(&client).await {
+            hold.store(now.lag_ms > LAG_MAX_MS, Ordering::Relaxed);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
