@@ -191,7 +191,7 @@ fn settle_absorbed(entry: &mut Entry, out: &mut Output, catalog: &Catalog) {
                 }
             }
             OutcomeValue::Member(false) if entry.profile.outcome(no).is_none() => {
-                entry.profile.set_outcome(outcome)
+                entry.profile.set_outcome(outcome);
             }
             OutcomeValue::Member(false) | OutcomeValue::Value(_) => {}
         }

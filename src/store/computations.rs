@@ -80,7 +80,10 @@ pub async fn list_active(connection: &mut PgConnection, space: SpaceNo) -> Resul
 
 /// Versions that answer for definitions that are (or were just) switched off, by key: their members stay as they
 /// were until a new version takes over.
-pub async fn list_frozen(connection: &mut PgConnection, space: SpaceNo) -> Result<Vec<(ComputationNo, String)>> {
+pub async fn list_frozen(
+    connection: &mut PgConnection,
+    space: SpaceNo,
+) -> Result<Vec<(ComputationNo, String)>> {
     let sql = "-- store::computations::list_frozen
          SELECT d.serving_no, d.key FROM definition d
          JOIN computation c ON c.space_id = $1 AND c.computation_no = d.serving_no

@@ -9,12 +9,14 @@ use serde_json::{Value, json};
 use crate::harness::app::{TestApp, Wish};
 
 async fn seen(app: &TestApp, user: &str, n: usize) -> u64 {
-    let calls: Vec<Value> = (0..n).map(|_| json!({"type": "track", "userId": user, "event": "Seen"})).collect();
+    let calls: Vec<Value> =
+        (0..n).map(|_| json!({"type": "track", "userId": user, "event": "Seen"})).collect();
     app.track("/v1/batch", json!({ "batch": calls })).await.expect(200).offset()
 }
 
 async fn count(app: &TestApp, user: &str, offset: u64) -> Value {
-    let path = format!("/v1/spaces/default/collections/users/profiles/user_id:{user}/traits?min_offset={offset}");
+    let path =
+        format!("/v1/spaces/default/collections/users/profiles/user_id:{user}/traits?min_offset={offset}");
     app.get(&path).await.expect(200).json["traits"]["seen"].clone()
 }
 
@@ -88,7 +90,8 @@ async fn a_processor_that_lost_its_lease_writes_nothing_and_comes_back() {
         offset = seen(&app, "u1", 5).await;
         assert_eq!(count(&app, "u1", offset).await, 10 + round * 5);
     }
-    let events = app.get("/v1/spaces/default/collections/users/profiles/user_id:u1/events?limit=200").await.json;
+    let events =
+        app.get("/v1/spaces/default/collections/users/profiles/user_id:u1/events?limit=200").await.json;
     assert_eq!(events["data"].as_array().unwrap().len(), 30);
 }
 
@@ -121,7 +124,8 @@ async fn duplicates_are_found_however_old_they_are() {
     let app = Wish::default().option("processor.dedup_recent_max", "1000").start().await;
     app.make_live("computed-traits", "seen", "event('Seen').count()").await;
     let batch = |from: usize| {
-        let call = |n| json!({"type": "track", "userId": "u1", "event": "Seen", "messageId": format!("m{n}")});
+        let call =
+            |n| json!({"type": "track", "userId": "u1", "event": "Seen", "messageId": format!("m{n}")});
         json!({"batch": (from..from + 500).map(call).collect::<Vec<_>>()})
     };
     for round in 0..3 {
@@ -132,7 +136,8 @@ async fn duplicates_are_found_however_old_they_are() {
             }
         }
     }
-    let runs: i64 = sqlx::query_scalar("SELECT count(*) FROM message_run").fetch_one(&app.db.pool).await.unwrap();
+    let runs: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM message_run").fetch_one(&app.db.pool).await.unwrap();
     assert!(runs >= 2, "{runs} runs");
     assert_eq!(app.get("/v1/spaces/default/pipeline").await.json["duplicates"], 10_000);
     // And after a restart, from what is stored.
@@ -152,7 +157,8 @@ async fn old_weeks_of_the_log_are_dropped_and_profiles_outlive_them() {
     assert_eq!(log::drop_before(&app.db.pool, day("2024-03-01")).await.unwrap(), 0, "the week is not over");
     assert!(log::drop_before(&app.db.pool, day("2024-06-01")).await.unwrap() > 0);
     assert_eq!(count(&app, "u1", offset).await, 3);
-    let events = app.get("/v1/spaces/default/collections/users/profiles/user_id:u1/events").await.expect(200).json;
+    let events =
+        app.get("/v1/spaces/default/collections/users/profiles/user_id:u1/events").await.expect(200).json;
     assert_eq!(events["data"], json!([]));
     let offset = seen(&app, "u1", 1).await;
     assert_eq!(count(&app, "u1", offset).await, 4);
