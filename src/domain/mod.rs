@@ -1,5 +1,6 @@
 //! The words of the field as types. Pure data: no I/O, no clock, and no other module of ours.
 
+pub mod act;
 pub mod event;
 pub mod id_type;
 pub mod identifier;
@@ -11,6 +12,7 @@ pub mod time;
 pub mod trait_names;
 pub mod value;
 
+pub use act::Act;
 pub use event::{EventType, Facts};
 pub use identifier::{Collection, IdKey};
 pub use ids::{ComputationNo, LeafNo, Offset, ProfileNo, SourceNo, SpaceNo};

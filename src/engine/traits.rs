@@ -42,6 +42,21 @@ impl Traits {
         self.entries.get(place)?.value.as_deref()
     }
 
+    /// Traits there are or were.
+    pub const fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there never was one.
+    pub const fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether there is or was a trait of that name.
+    pub fn knows(&self, name: &str) -> bool {
+        self.find(name).is_ok()
+    }
+
     /// All present traits: name as sent, JSON text, and who wrote it.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str, &Write)> {
         self.entries.iter().filter_map(|entry| {

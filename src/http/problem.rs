@@ -62,6 +62,9 @@ codes! {
     UnknownSource = "unknown_source", UNAUTHORIZED, "No valid write key";
     SourceDisabled = "source_disabled", FORBIDDEN, "The source is switched off";
     Forbidden = "forbidden", FORBIDDEN, "The token lacks the scope";
+    UnsupportedIdentifier = "unsupported_eid_type", BAD_REQUEST, "Identifiers of this type cannot be deleted";
+    NotDeletable = "not_deletable", BAD_REQUEST, "The identifier cannot be deleted";
+    IdentifierNotFound = "eid_not_found", NOT_FOUND, "The profile has no such identifier";
     NotFound = "not_found", NOT_FOUND, "There is no such thing";
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "The path does not take this method";
     RequestTimeout = "request_timeout", REQUEST_TIMEOUT, "The request came too slowly";
@@ -85,6 +88,7 @@ impl Code {
             Self::Unauthorized => "authentication_error",
             Self::BadRequest => "invalid_request_error",
             Self::InvalidCursor | Self::Invalid => "validation_error",
+            Self::NotDeletable => "bad_request",
             _ => self.as_str(),
         }
     }

@@ -19,7 +19,8 @@ pub use limits::Limits;
 pub use rejection::Rejection;
 
 use crate::clock::{Clock, IdMaker};
-use crate::domain::{EventType, Offset, SourceNo, SpaceNo, Timestamp, json};
+use crate::domain::{Act, EventType, Offset, SourceNo, SpaceNo, Timestamp, json};
+use crate::store::log::codec::Record;
 use crate::store::rejected::RejectedEvent;
 use crate::telemetry::metrics;
 use batcher::Append;
@@ -105,6 +106,35 @@ impl Ingest {
         })?;
         metrics::INGEST_ACCEPTED.add(&[], accepted as u64);
         Ok(Receipt { accepted, rejected, offset: (accepted > 0).then_some(offset) })
+    }
+
+    /// Writes an operator's act into the log. Returns its offset once it is committed.
+    pub async fn append_act(&self, space: SpaceNo, act: &Act) -> Result<Offset, AppendError> {
+        let now = self.clock.now();
+        let (message_id, body) = (self.ids.uuid().to_string(), serde_json::to_string(act).unwrap_or_default());
+        let mut append = Append { space, count: 1, received_at: now, min_at: now, max_at: now, ..Append::default() };
+        Record {
+            event_type: EventType::Identify,
+            clamped: false,
+            unprofiled: false,
+            act: true,
+            timestamp: now,
+            received_at: now,
+            source: SourceNo(0),
+            message_id: &message_id,
+            name: "",
+            user_id: "",
+            anonymous_id: "",
+            group_id: "",
+            previous_id: "",
+            body: &body,
+            context: "",
+            integrations: "",
+            extra: "",
+        }
+        .encode(&mut append.records);
+        append.names.insert(String::new());
+        self.batcher.append(append).await
     }
 
     /// Keeps a whole refused body in the rejected-event list and says why.

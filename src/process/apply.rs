@@ -5,7 +5,8 @@ use uuid::Uuid;
 
 use super::catalog::Catalog;
 use super::work::Work;
-use crate::domain::{Collection, EventType, IdKey, Offset, ProfileNo, SpaceNo, Timestamp, json};
+use crate::domain::{Act, Collection, EventType, IdKey, Offset, ProfileNo, SpaceNo, Timestamp, json};
+use crate::engine::identity::Graph;
 use crate::engine::identity::extract::Parts;
 use crate::engine::identity::resolve::Held;
 use crate::engine::identity::{
@@ -17,6 +18,10 @@ use crate::store::log::codec::Record;
 use crate::store::profiles::Link;
 use crate::store::rejected::RejectedEvent;
 
+/// Identifier types of a space, those added by events included.
+const TYPES_MAX: usize = 200;
+/// Custom traits of a profile, removed ones included: they remember when they were removed.
+const TRAITS_MAX: usize = 5_000;
 /// Longest trait name, in characters (decisions R4).
 const TRAIT_NAME_CHARS_MAX: usize = 255;
 
@@ -41,6 +46,9 @@ pub(super) fn identify<'a>(
     catalog: &mut Catalog,
     new_types: &mut Vec<IdType>,
 ) -> Incoming<'a> {
+    if record.act {
+        return Incoming { record, offset, ids: act_identifiers(record.body, catalog) };
+    }
     let parts = Parts {
         event_type: record.event_type,
         user_id: record.user_id,
@@ -52,6 +60,10 @@ pub(super) fn identify<'a>(
     let mut ids = extract(&parts, &catalog.settings);
     if !ids.unknown_types.is_empty() && catalog.settings.add_unknown_types {
         for name in std::mem::take(&mut ids.unknown_types) {
+            // Write keys are public: whoever has one must not be able to add types without end.
+            if catalog.settings.types().count() >= TYPES_MAX {
+                break;
+            }
             let id_type = IdType::with_defaults(catalog.settings.next_no(), &name);
             if catalog.settings.push(id_type.clone()).is_ok() {
                 new_types.push(id_type);
@@ -66,9 +78,46 @@ pub(super) fn identify<'a>(
     Incoming { record, offset, ids }
 }
 
-/// Applies one event.
+/// The identifier an operator's act is about, so that its owner is brought into work.
+fn act_identifiers(body: &str, catalog: &Catalog) -> Extracted {
+    let mut ids = Extracted::default();
+    if let Ok(Act::DeleteIdentifier { collection, id_type, value }) = serde_json::from_str(body)
+        && let Some(known) = catalog.settings.by_name(&id_type)
+    {
+        let key = IdKey::of(collection, &id_type, &value);
+        ids.users.push(Candidate { type_no: known.no, value, key });
+    }
+    ids
+}
+
+/// Takes an identifier away from its profile, unless it is the last one.
+fn delete_identifier(work: &mut Work, gone: &Candidate, catalog: &Catalog) {
+    let Some(no) = work.owner(gone.key) else { return };
+    let Some(entry) = work.entries.get_mut(&no) else { return };
+    let identifiers = &mut entry.profile.owned.identifiers;
+    if identifiers.len() < 2 {
+        return;
+    }
+    identifiers.retain(|held| held.type_no != gone.type_no || held.value != gone.value);
+    entry.touched = true;
+    catalog.program.mark_all(&mut entry.dirty);
+    work.owners.insert(gone.key, None);
+    let before = work.out.identifiers.len();
+    work.out.identifiers.retain(|new| new.key != gone.key);
+    if work.out.identifiers.len() == before {
+        work.out.deleted_identifiers.push(gone.key);
+    }
+}
+
+/// Applies one event, or one operator's act.
 pub(super) fn apply(work: &mut Work, space: SpaceNo, event: &Incoming<'_>, catalog: &Catalog) -> Attribution {
     let record = &event.record;
+    if record.act {
+        for gone in &event.ids.users {
+            delete_identifier(work, gone, catalog);
+        }
+        return Attribution::default();
+    }
     let user = settle(work, space, event, &event.ids.users, Collection::Users, catalog);
     let account = settle(work, space, event, &event.ids.accounts, Collection::Accounts, catalog);
     for (type_no, value) in &event.ids.blocked {
@@ -178,6 +227,7 @@ fn set_traits(work: &mut Work, space: SpaceNo, no: ProfileNo, event: &Incoming<'
         if record.body.is_empty() { json::pick(record.context, ["traits"]) } else { [None] };
     let traits = if record.body.is_empty() { context_traits.unwrap_or_default() } else { record.body };
     let mut values: Vec<(String, &str)> = Vec::new();
+    let is_full = work.entries.get(&no).is_some_and(|e| e.profile.traits.len() >= TRAITS_MAX);
     let mut refused = Vec::new();
     for (name, value) in json::entries(traits) {
         if catalog.is_reserved(&name) {
@@ -189,6 +239,9 @@ fn set_traits(work: &mut Work, space: SpaceNo, no: ProfileNo, event: &Incoming<'
             let message =
                 format!("a trait name must have 1 to {TRAIT_NAME_CHARS_MAX} characters; it was left out");
             refused.push(("trait_name_invalid", message));
+        } else if is_full && work.entries.get(&no).is_some_and(|e| !e.profile.traits.knows(&name)) {
+            let message = format!("the profile has {TRAITS_MAX} traits; trait {name:?} was left out");
+            refused.push(("too_many_profile_traits", message));
         } else {
             // Of a key that stands twice, the last one counts.
             values.retain(|(known, _)| *known != name);

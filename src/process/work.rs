@@ -61,6 +61,7 @@ pub(super) struct Work {
 pub(super) struct Output {
     pub new_types: Vec<IdType>,
     pub identifiers: Vec<NewIdentifier>,
+    pub deleted_identifiers: Vec<IdKey>,
     pub merges: Vec<Merge>,
     pub refusals: BTreeMap<(ProfileNo, IdKey), RefusalRow>,
     pub links: Vec<Link>,
@@ -236,7 +237,10 @@ impl Work {
         entry.touched = true;
         catalog.program.mark_all(&mut entry.dirty);
         self.redirects.insert(absorbed, survivor);
-        self.out.users -= 1;
+        match entry.profile.collection {
+            Collection::Users => self.out.users -= 1,
+            Collection::Accounts => self.out.accounts -= 1,
+        }
     }
 
     /// Every number that now means another profile, in one hop: those absorbed here and all they had absorbed.

@@ -148,6 +148,10 @@ async fn write_identity(tx: &mut PgConnection, space: SpaceNo, work: &mut Work) 
     for id_type in &out.new_types {
         identity::upsert_type(tx, space, id_type).await?;
     }
+    // First: what was deleted may have come back in the same batch.
+    if !out.deleted_identifiers.is_empty() {
+        identity::delete_identifiers(tx, space, &out.deleted_identifiers).await?;
+    }
     if !out.identifiers.is_empty() {
         identity::insert_identifiers(tx, space, &mut out.identifiers).await?;
     }
@@ -168,8 +172,9 @@ async fn write_identity(tx: &mut PgConnection, space: SpaceNo, work: &mut Work) 
 /// After the commit: what the working set knows is true now, so the caches may know it too.
 pub(super) fn keep(work: Work, caches: &mut Caches) {
     for (key, owner) in &work.owners {
-        if let Some(no) = owner {
-            caches.owners.put(*key, work.live(*no));
+        match owner {
+            Some(no) => caches.owners.put(*key, work.live(*no)),
+            None => _ = caches.owners.take(key),
         }
     }
     for (no, Entry { profile, .. }) in work.entries {

@@ -182,6 +182,15 @@ pub async fn insert_identifiers(
     Ok(())
 }
 
+/// Removes identifiers: nobody has them any more.
+pub async fn delete_identifiers(tx: &mut PgConnection, space: SpaceNo, keys: &[IdKey]) -> Result<()> {
+    let sql = "-- store::identity::delete_identifiers
+         DELETE FROM external_id WHERE space_id = $1 AND id_key = ANY($2)";
+    let keys: Vec<Uuid> = keys.iter().map(|k| k.to_uuid()).collect();
+    sqlx::query(sql).bind(space.0).bind(&keys).execute(tx).await?;
+    Ok(())
+}
+
 /// A merge as it is remembered.
 #[derive(Debug, Clone)]
 pub struct Merge {

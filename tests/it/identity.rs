@@ -371,3 +371,37 @@ async fn id_29_to_31_duplicates_order_and_late_merges() {
     assert_eq!(size(&p).await, 1, "both histories count, once");
     assert_eq!(p.traits("anonymous_id:early").await, json!({"viewers": true}));
 }
+
+#[tokio::test]
+async fn id_28_an_identifier_is_deleted_by_segments_endpoint_and_codes() {
+    let mut p = People::start().await;
+    p.see(&["user=u1 email=e1@x.y anon=a1"]).await;
+    p.send("/v1/group", json!({"userId": "u1", "groupId": "g1"})).await;
+    p.who("user_id:u1").await;
+    let ids = |ids: Value| json!({ "delete_external_ids": ids });
+    let email = || json!([{"id": "E1@x.y", "type": "email"}]);
+    let group = || json!([{"id": "g1", "type": "group_id"}]);
+    for (collection, profile, body, status, code) in [
+        ("users", "user_id:u1", ids(group()), 400, "unsupported_eid_type"),
+        ("accounts", "group_id:g1", ids(group()), 400, "unsupported_eid_type"),
+        ("users", "user_id:u1", ids(json!([email()[0], email()[0]])), 400, "bad_request"),
+        ("users", "user_id:u1", ids(json!([])), 400, "bad_request"),
+        ("users", "user_id:u1", ids(json!([{"id": "other@x.y", "type": "email"}])), 404, "eid_not_found"),
+        ("users", "user_id:nobody", ids(email()), 404, "not_found"),
+    ] {
+        let path = format!("/v1/spaces/default/collections/{collection}/profiles/{profile}/external_ids/delete");
+        let answer = p.app.post(&path, body).await.expect(status);
+        assert_eq!(answer.json["error"]["code"], code, "{}", answer.text);
+    }
+    let path = format!("{PROFILES}/anonymous_id:a1/external_ids/delete");
+    let done = p.app.post(&path, ids(email())).await.expect(200).json;
+    assert_eq!(done["code"], "success");
+    p.expect_ids("user_id:u1", "user_id=u1 anonymous_id=a1").await;
+    p.app.get(&format!("{PROFILES}/email:e1@x.y/metadata")).await.expect(404);
+    p.app.post(&path, ids(json!([{"id": "u1", "type": "user_id"}]))).await.expect(200);
+    let last = p.app.post(&path, ids(json!([{"id": "a1", "type": "anonymous_id"}]))).await.expect(400);
+    assert_eq!(last.json["error"]["code"], "bad_request");
+    // Free again: the next event may bring it to somebody else.
+    p.see(&["user=u2 email=e1@x.y"]).await;
+    p.expect_ids("email:e1@x.y", "user_id=u2 email=e1@x.y").await;
+}

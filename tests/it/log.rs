@@ -58,6 +58,7 @@ fn other_event() -> Vec<u8> {
         event_type: EventType::Track,
         clamped: false,
         unprofiled: false,
+        act: false,
         timestamp: at,
         received_at: at,
         source: SourceNo(1),

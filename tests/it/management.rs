@@ -114,6 +114,7 @@ const SCOPES: &[(&str, &str, &str)] = &[
     ("GET", "/v1/spaces/{space}/audiences/{key}/transitions", "read"),
     ("GET", "/v1/spaces/{space}/computed-traits/{key}/values", "read"),
     ("GET", "/v1/spaces/{space}/collections/{collection}/profiles", "read"),
+    ("POST", "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/external_ids/delete", "write"),
     ("GET", "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/traits", "read"),
     ("GET", "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/external_ids", "read"),
     ("GET", "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/events", "read"),

@@ -87,7 +87,7 @@ impl Settings {
 
     /// A number for a type that is not there yet.
     pub fn next_no(&self) -> TypeNo {
-        self.types().map(|t| t.no).max().unwrap_or(0) + 1
+        self.types().map(|t| t.no).max().unwrap_or(0).saturating_add(1)
     }
 
     /// Whether a normalised value is on the type's block list.

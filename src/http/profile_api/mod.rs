@@ -1,6 +1,7 @@
 //! The Profile API: Segment's paths and shapes, and what it lacks (identity, audiences, search, all events).
 
 mod audiences;
+mod delete;
 mod events;
 mod identity;
 mod list;
@@ -34,6 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(identity::list_links))
         .routes(routes!(identity::list_profile_audiences))
         .routes(routes!(identity::get_identity))
+        .routes(routes!(delete::delete_external_id))
 }
 
 /// What dashboards poll: sizes, members, transitions, values.
@@ -93,15 +95,20 @@ impl FromRequestParts<AppState> for Found {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
         let space = Authed::<Read>::from_request_parts(parts, state).await?.space_no();
         let Path(path): Path<ProfilePath> = Path::from_request_parts(parts, state).await?;
-        let collection = collection(&path.collection)?;
-        let selector = Selector::parse(&path.profile).ok_or_else(|| {
-            let message = "name the profile as type:value, such as user_id:u1, or profile_id:prf_…";
-            Problem::new(Code::BadRequest, message).at("profile")
-        })?;
-        let person = state.reader.find_profile(space, collection, &selector).await?;
-        let person = person.ok_or_else(|| Problem::not_found("Profile was not found."))?;
+        let person = find(state, space, &path).await?;
         Ok(Self { space, person })
     }
+}
+
+/// The profile named by a path.
+async fn find(state: &AppState, space: SpaceNo, path: &ProfilePath) -> Result<Person, Problem> {
+    let collection = collection(&path.collection)?;
+    let selector = Selector::parse(&path.profile).ok_or_else(|| {
+        let message = "name the profile as type:value, such as user_id:u1, or profile_id:prf_…";
+        Problem::new(Code::BadRequest, message).at("profile")
+    })?;
+    let person = state.reader.find_profile(space, collection, &selector).await?;
+    person.ok_or_else(|| Problem::not_found("Profile was not found."))
 }
 
 fn collection(word: &str) -> Result<Collection, Problem> {

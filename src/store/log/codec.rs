@@ -11,6 +11,7 @@ pub const FORMAT: u8 = 1;
 
 const FLAG_CLAMPED: u8 = 1;
 const FLAG_UNPROFILED: u8 = 2;
+const FLAG_ACT: u8 = 4;
 
 /// One accepted event, borrowing from the call (when written) or from the decompressed chunk (when read).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Record<'a> {
     pub clamped: bool,
     /// `integrations.Personas` was false: kept in the log, not profiled (T16).
     pub unprofiled: bool,
+    /// Not an event but an operator's act, described by `body`: in the log so that a rebuild repeats it.
+    pub act: bool,
     /// Corrected event time.
     pub timestamp: Timestamp,
     /// Time of receipt.
@@ -76,6 +79,9 @@ impl<'a> Record<'a> {
         if self.unprofiled {
             flags |= FLAG_UNPROFILED;
         }
+        if self.act {
+            flags |= FLAG_ACT;
+        }
         out.push(self.event_type as u8);
         out.push(flags);
         put_varint(out, zigzag(self.timestamp.millis()));
@@ -130,6 +136,7 @@ impl<'a> Records<'a> {
             event_type,
             clamped: flags & FLAG_CLAMPED != 0,
             unprofiled: flags & FLAG_UNPROFILED != 0,
+            act: flags & FLAG_ACT != 0,
             timestamp,
             received_at,
             source,
@@ -220,11 +227,11 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read_back(
-            texts in proptest::collection::vec(".{0,40}", 10), kind in 0_usize..6, clamped: bool,
+            texts in proptest::collection::vec(".{0,40}", 10), kind in 0_usize..6, clamped: bool, act: bool,
             unprofiled: bool, at: i64, received: i64, source in 0_i32..i32::MAX,
         ) {
             let record = Record {
-                event_type: EventType::ALL[kind], clamped, unprofiled,
+                event_type: EventType::ALL[kind], clamped, unprofiled, act,
                 timestamp: Timestamp::from_millis(at), received_at: Timestamp::from_millis(received),
                 source: SourceNo(source), message_id: &texts[0], name: &texts[1], user_id: &texts[2],
                 anonymous_id: &texts[3], group_id: &texts[4], previous_id: &texts[5], body: &texts[6],
