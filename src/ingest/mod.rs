@@ -214,6 +214,32 @@ impl Ingest {
         Ok((gather.append, gather.rejected))
     }
 
+    /// A batch-level object, which every item will carry: held to the limits of an event, and together with the number
+    /// of items to four bodies, or a small request would become a huge one in the log.
+    fn shared<'a>(
+        &self,
+        raw: Option<&'a str>,
+        field: &'static str,
+        items: usize,
+    ) -> Result<Option<Cow<'a, str>>, Rejection> {
+        let Some(raw) = raw.filter(|raw| raw.starts_with('{')) else { return Ok(None) };
+        let limits = &self.limits;
+        if raw.len() > limits.event_bytes_max || raw.len().saturating_mul(items) > 4 * limits.body_bytes_max {
+            let message = format!("the batch's {field} has {} bytes, too many for {items} events", raw.len());
+            return Err(Rejection::new("payload_too_large", message).at(field));
+        }
+        let scan = lexical::scan(raw);
+        if scan.depth >= limits.json_depth_max {
+            let message = format!("the batch's {field} is nested {} levels deep", scan.depth);
+            return Err(Rejection::new("json_too_deep", message).at(field));
+        }
+        if scan.number_out_of_range {
+            let message = format!("a number in the batch's {field} has more than 40 digits or an exponent beyond ±308");
+            return Err(Rejection::new("number_out_of_range", message).at(field));
+        }
+        Ok(Some(lexical::mend(raw)))
+    }
+
     fn prepare_batch(
         &self,
         batch: &wire::Batch<'_>,
@@ -228,10 +254,11 @@ impl Ingest {
             let message = format!("the batch has {} events; at most {most} are taken", items.len());
             return Err(Rejection::new("payload_too_large", message).at("batch"));
         }
-        let context = batch.context.filter(|c| c.starts_with('{')).map(lexical::mend);
+        let context = self.shared(batch.context, "context", items.len())?;
+        let integrations = self.shared(batch.integrations, "integrations", items.len())?;
         let around = Surroundings {
             context: context.as_deref(),
-            integrations: batch.integrations.filter(|i| i.starts_with('{')),
+            integrations: integrations.as_deref(),
             sent_at: batch.sent_at,
             ..around
         };

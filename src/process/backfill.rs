@@ -13,7 +13,7 @@ use sqlx::postgres::PgPool;
 use tokio::task::JoinHandle;
 
 use super::catalog::{Catalog, WalkPlan};
-use super::evaluate::evaluate_all;
+use super::evaluate::{Waiting, evaluate_all};
 use super::space::SpaceProcessor;
 use super::work::Work;
 use super::write;
@@ -40,8 +40,8 @@ pub(super) struct Walk {
     partials: Partials,
     /// The present pass ends here.
     until: ProfileNo,
-    /// Profiles behind this one were made after the versions' position and have no history to fold.
-    history_until: ProfileNo,
+    /// The walk ends here: younger profiles have no history to fold, and are kept up to date from the first.
+    end: ProfileNo,
     scan: Option<ScanTask>,
 }
 
@@ -61,23 +61,26 @@ impl Walk {
     /// Begins, or begins again where it was: `newest` is the newest profile there is.
     pub(super) fn new(plan: WalkPlan, newest: ProfileNo) -> Self {
         metrics::AUDIENCE_BACKFILLS.set(&[], plan.computations.len() as f64);
-        Self { until: plan.walked, plan, partials: Partials::new(), history_until: newest, scan: None }
+        Self { until: plan.walked, plan, partials: Partials::new(), end: newest, scan: None }
     }
 
     /// Goes on with what is left of a walk after the configuration has changed. What was gathered stays good: leaves
     /// that are no longer needed are simply not merged.
     pub(super) fn replace(old: Option<Self>, plan: Option<WalkPlan>, newest: ProfileNo) -> Option<Self> {
         match (old, plan) {
-            (Some(old), Some(plan)) if plan.leaves.iter().all(|l| old.plan.leaves.contains(l)) => {
+            (Some(old), Some(plan))
+                if plan.computations.iter().all(|no| old.plan.computations.contains(no))
+                    && plan.leaves.iter().all(|leaf| old.plan.leaves.contains(leaf)) =>
+            {
                 Some(Self { plan: WalkPlan { walked: old.plan.walked, ..plan }, ..old })
             }
             (_, plan) => plan.map(|plan| Self::new(plan, newest)),
         }
     }
 
-    /// Profiles up to here are done.
-    pub(super) const fn walked(&self) -> ProfileNo {
-        self.plan.walked
+    /// The profiles that are still to be walked.
+    pub(super) const fn waiting(&self) -> Waiting {
+        Waiting { after: self.plan.walked, until: self.end }
     }
 }
 
@@ -93,7 +96,7 @@ impl SpaceProcessor {
                 return Err(error);
             }
         };
-        let done = did && walk.plan.walked >= self.last_profile;
+        let done = did && walk.plan.walked >= walk.end;
         if done {
             self.finish_walk(&walk, now).await?;
             metrics::AUDIENCE_BACKFILLS.set(&[], 0.0);
@@ -105,10 +108,10 @@ impl SpaceProcessor {
 
     async fn walk_piece(&mut self, walk: &mut Walk, now: Timestamp) -> Result<bool> {
         let pass_is_over = walk.plan.walked >= walk.until;
-        if pass_is_over && walk.plan.walked < self.last_profile && !self.gather(walk).await? {
+        if pass_is_over && walk.plan.walked < walk.end && !self.gather(walk).await? {
             return Ok(false);
         }
-        if walk.plan.walked < self.last_profile {
+        if walk.plan.walked < walk.end {
             self.merge_slice(walk, now).await?;
         }
         Ok(true)
@@ -116,12 +119,12 @@ impl SpaceProcessor {
 
     /// Gathers the partial states of the next pass; false while the scan is still going on.
     async fn gather(&self, walk: &mut Walk) -> Result<bool> {
-        if walk.plan.leaves.is_empty() || walk.plan.walked >= walk.history_until {
-            walk.until = self.last_profile;
+        if walk.plan.leaves.is_empty() {
+            walk.until = walk.end;
             return Ok(true);
         }
         let Some(mut scan) = walk.scan.take() else {
-            let until = ProfileNo((walk.plan.walked.0 + PASS_PROFILES).min(walk.history_until.0));
+            let until = ProfileNo((walk.plan.walked.0 + PASS_PROFILES).min(walk.end.0));
             let leaves = leaves_to_fill(&self.catalog, &walk.plan.leaves);
             let scan = Scan { space: self.space, leaves, after: walk.plan.walked, until };
             #[expect(clippy::disallowed_methods, reason = "ScanTask ends it with the walk")]
@@ -142,8 +145,7 @@ impl SpaceProcessor {
 
     /// Merges the partial states of one slice into its profiles and evaluates the versions being walked.
     async fn merge_slice(&mut self, walk: &mut Walk, now: Timestamp) -> Result<()> {
-        let until =
-            ProfileNo((walk.plan.walked.0 + SLICE_PROFILES).min(walk.until.0).min(self.last_profile.0));
+        let until = ProfileNo((walk.plan.walked.0 + SLICE_PROFILES).min(walk.until.0));
         let mut connection = self.pool.acquire().await?;
         let numbers = profiles::list_numbers(&mut *connection, self.space, walk.plan.walked, until).await?;
         let mut work = Work { last_profile: self.last_profile, ..Work::default() };
@@ -164,7 +166,7 @@ impl SpaceProcessor {
                 }
             }
         }
-        evaluate_all(&mut work, &self.catalog, now, until);
+        evaluate_all(&mut work, &self.catalog, now, Waiting { after: until, until: walk.end });
         let mut progress = self.progress(self.processed);
         let mut tx = connection.begin().await?;
         write::write(&mut tx, self.fence(), &mut work, &mut progress, now).await?;

@@ -34,7 +34,7 @@ impl SpaceProcessor {
             records.iter().map(|(r, offset)| Message { id: r.message_id, offset: *offset }).collect();
         let mut connection = self.pool.acquire().await?;
         let duplicate =
-            self.dedup.find_duplicates(&self.pool, &mut connection, self.space, &messages).await?;
+            self.dedup.find_duplicates(&mut connection, self.space, &messages).await?;
         let mut work = Work { last_profile: self.last_profile, ..Work::default() };
         let counted =
             records.iter().zip(&duplicate).filter(|((r, _), duplicate)| !**duplicate && !r.unprofiled);
@@ -50,7 +50,7 @@ impl SpaceProcessor {
         for event in &events {
             attributed.push((event.offset, apply::apply(&mut work, self.space, event, &self.catalog)));
         }
-        evaluate_all(&mut work, &self.catalog, now, self.walked());
+        evaluate_all(&mut work, &self.catalog, now, self.waiting());
         work.out.duplicates = duplicate.iter().filter(|d| **d).count() as i64;
         work.out.outcomes = outcomes(&read.chunks, &records, &duplicate, &attributed);
         let end = read.chunks.last().map_or(self.processed, |c| c.end_offset);

@@ -72,10 +72,15 @@ impl Catalog {
     ) -> Result<Self> {
         let settings = load_settings(tx, space).await?;
         let mut active = compile_all(tx, space, limits).await?;
+        computations::clear_abandoned(tx, space).await?;
+        if !active.iter().any(|a| a.row.walking) {
+            // Leaves whose walk was given up hold a part of history: nobody may take them for whole, so they go, and
+            // whoever needs the same begins anew under another number.
+            computations::delete_unready_leaves(tx, space).await?;
+        }
         start_pending(tx, space, &mut active, position).await?;
         active.retain(|a| a.row.from.is_some());
         let leaves = intern_leaves(tx, space, &mut active, position).await?;
-        computations::clear_abandoned(tx, space).await?;
         let frozen = computations::list_frozen(tx, space).await?;
         Self::assemble(version, settings, &active, &leaves, frozen)
     }

@@ -1,13 +1,12 @@
 //! Exact de-duplication by message id, for as long as events are kept, in bounded memory.
 //!
 //! The ids of the newest events are a map of 64-bit hashes in memory. When it is full it is closed into a run: sorted
-//! (hash, offset) pages in Postgres and a binary fuse filter of 9 bits per id in memory. A hash no filter knows is
+//! (hash, offset) pages in Postgres and a binary fuse filter of 18 bits per id in memory. A hash no filter knows is
 //! new at once; a hit is looked up and its event read back from the log: only an equal message id is a duplicate.
 
 use hashbrown::{HashMap, HashSet};
 use sqlx::PgConnection;
-use sqlx::postgres::PgPool;
-use xorf::{BinaryFuse8, Filter};
+use xorf::{BinaryFuse16, Filter};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::domain::{Offset, SpaceNo};
@@ -36,7 +35,7 @@ struct OpenRun {
 
 /// What of a run stays in memory.
 struct RunFilter {
-    fuse: BinaryFuse8,
+    fuse: BinaryFuse16,
     /// First hash of each page.
     fences: Vec<u64>,
 }
@@ -49,9 +48,9 @@ impl RunFilter {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self> {
-        let (descriptor, fingerprints, fences): (_, Vec<u8>, _) = postcard::from_bytes(bytes)
+        let (descriptor, fingerprints, fences): (_, Vec<u16>, _) = postcard::from_bytes(bytes)
             .map_err(|e| StoreError::Damaged(format!("a message filter cannot be read: {e}")))?;
-        Ok(Self { fuse: BinaryFuse8 { descriptor, fingerprints: fingerprints.into() }, fences })
+        Ok(Self { fuse: BinaryFuse16 { descriptor, fingerprints: fingerprints.into() }, fences })
     }
 }
 
@@ -106,7 +105,6 @@ impl Dedup {
     /// For each message, whether an earlier event (of the log, or of the batch itself) has its id.
     pub(super) async fn find_duplicates(
         &self,
-        pool: &PgPool,
         connection: &mut PgConnection,
         space: SpaceNo,
         batch: &[Message<'_>],
@@ -135,8 +133,8 @@ impl Dedup {
                 in_runs.push((index, run.no, run.page_of(*hash)));
             }
         }
-        hits.extend(self.look_into_runs(connection, space, &in_runs, &hashes).await?);
-        verify(pool, space, batch, &hits, &mut duplicate).await?;
+        hits.extend(self.look_into_runs(&mut *connection, space, &in_runs, &hashes).await?);
+        verify(connection, space, batch, &hits, &mut duplicate).await?;
         Ok(duplicate)
     }
 
@@ -217,7 +215,7 @@ impl Dedup {
         let fences = pages.iter().map(|p| p[0].0).collect();
         let distinct: HashSet<u64> = entries.iter().map(|e| e.0).collect();
         let keys: Vec<u64> = distinct.into_iter().collect();
-        let fuse = BinaryFuse8::try_from(&keys)
+        let fuse = BinaryFuse16::try_from(&keys)
             .map_err(|e| StoreError::Damaged(format!("could not build a message filter: {e}")))?;
         let filter = RunFilter { fuse, fences };
         let no = self.runs.last().map_or(1, |r| r.no + 1);
@@ -256,7 +254,7 @@ impl OpenRun {
 
 /// Reads the events that share a hash with a message back from the log and compares the ids.
 async fn verify(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     space: SpaceNo,
     batch: &[Message<'_>],
     hits: &[(usize, Offset)],
@@ -272,8 +270,8 @@ async fn verify(
     for (index, offset) in hits {
         by_offset.entry(*offset).or_default().push(*index);
     }
-    for group in offsets.chunks(1_000) {
-        for chunk in log::read_containing(pool, space, group).await? {
+    for group in offsets.chunks(200) {
+        for chunk in log::read_containing(&mut *connection, space, group).await? {
             let content = chunk.content()?;
             let mut offset = chunk.first_offset();
             for record in Records::new(&content)? {

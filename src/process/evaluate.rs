@@ -32,11 +32,23 @@ impl View for ProfileView<'_> {
     }
 }
 
-/// Evaluates everything marked in the working set. `walked` is how far a walk in progress has come: versions that do
-/// not serve yet are kept up to date only behind it.
-pub(super) fn evaluate_all(work: &mut Work, catalog: &Catalog, now: Timestamp, walked: ProfileNo) {
+/// Profile numbers a walk in progress has still to come to: versions that do not serve yet are left alone on them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Waiting {
+    pub after: ProfileNo,
+    pub until: ProfileNo,
+}
+
+impl Waiting {
+    fn has(self, no: ProfileNo) -> bool {
+        no > self.after && no <= self.until
+    }
+}
+
+/// Evaluates everything marked in the working set.
+pub(super) fn evaluate_all(work: &mut Work, catalog: &Catalog, now: Timestamp, waiting: Waiting) {
     for entry in work.entries.values_mut() {
-        evaluate(entry, &mut work.out, catalog, now, walked);
+        evaluate(entry, &mut work.out, catalog, now, waiting);
     }
 }
 
@@ -46,7 +58,7 @@ pub(super) fn evaluate(
     out: &mut Output,
     catalog: &Catalog,
     now: Timestamp,
-    walked: ProfileNo,
+    waiting: Waiting,
 ) {
     if entry.dirty.is_empty() && entry.absorbed.is_empty() {
         return;
@@ -59,7 +71,7 @@ pub(super) fn evaluate(
     while let Some(place) = entry.dirty.pop() {
         let Some(computation) = catalog.program.computations().get(place) else { continue };
         let Some(meta) = catalog.meta.get(&computation.no) else { continue };
-        if entry.profile.collection != Collection::Users || (meta.walking && entry.profile.no > walked) {
+        if entry.profile.collection != Collection::Users || (meta.walking && waiting.has(entry.profile.no)) {
             continue;
         }
         let view = ProfileView { profile: &entry.profile, catalog };
@@ -193,7 +205,15 @@ fn settle_absorbed(entry: &mut Entry, out: &mut Output, catalog: &Catalog) {
             OutcomeValue::Member(false) if entry.profile.outcome(no).is_none() => {
                 entry.profile.set_outcome(outcome);
             }
-            OutcomeValue::Member(false) | OutcomeValue::Value(_) => {}
+            OutcomeValue::Value(Some(_)) => {
+                let has = matches!(entry.profile.outcome(no).map(|o| &o.value), Some(OutcomeValue::Value(Some(_))));
+                if has {
+                    *out.sizes.entry(no).or_default() -= 1;
+                } else {
+                    entry.profile.set_outcome(outcome);
+                }
+            }
+            OutcomeValue::Member(false) | OutcomeValue::Value(None) => {}
         }
     }
 }

@@ -36,6 +36,8 @@ use space::SpaceProcessor;
 
 /// How often spaces without a processor are looked for.
 const SUPERVISE_EVERY: Duration = Duration::from_millis(250);
+/// Pause before a space is taken up again that failed for a reason that does not go away by itself.
+const DAMAGED_PAUSE: Duration = Duration::from_secs(5);
 /// Connections of all processors of a process together.
 const CONNECTIONS_MAX: u32 = 8;
 /// Threads of all processors of a process together.
@@ -146,6 +148,10 @@ async fn take_leases(
                 tracing::warn!(%space, %error, "processing of space {space} stopped and will be taken up again");
                 // The lease is ours until somebody takes it; give it back so that nobody has to wait.
                 let _released = processor::release_lease(&pool, space, lease.epoch).await;
+                if !error.is_temporary() && !matches!(error, StoreError::Fenced) {
+                    // What is damaged does not mend itself: do not read it again four times a second.
+                    tokio::time::sleep(DAMAGED_PAUSE).await;
+                }
             }
             context.board.forget(space);
             space

@@ -17,7 +17,7 @@ use super::backfill::Walk;
 use super::cache::Cache;
 use super::catalog::Catalog;
 use super::dedup::Dedup;
-use super::evaluate::evaluate_all;
+use super::evaluate::{Waiting, evaluate_all};
 use super::work::{Caches, Work};
 use super::write::{self, Fence};
 use crate::clock::Clock;
@@ -63,7 +63,15 @@ impl SpaceProcessor {
         let config = context.config.clone();
         log::ensure_partitions(pool, space, context.clock.now()).await?;
         let mut tx = pool.begin().await?;
-        let version = processor::config_version(&mut *tx, space).await?;
+        // Fenced like everything else: loading starts what is pending, at the position of this lease.
+        let standing = processor::Progress {
+            from: lease.processed,
+            to: lease.processed,
+            last_profile: lease.last_profile,
+            last_transition: lease.last_transition,
+            ..processor::Progress::default()
+        };
+        let version = processor::advance(&mut tx, space, lease.epoch, &standing, config.lease).await?;
         let catalog = Catalog::load(&mut tx, space, version, lease.processed, context.limits).await?;
         let next_due = processor::next_due(&mut tx, space).await?.map(Timestamp::from_millis);
         tx.commit().await?;
@@ -212,7 +220,7 @@ impl SpaceProcessor {
                 None => work.out.forgotten_dues.push(*no),
             }
         }
-        let walked = self.walked();
+        let waiting = self.waiting();
         // Instant by instant: a profile may enter and leave again before `until`.
         while let Some(at) =
             work.entries.values().filter_map(|e| e.profile.due_at()).min().filter(|at| *at <= until)
@@ -225,7 +233,7 @@ impl SpaceProcessor {
                 // Whatever is not evaluated again has no due time any more.
                 entry.profile.dues.retain(|(_, due)| *due != at);
             }
-            evaluate_all(&mut work, &self.catalog, at, walked);
+            evaluate_all(&mut work, &self.catalog, at, waiting);
         }
         let mut progress = self.progress(self.processed);
         let mut tx = connection.begin().await?;
@@ -253,6 +261,7 @@ impl SpaceProcessor {
         for transition in &work.out.transitions {
             metrics::AUDIENCE_TRANSITIONS.add(&[if transition.entered { "entered" } else { "left" }], 1);
         }
+        let adds_types = !work.out.new_types.is_empty();
         let earliest = work.entries.values().filter_map(|e| e.profile.due_at()).min();
         self.next_due = match (self.next_due, earliest) {
             (Some(known), Some(new)) => Some(known.min(new)),
@@ -264,6 +273,10 @@ impl SpaceProcessor {
         self.last_transition = progress.last_transition;
         self.lease_renewed = Instant::now();
         self.publish(None);
+        if adds_types {
+            // The transaction itself has changed the settings.
+            self.note_config_change();
+        }
     }
 
     /// The configuration was changed by this processor itself: reload before anything else.
@@ -282,8 +295,8 @@ impl SpaceProcessor {
         Fence { space: self.space, epoch: self.epoch, lease: self.config.lease, config_version }
     }
 
-    /// Up to which profile versions that do not serve yet are kept up to date.
-    pub(super) fn walked(&self) -> ProfileNo {
-        self.walk.as_ref().map_or(ProfileNo(0), Walk::walked)
+    /// The profiles a walk in progress has still to come to.
+    pub(super) fn waiting(&self) -> Waiting {
+        self.walk.as_ref().map_or_else(Waiting::default, Walk::waiting)
     }
 }

@@ -84,7 +84,8 @@ impl Reader {
         limit: usize,
     ) -> Result<Vec<ValueRow>, QueryError> {
         let (mut rows, mut after) = (Vec::new(), after);
-        while rows.len() < limit {
+        // Nothing serves yet, so nobody has a value.
+        while computation.0 != 0 && rows.len() < limit {
             let page = profiles::list_states(&self.pool, space, after, READ_AT_A_TIME).await?;
             let Some(last) = page.last() else { break };
             after = last.0;

@@ -174,6 +174,13 @@ pub async fn delete_leaves(tx: &mut PgConnection, space: SpaceNo, leaves: &[Leaf
     Ok(())
 }
 
+/// Forgets leaves whose history was never folded in whole.
+pub async fn delete_unready_leaves(tx: &mut PgConnection, space: SpaceNo) -> Result<()> {
+    let sql = "-- store::computations::delete_unready_leaves\nDELETE FROM leaf WHERE space_id = $1 AND NOT ready";
+    sqlx::query(sql).bind(space.0).execute(tx).await?;
+    Ok(())
+}
+
 /// Marks leaves whose history is folded in.
 pub async fn set_leaves_ready(tx: &mut PgConnection, space: SpaceNo, leaves: &[LeafNo]) -> Result<()> {
     let sql = "-- store::computations::set_leaves_ready
@@ -192,7 +199,7 @@ pub async fn start(
 ) -> Result<()> {
     let sql = "-- store::computations::start
          UPDATE computation SET status = 'backfilling', from_offset = $3, walked_no = 0, walking = true
-         WHERE space_id = $1 AND computation_no = ANY($2)";
+         WHERE space_id = $1 AND computation_no = ANY($2) AND status = 'pending'";
     sqlx::query(sql).bind(space.0).bind(as_ints(numbers)).bind(from.0 as i64).execute(tx).await?;
     Ok(())
 }
@@ -226,10 +233,11 @@ pub async fn end_walk(tx: &mut PgConnection, space: SpaceNo, numbers: &[Computat
     Ok(())
 }
 
-/// Says that a version cannot be computed, and why.
+/// Says that a version cannot be computed (any more), and why; one that answers goes on answering as it stands.
 pub async fn fail(tx: &mut PgConnection, space: SpaceNo, no: ComputationNo, why: &str) -> Result<()> {
     let sql = "-- store::computations::fail
-         UPDATE computation SET status = 'failed', failure = $3, walking = false
+         UPDATE computation SET status = CASE status WHEN 'live' THEN 'frozen' ELSE 'failed' END, failure = $3,
+             walking = false
          WHERE space_id = $1 AND computation_no = $2";
     sqlx::query(sql).bind(space.0).bind(no.0 as i32).bind(why).execute(tx).await?;
     Ok(())
@@ -327,8 +335,7 @@ pub async fn clear(
          UPDATE definition SET serving_no = NULL WHERE space_id = $1 AND definition_no = $2";
     sqlx::query(sql).bind(space.0).bind(definition).execute(&mut *tx).await?;
     let sql = "-- store::computations::clear
-         UPDATE computation SET status = 'superseded', size = 0, walking = false
-         WHERE space_id = $1 AND definition_no = $2";
+         UPDATE computation SET status = 'superseded', size = 0 WHERE space_id = $1 AND definition_no = $2";
     sqlx::query(sql).bind(space.0).bind(definition).execute(tx).await?;
     Ok(done.rows_affected() as i64)
 }

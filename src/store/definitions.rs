@@ -351,6 +351,10 @@ pub async fn delete_definition(pool: &PgPool, space: SpaceNo, definition: i32, a
     let mut tx = pool.begin().await?;
     processor::bump_config(&mut tx, space).await?;
     let sql = "-- store::definitions::delete_definition
+         UPDATE computation SET status = 'superseded'
+         WHERE space_id = $1 AND definition_no = $2 AND status IN ('pending', 'backfilling', 'failed')";
+    sqlx::query(sql).bind(space.0).bind(definition).execute(&mut *tx).await?;
+    let sql = "-- store::definitions::delete_definition
          UPDATE definition SET deleted = true, enabled = false, updated_at = $3
          WHERE space_id = $1 AND definition_no = $2";
     sqlx::query(sql).bind(space.0).bind(definition).bind(at.to_utc()).execute(&mut *tx).await?;

@@ -154,7 +154,11 @@ pub async fn drop_before(pool: &PgPool, day: NaiveDate) -> Result<usize> {
         }
         // The names are made of what was read from the catalog and parsed as a date.
         let sql = format!("DROP TABLE event_chunk_{week}, chunk_outcome_{week}");
-        sqlx::query(AssertSqlSafe(sql)).execute(pool).await?;
+        let mut tx = pool.begin().await?;
+        // Behind a long scan the drop would hold up every append: rather try again in an hour.
+        sqlx::query("-- store::log::drop_before\nSET LOCAL lock_timeout = '500ms'").execute(&mut *tx).await?;
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut *tx).await?;
+        tx.commit().await?;
         dropped += 1;
     }
     Ok(dropped)
@@ -172,11 +176,14 @@ fn chunk((end_offset, event_count, day, received_at, body): ChunkRow) -> Chunk {
     }
 }
 
-/// Most events one chunk holds: a flush never gathers more.
-pub const CHUNK_EVENTS_MAX: u32 = 20_000;
+/// More events than any configuration lets one chunk hold: how far behind a position a chunk may end that begins
+/// right there.
+const CHUNK_EVENTS_MAX: i64 = 2_500_000;
+/// Compressed bytes of one read, before no further chunk is added: bounds what a batch takes in memory.
+const READ_BYTES_MAX: i64 = 6 << 20;
 
-/// Whole chunks behind `after`, in log order, until `events_max` events are covered (at least one chunk when there
-/// is one). `from_day` is the day of the last chunk read: older partitions are not looked at.
+/// Whole chunks behind `after`, in log order, until `events_max` events or [`READ_BYTES_MAX`] are covered (at least
+/// one chunk when there is one). `from_day` is the day of the last chunk read: older partitions are not looked at.
 pub async fn read_from(
     executor: impl PgExecutor<'_>,
     space: SpaceNo,
@@ -186,23 +193,32 @@ pub async fn read_from(
 ) -> Result<Vec<Chunk>> {
     let rows: Vec<ChunkRow> = sqlx::query_as(
         "-- store::log::read_from
-         SELECT end_offset, event_count, day, received_at, body FROM event_chunk
-         WHERE space_id = $1 AND end_offset > $2 AND end_offset < $2 + $4 + $5 AND day >= $3
-             AND end_offset - event_count < $2 + $4
-         ORDER BY end_offset LIMIT 2000",
+         SELECT end_offset, event_count, day, received_at, body FROM (
+             SELECT *, sum(octet_length(body)) OVER (ORDER BY end_offset) - octet_length(body) AS bytes_before
+             FROM event_chunk
+             WHERE space_id = $1 AND end_offset > $2 AND end_offset < $2 + $4 + $5 AND day >= $3
+                 AND end_offset - event_count < $2 + $4
+             ORDER BY end_offset LIMIT 2000
+         ) c
+         WHERE bytes_before < $6 ORDER BY end_offset",
     )
     .bind(space.0)
     .bind(after.0 as i64)
     .bind(from_day)
     .bind(i64::from(events_max))
-    .bind(i64::from(CHUNK_EVENTS_MAX))
+    .bind(CHUNK_EVENTS_MAX)
+    .bind(READ_BYTES_MAX)
     .fetch_all(executor)
     .await?;
     Ok(rows.into_iter().map(chunk).collect())
 }
 
 /// The chunks that hold the given offsets.
-pub async fn read_containing(pool: &PgPool, space: SpaceNo, offsets: &[Offset]) -> Result<Vec<Chunk>> {
+pub async fn read_containing(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    offsets: &[Offset],
+) -> Result<Vec<Chunk>> {
     let rows: Vec<ChunkRow> = sqlx::query_as(
         "-- store::log::read_containing
          SELECT DISTINCT ON (c.end_offset) c.end_offset, c.event_count, c.day, c.received_at, c.body
@@ -216,7 +232,7 @@ pub async fn read_containing(pool: &PgPool, space: SpaceNo, offsets: &[Offset]) 
     )
     .bind(space.0)
     .bind(offsets.iter().map(|o| o.0 as i64).collect::<Vec<_>>())
-    .fetch_all(pool)
+    .fetch_all(executor)
     .await?;
     Ok(rows.into_iter().map(chunk).collect())
 }
