@@ -130,7 +130,7 @@ impl Generator {
             "{{\"properties\":{{\"order_id\":\"o-{a:016x}\",\"product_id\":\"p-{product}\",\"sku\":\"S-{product:05}\",\
              \"category\":\"category-{}\",\"brand\":\"brand-{}\",\"price\":{}.{:02},\"revenue\":{}.{:02},\
              \"quantity\":{quantity},\"currency\":\"EUR\",\"coupon\":\"c-{}\",\"session\":\"{b:016x}{c:016x}\"}},\
-             \"context\":{{\"ip\":\"192.0.2.{}\",\"locale\":\"en-GB\",\"userAgent\":\"Mozilla/5.0 (X11; Linux x86_64) \
+             \"context\":{{\"campaign\":{{\"source\":\"newsletter\",\"name\":\"winter sale\"}},\"ip\":\"192.0.2.{}\",\"locale\":\"en-GB\",\"userAgent\":\"Mozilla/5.0 (X11; Linux x86_64) \
              AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36\",\"page\":{{\"path\":\"/p/{product}\",\
              \"url\":\"https://shop.example.com/p/{product}?ref={c:08x}\",\"title\":\"Product {product}\"}},\
              \"library\":{{\"name\":\"bench\",\"version\":\"1.0.0\"}}}}}}",

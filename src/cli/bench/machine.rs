@@ -37,6 +37,12 @@ pub(super) fn cpu_of_family(pid: i32) -> f64 {
     cpu(pid, true) + children
 }
 
+/// Lets the count of [`peak_memory`] begin anew.
+pub(super) fn forget_peak_memory(pid: i32) {
+    // Where that is not allowed, the peak is that of the whole run.
+    let _not_allowed = fs::write(format!("/proc/{pid}/clear_refs"), "5");
+}
+
 /// The most memory a process had, in MiB.
 pub(super) fn peak_memory(pid: i32) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

@@ -12,8 +12,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::Instant;
 
 use super::events::{Generator, NAMES, USERS};
@@ -64,6 +64,8 @@ pub(super) struct Sustained {
 #[derive(Debug)]
 pub(super) struct Service {
     child: Child,
+    /// Kept open: a server that cannot greet does not serve.
+    _out: Lines<BufReader<ChildStdout>>,
     address: SocketAddr,
     client: Client,
     /// Every generator has another one, so that no event comes twice.
@@ -91,11 +93,12 @@ impl Service {
             .kill_on_drop(true)
             .spawn()?;
         let out = child.stdout.take().context("the server's output")?;
-        let greeting = BufReader::new(out).lines().next_line().await?.unwrap_or_default();
+        let mut out = BufReader::new(out).lines();
+        let greeting = out.next_line().await?.unwrap_or_default();
         let (_, url) = greeting.split_once("listens on ").context("the server did not start")?;
         let address = url.trim_start_matches("http://").parse().context("the server's address")?;
         let client = Client::new(&url.parse()?, TOKEN)?;
-        Ok(Self { child, address, client, stream: 1_000 })
+        Ok(Self { child, _out: out, address, client, stream: 1_000 })
     }
 
     pub(super) fn pid(&self) -> i32 {
@@ -223,6 +226,7 @@ impl Service {
         let cpu = |pid| (machine::cpu_of_family(pid), machine::cpu_of_family(postmaster));
         let (pid, before, started) = (self.pid(), self.pipeline().await?, Instant::now());
         let cpu_before = cpu(pid);
+        machine::forget_peak_memory(pid);
         let done = self.send(BATCH, seconds, hold, None).await?;
         let (after, took, cpu_after) = (self.pipeline().await?, started.elapsed().as_secs_f64(), cpu(pid));
         drop(watching);
