@@ -139,8 +139,8 @@ pub struct Processor {
     pub lease: Duration,
     /// Pause between looks at an empty log.
     pub poll: Duration,
-    /// Profiles in memory.
-    pub profile_cache_max: usize,
+    /// Bytes of profiles in memory.
+    pub profile_cache_bytes_max: usize,
     /// Identifiers in memory.
     pub identity_cache_max: usize,
     /// Message ids in memory.
@@ -278,7 +278,7 @@ impl Processor {
             batch_events_max: r.number("processor.batch_events_max", 1..=1_000_000),
             lease: r.seconds("processor.lease_seconds", 1..=3_600),
             poll: r.millis("processor.poll_ms", 1..=60_000),
-            profile_cache_max: r.number("processor.profile_cache_max", 1..=1_000_000_000),
+            profile_cache_bytes_max: r.number("processor.profile_cache_bytes_max", 1..=1_000_000_000_000),
             identity_cache_max: r.number("processor.identity_cache_max", 1..=1_000_000_000),
             dedup_recent_max: r.number("processor.dedup_recent_max", 1..=1_000_000_000),
         }

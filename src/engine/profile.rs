@@ -83,6 +83,45 @@ pub struct Profile {
     pub dues: Vec<(ComputationNo, Timestamp)>,
 }
 
+/// The first fields of a [`Profile`], in their order.
+#[derive(Deserialize)]
+struct Head {
+    no: ProfileNo,
+    id: Uuid,
+    collection: Collection,
+    first_offset: Offset,
+    last_offset: Offset,
+    created_at: Timestamp,
+    last_seen_at: Timestamp,
+    former: Vec<ProfileNo>,
+    owned: Owned,
+    traits: Traits,
+    outcomes: Vec<Outcome>,
+    accounts: Vec<ProfileNo>,
+}
+
+impl From<Head> for Profile {
+    fn from(head: Head) -> Self {
+        Self {
+            no: head.no,
+            id: head.id,
+            collection: head.collection,
+            first_offset: head.first_offset,
+            last_offset: head.last_offset,
+            created_at: head.created_at,
+            last_seen_at: head.last_seen_at,
+            former: head.former,
+            owned: head.owned,
+            traits: head.traits,
+            outcomes: head.outcomes,
+            accounts: head.accounts,
+            leaves: LeafStates::default(),
+            pointers: Vec::new(),
+            dues: Vec::new(),
+        }
+    }
+}
+
 /// An encoded profile could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
@@ -167,9 +206,16 @@ impl Profile {
 
     /// Notes when a version's outcome can next change by the passage of time alone.
     pub fn set_due(&mut self, computation: ComputationNo, at: Option<Timestamp>) {
-        self.dues.retain(|(no, _)| *no != computation);
-        self.dues.extend(at.map(|at| (computation, at)));
-        self.dues.sort_unstable();
+        match (self.dues.binary_search_by_key(&computation, |(no, _)| *no), at) {
+            (Ok(place), Some(at)) => {
+                if let Some(due) = self.dues.get_mut(place) {
+                    due.1 = at;
+                }
+            }
+            (Ok(place), None) => _ = self.dues.remove(place),
+            (Err(place), Some(at)) => self.dues.insert(place, (computation, at)),
+            (Err(_), None) => {}
+        }
     }
 
     /// The earliest of those instants.
@@ -185,6 +231,15 @@ impl Profile {
     /// Encodes the profile into its row.
     pub fn encode(&self) -> Result<Vec<u8>, DecodeError> {
         Ok(postcard::to_extend(self, vec![FORMAT])?)
+    }
+
+    /// Reads back what is asked of a profile: everything but its leaves, pointers and due times, which are the larger
+    /// part and stand behind it.
+    pub fn decode_head(bytes: &[u8]) -> Result<Self, DecodeError> {
+        match bytes.split_first() {
+            Some((&FORMAT, rest)) => Ok(postcard::take_from_bytes::<Head>(rest)?.0.into()),
+            _ => Err(DecodeError::Format),
+        }
     }
 
     /// Reads it back.
@@ -290,6 +345,22 @@ mod tests {
                 .collect();
             prop_assert_eq!(decode_pointers(&encode_pointers(&pointers).unwrap()).unwrap(), pointers);
         }
+    }
+
+    #[test]
+    fn the_head_is_the_profile_without_its_states() {
+        let mut profile =
+            Profile::new(ProfileNo(7), Collection::Accounts, Offset(9), Timestamp::from_millis(5));
+        profile.former.push(ProfileNo(3));
+        profile.accounts.push(ProfileNo(4));
+        let value = OutcomeValue::Value(Some("1".into()));
+        profile.set_outcome(Outcome { computation: ComputationNo(2), value, since: Timestamp::EPOCH });
+        let head = profile.clone();
+        profile.note_event(Offset(9), Timestamp::EPOCH, Timestamp::from_millis(5));
+        profile.set_due(ComputationNo(2), Some(Timestamp::EPOCH));
+        let encoded = profile.encode().unwrap();
+        assert_eq!(Profile::decode_head(&encoded).unwrap(), head);
+        assert_eq!(Profile::decode(&encoded).unwrap(), profile);
     }
 
     #[test]

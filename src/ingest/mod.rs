@@ -111,8 +111,10 @@ impl Ingest {
     /// Writes an operator's act into the log. Returns its offset once it is committed.
     pub async fn append_act(&self, space: SpaceNo, act: &Act) -> Result<Offset, AppendError> {
         let now = self.clock.now();
-        let (message_id, body) = (self.ids.uuid().to_string(), serde_json::to_string(act).unwrap_or_default());
-        let mut append = Append { space, count: 1, received_at: now, min_at: now, max_at: now, ..Append::default() };
+        let (message_id, body) =
+            (self.ids.uuid().to_string(), serde_json::to_string(act).unwrap_or_default());
+        let mut append =
+            Append { space, count: 1, received_at: now, min_at: now, max_at: now, ..Append::default() };
         Record {
             event_type: EventType::Identify,
             clamped: false,
@@ -234,7 +236,8 @@ impl Ingest {
             return Err(Rejection::new("json_too_deep", message).at(field));
         }
         if scan.number_out_of_range {
-            let message = format!("a number in the batch's {field} has more than 40 digits or an exponent beyond ±308");
+            let message =
+                format!("a number in the batch's {field} has more than 40 digits or an exponent beyond ±308");
             return Err(Rejection::new("number_out_of_range", message).at(field));
         }
         Ok(Some(lexical::mend(raw)))

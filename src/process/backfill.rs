@@ -169,7 +169,7 @@ impl SpaceProcessor {
         evaluate_all(&mut work, &self.catalog, now, Waiting { after: until, until: walk.end });
         let mut progress = self.progress(self.processed);
         let mut tx = connection.begin().await?;
-        write::write(&mut tx, self.fence(), &mut work, &mut progress, now).await?;
+        write::write(&mut tx, self.fence(), &self.catalog, &mut work, &mut progress, now).await?;
         computations::set_walked(&mut tx, self.space, &walk.plan.computations, until).await?;
         tx.commit().await?;
         drop(connection);

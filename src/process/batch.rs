@@ -33,8 +33,7 @@ impl SpaceProcessor {
         let messages: Vec<Message<'_>> =
             records.iter().map(|(r, offset)| Message { id: r.message_id, offset: *offset }).collect();
         let mut connection = self.pool.acquire().await?;
-        let duplicate =
-            self.dedup.find_duplicates(&mut connection, self.space, &messages).await?;
+        let duplicate = self.dedup.find_duplicates(&mut connection, self.space, &messages).await?;
         let mut work = Work { last_profile: self.last_profile, ..Work::default() };
         let counted =
             records.iter().zip(&duplicate).filter(|((r, _), duplicate)| !**duplicate && !r.unprofiled);
@@ -56,7 +55,7 @@ impl SpaceProcessor {
         let end = read.chunks.last().map_or(self.processed, |c| c.end_offset);
         let mut progress = self.progress(end);
         let mut tx = connection.begin().await?;
-        write::write(&mut tx, self.fence(), &mut work, &mut progress, now).await?;
+        write::write(&mut tx, self.fence(), &self.catalog, &mut work, &mut progress, now).await?;
         tx.commit().await?;
         drop(connection);
         self.dedup.remember_batch(&messages, &duplicate);

@@ -45,6 +45,13 @@ impl Waiting {
     }
 }
 
+/// Forgets what can never matter again. Once in so many events is enough: nothing reads it meanwhile.
+pub(super) fn tidy(profile: &mut Profile, catalog: &Catalog, now: Timestamp) {
+    catalog.program.compact(&mut profile.leaves, now);
+    profile.outcomes.retain(|o| catalog.keeps(o.computation));
+    profile.dues.retain(|(no, _)| catalog.meta.contains_key(no));
+}
+
 /// Evaluates everything marked in the working set.
 pub(super) fn evaluate_all(work: &mut Work, catalog: &Catalog, now: Timestamp, waiting: Waiting) {
     for entry in work.entries.values_mut() {
@@ -64,9 +71,6 @@ pub(super) fn evaluate(
         return;
     }
     entry.touched = true;
-    catalog.program.compact(&mut entry.profile.leaves, now);
-    entry.profile.outcomes.retain(|o| catalog.keeps(o.computation));
-    entry.profile.dues.retain(|(no, _)| catalog.meta.contains_key(no));
     let is_known = entry.profile.owned.identifiers.iter().any(|h| catalog.known_types.contains(&h.type_no));
     while let Some(place) = entry.dirty.pop() {
         let Some(computation) = catalog.program.computations().get(place) else { continue };
@@ -206,7 +210,8 @@ fn settle_absorbed(entry: &mut Entry, out: &mut Output, catalog: &Catalog) {
                 entry.profile.set_outcome(outcome);
             }
             OutcomeValue::Value(Some(_)) => {
-                let has = matches!(entry.profile.outcome(no).map(|o| &o.value), Some(OutcomeValue::Value(Some(_))));
+                let has =
+                    matches!(entry.profile.outcome(no).map(|o| &o.value), Some(OutcomeValue::Value(Some(_))));
                 if has {
                     *out.sizes.entry(no).or_default() -= 1;
                 } else {

@@ -85,7 +85,7 @@ impl SpaceProcessor {
             catalog,
             caches: Caches {
                 owners: Cache::new(config.identity_cache_max),
-                profiles: Cache::new(config.profile_cache_max),
+                profiles: Cache::new(config.profile_cache_bytes_max),
             },
             dedup,
             processed: lease.processed,
@@ -238,7 +238,7 @@ impl SpaceProcessor {
         let mut progress = self.progress(self.processed);
         let mut tx = connection.begin().await?;
         work.entries.values_mut().for_each(|entry| entry.touched = true);
-        write::write(&mut tx, self.fence(), &mut work, &mut progress, until).await?;
+        write::write(&mut tx, self.fence(), &self.catalog, &mut work, &mut progress, until).await?;
         self.next_due = processor::next_due(&mut tx, self.space).await?.map(Timestamp::from_millis);
         tx.commit().await?;
         drop(connection);

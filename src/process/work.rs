@@ -25,7 +25,8 @@ use crate::store::{Result, StoreError, identity, profiles};
 /// What the processor keeps between transactions.
 pub(super) struct Caches {
     pub owners: Cache<IdKey, ProfileNo>,
-    pub profiles: Cache<ProfileNo, Box<Profile>>,
+    /// Encoded, because decoded ones take several times the room.
+    pub profiles: Cache<ProfileNo, Box<[u8]>>,
 }
 
 /// A profile in work.
@@ -41,6 +42,8 @@ pub(super) struct Entry {
     pub absorbed: Vec<(ProfileNo, Outcome)>,
     /// Due time the index has.
     pub indexed_due: Option<Timestamp>,
+    /// As it was read or written last; none for a profile that is not written yet.
+    pub encoded: Option<Box<[u8]>>,
 }
 
 /// The working set.
@@ -148,7 +151,7 @@ impl Work {
                         let profile = Profile::decode(&state).map_err(|e| {
                             StoreError::Damaged(format!("profile {no} of space {space}: {e}"))
                         })?;
-                        self.insert(Box::new(profile), false);
+                        self.insert(Box::new(profile), Some(state.into()));
                     }
                     Loaded::Absorbed(survivor) => {
                         self.aliases.insert(no, survivor);
@@ -165,15 +168,16 @@ impl Work {
     /// Whether a profile is in work already, or comes from the cache.
     fn take(&mut self, no: ProfileNo, caches: &mut Caches) -> bool {
         if !self.entries.contains_key(&no) {
-            match caches.profiles.take(&no) {
-                Some(profile) => self.insert(profile, false),
-                None => return false,
-            }
+            let Some(bytes) = caches.profiles.take(&no) else { return false };
+            // Bytes that cannot be read are not used: the row is.
+            let Ok(profile) = Profile::decode(&bytes) else { return false };
+            self.insert(Box::new(profile), Some(bytes));
         }
         true
     }
 
-    fn insert(&mut self, profile: Box<Profile>, fresh: bool) {
+    fn insert(&mut self, profile: Box<Profile>, encoded: Option<Box<[u8]>>) {
+        let fresh = encoded.is_none();
         let indexed_due = if fresh { None } else { profile.due_at() };
         let entry = Entry {
             fresh,
@@ -181,6 +185,7 @@ impl Work {
             dirty: Dirty::default(),
             absorbed: Vec::new(),
             indexed_due,
+            encoded,
             profile,
         };
         self.entries.insert(entry.profile.no, entry);
@@ -196,7 +201,7 @@ impl Work {
     ) -> ProfileNo {
         self.last_profile.0 += 1;
         let no = self.last_profile;
-        self.insert(Box::new(Profile::new(no, collection, offset, received_at)), true);
+        self.insert(Box::new(Profile::new(no, collection, offset, received_at)), None);
         match collection {
             Collection::Users => {
                 self.out.users += 1;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
+use super::catalog::Catalog;
+use super::evaluate::tidy;
 use super::work::{Caches, Entry, Output, Work};
 use crate::domain::{ProfileNo, SpaceNo, Timestamp};
 use crate::engine::profile::{Profile, encode_pointers};
@@ -29,6 +31,7 @@ pub(super) struct Fence {
 pub(super) async fn write(
     tx: &mut PgConnection,
     fence: Fence,
+    catalog: &Catalog,
     work: &mut Work,
     position: &mut processor::Progress,
     now: Timestamp,
@@ -45,7 +48,7 @@ pub(super) async fn write(
     if version != fence.config_version {
         return Err(StoreError::ConfigChanged);
     }
-    write_profiles(tx, fence.space, work).await?;
+    write_profiles(tx, fence.space, work, catalog, now).await?;
     write_identity(tx, fence.space, work).await?;
     let (space, out) = (fence.space, &mut work.out);
     if !out.pages.is_empty() {
@@ -88,11 +91,18 @@ fn last_of_each(changes: &[computations::MembershipChange]) -> Vec<computations:
     last.into_values().collect()
 }
 
-async fn write_profiles(tx: &mut PgConnection, space: SpaceNo, work: &mut Work) -> Result<()> {
+async fn write_profiles(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    work: &mut Work,
+    catalog: &Catalog,
+    now: Timestamp,
+) -> Result<()> {
     let (mut fresh, mut updated, mut dues) = (std::mem::take(&mut work.out.stubs), Vec::new(), Vec::new());
     for entry in work.entries.values_mut().filter(|e| e.touched) {
         if let Some(pointers) = entry.profile.spill() {
             work.out.pages.extend(page(entry.profile.no, &pointers)?);
+            tidy(&mut entry.profile, catalog, now);
         }
         entry.profile.traits.tidy();
         let due = entry.profile.due_at();
@@ -100,6 +110,7 @@ async fn write_profiles(tx: &mut PgConnection, space: SpaceNo, work: &mut Work) 
             dues.push((entry.profile.no, due.map(Timestamp::millis)));
         }
         let row = row(&entry.profile)?;
+        entry.encoded = Some(row.state.as_slice().into());
         if entry.fresh { fresh.push(row) } else { updated.push(row) }
     }
     dues.extend(work.out.forgotten_dues.iter().map(|no| (*no, None)));
@@ -177,7 +188,9 @@ pub(super) fn keep(work: Work, caches: &mut Caches) {
             None => _ = caches.owners.take(key),
         }
     }
-    for (no, Entry { profile, .. }) in work.entries {
-        caches.profiles.put(no, profile);
+    for (no, Entry { encoded, .. }) in work.entries {
+        if let Some(encoded) = encoded {
+            caches.profiles.put(no, encoded);
+        }
     }
 }

@@ -9,15 +9,17 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::QueryError;
 use crate::domain::{IdKey, SpaceNo};
+use crate::store::StoreError;
 use crate::store::profiles::{self, Found};
-use crate::store::{StoreError, processor};
 
 /// Questions one statement answers at most.
 const COALESCE_MAX: usize = 512;
 /// Questions waiting at most.
 const QUEUE_MAX: usize = 8_192;
 
-type Answer = Result<(Option<Arc<Found>>, i64), Arc<StoreError>>;
+/// A profile and the version of the space's configuration it was read under.
+type Answered = (Arc<Found>, i64);
+type Answer = Result<Option<Answered>, Arc<StoreError>>;
 
 #[derive(Debug)]
 struct Question {
@@ -45,11 +47,7 @@ pub fn lookup(pool: PgPool) -> (Lookup, LookupTask) {
 
 impl Lookup {
     /// The profile that has or had the identifier, and the version of the space's configuration.
-    pub(super) async fn find(
-        &self,
-        space: SpaceNo,
-        key: IdKey,
-    ) -> Result<(Option<Arc<Found>>, i64), QueryError> {
+    pub(super) async fn find(&self, space: SpaceNo, key: IdKey) -> Result<Option<Answered>, QueryError> {
         let (answer, answered) = oneshot::channel();
         self.0.send(Question { space, key, answer }).await.map_err(|_| QueryError::Stopping)?;
         let answer = answered.await.map_err(|_| QueryError::Stopping)?;
@@ -95,7 +93,7 @@ impl LookupTask {
         let found = self.ask(space, &keys).await.map_err(Arc::new);
         for question in questions {
             let answer = match &found {
-                Ok((profiles, version)) => Ok((profiles.get(&question.key).cloned(), *version)),
+                Ok(profiles) => Ok(profiles.get(&question.key).cloned()),
                 Err(error) => Err(Arc::clone(error)),
             };
             // Whoever asked may be gone.
@@ -103,15 +101,8 @@ impl LookupTask {
         }
     }
 
-    async fn ask(
-        &self,
-        space: SpaceNo,
-        keys: &[IdKey],
-    ) -> Result<(HashMap<IdKey, Arc<Found>>, i64), StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        let found = profiles::find_by_keys(&mut *connection, space, keys).await?;
-        // Read after the profiles, so that the directory is never older than what they refer to.
-        let version = processor::config_version(&mut *connection, space).await?;
-        Ok((found.into_iter().map(|(key, found)| (key, Arc::new(found))).collect(), version))
+    async fn ask(&self, space: SpaceNo, keys: &[IdKey]) -> Result<HashMap<IdKey, Answered>, StoreError> {
+        let found = profiles::find_by_keys(&self.pool, space, keys).await?;
+        Ok(found.into_iter().map(|(key, found, version)| (key, (Arc::new(found), version))).collect())
     }
 }

@@ -59,7 +59,7 @@ pub enum QueryError {
 }
 
 impl Reader {
-    /// Puts the parts together; run the tasks of [`lookup`] beside it.
+    /// Puts the parts together; run the tasks of [`lookup()`] beside it.
     pub fn new(pool: PgPool, board: Board, clock: Clock, lookup: Lookup) -> Self {
         Self { pool, board, clock, lookup, directories: Arc::default() }
     }

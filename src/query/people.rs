@@ -75,10 +75,11 @@ pub struct Computed {
 /// A profile that was found, with what its numbers mean.
 #[derive(Debug)]
 pub struct Person {
-    /// Everything known of it.
+    /// What is asked of it: without its states and event pointers.
     pub profile: Profile,
     /// Meanings.
     pub directory: Arc<Directory>,
+    pub(super) found: Arc<Found>,
 }
 
 impl Person {
@@ -157,13 +158,15 @@ impl Reader {
                 let Some(key) = self.key_of(space, collection, id_type, value).await? else {
                     return Ok(None);
                 };
-                let (found, version) = self.lookup.find(space, key).await?;
-                (found, Some(version))
+                match self.lookup.find(space, key).await? {
+                    Some((found, version)) => (Some(found), Some(version)),
+                    None => return Ok(None),
+                }
             }
         };
         let Some(found) = found.filter(|f| f.collection == collection) else { return Ok(None) };
         let directory = self.directory(space, version).await?;
-        Ok(Some(Person { profile: Profile::decode(&found.state)?, directory }))
+        Ok(Some(Person { profile: Profile::decode_head(&found.state)?, directory, found }))
     }
 
     /// Checks that the id asked for is one the found profile has or had: numbers can be guessed, ids cannot.
@@ -196,8 +199,10 @@ impl Reader {
 
     async fn people(&self, space: SpaceNo, found: Vec<Found>) -> Result<Vec<Person>, QueryError> {
         let directory = self.directory(space, None).await?;
-        let person =
-            |f: Found| Ok(Person { profile: Profile::decode(&f.state)?, directory: Arc::clone(&directory) });
+        let person = |f: Found| {
+            let profile = Profile::decode_head(&f.state)?;
+            Ok(Person { profile, directory: Arc::clone(&directory), found: Arc::new(f) })
+        };
         found.into_iter().map(person).collect()
     }
 

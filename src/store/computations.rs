@@ -176,7 +176,8 @@ pub async fn delete_leaves(tx: &mut PgConnection, space: SpaceNo, leaves: &[Leaf
 
 /// Forgets leaves whose history was never folded in whole.
 pub async fn delete_unready_leaves(tx: &mut PgConnection, space: SpaceNo) -> Result<()> {
-    let sql = "-- store::computations::delete_unready_leaves\nDELETE FROM leaf WHERE space_id = $1 AND NOT ready";
+    let sql =
+        "-- store::computations::delete_unready_leaves\nDELETE FROM leaf WHERE space_id = $1 AND NOT ready";
     sqlx::query(sql).bind(space.0).execute(tx).await?;
     Ok(())
 }

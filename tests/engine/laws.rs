@@ -147,7 +147,11 @@ fn the_laws_hold_beyond_the_exact_items() {
 fn states_are_small() {
     let leaf = leaf(0);
     let once = of(&leaf, &[event("A", NOW, "")]);
-    assert_eq!(bytes(&once).len(), 6, "version, number of leaves, leaf, kind, count, nothing moving");
+    assert_eq!(
+        bytes(&once).len(),
+        15,
+        "version, length, checksum (8), leaf, its length, kind, count, nothing moving"
+    );
     let leaf = self::leaf(1);
     let many: Vec<Event> = (0..100).map(|i| event("A", NOW + i * 60_000, "")).collect();
     assert!(bytes(&of(&leaf, &many)).len() < 320);

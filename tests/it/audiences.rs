@@ -66,7 +66,8 @@ async fn profiles_enter_by_the_clock_too_and_a_long_stop_misses_nothing() {
     app.make_live("audiences", "quiet", "event('Shoes Bought').within(1 day).count() = 0").await;
     app.make_live("audiences", "soon", "trait('renews').within_next(2 days)").await;
     let identify = json!({"userId": "u1", "traits": {"renews": "2024-03-05T12:00:00Z"}});
-    app.track("/v1/identify", identify).await.expect(200);
+    let offset = app.track("/v1/identify", identify).await.expect(200).offset();
+    assert_eq!(traits(&app, "u1", offset).await["quiet"], true);
     let offset = bought(&app, "u1", NOW, json!({})).await;
     assert_eq!(traits(&app, "u1", offset).await["quiet"], json!(false).clone());
     // The server is away while everything happens.

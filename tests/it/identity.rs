@@ -389,7 +389,8 @@ async fn id_28_an_identifier_is_deleted_by_segments_endpoint_and_codes() {
         ("users", "user_id:u1", ids(json!([{"id": "other@x.y", "type": "email"}])), 404, "eid_not_found"),
         ("users", "user_id:nobody", ids(email()), 404, "not_found"),
     ] {
-        let path = format!("/v1/spaces/default/collections/{collection}/profiles/{profile}/external_ids/delete");
+        let path =
+            format!("/v1/spaces/default/collections/{collection}/profiles/{profile}/external_ids/delete");
         let answer = p.app.post(&path, body).await.expect(status);
         assert_eq!(answer.json["error"]["code"], code, "{}", answer.text);
     }
