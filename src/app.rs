@@ -141,10 +141,7 @@ fn start_reading(tasks: &Tasks, pool: &PgPool, board: &Board, clock: &Clock) -> 
     for _ in 0..LOOKUP_TASKS {
         let (answering, stop) = (answering.clone(), tasks.working.clone());
         tasks.work("profile look-up", async move {
-            tokio::select! {
-                () = answering.run() => {}
-                () = stop.cancelled() => {}
-            }
+            stop.run_until_cancelled(answering.run()).await;
             Ok(())
         });
     }

@@ -7,8 +7,8 @@ use super::work::{Entry, Output, Work};
 use crate::domain::{Collection, ComputationNo, LeafNo, ProfileNo, Timestamp, Value};
 use crate::engine::profile::{Outcome, OutcomeValue, Profile};
 use crate::engine::{LeafState, View};
-use crate::store::computations::{MembershipChange, Transition};
 use crate::store::definitions::Kind;
+use crate::store::memberships::{MembershipChange, Transition};
 
 /// What a plan may look at.
 struct ProfileView<'a> {

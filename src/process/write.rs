@@ -12,7 +12,7 @@ use crate::engine::profile::{Profile, encode_pointers};
 use crate::store::profiles::ProfileRow;
 use crate::store::timeline::PointerPage;
 use crate::store::{
-    Result, StoreError, computations, identity, messages, processor, profiles, rejected, timeline,
+    Result, StoreError, identity, memberships, messages, processor, profiles, rejected, timeline,
 };
 use crate::telemetry::metrics;
 
@@ -58,14 +58,14 @@ pub(super) async fn write(
         messages::insert_outcomes(tx, space, &out.outcomes).await?;
     }
     if !out.memberships.is_empty() {
-        computations::write_memberships(tx, space, &last_of_each(&out.memberships)).await?;
+        memberships::write_memberships(tx, space, &last_of_each(&out.memberships)).await?;
     }
     let sizes: Vec<_> = out.sizes.iter().filter(|(_, d)| **d != 0).map(|(no, delta)| (*no, *delta)).collect();
     if !sizes.is_empty() {
-        computations::add_sizes(tx, space, &sizes, now).await?;
+        memberships::add_sizes(tx, space, &sizes, now).await?;
     }
     if !out.transitions.is_empty() {
-        computations::insert_transitions(tx, space, &out.transitions).await?;
+        memberships::insert_transitions(tx, space, &out.transitions).await?;
     }
     if !out.warnings.is_empty() {
         rejected::insert_rejected(&mut *tx, space, &out.warnings).await?;
@@ -83,7 +83,7 @@ fn number_transitions(out: &mut Output, position: &mut processor::Progress) {
 }
 
 /// A membership may change more than once in a transaction; only what it is at the end is written.
-fn last_of_each(changes: &[computations::MembershipChange]) -> Vec<computations::MembershipChange> {
+fn last_of_each(changes: &[memberships::MembershipChange]) -> Vec<memberships::MembershipChange> {
     let mut last = std::collections::BTreeMap::new();
     for change in changes {
         last.insert((change.computation, change.profile), *change);

@@ -5,8 +5,8 @@ use uuid::Uuid;
 use super::{QueryError, Reader};
 use crate::domain::{ComputationNo, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::profile::{OutcomeValue, Profile};
-use crate::store::computations::{self, Member, Transition};
 use crate::store::definitions::{self, Definition, Kind};
+use crate::store::memberships::{self, Member, Transition};
 use crate::store::profiles;
 
 /// Profiles read at a time for a page of values.
@@ -61,7 +61,7 @@ impl Reader {
         after: ProfileNo,
         limit: i64,
     ) -> Result<Vec<Member>, QueryError> {
-        Ok(computations::list_members(&self.pool, space, computation, after, limit).await?)
+        Ok(memberships::list_members(&self.pool, space, computation, after, limit).await?)
     }
 
     /// A page of an audience's transitions, newest first.
@@ -72,7 +72,7 @@ impl Reader {
         before: i64,
         limit: i64,
     ) -> Result<Vec<(Transition, Uuid)>, QueryError> {
-        Ok(computations::list_transitions(&self.pool, space, definition, before, limit).await?)
+        Ok(memberships::list_transitions(&self.pool, space, definition, before, limit).await?)
     }
 
     /// A page of the values of a computed trait, by profile number; profiles without one are left out.

@@ -24,8 +24,8 @@ pub use timeline::{Direction, EventFilter, TimelineCursor, TimelineEvent};
 pub use wait::WaitError;
 
 pub use crate::engine::identity::resolve::Held as Identifier;
-pub use crate::store::computations::{Member, Transition};
 pub use crate::store::definitions::{Definition, Kind};
+pub use crate::store::memberships::{Member, Transition};
 
 use crate::clock::Clock;
 use crate::domain::SpaceNo;

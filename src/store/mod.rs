@@ -7,6 +7,7 @@ pub mod definitions;
 pub mod error;
 pub mod identity;
 pub mod log;
+pub mod memberships;
 pub mod messages;
 pub mod migrate;
 pub mod processor;

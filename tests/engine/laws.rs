@@ -154,7 +154,7 @@ fn states_are_small() {
     );
     let leaf = self::leaf(1);
     let many: Vec<Event> = (0..100).map(|i| event("A", NOW + i * 60_000, "")).collect();
-    assert!(bytes(&of(&leaf, &many)).len() < 320);
+    assert!(bytes(&of(&leaf, &many)).len() < 330);
 }
 
 #[test]

@@ -1,0 +1,178 @@
+//! Members, sizes and transitions. They change together in the micro-batch's transaction and nowhere else.
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgPool;
+use sqlx::{PgConnection, PgExecutor};
+use uuid::Uuid;
+
+use super::Result;
+use crate::domain::{ComputationNo, ProfileNo, SpaceNo, Timestamp};
+
+/// A change of one profile's membership.
+#[derive(Debug, Clone, Copy)]
+pub struct MembershipChange {
+    /// Which version.
+    pub computation: ComputationNo,
+    /// Who.
+    pub profile: ProfileNo,
+    /// In since then, or out.
+    pub entered_at: Option<Timestamp>,
+}
+
+/// Applies membership changes.
+pub async fn write_memberships(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    changes: &[MembershipChange],
+) -> Result<()> {
+    let columns = |changes: &[&MembershipChange]| -> (Vec<i32>, Vec<i64>) {
+        changes.iter().map(|c| (c.computation.0 as i32, c.profile.0 as i64)).unzip()
+    };
+    let (entered, left): (Vec<&MembershipChange>, Vec<_>) =
+        changes.iter().partition(|c| c.entered_at.is_some());
+    if !left.is_empty() {
+        let (computations, profiles) = columns(&left);
+        let sql = "-- store::memberships::write_memberships
+             DELETE FROM membership m USING unnest($2::int[], $3::bigint[]) AS l (computation_no, profile_no)
+             WHERE m.space_id = $1 AND m.computation_no = ANY($2) AND m.profile_no = ANY($3)
+                 AND m.computation_no = l.computation_no AND m.profile_no = l.profile_no";
+        sqlx::query(sql).bind(space.0).bind(&computations).bind(&profiles).execute(&mut *tx).await?;
+    }
+    if !entered.is_empty() {
+        let (computations, profiles) = columns(&entered);
+        let times: Vec<DateTime<Utc>> =
+            entered.iter().filter_map(|c| c.entered_at).map(Timestamp::to_utc).collect();
+        let sql = "-- store::memberships::write_memberships
+             INSERT INTO membership (space_id, computation_no, profile_no, entered_at)
+             SELECT $1, * FROM unnest($2::int[], $3::bigint[], $4::timestamptz[])
+             ON CONFLICT (space_id, computation_no, profile_no) DO UPDATE SET entered_at = excluded.entered_at";
+        sqlx::query(sql).bind(space.0).bind(&computations).bind(&profiles).bind(&times).execute(tx).await?;
+    }
+    Ok(())
+}
+
+/// Adds to the sizes of versions.
+pub async fn add_sizes(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    deltas: &[(ComputationNo, i64)],
+    at: Timestamp,
+) -> Result<()> {
+    let (numbers, deltas): (Vec<i32>, Vec<i64>) =
+        deltas.iter().map(|(no, delta)| (no.0 as i32, *delta)).unzip();
+    sqlx::query(
+        "-- store::memberships::add_sizes
+         UPDATE computation c SET size = c.size + d.delta, changed_at = $4
+         FROM unnest($2::int[], $3::bigint[]) AS d (no, delta)
+         WHERE c.space_id = $1 AND c.computation_no = d.no",
+    )
+    .bind(space.0)
+    .bind(&numbers)
+    .bind(&deltas)
+    .bind(at.to_utc())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// One entering or leaving.
+#[derive(Debug, Clone, Copy)]
+pub struct Transition {
+    /// Which definition.
+    pub definition: i32,
+    /// Its number in the space.
+    pub no: i64,
+    /// Who.
+    pub profile: ProfileNo,
+    /// Entered or left.
+    pub entered: bool,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Adds transitions.
+pub async fn insert_transitions(tx: &mut PgConnection, space: SpaceNo, rows: &[Transition]) -> Result<()> {
+    sqlx::query(
+        "-- store::memberships::insert_transitions
+         INSERT INTO transition (space_id, definition_no, transition_no, profile_no, entered, at)
+         SELECT $1, * FROM unnest($2::int[], $3::bigint[], $4::bigint[], $5::bool[], $6::timestamptz[])",
+    )
+    .bind(space.0)
+    .bind(rows.iter().map(|t| t.definition).collect::<Vec<_>>())
+    .bind(rows.iter().map(|t| t.no).collect::<Vec<_>>())
+    .bind(rows.iter().map(|t| t.profile.0 as i64).collect::<Vec<_>>())
+    .bind(rows.iter().map(|t| t.entered).collect::<Vec<_>>())
+    .bind(rows.iter().map(|t| t.at.to_utc()).collect::<Vec<_>>())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// A member of an audience.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// Live number.
+    pub no: ProfileNo,
+    /// Public id.
+    pub id: Uuid,
+    /// Since when.
+    pub entered_at: Timestamp,
+}
+
+/// A page of members by profile number, behind `after`.
+pub async fn list_members(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    computation: ComputationNo,
+    after: ProfileNo,
+    limit: i64,
+) -> Result<Vec<Member>> {
+    let rows: Vec<(i64, Uuid, DateTime<Utc>)> = sqlx::query_as(
+        "-- store::memberships::list_members
+         SELECT m.profile_no, p.profile_id, m.entered_at
+         FROM (SELECT profile_no, entered_at FROM membership
+               WHERE space_id = $1 AND computation_no = $2 AND profile_no > $3 ORDER BY profile_no LIMIT $4) m
+         CROSS JOIN LATERAL
+             (SELECT profile_id FROM profile WHERE space_id = $1 AND profile_no = m.profile_no) p
+         ORDER BY m.profile_no",
+    )
+    .bind(space.0)
+    .bind(computation.0 as i32)
+    .bind(after.0 as i64)
+    .bind(limit)
+    .fetch_all(executor)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(no, id, at)| Member { no: ProfileNo(no as u64), id, entered_at: at.into() })
+        .collect())
+}
+
+/// A page of an audience's transitions, newest first, behind number `before`, with the live profile's id.
+pub async fn list_transitions(
+    pool: &PgPool,
+    space: SpaceNo,
+    definition: i32,
+    before: i64,
+    limit: i64,
+) -> Result<Vec<(Transition, Uuid)>> {
+    let rows: Vec<(i64, i64, bool, DateTime<Utc>, Uuid)> = sqlx::query_as(
+        "-- store::memberships::list_transitions
+         SELECT t.transition_no, l.profile_no, t.entered, t.at, l.profile_id
+         FROM (SELECT * FROM transition WHERE space_id = $1 AND definition_no = $2 AND transition_no < $3
+               ORDER BY transition_no DESC LIMIT $4) t
+         JOIN profile p ON p.space_id = $1 AND p.profile_no = t.profile_no
+         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
+         ORDER BY t.transition_no DESC",
+    )
+    .bind(space.0)
+    .bind(definition)
+    .bind(before)
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    let row = |(no, profile, entered, at, id): (i64, i64, bool, DateTime<Utc>, Uuid)| {
+        (Transition { definition, no, profile: ProfileNo(profile as u64), entered, at: at.into() }, id)
+    };
+    Ok(rows.into_iter().map(row).collect())
+}
