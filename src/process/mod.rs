@@ -88,10 +88,19 @@ pub async fn run(context: Context) -> Result<(), ProcessError> {
         .enable_all()
         .build()?;
     let supervised = runtime.spawn(supervise(context));
-    let ended = supervised.await;
-    // Dropping a runtime inside of another one must not block.
-    runtime.shutdown_background();
-    ended.map_err(|_| ProcessError::Gone)?
+    let _threads = Threads(Some(runtime));
+    supervised.await.map_err(|_| ProcessError::Gone)?
+}
+
+/// The processors' threads. Dropping a runtime inside of another one would panic, also when the waiting is given up.
+struct Threads(Option<tokio::runtime::Runtime>);
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 async fn supervise(context: Context) -> Result<(), ProcessError> {
