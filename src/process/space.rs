@@ -29,10 +29,6 @@ use crate::store::processor::{self, Lease};
 use crate::store::{Result, StoreError, computations, log};
 use crate::telemetry::metrics;
 
-/// Fewer events than this are a small batch.
-const SMALL_BATCH: u64 = 500;
-/// Pause after a small batch.
-const LINGER: Duration = Duration::from_millis(5);
 /// Profiles that are due are taken in slices of this many.
 const DUE_SLICE: i64 = 5_000;
 
@@ -116,12 +112,7 @@ impl SpaceProcessor {
     ) -> Result<()> {
         while !shutdown.is_cancelled() {
             appended.mark_unchanged();
-            let before = self.processed;
             if self.step().await? {
-                if (1..SMALL_BATCH).contains(&(self.processed.0 - before.0)) {
-                    // A batch costs a dozen statements, however few events it has: let some more gather.
-                    tokio::time::sleep(LINGER).await;
-                }
                 continue;
             }
             self.renew_lease().await?;
