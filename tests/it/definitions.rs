@@ -12,13 +12,20 @@ fn definition(key: &str, query: &str) -> Value {
     json!({"key": key, "definition": {"type": "users", "query": query}})
 }
 
+/// Keeps the processor away, so that definitions stay as management leaves them.
+async fn unprocessed(app: TestApp) -> TestApp {
+    let steal = "UPDATE processor SET epoch = epoch + 1, lease_until = clock_timestamp() + interval '1 hour'";
+    sqlx::query(steal).execute(&app.db.pool).await.unwrap();
+    app
+}
+
 async fn make(app: &TestApp, path: &str, key: &str, query: &str) {
     app.post(path, definition(key, query)).await.expect(201);
 }
 
 #[tokio::test]
 async fn a_definition_is_made_found_changed_and_deleted() {
-    let app = TestApp::start().await;
+    let app = unprocessed(TestApp::start().await).await;
     let made = app.post(AUDIENCES, definition("buyers", QUERY)).await.expect(201).json;
     assert!(made["id"].as_str().unwrap().starts_with("aud_"));
     assert_eq!((&made["key"], &made["name"]), (&json!("buyers"), &json!("buyers")));
@@ -70,7 +77,7 @@ async fn a_definition_is_made_found_changed_and_deleted() {
 
 #[tokio::test]
 async fn failing_and_live_versions_show_in_the_status() {
-    let app = TestApp::start().await;
+    let app = unprocessed(TestApp::start().await).await;
     make(&app, AUDIENCES, "buyers", QUERY).await;
     let set = async |sql: &'static str| sqlx::query(sql).execute(&app.db.pool).await.unwrap();
     let get = async || app.get(&format!("{AUDIENCES}/buyers")).await.expect(200).json;
@@ -99,7 +106,7 @@ async fn failing_and_live_versions_show_in_the_status() {
 
 #[tokio::test]
 async fn a_bad_query_is_refused_with_all_its_errors() {
-    let app = TestApp::start().await;
+    let app = unprocessed(TestApp::start().await).await;
     let refused = app.post(AUDIENCES, definition("a", "event('X').cuont() >= 1 AND trait('y') >")).await;
     let refused = refused.expect_problem(422, "invalid_query").json;
     assert_eq!(refused["field"], "definition.query");
@@ -126,7 +133,7 @@ async fn a_bad_query_is_refused_with_all_its_errors() {
 
 #[tokio::test]
 async fn keys_are_words_and_unique_over_both_kinds() {
-    let app = TestApp::start().await;
+    let app = unprocessed(TestApp::start().await).await;
     let long = "x".repeat(256);
     for key in ["", "1a", "A", "a-b", "a b", "é", "_a", "sizes", "preview", long.as_str()] {
         let refused = app.post(AUDIENCES, definition(key, QUERY)).await.expect_problem(422, "invalid");
@@ -142,7 +149,7 @@ async fn keys_are_words_and_unique_over_both_kinds() {
 
 #[tokio::test]
 async fn bodies_are_read_strictly() {
-    let app = TestApp::start().await;
+    let app = unprocessed(TestApp::start().await).await;
     let with = |extra: Value| {
         let mut body = definition("a", QUERY);
         body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
@@ -182,7 +189,7 @@ async fn bodies_are_read_strictly() {
 
 #[tokio::test]
 async fn circles_are_refused_by_name() {
-    let app = TestApp::start().await;
+    let app = unprocessed(TestApp::start().await).await;
     let own = app.post(AUDIENCES, definition("a", "audience('a')")).await.expect_problem(422, "cycle");
     assert!(own.json["detail"].as_str().unwrap().contains("a → a"), "{}", own.text);
     // `b` is only a trait name while there is no such definition.
@@ -198,7 +205,7 @@ async fn circles_are_refused_by_name() {
 
 #[tokio::test]
 async fn what_is_referred_to_stays() {
-    let app = TestApp::start().await;
+    let app = unprocessed(TestApp::start().await).await;
     make(&app, TRAITS, "orders", "event('Ordered').count()").await;
     make(&app, AUDIENCES, "buyers", "trait('orders') >= 1").await;
     make(&app, AUDIENCES, "fans", "audience('buyers') AND trait('orders') > 10").await;
@@ -236,7 +243,7 @@ async fn lists_are_by_kind_in_pages_and_limited() {
 
 #[tokio::test]
 async fn two_at_once_make_one() {
-    let app = TestApp::start().await;
+    let app = unprocessed(TestApp::start().await).await;
     let (one, two) = tokio::join!(
         app.post(AUDIENCES, definition("a", QUERY)),
         app.post(TRAITS, definition("a", "event('X').count()"))
