@@ -124,6 +124,10 @@ pub(super) fn apply(work: &mut Work, space: SpaceNo, event: &Incoming<'_>, catal
         let refusal = Refusal { type_no: *type_no, value: value.clone(), rule: Rule::Blocked };
         refuse(work, user.or(account).unwrap_or_default(), &refusal, event, catalog);
     }
+    if let Some(name) = event.ids.unknown_types.first() {
+        let message = format!("identifier type {name:?} is not in the settings; the identifier was left out");
+        work.out.warnings.push(warning(space, event, "identifier_type_unknown", u32::MAX, message));
+    }
     if user.is_none() && account.is_none() {
         work.out.unidentified += 1;
         work.out.warnings.push(warning(
