@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::hint::black_box;
 
+use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use personas::domain::{ComputationNo, EventType, Facts, LeafNo, Offset, SourceNo, Timestamp, Value};
 use personas::engine::{Definition, Dirty, Kind, LeafState, LeafStates, Limits, Program, View, compile};
@@ -61,7 +62,7 @@ fn facts(name: &str, at: i64) -> Facts<'_> {
 struct Profile(LeafStates);
 
 impl View for Profile {
-    fn leaf(&self, leaf: LeafNo) -> Option<&LeafState> {
+    fn leaf(&self, leaf: LeafNo) -> Option<Cow<'_, LeafState>> {
         self.0.get(leaf)
     }
 
@@ -99,9 +100,18 @@ fn engine(criterion: &mut Criterion) {
             }
         });
     });
-    let bytes = profile.0.encode().expect("bytes");
-    criterion.bench_function("read and write the states of a profile", |b| {
-        b.iter(|| LeafStates::decode(black_box(&bytes)).expect("states").encode());
+    let mut bytes = Vec::new();
+    profile.0.write(&mut bytes).expect("bytes");
+    let bytes = Bytes::from(bytes);
+    criterion.bench_function("fold an event into the stored states of a profile", |b| {
+        let (mut at, mut dirty, mut out) = (NOW, Dirty::default(), Vec::new());
+        b.iter(|| {
+            at += 60_000;
+            let mut states = LeafStates::stored(bytes.clone());
+            program.fold(&mut states, black_box(&facts("Order Completed", at)), &mut dirty);
+            out.clear();
+            states.write(&mut out)
+        });
     });
 }
 

@@ -11,6 +11,7 @@ pub mod path;
 pub mod time;
 pub mod trait_names;
 pub mod value;
+pub mod varint;
 
 pub use act::Act;
 pub use event::{EventType, Facts};

@@ -11,7 +11,7 @@ use super::state::{Flags, LeafSpec, LeafState, Read, Reading};
 /// What one profile has.
 pub trait View {
     /// The state of a leaf; none is the same as an empty one.
-    fn leaf(&self, leaf: LeafNo) -> Option<&LeafState>;
+    fn leaf(&self, leaf: LeafNo) -> Option<Cow<'_, LeafState>>;
 
     /// The value of a trait, custom or computed, or of an audience (`true` for members), by the canonical name of
     /// its top-level key ([`crate::domain::trait_names::canonical`]).
@@ -143,7 +143,7 @@ impl Plan {
             }
             PlanOperand::Leaf(index, read) => {
                 let Some((leaf, spec)) = self.leaf(*index) else { return Default::default() };
-                let state = view.leaf(leaf).unwrap_or(&LeafState::Empty);
+                let state = view.leaf(leaf).unwrap_or(Cow::Owned(LeafState::Empty));
                 let Reading { value, flags } = state.read(*read, spec.window, now);
                 (Cow::Owned(value), state.changes_at(spec.window, now), flags)
             }

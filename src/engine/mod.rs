@@ -11,6 +11,8 @@
 pub mod condition;
 pub mod evaluate;
 pub mod identity;
+mod packed;
+mod pointers;
 pub mod profile;
 pub mod program;
 pub mod query;

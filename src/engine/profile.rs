@@ -2,33 +2,34 @@
 //! one row.
 //!
 //! Merging two profiles is merging their parts; each part is a function of the events that went into it, so the
-//! merged profile is the one that all events together would have made.
+//! merged profile is the one that all events together would have made. Parts are read when they are looked at
+//! ([`super::packed`]), so an event costs what it touches, however much there is.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::identity::Owned;
+use super::packed::{Packed, Part, encode};
+use super::pointers::Pointers;
 use super::state::LeafStates;
 use super::traits::Traits;
 use crate::domain::{Collection, ComputationNo, Offset, ProfileNo, Timestamp};
 
+pub use super::pointers::{POINTERS_MAX, Pointer, decode_pointers, encode_pointers};
+
 /// First byte of every encoded profile.
-const FORMAT: u8 = 1;
-
-/// Pointers kept inside the row; more are spilled into a page.
-pub const POINTERS_MAX: usize = 64;
-
-/// Where one of the profile's events stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Pointer {
-    /// Its place in the log.
-    pub offset: Offset,
-    /// Its event time.
-    pub at: Timestamp,
-}
+const FORMAT: u8 = 2;
+/// Format, then the checksum of all that follows, then the lengths of the parts, then [`Head`] and the parts.
+const CHECKSUM_AT: usize = 1;
+const LENGTHS_AT: usize = CHECKSUM_AT + 8;
+const HEAD_AT: usize = LENGTHS_AT + PARTS * 4;
+/// Owned, kin, traits, outcomes, leaves, due times, pointers.
+const PARTS: usize = 7;
 
 /// What a definition's version says of the profile.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// Which version.
     pub computation: ComputationNo,
@@ -47,8 +48,17 @@ pub enum OutcomeValue {
     Value(Option<String>),
 }
 
+/// Other profiles this one has to do with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kin {
+    /// Numbers of the profiles it absorbed.
+    pub former: Vec<ProfileNo>,
+    /// Accounts a user was put into.
+    pub accounts: Vec<ProfileNo>,
+}
+
 /// A profile.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct Profile {
     /// Number in the space.
     pub no: ProfileNo,
@@ -64,70 +74,47 @@ pub struct Profile {
     pub created_at: Timestamp,
     /// Time of receipt of its newest event.
     pub last_seen_at: Timestamp,
-    /// Numbers of the profiles it absorbed.
-    pub former: Vec<ProfileNo>,
+    /// Whether it has an identifier that makes it more than anonymous (decisions A13).
+    pub is_known: bool,
     /// Identifiers and merge count.
-    pub owned: Owned,
+    pub owned: Part<Owned>,
+    /// Former profiles and accounts.
+    pub kin: Part<Kin>,
     /// Custom traits.
-    pub traits: Traits,
-    /// Outcomes by computation number.
-    pub outcomes: Vec<Outcome>,
-    /// Accounts a user was put into.
-    pub accounts: Vec<ProfileNo>,
+    pub traits: Part<Traits>,
     /// Incremental states.
     pub leaves: LeafStates,
-    /// The newest pointers, in log order.
-    #[serde(with = "pointer_steps")]
-    pub pointers: Vec<Pointer>,
-    /// When each version's outcome can next change by the passage of time alone; the earliest is in the index.
-    pub dues: Vec<(ComputationNo, Timestamp)>,
+    outcomes: Packed<(OutcomeValue, Timestamp)>,
+    dues: Packed<Timestamp>,
+    /// The earliest of `dues`.
+    due_at: Option<Timestamp>,
+    pointers: Pointers,
+    /// Size of the row it came from: the next one is about as large.
+    row_len: usize,
 }
 
-/// The first fields of a [`Profile`], in their order.
-#[derive(Deserialize)]
+/// What every look at a profile needs.
+#[derive(Serialize, Deserialize)]
 struct Head {
     no: ProfileNo,
-    id: Uuid,
     collection: Collection,
+    is_known: bool,
     first_offset: Offset,
     last_offset: Offset,
     created_at: Timestamp,
     last_seen_at: Timestamp,
-    former: Vec<ProfileNo>,
-    owned: Owned,
-    traits: Traits,
-    outcomes: Vec<Outcome>,
-    accounts: Vec<ProfileNo>,
-}
-
-impl From<Head> for Profile {
-    fn from(head: Head) -> Self {
-        Self {
-            no: head.no,
-            id: head.id,
-            collection: head.collection,
-            first_offset: head.first_offset,
-            last_offset: head.last_offset,
-            created_at: head.created_at,
-            last_seen_at: head.last_seen_at,
-            former: head.former,
-            owned: head.owned,
-            traits: head.traits,
-            outcomes: head.outcomes,
-            accounts: head.accounts,
-            leaves: LeafStates::default(),
-            pointers: Vec::new(),
-            dues: Vec::new(),
-        }
-    }
+    due_at: Option<Timestamp>,
 }
 
 /// An encoded profile could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// Written by a newer version, or not a profile.
+    /// Written by another version of the program, or not a profile.
     #[error("unknown profile format")]
     Format,
+    /// Not the bytes that were written.
+    #[error("the profile's checksum is wrong")]
+    Checksum,
     /// Cut short or damaged.
     #[error("damaged profile: {0}")]
     Damaged(#[from] postcard::Error),
@@ -144,32 +131,37 @@ impl Profile {
             last_offset: offset,
             created_at: received_at,
             last_seen_at: received_at,
-            former: Vec::new(),
-            owned: Owned::default(),
-            traits: Traits::default(),
-            outcomes: Vec::new(),
-            accounts: Vec::new(),
+            is_known: false,
+            owned: Part::default(),
+            kin: Part::default(),
+            traits: Part::default(),
             leaves: LeafStates::default(),
-            pointers: Vec::new(),
-            dues: Vec::new(),
+            outcomes: Packed::default(),
+            dues: Packed::default(),
+            due_at: None,
+            pointers: Pointers::default(),
+            row_len: 0,
         }
     }
 
     /// Takes a younger profile in. Outcomes are left to the evaluation that has to follow.
-    pub fn absorb(&mut self, other: Self) {
-        self.owned.merges += other.owned.merges + 1;
-        self.owned.identifiers.extend(other.owned.identifiers);
-        self.former.push(other.no);
-        self.former.extend(other.former);
-        self.traits.merge(&other.traits);
-        self.leaves.merge(other.leaves);
-        self.pointers.extend(other.pointers);
-        self.pointers.sort_unstable();
-        for account in other.accounts {
-            if !self.accounts.contains(&account) {
-                self.accounts.push(account);
-            }
-        }
+    pub fn absorb(&mut self, other: &Self) {
+        let (theirs, kin) = (other.owned.get(), other.kin.get());
+        self.owned.update(|owned| {
+            owned.merges += theirs.merges + 1;
+            owned.identifiers.extend_from_slice(&theirs.identifiers);
+        });
+        self.kin.update(|own| {
+            own.former.push(other.no);
+            own.former.extend_from_slice(&kin.former);
+            let new: Vec<ProfileNo> =
+                kin.accounts.iter().filter(|a| !own.accounts.contains(a)).copied().collect();
+            own.accounts.extend(new);
+        });
+        self.traits.update(|traits| traits.merge(other.traits.get()));
+        self.leaves.merge(&other.leaves);
+        self.pointers.merge(&other.pointers);
+        self.is_known |= other.is_known;
         self.last_offset = self.last_offset.max(other.last_offset);
         self.last_seen_at = self.last_seen_at.max(other.last_seen_at);
     }
@@ -181,73 +173,158 @@ impl Profile {
         self.last_seen_at = self.last_seen_at.max(received_at);
     }
 
+    /// The newest pointers to its events, in log order; older ones were spilled.
+    pub fn pointers(&self) -> Vec<Pointer> {
+        self.pointers.list()
+    }
+
     /// Takes out the pointers that no longer fit the row.
     pub fn spill(&mut self) -> Option<Vec<Pointer>> {
-        (self.pointers.len() >= POINTERS_MAX).then(|| std::mem::take(&mut self.pointers))
+        (self.pointers.len() >= POINTERS_MAX).then(|| std::mem::take(&mut self.pointers).list())
     }
 
     /// The outcome of a version.
-    pub fn outcome(&self, computation: ComputationNo) -> Option<&Outcome> {
-        let place = self.outcomes.binary_search_by_key(&computation, |o| o.computation).ok()?;
-        self.outcomes.get(place)
+    pub fn outcome(&self, computation: ComputationNo) -> Option<Outcome> {
+        let (value, since) = self.outcomes.get(computation.0)?.into_owned();
+        Some(Outcome { computation, value, since })
+    }
+
+    /// All outcomes, by version.
+    pub fn outcomes(&self) -> impl Iterator<Item = Outcome> {
+        self.outcomes.iter().map(|(no, outcome)| {
+            let (value, since) = outcome.into_owned();
+            Outcome { computation: ComputationNo(no), value, since }
+        })
     }
 
     /// Sets the outcome of a version.
     pub fn set_outcome(&mut self, outcome: Outcome) {
-        match self.outcomes.binary_search_by_key(&outcome.computation, |o| o.computation) {
-            Ok(place) => {
-                if let Some(slot) = self.outcomes.get_mut(place) {
-                    *slot = outcome;
-                }
-            }
-            Err(place) => self.outcomes.insert(place, outcome),
-        }
+        self.outcomes.set(outcome.computation.0, Some((outcome.value, outcome.since)));
+    }
+
+    /// Forgets outcomes and due times of versions that nobody asks for any more.
+    pub fn retain_versions(
+        &mut self,
+        mut said: impl FnMut(ComputationNo) -> bool,
+        mut due: impl FnMut(ComputationNo) -> bool,
+    ) {
+        self.outcomes.retain(|no| said(ComputationNo(no)));
+        self.dues.retain(|no| due(ComputationNo(no)));
+        self.due_at = self.earliest();
     }
 
     /// Notes when a version's outcome can next change by the passage of time alone.
     pub fn set_due(&mut self, computation: ComputationNo, at: Option<Timestamp>) {
-        match (self.dues.binary_search_by_key(&computation, |(no, _)| *no), at) {
-            (Ok(place), Some(at)) => {
-                if let Some(due) = self.dues.get_mut(place) {
-                    due.1 = at;
-                }
-            }
-            (Ok(place), None) => _ = self.dues.remove(place),
-            (Err(place), Some(at)) => self.dues.insert(place, (computation, at)),
-            (Err(_), None) => {}
+        let before = self.dues.get(computation.0).map(|at| *at);
+        if before == at {
+            return;
+        }
+        self.dues.set(computation.0, at);
+        if at.is_some_and(|at| self.due_at.is_none_or(|earliest| at < earliest)) {
+            self.due_at = at;
+        } else if before == self.due_at {
+            self.due_at = self.earliest();
         }
     }
 
-    /// The earliest of those instants.
-    pub fn due_at(&self) -> Option<Timestamp> {
+    /// The earliest instant at which any outcome can change by the passage of time alone.
+    pub const fn due_at(&self) -> Option<Timestamp> {
+        self.due_at
+    }
+
+    /// The versions that are due at `at`, in order. They have no due time any more: whoever evaluates them sets it.
+    pub fn take_due(&mut self, at: Timestamp) -> Vec<ComputationNo> {
+        let due: Vec<u32> = self.dues.iter().filter(|(_, when)| **when == at).map(|(no, _)| no).collect();
+        due.iter().for_each(|no| self.dues.set(*no, None));
+        self.due_at = self.earliest();
+        due.into_iter().map(ComputationNo).collect()
+    }
+
+    fn earliest(&self) -> Option<Timestamp> {
         self.dues.iter().map(|(_, at)| *at).min()
     }
 
     /// All numbers the profile has or had.
     pub fn numbers(&self) -> Vec<ProfileNo> {
-        std::iter::once(self.no).chain(self.former.iter().copied()).collect()
+        std::iter::once(self.no).chain(self.kin.get().former.iter().copied()).collect()
     }
 
     /// Encodes the profile into its row.
     pub fn encode(&self) -> Result<Vec<u8>, DecodeError> {
-        Ok(postcard::to_extend(self, vec![FORMAT])?)
+        let mut out = Vec::with_capacity(self.row_len + 256);
+        out.push(FORMAT);
+        out.resize(HEAD_AT, 0);
+        let head = Head {
+            no: self.no,
+            collection: self.collection,
+            is_known: self.is_known,
+            first_offset: self.first_offset,
+            last_offset: self.last_offset,
+            created_at: self.created_at,
+            last_seen_at: self.last_seen_at,
+            due_at: self.due_at,
+        };
+        encode(&head, &mut out)?;
+        let mut ends = [0; PARTS + 1];
+        ends[0] = out.len();
+        self.owned.write(&mut out)?;
+        ends[1] = out.len();
+        self.kin.write(&mut out)?;
+        ends[2] = out.len();
+        self.traits.write(&mut out)?;
+        ends[3] = out.len();
+        self.outcomes.write(&mut out)?;
+        ends[4] = out.len();
+        self.leaves.write(&mut out)?;
+        ends[5] = out.len();
+        self.dues.write(&mut out)?;
+        ends[6] = out.len();
+        self.pointers.write(&mut out);
+        ends[7] = out.len();
+        let lengths = ends.windows(2).map(|pair| (pair[1] - pair[0]) as u32);
+        for (slot, length) in out[LENGTHS_AT..HEAD_AT].chunks_exact_mut(4).zip(lengths) {
+            slot.copy_from_slice(&length.to_le_bytes());
+        }
+        let checksum = xxh3_64(&out[LENGTHS_AT..]);
+        out[CHECKSUM_AT..LENGTHS_AT].copy_from_slice(&checksum.to_le_bytes());
+        Ok(out)
     }
 
-    /// Reads back what is asked of a profile: everything but its leaves, pointers and due times, which are the larger
-    /// part and stand behind it.
-    pub fn decode_head(bytes: &[u8]) -> Result<Self, DecodeError> {
-        match bytes.split_first() {
-            Some((&FORMAT, rest)) => Ok(postcard::take_from_bytes::<Head>(rest)?.0.into()),
-            _ => Err(DecodeError::Format),
+    /// Reads it back. Its parts are read when they are looked at.
+    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        if bytes.len() < HEAD_AT || bytes[0] != FORMAT {
+            return Err(DecodeError::Format);
         }
-    }
-
-    /// Reads it back.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        match bytes.split_first() {
-            Some((&FORMAT, rest)) => Ok(postcard::from_bytes(rest)?),
-            _ => Err(DecodeError::Format),
+        if xxh3_64(&bytes[LENGTHS_AT..]).to_le_bytes() != bytes[CHECKSUM_AT..LENGTHS_AT] {
+            return Err(DecodeError::Checksum);
         }
+        let (head, rest) = postcard::take_from_bytes::<Head>(&bytes[HEAD_AT..])?;
+        let mut from = bytes.len() - rest.len();
+        let mut lengths = bytes[LENGTHS_AT..HEAD_AT].chunks_exact(4);
+        let mut part = || {
+            let length = lengths.next().and_then(|raw| raw.try_into().ok()).map_or(0, u32::from_le_bytes);
+            let to = bytes.len().min(from + length as usize);
+            bytes.slice(std::mem::replace(&mut from, to)..to)
+        };
+        Ok(Self {
+            no: head.no,
+            id: profile_id(head.no, head.created_at),
+            collection: head.collection,
+            first_offset: head.first_offset,
+            last_offset: head.last_offset,
+            created_at: head.created_at,
+            last_seen_at: head.last_seen_at,
+            is_known: head.is_known,
+            owned: Part::stored(part()),
+            kin: Part::stored(part()),
+            traits: Part::stored(part()),
+            outcomes: Packed::stored(part()),
+            leaves: LeafStates::stored(part()),
+            dues: Packed::stored(part()),
+            due_at: head.due_at,
+            pointers: Pointers::stored(part()),
+            row_len: bytes.len(),
+        })
     }
 }
 
@@ -281,49 +358,6 @@ pub const fn number_of(id: Uuid) -> ProfileNo {
     ProfileNo(((id.as_u128() as u64) & NUMBER_BITS).wrapping_mul(UNSTIR) & NUMBER_BITS)
 }
 
-/// Pointers in few bytes: the differences of their offsets and times.
-pub fn encode_pointers(pointers: &[Pointer]) -> Result<Vec<u8>, DecodeError> {
-    Ok(postcard::to_allocvec(&pointer_steps::steps(pointers))?)
-}
-
-/// Inverse of [`encode_pointers`].
-pub fn decode_pointers(bytes: &[u8]) -> Result<Vec<Pointer>, DecodeError> {
-    Ok(pointer_steps::pointers(postcard::from_bytes(bytes)?))
-}
-
-mod pointer_steps {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    use super::{Offset, Pointer, Timestamp};
-
-    pub(super) fn steps(pointers: &[Pointer]) -> Vec<(u64, i64)> {
-        let (mut offset, mut at) = (0, 0);
-        let step = |p: &Pointer| {
-            let step = (p.offset.0.wrapping_sub(offset), p.at.millis().wrapping_sub(at));
-            (offset, at) = (p.offset.0, p.at.millis());
-            step
-        };
-        pointers.iter().map(step).collect()
-    }
-
-    pub(super) fn pointers(steps: Vec<(u64, i64)>) -> Vec<Pointer> {
-        let (mut offset, mut at) = (0_u64, 0_i64);
-        let pointer = |(by, time): (u64, i64)| {
-            (offset, at) = (offset.wrapping_add(by), at.wrapping_add(time));
-            Pointer { offset: Offset(offset), at: Timestamp::from_millis(at) }
-        };
-        steps.into_iter().map(pointer).collect()
-    }
-
-    pub(super) fn serialize<S: Serializer>(list: &[Pointer], serializer: S) -> Result<S::Ok, S::Error> {
-        steps(list).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Pointer>, D::Error> {
-        Ok(pointers(Vec::deserialize(deserializer)?))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,29 +372,58 @@ mod tests {
         }
 
         #[test]
-        fn pointers_are_read_back(list in proptest::collection::vec((any::<u64>(), any::<i64>()), 0..80)) {
-            let pointers: Vec<Pointer> = list
-                .into_iter()
-                .map(|(offset, at)| Pointer { offset: Offset(offset), at: Timestamp::from_millis(at) })
-                .collect();
-            prop_assert_eq!(decode_pointers(&encode_pointers(&pointers).unwrap()).unwrap(), pointers);
+        fn damage_is_an_error_and_never_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0_usize..200) {
+            prop_assert!(Profile::decode(bytes.into()).is_err());
+            let mut row = full().encode().unwrap();
+            let at = at % row.len();
+            row[at] ^= 1;
+            prop_assert!(Profile::decode(row.into()).is_err());
         }
     }
 
-    #[test]
-    fn the_head_is_the_profile_without_its_states() {
+    fn full() -> Profile {
         let mut profile =
             Profile::new(ProfileNo(7), Collection::Accounts, Offset(9), Timestamp::from_millis(5));
-        profile.former.push(ProfileNo(3));
-        profile.accounts.push(ProfileNo(4));
+        profile.kin.update(|kin| {
+            kin.former.push(ProfileNo(3));
+            kin.accounts.push(ProfileNo(4));
+        });
         let value = OutcomeValue::Value(Some("1".into()));
         profile.set_outcome(Outcome { computation: ComputationNo(2), value, since: Timestamp::EPOCH });
-        let head = profile.clone();
         profile.note_event(Offset(9), Timestamp::EPOCH, Timestamp::from_millis(5));
         profile.set_due(ComputationNo(2), Some(Timestamp::EPOCH));
-        let encoded = profile.encode().unwrap();
-        assert_eq!(Profile::decode_head(&encoded).unwrap(), head);
-        assert_eq!(Profile::decode(&encoded).unwrap(), profile);
+        profile
+    }
+
+    #[test]
+    fn it_is_read_back_and_written_the_same() {
+        let profile = full();
+        let row = profile.encode().unwrap();
+        let read = Profile::decode(row.clone().into()).unwrap();
+        assert_eq!(read.encode().unwrap(), row, "untouched");
+        assert_eq!(read.kin.get(), profile.kin.get());
+        assert_eq!(read.outcome(ComputationNo(2)), profile.outcome(ComputationNo(2)));
+        assert_eq!(read.pointers(), profile.pointers());
+        assert_eq!(read.due_at(), Some(Timestamp::EPOCH));
+        assert_eq!((read.id, read.no, read.collection), (profile.id, profile.no, profile.collection));
+        let mut touched = read.clone();
+        touched.set_due(ComputationNo(2), None);
+        touched.set_due(ComputationNo(2), Some(Timestamp::EPOCH));
+        assert_eq!(touched.encode().unwrap(), row, "changed there and back");
+    }
+
+    #[test]
+    fn the_earliest_due_time_is_known() {
+        let mut profile = full();
+        let at = Timestamp::from_millis;
+        profile.set_due(ComputationNo(3), Some(at(-5)));
+        assert_eq!(profile.due_at(), Some(at(-5)));
+        profile.set_due(ComputationNo(3), Some(at(8)));
+        assert_eq!(profile.due_at(), Some(at(0)));
+        assert_eq!(profile.take_due(at(0)), [ComputationNo(2)]);
+        assert_eq!(profile.due_at(), Some(at(8)));
+        profile.retain_versions(|_| true, |_| false);
+        assert_eq!(profile.due_at(), None);
     }
 
     #[test]

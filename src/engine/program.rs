@@ -1,7 +1,9 @@
 //! All definitions of a space, compiled together: which leaves an event touches, which definitions those feed,
 //! and in which order definitions that refer to each other are evaluated.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
 
 use crate::domain::{ComputationNo, Facts, LeafNo, Timestamp, json};
 
@@ -63,18 +65,32 @@ struct EventLeaves {
 }
 
 /// Which definitions to evaluate: a set of places in a program, taken in the order of evaluation.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Dirty(BTreeSet<usize>);
+#[derive(Debug, Clone, Default)]
+pub struct Dirty {
+    /// The next one stands last.
+    places: Vec<u32>,
+    /// Whether something was marked since they were put in order.
+    disordered: bool,
+}
 
 impl Dirty {
     /// Takes the next definition in the order of evaluation.
     pub fn pop(&mut self) -> Option<usize> {
-        self.0.pop_first()
+        if std::mem::take(&mut self.disordered) {
+            self.places.sort_unstable_by(|a, b| b.cmp(a));
+            self.places.dedup();
+        }
+        self.places.pop().map(|place| place as usize)
     }
 
     /// Whether there is nothing to evaluate.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    fn mark(&mut self, places: impl IntoIterator<Item = usize>) {
+        self.places.extend(places.into_iter().map(|place| place as u32));
+        self.disordered = true;
     }
 }
 
@@ -150,7 +166,7 @@ impl Program {
         let mut changed = false;
         for leaf in event.leaves.iter().filter_map(|&place| self.leaves.get(place)) {
             if states.update(leaf.no, |state| leaf.spec.fold_fields(state, facts, &values, &leaf.slots)) {
-                dirty.0.extend(&leaf.readers);
+                dirty.mark(leaf.readers.iter().copied());
                 changed = true;
             }
         }
@@ -165,25 +181,25 @@ impl Program {
 
     /// Marks one definition, as when its due time has come.
     pub fn mark(&self, no: ComputationNo, dirty: &mut Dirty) {
-        dirty.0.extend(self.place(no));
+        dirty.mark(self.place(no));
     }
 
     /// Marks all definitions, as for a new or merged profile.
     pub fn mark_all(&self, dirty: &mut Dirty) {
-        dirty.0.extend(0..self.computations.len());
+        dirty.mark(0..self.computations.len());
     }
 
     /// Marks the definitions that read a leaf, as after a merge of its states.
     pub fn mark_leaf(&self, no: LeafNo, dirty: &mut Dirty) {
         if let Some(leaf) = self.leaf_places.get(&no).and_then(|&place| self.leaves.get(place)) {
-            dirty.0.extend(&leaf.readers);
+            dirty.mark(leaf.readers.iter().copied());
         }
     }
 
     /// Marks the definitions that read a trait, by its canonical name. Also to be called when an evaluation has
     /// changed the value of a serving computed trait or audience: what refers to it comes later in the order.
     pub fn mark_trait(&self, name: &str, dirty: &mut Dirty) {
-        dirty.0.extend(self.readers_of_traits.get(name).into_iter().flatten());
+        dirty.mark(self.readers_of_traits.get(name).into_iter().flatten().copied());
     }
 }
 

@@ -1,9 +1,14 @@
-//! Applying events to the working set, in log order: resolve, merge, set traits, link, fold.
+//! Applying events to the working set, in log order: resolve, merge, set traits, link, fold, evaluate.
+//!
+//! A profile's definitions are evaluated after each of its events, at the instant the event was received, and whatever
+//! was due before that happens before it. So entering, leaving and their times follow from the log, and not from how
+//! its events were gathered into batches.
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::catalog::Catalog;
+use super::evaluate::{Waiting, evaluate, fire};
 use super::work::Work;
 use crate::domain::{Act, Collection, EventType, IdKey, Offset, ProfileNo, SpaceNo, Timestamp, json};
 use crate::engine::identity::Graph;
@@ -30,6 +35,16 @@ pub(super) struct Incoming<'a> {
     pub record: Record<'a>,
     pub offset: Offset,
     pub ids: Extracted,
+}
+
+/// What events are applied under.
+pub(super) struct Ground<'a> {
+    pub space: SpaceNo,
+    pub catalog: &'a Catalog,
+    /// Profiles a walk has still to come to.
+    pub waiting: Waiting,
+    /// The last instant timers were fired at: nothing is evaluated before it.
+    pub fired: Timestamp,
 }
 
 /// Which profiles an event went to.
@@ -91,14 +106,16 @@ fn act_identifiers(body: &str, catalog: &Catalog) -> Extracted {
 }
 
 /// Takes an identifier away from its profile, unless it is the last one.
-fn delete_identifier(work: &mut Work, gone: &Candidate, catalog: &Catalog) {
-    let Some(no) = work.owner(gone.key) else { return };
+fn delete_identifier(work: &mut Work, no: ProfileNo, gone: &Candidate, catalog: &Catalog) {
     let Some(entry) = work.entries.get_mut(&no) else { return };
-    let identifiers = &mut entry.profile.owned.identifiers;
-    if identifiers.len() < 2 {
+    if entry.profile.owned.get().identifiers.len() < 2 {
         return;
     }
-    identifiers.retain(|held| held.type_no != gone.type_no || held.value != gone.value);
+    let known = |held: &Held| catalog.known_types.contains(&held.type_no);
+    entry.profile.is_known = entry.profile.owned.update(|owned| {
+        owned.identifiers.retain(|held| held.type_no != gone.type_no || held.value != gone.value);
+        owned.identifiers.iter().any(known)
+    });
     entry.touched = true;
     catalog.program.mark_all(&mut entry.dirty);
     work.owners.insert(gone.key, None);
@@ -110,16 +127,21 @@ fn delete_identifier(work: &mut Work, gone: &Candidate, catalog: &Catalog) {
 }
 
 /// Applies one event, or one operator's act.
-pub(super) fn apply(work: &mut Work, space: SpaceNo, event: &Incoming<'_>, catalog: &Catalog) -> Attribution {
+pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) -> Attribution {
+    let Ground { space, catalog, .. } = *ground;
     let record = &event.record;
     if record.act {
         for gone in &event.ids.users {
-            delete_identifier(work, gone, catalog);
+            if let Some(no) = work.owner(gone.key) {
+                let at = catch_up(work, no, record.received_at, ground);
+                delete_identifier(work, no, gone, catalog);
+                look_again(work, no, at, ground);
+            }
         }
         return Attribution::default();
     }
-    let user = settle(work, space, event, &event.ids.users, Collection::Users, catalog);
-    let account = settle(work, space, event, &event.ids.accounts, Collection::Accounts, catalog);
+    let user = settle(work, event, &event.ids.users, Collection::Users, ground);
+    let account = settle(work, event, &event.ids.accounts, Collection::Accounts, ground);
     for (type_no, value) in &event.ids.blocked {
         let refusal = Refusal { type_no: *type_no, value: value.clone(), rule: Rule::Blocked };
         refuse(work, user.or(account).unwrap_or_default(), &refusal, event, catalog);
@@ -158,22 +180,41 @@ pub(super) fn apply(work: &mut Work, space: SpaceNo, event: &Incoming<'_>, catal
     if let Some(entry) = user.and_then(|no| work.entries.get_mut(&no)) {
         let facts = record.facts(event.offset);
         catalog.program.fold(&mut entry.profile.leaves, &facts, &mut entry.dirty);
+        let at = entry.profile.last_seen_at.max(ground.fired);
+        evaluate(entry, &mut work.out, catalog, at, ground.waiting);
     }
     Attribution { user, account }
+}
+
+/// Lets happen on a profile what was due when an event was received; returns that instant, which never goes back.
+fn catch_up(work: &mut Work, no: ProfileNo, received_at: Timestamp, ground: &Ground<'_>) -> Timestamp {
+    let Some(entry) = work.entries.get_mut(&no) else { return received_at };
+    let at = received_at.max(entry.profile.last_seen_at).max(ground.fired);
+    fire(entry, &mut work.out, ground.catalog, at, ground.waiting);
+    at
+}
+
+fn look_again(work: &mut Work, no: ProfileNo, at: Timestamp, ground: &Ground<'_>) {
+    if let Some(entry) = work.entries.get_mut(&no) {
+        evaluate(entry, &mut work.out, ground.catalog, at, ground.waiting);
+    }
 }
 
 /// Resolves an event within one collection and makes the graph so.
 fn settle(
     work: &mut Work,
-    space: SpaceNo,
     event: &Incoming<'_>,
     candidates: &[Candidate],
     collection: Collection,
-    catalog: &Catalog,
+    ground: &Ground<'_>,
 ) -> Option<ProfileNo> {
+    let Ground { space, catalog, .. } = *ground;
     let record = &event.record;
     let Resolution { profile, absorbed, added, matched, refusals } =
         resolve(candidates, record.timestamp, work, &catalog.settings)?;
+    for owner in profile.iter().chain(&absorbed) {
+        catch_up(work, *owner, record.received_at, ground);
+    }
     let no = profile.unwrap_or_else(|| work.create(collection, event.offset, record.received_at, catalog));
     if !absorbed.is_empty() {
         let words = matched.iter().filter_map(|i| candidates.get(*i)).map(|c| identifier_json(c, catalog));
@@ -203,16 +244,17 @@ fn settle(
 fn add_identifier(work: &mut Work, no: ProfileNo, new: &Candidate, event: &Incoming<'_>, catalog: &Catalog) {
     work.owners.insert(new.key, Some(no));
     let Some(entry) = work.entries.get_mut(&no) else { return };
-    let was_known = entry.profile.owned.identifiers.iter().any(|h| catalog.known_types.contains(&h.type_no));
-    entry.profile.owned.identifiers.push(Held {
+    let held = Held {
         type_no: new.type_no,
         value: new.value.clone(),
         first_seen: event.record.timestamp,
         source: event.record.source,
         message_id: event.record.message_id.to_owned(),
         brought_by: no,
-    });
-    if !was_known && catalog.known_types.contains(&new.type_no) {
+    };
+    entry.profile.owned.update(|owned| owned.identifiers.push(held));
+    if !entry.profile.is_known && catalog.known_types.contains(&new.type_no) {
+        entry.profile.is_known = true;
         // No longer anonymous: definitions that leave anonymous profiles out have to look again.
         catalog.program.mark_all(&mut entry.dirty);
     }
@@ -231,7 +273,8 @@ fn set_traits(work: &mut Work, space: SpaceNo, no: ProfileNo, event: &Incoming<'
         if record.body.is_empty() { json::pick(record.context, ["traits"]) } else { [None] };
     let traits = if record.body.is_empty() { context_traits.unwrap_or_default() } else { record.body };
     let mut values: Vec<(String, &str)> = Vec::new();
-    let is_full = work.entries.get(&no).is_some_and(|e| e.profile.traits.len() >= TRAITS_MAX);
+    let known = |name: &str| work.entries.get(&no).is_some_and(|e| e.profile.traits.get().knows(name));
+    let is_full = work.entries.get(&no).is_some_and(|e| e.profile.traits.get().len() >= TRAITS_MAX);
     let mut refused = Vec::new();
     for (name, value) in json::entries(traits) {
         if catalog.is_reserved(&name) {
@@ -243,7 +286,7 @@ fn set_traits(work: &mut Work, space: SpaceNo, no: ProfileNo, event: &Incoming<'
             let message =
                 format!("a trait name must have 1 to {TRAIT_NAME_CHARS_MAX} characters; it was left out");
             refused.push(("trait_name_invalid", message));
-        } else if is_full && work.entries.get(&no).is_some_and(|e| !e.profile.traits.knows(&name)) {
+        } else if is_full && !known(&name) {
             let message = format!("the profile has {TRAITS_MAX} traits; trait {name:?} was left out");
             refused.push(("too_many_profile_traits", message));
         } else {
@@ -258,17 +301,22 @@ fn set_traits(work: &mut Work, space: SpaceNo, no: ProfileNo, event: &Incoming<'
     let Some(entry) = work.entries.get_mut(&no) else { return };
     let write =
         Write { at: record.timestamp, message_id: record.message_id.to_owned(), source: record.source };
-    for name in entry.profile.traits.apply(&write, values) {
+    let changed = entry.profile.traits.update(|traits| {
+        let changed = traits.apply(&write, values);
+        traits.tidy();
+        changed
+    });
+    for name in changed {
         catalog.program.mark_trait(&crate::domain::trait_names::canonical(&name), &mut entry.dirty);
     }
 }
 
 fn link(work: &mut Work, user: ProfileNo, account: ProfileNo, event: &Incoming<'_>) {
     let Some(entry) = work.entries.get_mut(&user) else { return };
-    if entry.profile.accounts.contains(&account) {
+    if entry.profile.kin.get().accounts.contains(&account) {
         return;
     }
-    entry.profile.accounts.push(account);
+    entry.profile.kin.update(|kin| kin.accounts.push(account));
     work.out.links.push(Link {
         account,
         user,

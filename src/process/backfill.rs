@@ -87,6 +87,10 @@ impl Walk {
 impl SpaceProcessor {
     /// Does the next piece of a walk; false when there is none to do now.
     pub(super) async fn walk_on(&mut self, now: Timestamp) -> Result<bool> {
+        if self.walk.is_none() {
+            return Ok(false);
+        }
+        self.settle().await?;
         let Some(mut walk) = self.walk.take() else { return Ok(false) };
         let did = match self.walk_piece(&mut walk, now).await {
             Ok(did) => did,
@@ -148,7 +152,7 @@ impl SpaceProcessor {
         let until = ProfileNo((walk.plan.walked.0 + SLICE_PROFILES).min(walk.until.0));
         let mut connection = self.pool.acquire().await?;
         let numbers = profiles::list_numbers(&mut *connection, self.space, walk.plan.walked, until).await?;
-        let mut work = Work { last_profile: self.last_profile, ..Work::default() };
+        let mut work = Work { last_profile: self.ahead.last_profile, ..Work::default() };
         let live: HashSet<ProfileNo> = numbers.iter().map(|(_, live)| *live).collect();
         work.load_profiles(&mut connection, self.space, &mut self.caches, live.into_iter()).await?;
         for (no, live) in &numbers {
@@ -157,7 +161,7 @@ impl SpaceProcessor {
                 for (leaf, _) in partial.iter() {
                     self.catalog.program.mark_leaf(leaf, &mut entry.dirty);
                 }
-                entry.profile.leaves.merge(partial.clone());
+                entry.profile.leaves.merge(partial);
                 entry.touched = true;
             }
             if no == live {
@@ -167,21 +171,22 @@ impl SpaceProcessor {
             }
         }
         evaluate_all(&mut work, &self.catalog, now, Waiting { after: until, until: walk.end });
-        let mut progress = self.progress(self.processed);
+        let (prepared, pending) =
+            write::prepare(work, &self.catalog, self.progress(self.ahead.processed), now)?;
         let mut tx = connection.begin().await?;
-        write::write(&mut tx, self.fence(), &self.catalog, &mut work, &mut progress, now).await?;
+        write::write(&mut tx, self.fence(), &prepared).await?;
         computations::set_walked(&mut tx, self.space, &walk.plan.computations, until).await?;
         tx.commit().await?;
         drop(connection);
         walk.plan.walked = until;
         walk.partials = walk.partials.split_off(&ProfileNo(until.0 + 1));
-        self.committed(work, &progress);
+        self.committed_now(&prepared, pending);
         Ok(())
     }
 
     /// Swaps the walked versions in, and walks again whatever refers to them.
     async fn finish_walk(&mut self, walk: &Walk, now: Timestamp) -> Result<()> {
-        let mut progress = self.progress(self.processed);
+        let mut progress = self.progress(self.ahead.processed);
         let mut tx = self.pool.begin().await?;
         let fence = self.fence();
         let version = processor::advance(&mut tx, self.space, fence.epoch, &progress, fence.lease).await?;
@@ -209,7 +214,7 @@ impl SpaceProcessor {
         processor::advance(&mut tx, self.space, self.fence().epoch, &progress, self.config.lease).await?;
         processor::bump_config(&mut tx, self.space).await?;
         tx.commit().await?;
-        self.last_transition = progress.last_transition;
+        self.moved_on(&progress);
         self.note_config_change();
         tracing::info!(space = %self.space, "definitions {keys:?} of space {} are complete", self.space);
         Ok(())

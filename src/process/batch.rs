@@ -1,40 +1,65 @@
 //! One micro-batch: whatever has gathered in the log since the last one, in one transaction.
 
 use hashbrown::HashSet;
-use sqlx::Acquire;
 
-use super::apply::{self, Attribution, Incoming};
+use super::apply::{self, Attribution, Ground, Incoming};
 use super::dedup::Message;
-use super::evaluate::evaluate_all;
-use super::space::SpaceProcessor;
-use super::work::Work;
-use super::write;
+use super::space::{Counts, SpaceProcessor};
+use super::work::{Pending, Work};
+use super::write::{self, Prepared};
 use crate::domain::{Offset, ProfileNo, Timestamp};
 use crate::engine::identity::Graph;
+use crate::store::Result;
 use crate::store::log::codec::{Record, Records};
 use crate::store::log::numbers::Fate;
 use crate::store::log::{self, Chunk};
 use crate::store::messages::ChunkOutcome;
-use crate::store::{Result, processor};
-use crate::telemetry::metrics;
+
+/// What a micro-batch was.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Batched {
+    pub events: usize,
+    /// Time of receipt of its newest event, when there may be more events behind it.
+    pub behind: Option<Timestamp>,
+}
+
+/// From so many events on, the next micro-batch is computed while this one is written.
+const OVERLAP_EVENTS: usize = 1_000;
 
 /// Chunks read and decompressed, ready to be gone through.
 struct Read {
     chunks: Vec<Chunk>,
+    /// There may be more behind them.
+    is_full: bool,
     contents: Vec<Vec<u8>>,
 }
 
 impl SpaceProcessor {
-    /// Processes the next micro-batch; returns how many events there were.
-    pub(super) async fn process_batch(&mut self, now: Timestamp) -> Result<usize> {
-        let Some(read) = self.read_batch().await? else { return Ok(0) };
+    /// Processes the next micro-batch: computes it while the one before is written, then begins to write it. Returns
+    /// how many events there were, and whether there may be more.
+    pub(super) async fn process_batch(&mut self) -> Result<Batched> {
+        let Some(read) = self.read_batch().await? else { return Ok(Batched::default()) };
         let started = std::time::Instant::now();
-        let records = records(&read)?;
+        let (prepared, pending, counts) = self.compute(&read).await?;
+        let now = prepared.now();
+        // What is under way was computed before this, and has to be true before this is.
+        self.settle().await?;
+        self.ahead.day = read.chunks.last().map_or(self.ahead.day, |last| last.day);
+        self.begin(prepared, pending, counts, started);
+        if counts.events < OVERLAP_EVENTS || counts.adds_types {
+            // Little to do: more gathers for the next one while this one is written.
+            self.settle().await?;
+        }
+        Ok(Batched { events: counts.events, behind: read.is_full.then_some(now) })
+    }
+
+    async fn compute(&mut self, read: &Read) -> Result<(Prepared, Pending, Counts)> {
+        let records = records(read)?;
         let messages: Vec<Message<'_>> =
             records.iter().map(|(r, offset)| Message { id: r.message_id, offset: *offset }).collect();
         let mut connection = self.pool.acquire().await?;
         let duplicate = self.dedup.find_duplicates(&mut connection, self.space, &messages).await?;
-        let mut work = Work { last_profile: self.last_profile, ..Work::default() };
+        let mut work = Work { last_profile: self.ahead.last_profile, ..Work::default() };
         let counted =
             records.iter().zip(&duplicate).filter(|((r, _), duplicate)| !**duplicate && !r.unprofiled);
         let mut events: Vec<Incoming<'_>> = Vec::with_capacity(records.len());
@@ -44,52 +69,38 @@ impl SpaceProcessor {
         work.load_owners(&mut connection, self.space, &mut self.caches, apply::keys(&events)).await?;
         let wanted: HashSet<ProfileNo> = apply::keys(&events).filter_map(|key| work.owner(key)).collect();
         work.load_profiles(&mut connection, self.space, &mut self.caches, wanted.into_iter()).await?;
-        let now = events.iter().map(|e| e.record.received_at).fold(now, Timestamp::max);
+        drop(connection);
+        let ground =
+            Ground { space: self.space, catalog: &self.catalog, waiting: self.waiting(), fired: self.fired };
         let mut attributed = Vec::with_capacity(events.len());
         for event in &events {
-            attributed.push((event.offset, apply::apply(&mut work, self.space, event, &self.catalog)));
+            attributed.push((event.offset, apply::apply(&mut work, event, &ground)));
         }
-        evaluate_all(&mut work, &self.catalog, now, self.waiting());
+        let now = events.iter().map(|e| e.record.received_at).fold(self.fired, Timestamp::max);
         work.out.duplicates = duplicate.iter().filter(|d| **d).count() as i64;
         work.out.outcomes = outcomes(&read.chunks, &records, &duplicate, &attributed);
-        let end = read.chunks.last().map_or(self.processed, |c| c.end_offset);
-        let mut progress = self.progress(end);
-        let mut tx = connection.begin().await?;
-        write::write(&mut tx, self.fence(), &self.catalog, &mut work, &mut progress, now).await?;
-        tx.commit().await?;
-        drop(connection);
+        let counts = Counts {
+            events: records.len(),
+            duplicates: work.out.duplicates as u64,
+            adds_types: !work.out.new_types.is_empty(),
+        };
+        let end = read.chunks.last().map_or(self.ahead.processed, |c| c.end_offset);
+        let (prepared, pending) = write::prepare(work, &self.catalog, self.progress(end), now)?;
         self.dedup.remember_batch(&messages, &duplicate);
-        if let Some(last) = read.chunks.last() {
-            self.day = last.day;
-        }
-        metrics::PIPELINE_BATCH_SIZE.record(&[], records.len() as f64);
-        metrics::PIPELINE_EVENTS.add(&[], records.len() as u64);
-        metrics::PIPELINE_DUPLICATES.add(&[], work.out.duplicates as u64);
-        metrics::PIPELINE_BATCH_DURATION.time(&["batch"], started.elapsed());
-        self.committed(work, &progress);
-        Ok(records.len())
+        Ok((prepared, pending, counts))
     }
 
     async fn read_batch(&mut self) -> Result<Option<Read>> {
         let mut connection = self.pool.acquire().await?;
         let most = self.config.batch_events_max as u32;
-        let chunks = log::read_from(&mut *connection, self.space, self.processed, self.day, most).await?;
+        let chunks =
+            log::read_from(&mut *connection, self.space, self.ahead.processed, self.ahead.day, most).await?;
         if chunks.is_empty() {
             return Ok(None);
         }
         let contents = chunks.iter().map(Chunk::content).collect::<Result<_>>()?;
-        Ok(Some(Read { chunks, contents }))
-    }
-
-    /// Where the next transaction starts and goes to.
-    pub(super) fn progress(&self, to: Offset) -> processor::Progress {
-        processor::Progress {
-            from: self.processed,
-            to,
-            last_profile: self.last_profile,
-            last_transition: self.last_transition,
-            ..processor::Progress::default()
-        }
+        let is_full = log::is_full_read(&chunks, most);
+        Ok(Some(Read { chunks, is_full, contents }))
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::hash::Hash;
 
+use bytes::Bytes;
 use hashbrown::HashMap;
 
 /// What an entry counts for the bound of a cache.
@@ -20,9 +21,9 @@ impl Weigh for crate::domain::ProfileNo {
 }
 
 /// Bytes are bytes, and what a map and an allocation cost beside them.
-impl Weigh for Box<[u8]> {
+impl Weigh for Bytes {
     fn weight(&self) -> usize {
-        self.len() + 64
+        self.len() + 96
     }
 }
 

@@ -3,8 +3,9 @@
 //! Loaded whenever the space's configuration version has changed, always between two batches: so a new version's log
 //! position is simply where the processor stands.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 
+use hashbrown::{HashMap, HashSet};
 use sqlx::PgConnection;
 
 use crate::domain::{ComputationNo, LeafNo, Offset, ProfileNo, SpaceNo};

@@ -4,13 +4,14 @@
 //! (hash, offset) pages in Postgres and a binary fuse filter of 18 bits per id in memory. A hash no filter knows is
 //! new at once; a hit is looked up and its event read back from the log: only an equal message id is a duplicate.
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use sqlx::PgConnection;
 use xorf::{BinaryFuse16, Filter};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::domain::varint::{get_varint, put_varint};
 use crate::domain::{Offset, SpaceNo};
-use crate::store::log::codec::{Records, get_varint, put_varint};
+use crate::store::log::codec::Records;
 use crate::store::messages::{self, Run};
 use crate::store::{Result, StoreError, log};
 
@@ -126,8 +127,10 @@ impl Dedup {
                 seen.insert(*hash, index);
             }
             if let Some(offset) = self.recent.get(hash) {
-                hits.push((index, *offset));
-                hits.extend(self.collisions.get(hash).into_iter().flatten().map(|o| (index, *o)));
+                let others = self.collisions.get(hash).into_iter().flatten();
+                // Itself is known when the batch is done once more after a rollback.
+                let others = std::iter::once(offset).chain(others).filter(|o| **o != message.offset);
+                hits.extend(others.map(|offset| (index, *offset)));
             }
             for run in self.runs.iter().filter(|r| r.filter.fuse.contains(hash)) {
                 in_runs.push((index, run.no, run.page_of(*hash)));
@@ -167,7 +170,7 @@ impl Dedup {
         Ok(hits)
     }
 
-    /// Takes in the ids of a committed batch.
+    /// Takes in the ids of a batch. Should it be rolled back, its events are found again at their own offsets.
     pub(super) fn remember_batch(&mut self, batch: &[Message<'_>], duplicate: &[bool]) {
         for (message, _) in batch.iter().zip(duplicate).filter(|(_, duplicate)| !**duplicate) {
             self.remember(xxh3_64(message.id.as_bytes()), message.offset);
@@ -213,8 +216,8 @@ impl Dedup {
             rest = tail;
         }
         let fences = pages.iter().map(|p| p[0].0).collect();
-        let distinct: HashSet<u64> = entries.iter().map(|e| e.0).collect();
-        let keys: Vec<u64> = distinct.into_iter().collect();
+        let mut keys: Vec<u64> = entries.iter().map(|e| e.0).collect();
+        keys.dedup();
         let fuse = BinaryFuse16::try_from(&keys)
             .map_err(|e| StoreError::Damaged(format!("could not build a message filter: {e}")))?;
         let filter = RunFilter { fuse, fences };

@@ -17,18 +17,18 @@ struct ProfileView<'a> {
 }
 
 impl View for ProfileView<'_> {
-    fn leaf(&self, leaf: LeafNo) -> Option<&LeafState> {
+    fn leaf(&self, leaf: LeafNo) -> Option<Cow<'_, LeafState>> {
         self.profile.leaves.get(leaf)
     }
 
     fn trait_value(&self, name: &str) -> Option<Cow<'_, Value>> {
         if let Some(no) = self.catalog.answers.get(name) {
-            return match &self.profile.outcome(*no)?.value {
-                OutcomeValue::Member(is_member) => Some(Cow::Owned(Value::Bool(*is_member))),
+            return match self.profile.outcome(*no)?.value {
+                OutcomeValue::Member(is_member) => Some(Cow::Owned(Value::Bool(is_member))),
                 OutcomeValue::Value(json) => Some(Cow::Owned(Value::from_json(json.as_deref()?))),
             };
         }
-        Some(Cow::Owned(Value::from_json(self.profile.traits.get(name)?)))
+        Some(Cow::Owned(Value::from_json(self.profile.traits.get().get(name)?)))
     }
 }
 
@@ -48,14 +48,32 @@ impl Waiting {
 /// Forgets what can never matter again. Once in so many events is enough: nothing reads it meanwhile.
 pub(super) fn tidy(profile: &mut Profile, catalog: &Catalog, now: Timestamp) {
     catalog.program.compact(&mut profile.leaves, now);
-    profile.outcomes.retain(|o| catalog.keeps(o.computation));
-    profile.dues.retain(|(no, _)| catalog.meta.contains_key(no));
+    profile.retain_versions(|no| catalog.keeps(no), |no| catalog.meta.contains_key(&no));
 }
 
 /// Evaluates everything marked in the working set.
 pub(super) fn evaluate_all(work: &mut Work, catalog: &Catalog, now: Timestamp, waiting: Waiting) {
     for entry in work.entries.values_mut() {
+        // Never before an event that is in its states.
+        let now = now.max(entry.profile.last_seen_at);
         evaluate(entry, &mut work.out, catalog, now, waiting);
+    }
+}
+
+/// Lets happen what was due on a profile by `until`, instant by instant: it may enter and leave again before that.
+pub(super) fn fire(
+    entry: &mut Entry,
+    out: &mut Output,
+    catalog: &Catalog,
+    until: Timestamp,
+    waiting: Waiting,
+) {
+    while let Some(at) = entry.profile.due_at().filter(|at| *at <= until) {
+        entry.touched = true;
+        for no in entry.profile.take_due(at) {
+            catalog.program.mark(no, &mut entry.dirty);
+        }
+        evaluate(entry, out, catalog, at, waiting);
     }
 }
 
@@ -71,7 +89,6 @@ pub(super) fn evaluate(
         return;
     }
     entry.touched = true;
-    let is_known = entry.profile.owned.identifiers.iter().any(|h| catalog.known_types.contains(&h.type_no));
     while let Some(place) = entry.dirty.pop() {
         let Some(computation) = catalog.program.computations().get(place) else { continue };
         let Some(meta) = catalog.meta.get(&computation.no) else { continue };
@@ -79,7 +96,7 @@ pub(super) fn evaluate(
             continue;
         }
         let view = ProfileView { profile: &entry.profile, catalog };
-        let (value, changes_at) = if is_known || meta.include_anonymous {
+        let (value, changes_at) = if entry.profile.is_known || meta.include_anonymous {
             let evaluation = computation.plan.evaluate(&view, now);
             (evaluation.value, evaluation.changes_at)
         } else {
@@ -112,23 +129,27 @@ impl Deciding<'_> {
     /// What the version that answers now says, while this one is still being walked.
     fn previous(&self, profile: &Profile) -> Option<Outcome> {
         let answering = self.catalog.answers.get(&self.meta.key).filter(|no| **no != self.no)?;
-        profile.outcome(*answering).cloned()
+        profile.outcome(*answering)
     }
 }
 
 /// Membership before: the profile's own, or that of one it absorbed. A merge tells only the net change (A18).
 fn decide_member(entry: &mut Entry, out: &mut Output, deciding: &Deciding<'_>, is_member: bool) -> bool {
     let Deciding { no, meta, now, .. } = *deciding;
-    let own = entry.profile.outcome(no).cloned();
+    let own = entry.profile.outcome(no);
+    if entry.absorbed.is_empty() && own.as_ref().is_some_and(|o| o.value == OutcomeValue::Member(is_member)) {
+        return false;
+    }
     let absorbed = take_absorbed(entry, no);
     let is_in = |o: &Outcome| o.value == OutcomeValue::Member(true);
     let own_in = own.as_ref().is_some_and(is_in);
+    let own_before = own.clone();
     let ins: Vec<Timestamp> =
         own.iter().chain(absorbed.iter().map(|(_, o)| o)).filter(|o| is_in(o)).map(|o| o.since).collect();
     for (profile, _) in absorbed.iter().filter(|(_, o)| is_in(o)) {
         out.memberships.push(MembershipChange { computation: no, profile: *profile, entered_at: None });
     }
-    *out.sizes.entry(no).or_default() += i64::from(is_member) - ins.len() as i64;
+    add_size(out, no, i64::from(is_member) - ins.len() as i64);
     let was_member = !ins.is_empty();
     // A new version takes over since when its predecessor had (or had lost) the member.
     let known =
@@ -142,7 +163,7 @@ fn decide_member(entry: &mut Entry, out: &mut Output, deciding: &Deciding<'_>, i
         _ => now,
     };
     let outcome = Outcome { computation: no, value: OutcomeValue::Member(is_member), since };
-    if entry.profile.outcome(no) != Some(&outcome) && (is_member || own_in) {
+    if own_before.as_ref() != Some(&outcome) && (is_member || own_in) {
         let entered_at = is_member.then_some(since);
         out.memberships.push(MembershipChange { computation: no, profile: entry.profile.no, entered_at });
     }
@@ -163,11 +184,11 @@ fn decide_value(
     now: Timestamp,
 ) -> bool {
     let json = (!value.is_null()).then(|| value.to_json());
-    let own = entry.profile.outcome(no).cloned();
+    let own = entry.profile.outcome(no);
     let has = |o: &Outcome| matches!(o.value, OutcomeValue::Value(Some(_)));
     let absorbed = take_absorbed(entry, no);
     let before = own.iter().chain(absorbed.iter().map(|(_, o)| o)).filter(|o| has(o)).count();
-    *out.sizes.entry(no).or_default() += i64::from(json.is_some()) - before as i64;
+    add_size(out, no, i64::from(json.is_some()) - before as i64);
     let value = OutcomeValue::Value(json);
     match own {
         Some(own) if own.value == value => false,
@@ -176,6 +197,12 @@ fn decide_value(
             entry.profile.set_outcome(Outcome { computation: no, value, since: now });
             true
         }
+    }
+}
+
+fn add_size(out: &mut Output, no: ComputationNo, delta: i64) {
+    if delta != 0 {
+        *out.sizes.entry(no).or_default() += delta;
     }
 }
 
@@ -198,7 +225,7 @@ fn settle_absorbed(entry: &mut Entry, out: &mut Output, catalog: &Catalog) {
             OutcomeValue::Member(true) => {
                 out.memberships.push(MembershipChange { computation: no, profile, entered_at: None });
                 if own_in {
-                    *out.sizes.entry(no).or_default() -= 1;
+                    add_size(out, no, -1);
                 } else {
                     let entered_at = Some(outcome.since);
                     let profile = entry.profile.no;
@@ -211,9 +238,9 @@ fn settle_absorbed(entry: &mut Entry, out: &mut Output, catalog: &Catalog) {
             }
             OutcomeValue::Value(Some(_)) => {
                 let has =
-                    matches!(entry.profile.outcome(no).map(|o| &o.value), Some(OutcomeValue::Value(Some(_))));
+                    matches!(entry.profile.outcome(no).map(|o| o.value), Some(OutcomeValue::Value(Some(_))));
                 if has {
-                    *out.sizes.entry(no).or_default() -= 1;
+                    add_size(out, no, -1);
                 } else {
                     entry.profile.set_outcome(outcome);
                 }

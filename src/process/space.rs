@@ -10,24 +10,55 @@ use chrono::NaiveDate;
 use sqlx::Acquire;
 use sqlx::postgres::PgPool;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::backfill::Walk;
-use super::cache::Cache;
 use super::catalog::Catalog;
 use super::dedup::Dedup;
-use super::evaluate::{Waiting, evaluate_all};
-use super::work::{Caches, Work};
-use super::write::{self, Fence};
+use super::evaluate::{Waiting, fire};
+use super::work::{Caches, Pending, Work};
+use super::write::{self, Fence, Prepared};
 use crate::clock::Clock;
 use crate::config;
 use crate::domain::{Offset, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::Limits;
 use crate::progress::{Board, Progress};
+use crate::store::memberships::Transition;
 use crate::store::processor::{self, Lease};
 use crate::store::{Result, StoreError, computations, log};
 use crate::telemetry::metrics;
+
+/// Where a processor stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Position {
+    pub processed: Offset,
+    /// Day of the last chunk: older ones are not looked at.
+    pub day: NaiveDate,
+    pub last_profile: ProfileNo,
+    pub last_transition: i64,
+}
+
+/// What a micro-batch adds to the metrics.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub events: usize,
+    pub duplicates: u64,
+    /// It changes the settings itself.
+    pub adds_types: bool,
+}
+
+/// A micro-batch being written.
+struct UnderWay {
+    /// Aborted, and so rolled back, when the processor is dropped.
+    task: JoinSet<Result<()>>,
+    /// Where its commit leads to.
+    to: Position,
+    counts: Counts,
+    transitions: [u64; 2],
+    started: Instant,
+}
 
 /// Profiles that are due are taken in slices of this many.
 const DUE_SLICE: i64 = 5_000;
@@ -40,11 +71,13 @@ pub(super) struct SpaceProcessor {
     pub(super) catalog: Catalog,
     pub(super) caches: Caches,
     pub(super) dedup: Dedup,
-    pub(super) processed: Offset,
-    pub(super) day: NaiveDate,
-    pub(super) last_profile: ProfileNo,
-    pub(super) last_transition: i64,
+    /// Where the next transaction begins: ahead of what is committed while one is under way.
+    pub(super) ahead: Position,
+    /// The last instant timers were fired at.
+    pub(super) fired: Timestamp,
     pub(super) walk: Option<Walk>,
+    committed: Position,
+    under_way: Option<UnderWay>,
     clock: Clock,
     board: Board,
     limits: Limits,
@@ -76,6 +109,12 @@ impl SpaceProcessor {
         let next_due = processor::next_due(&mut tx, space).await?.map(Timestamp::from_millis);
         tx.commit().await?;
         let mut connection = pool.acquire().await?;
+        let standing = Position {
+            processed: lease.processed,
+            day: NaiveDate::default(),
+            last_profile: lease.last_profile,
+            last_transition: lease.last_transition,
+        };
         let recent_max = config.dedup_recent_max;
         let dedup = Dedup::load(&mut connection, space, lease.processed, recent_max).await?;
         Ok(Self {
@@ -83,15 +122,12 @@ impl SpaceProcessor {
             pool: pool.clone(),
             walk: catalog.walk.clone().map(|plan| Walk::new(plan, lease.last_profile)),
             catalog,
-            caches: Caches {
-                owners: Cache::new(config.identity_cache_max),
-                profiles: Cache::new(config.profile_cache_bytes_max),
-            },
+            caches: Caches::new(config.identity_cache_max, config.profile_cache_bytes_max),
             dedup,
-            processed: lease.processed,
-            day: NaiveDate::default(),
-            last_profile: lease.last_profile,
-            last_transition: lease.last_transition,
+            ahead: standing,
+            committed: standing,
+            fired: Timestamp::EPOCH,
+            under_way: None,
             clock: context.clock.clone(),
             board: context.board.clone(),
             limits: context.limits,
@@ -125,6 +161,7 @@ impl SpaceProcessor {
                 }
             }
         }
+        self.settle().await?;
         processor::release_lease(&self.pool, self.space, self.epoch).await
     }
 
@@ -142,20 +179,25 @@ impl SpaceProcessor {
 
     async fn round(&mut self) -> Result<bool> {
         if self.latest_version != self.catalog.version {
+            self.settle().await?;
             self.reload().await?;
         }
         self.now = self.now.max(self.clock.now());
         let now = self.now;
-        let fired = self.fire_due(now).await?;
-        let events = self.process_batch(now).await?;
-        if self.dedup.is_full() {
-            self.close_run().await?;
+        let batched = self.process_batch().await?;
+        // Timers never overtake events that are in the log already.
+        let fired = self.fire_due(batched.behind.map_or(now, |newest| newest.min(now))).await?;
+        if batched.events > 0 || fired > 0 {
+            if self.dedup.is_full() {
+                self.settle().await?;
+                self.close_run().await?;
+            }
+            return self.walk_on(now).await.map(|_| true);
         }
+        self.settle().await?;
         let walked = self.walk_on(now).await?;
-        if fired == 0 && events == 0 {
-            self.publish(Some(now));
-        }
-        Ok(fired > 0 || events > 0 || walked)
+        self.publish(Some(now));
+        Ok(walked)
     }
 
     /// How long to wait when there is nothing to do: not past the next due time.
@@ -178,7 +220,7 @@ impl SpaceProcessor {
     /// Takes in a changed configuration, and clears what deleted definitions left.
     async fn reload(&mut self) -> Result<()> {
         let mut tx = self.pool.begin().await?;
-        let mut progress = self.progress(self.processed);
+        let mut progress = self.progress(self.ahead.processed);
         let version =
             processor::advance(&mut tx, self.space, self.epoch, &progress, self.config.lease).await?;
         let now = self.now.max(self.clock.now());
@@ -187,14 +229,14 @@ impl SpaceProcessor {
             progress.last_transition +=
                 computations::clear(&mut tx, self.space, definition, computation, last, now).await?;
         }
-        if progress.last_transition != self.last_transition {
+        if progress.last_transition != self.ahead.last_transition {
             processor::advance(&mut tx, self.space, self.epoch, &progress, self.config.lease).await?;
         }
-        let catalog = Catalog::load(&mut tx, self.space, version, self.processed, self.limits).await?;
+        let catalog = Catalog::load(&mut tx, self.space, version, self.ahead.processed, self.limits).await?;
         tx.commit().await?;
-        self.last_transition = progress.last_transition;
+        self.moved_on(&progress);
         self.latest_version = version;
-        self.walk = Walk::replace(self.walk.take(), catalog.walk.clone(), self.last_profile);
+        self.walk = Walk::replace(self.walk.take(), catalog.walk.clone(), self.ahead.last_profile);
         self.catalog = catalog;
         Ok(())
     }
@@ -204,13 +246,14 @@ impl SpaceProcessor {
         if self.next_due.is_none_or(|at| at > now) {
             return Ok(0);
         }
+        self.settle().await?;
         let mut connection = self.pool.acquire().await?;
         let due = processor::find_due(&mut connection, self.space, now.millis(), DUE_SLICE).await?;
         let until = match due.last() {
             Some((_, at)) if due.len() as i64 == DUE_SLICE => Timestamp::from_millis(*at),
             _ => now,
         };
-        let mut work = Work { last_profile: self.last_profile, ..Work::default() };
+        let mut work = Work { last_profile: self.ahead.last_profile, ..Work::default() };
         let numbers = due.iter().map(|(no, _)| *no);
         work.load_profiles(&mut connection, self.space, &mut self.caches, numbers).await?;
         for (no, at) in &due {
@@ -220,62 +263,113 @@ impl SpaceProcessor {
                 None => work.out.forgotten_dues.push(*no),
             }
         }
-        let waiting = self.waiting();
-        // Instant by instant: a profile may enter and leave again before `until`.
-        while let Some(at) =
-            work.entries.values().filter_map(|e| e.profile.due_at()).min().filter(|at| *at <= until)
-        {
-            for entry in work.entries.values_mut().filter(|e| e.profile.due_at() == Some(at)) {
-                entry.touched = true;
-                for (no, _) in entry.profile.dues.iter().filter(|(_, due)| *due == at) {
-                    self.catalog.program.mark(*no, &mut entry.dirty);
-                }
-                // Whatever is not evaluated again has no due time any more.
-                entry.profile.dues.retain(|(_, due)| *due != at);
-            }
-            evaluate_all(&mut work, &self.catalog, at, waiting);
+        let (waiting, Work { entries, out, .. }) = (self.waiting(), &mut work);
+        for entry in entries.values_mut() {
+            entry.touched = true;
+            fire(entry, out, &self.catalog, until, waiting);
         }
-        let mut progress = self.progress(self.processed);
+        let (prepared, pending) =
+            write::prepare(work, &self.catalog, self.progress(self.ahead.processed), until)?;
         let mut tx = connection.begin().await?;
-        work.entries.values_mut().for_each(|entry| entry.touched = true);
-        write::write(&mut tx, self.fence(), &self.catalog, &mut work, &mut progress, until).await?;
-        self.next_due = processor::next_due(&mut tx, self.space).await?.map(Timestamp::from_millis);
+        write::write(&mut tx, self.fence(), &prepared).await?;
+        let next_due = processor::next_due(&mut tx, self.space).await?.map(Timestamp::from_millis);
         tx.commit().await?;
-        drop(connection);
-        self.committed(work, &progress);
+        self.committed_now(&prepared, pending);
+        self.next_due = next_due;
+        self.fired = self.fired.max(until);
         Ok(due.len())
     }
 
     async fn close_run(&mut self) -> Result<()> {
         let mut tx = self.pool.begin().await?;
-        let progress = self.progress(self.processed);
+        let progress = self.progress(self.ahead.processed);
         processor::advance(&mut tx, self.space, self.epoch, &progress, self.config.lease).await?;
-        let closed = self.dedup.close_run(&mut tx, self.space, self.processed).await?;
+        let closed = self.dedup.close_run(&mut tx, self.space, self.ahead.processed).await?;
         tx.commit().await?;
         self.dedup.closed(closed);
         Ok(())
     }
 
-    /// Takes over what a transaction has made true.
-    pub(super) fn committed(&mut self, work: Work, progress: &processor::Progress) {
-        for transition in &work.out.transitions {
-            metrics::AUDIENCE_TRANSITIONS.add(&[if transition.entered { "entered" } else { "left" }], 1);
-        }
-        let adds_types = !work.out.new_types.is_empty();
-        let earliest = work.entries.values().filter_map(|e| e.profile.due_at()).min();
-        self.next_due = match (self.next_due, earliest) {
-            (Some(known), Some(new)) => Some(known.min(new)),
-            (known, new) => known.or(new),
+    /// Begins to write a transaction; the next one is computed on top of it.
+    pub(super) fn begin(&mut self, prepared: Prepared, pending: Pending, counts: Counts, started: Instant) {
+        self.moved(&prepared.position);
+        self.note_due(prepared.next_due());
+        let transitions = entered_and_left(&prepared.out.transitions);
+        let mut task = JoinSet::new();
+        task.spawn(write::commit(self.pool.clone(), self.fence(), prepared));
+        self.caches.expect(pending);
+        self.under_way = Some(UnderWay { task, to: self.ahead, counts, transitions, started });
+    }
+
+    /// Waits until what is under way is committed. When it was rolled back, everything is as it was before.
+    pub(super) async fn settle(&mut self) -> Result<()> {
+        let Some(mut under_way) = self.under_way.take() else { return Ok(()) };
+        let ended = match under_way.task.join_next().await {
+            Some(Ok(ended)) => ended,
+            Some(Err(error)) => Err(StoreError::Damaged(format!("the writer failed: {error}"))),
+            None => Ok(()),
         };
-        write::keep(work, &mut self.caches);
-        self.processed = progress.to;
-        self.last_profile = progress.last_profile;
-        self.last_transition = progress.last_transition;
-        self.lease_renewed = Instant::now();
-        self.publish(None);
-        if adds_types {
+        if let Err(error) = ended {
+            self.caches.forget();
+            self.ahead = self.committed;
+            return Err(error);
+        }
+        self.caches.confirm();
+        let UnderWay { to, counts, transitions, started, .. } = under_way;
+        metrics::PIPELINE_BATCH_SIZE.record(&[], counts.events as f64);
+        metrics::PIPELINE_EVENTS.add(&[], counts.events as u64);
+        metrics::PIPELINE_DUPLICATES.add(&[], counts.duplicates);
+        metrics::PIPELINE_BATCH_DURATION.time(&["batch"], started.elapsed());
+        self.now_true(to, transitions);
+        if counts.adds_types {
             // The transaction itself has changed the settings.
             self.note_config_change();
+        }
+        Ok(())
+    }
+
+    /// Takes over what a transaction has made true that nobody computed ahead of.
+    pub(super) fn committed_now(&mut self, prepared: &Prepared, pending: Pending) {
+        self.caches.expect(pending);
+        self.caches.confirm();
+        self.note_due(prepared.next_due());
+        self.moved(&prepared.position);
+        self.now_true(self.ahead, entered_and_left(&prepared.out.transitions));
+    }
+
+    fn now_true(&mut self, to: Position, [entered, left]: [u64; 2]) {
+        metrics::AUDIENCE_TRANSITIONS.add(&["entered"], entered);
+        metrics::AUDIENCE_TRANSITIONS.add(&["left"], left);
+        self.committed = to;
+        self.lease_renewed = Instant::now();
+        self.publish(None);
+    }
+
+    fn note_due(&mut self, at: Option<Timestamp>) {
+        self.next_due = self.next_due.into_iter().chain(at).min();
+    }
+
+    /// A transaction of its own has moved the row and nothing else.
+    pub(super) fn moved_on(&mut self, progress: &processor::Progress) {
+        self.moved(progress);
+        self.committed = self.ahead;
+    }
+
+    /// The next transaction begins where this one ends.
+    fn moved(&mut self, progress: &processor::Progress) {
+        self.ahead.processed = progress.to;
+        self.ahead.last_profile = progress.last_profile;
+        self.ahead.last_transition = progress.last_transition;
+    }
+
+    /// Where the next transaction starts and goes to.
+    pub(super) fn progress(&self, to: Offset) -> processor::Progress {
+        processor::Progress {
+            from: self.ahead.processed,
+            to,
+            last_profile: self.ahead.last_profile,
+            last_transition: self.ahead.last_transition,
+            ..processor::Progress::default()
         }
     }
 
@@ -286,7 +380,7 @@ impl SpaceProcessor {
 
     fn publish(&self, settled_at: Option<Timestamp>) {
         let settled_at = settled_at.unwrap_or(Timestamp::EPOCH);
-        self.board.publish(self.space, Progress { processed: self.processed, settled_at });
+        self.board.publish(self.space, Progress { processed: self.committed.processed, settled_at });
     }
 
     /// What transactions are written under.
@@ -299,4 +393,9 @@ impl SpaceProcessor {
     pub(super) fn waiting(&self) -> Waiting {
         self.walk.as_ref().map_or_else(Waiting::default, Walk::waiting)
     }
+}
+
+fn entered_and_left(transitions: &[Transition]) -> [u64; 2] {
+    let entered = transitions.iter().filter(|t| t.entered).count();
+    [entered as u64, (transitions.len() - entered) as u64]
 }

@@ -1,10 +1,12 @@
 //! The working set of one transaction: the identifiers and profiles it touches, and everything it will write.
 //!
-//! Profiles are moved out of the cache while a transaction works on them and moved back after its commit. Whatever
-//! happens before the commit, the cache holds only what the database holds.
+//! Profiles are moved out of the caches while a transaction works on them. What it makes of them is *pending* until
+//! its commit: the next transaction is computed on top of it, and a rollback forgets it. So the caches themselves hold
+//! only what the database holds.
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use hashbrown::HashMap;
 use sqlx::PgConnection;
 
@@ -13,7 +15,7 @@ use super::catalog::Catalog;
 use crate::domain::{Collection, IdKey, Offset, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::Dirty;
 use crate::engine::identity::{Graph, IdType, Owned};
-use crate::engine::profile::{Outcome, Profile, profile_id};
+use crate::engine::profile::{Outcome, Profile};
 use crate::store::identity::{Merge, NewIdentifier, RefusalRow};
 use crate::store::memberships::{MembershipChange, Transition};
 use crate::store::messages::ChunkOutcome;
@@ -24,9 +26,60 @@ use crate::store::{Result, StoreError, identity, profiles};
 
 /// What the processor keeps between transactions.
 pub(super) struct Caches {
-    pub owners: Cache<IdKey, ProfileNo>,
+    owners: Cache<IdKey, ProfileNo>,
     /// Encoded, because decoded ones take several times the room.
-    pub profiles: Cache<ProfileNo, Box<[u8]>>,
+    profiles: Cache<ProfileNo, Bytes>,
+    pending: Pending,
+}
+
+/// What the transaction under way will make true.
+#[derive(Default)]
+pub(super) struct Pending {
+    pub owners: HashMap<IdKey, Option<ProfileNo>>,
+    pub profiles: HashMap<ProfileNo, Bytes>,
+    /// Who is absorbed by whom.
+    pub redirects: HashMap<ProfileNo, ProfileNo>,
+}
+
+impl Caches {
+    pub(super) fn new(owners_max: usize, profile_bytes_max: usize) -> Self {
+        Self {
+            owners: Cache::new(owners_max),
+            profiles: Cache::new(profile_bytes_max),
+            pending: Pending::default(),
+        }
+    }
+
+    /// A transaction is under way: what it writes is what the next one finds.
+    pub(super) fn expect(&mut self, pending: Pending) {
+        self.pending = pending;
+    }
+
+    /// The transaction is committed.
+    pub(super) fn confirm(&mut self) {
+        let Pending { owners, profiles, redirects: _ } = std::mem::take(&mut self.pending);
+        for (key, owner) in owners {
+            match owner {
+                Some(no) => self.owners.put(key, no),
+                None => _ = self.owners.take(&key),
+            }
+        }
+        profiles.into_iter().for_each(|(no, row)| self.profiles.put(no, row));
+    }
+
+    /// The transaction was rolled back: the database knows better.
+    pub(super) fn forget(&mut self) {
+        self.pending = Pending::default();
+    }
+
+    /// Who owns an identifier: `None` when it is not known here, `Some(None)` when nobody does.
+    fn owner(&mut self, key: &IdKey) -> Option<Option<ProfileNo>> {
+        self.pending.owners.get(key).copied().or_else(|| self.owners.get(key).map(Some))
+    }
+
+    fn take_profile(&mut self, no: ProfileNo) -> Option<Bytes> {
+        self.pending.profiles.remove(&no).or_else(|| self.profiles.take(&no))
+    }
 }
 
 /// A profile in work.
@@ -42,8 +95,8 @@ pub(super) struct Entry {
     pub absorbed: Vec<(ProfileNo, Outcome)>,
     /// Due time the index has.
     pub indexed_due: Option<Timestamp>,
-    /// As it was read or written last; none for a profile that is not written yet.
-    pub encoded: Option<Box<[u8]>>,
+    /// As it was read; none for a profile that is not written yet.
+    pub encoded: Option<Bytes>,
 }
 
 /// The working set.
@@ -90,7 +143,7 @@ impl Graph for Work {
     }
 
     fn profile(&self, no: ProfileNo) -> Option<&Owned> {
-        self.entries.get(&no).map(|entry| &entry.profile.owned)
+        self.entries.get(&no).map(|entry| entry.profile.owned.get())
     }
 }
 
@@ -108,9 +161,9 @@ impl Work {
             if self.owners.contains_key(&key) {
                 continue;
             }
-            let owner = caches.owners.get(&key);
-            self.owners.insert(key, owner);
-            if owner.is_none() {
+            let known = caches.owner(&key);
+            self.owners.insert(key, known.flatten());
+            if known.is_none() {
                 unknown.push(key);
             }
         }
@@ -139,7 +192,17 @@ impl Work {
         caches: &mut Caches,
         numbers: impl Iterator<Item = ProfileNo>,
     ) -> Result<()> {
-        let mut missing: Vec<ProfileNo> = numbers.filter(|no| no.0 != 0 && !self.take(*no, caches)).collect();
+        let mut missing = Vec::new();
+        for no in numbers.filter(|no| no.0 != 0) {
+            let live = caches.pending.redirects.get(&no).copied();
+            if let Some(live) = live {
+                self.aliases.insert(no, live);
+            }
+            let no = live.unwrap_or(no);
+            if !self.take(no, caches) {
+                missing.push(no);
+            }
+        }
         // Numbers of absorbed profiles lead to their survivors, in one step.
         while !missing.is_empty() {
             missing.sort_unstable();
@@ -148,10 +211,10 @@ impl Work {
             for (no, row) in profiles::load_states(&mut *connection, space, &missing).await? {
                 match row {
                     Loaded::Live(state) => {
-                        let profile = Profile::decode(&state).map_err(|e| {
+                        let profile = Profile::decode(state.clone()).map_err(|e| {
                             StoreError::Damaged(format!("profile {no} of space {space}: {e}"))
                         })?;
-                        self.insert(Box::new(profile), Some(state.into()));
+                        self.insert(Box::new(profile), Some(state));
                     }
                     Loaded::Absorbed(survivor) => {
                         self.aliases.insert(no, survivor);
@@ -168,15 +231,15 @@ impl Work {
     /// Whether a profile is in work already, or comes from the cache.
     fn take(&mut self, no: ProfileNo, caches: &mut Caches) -> bool {
         if !self.entries.contains_key(&no) {
-            let Some(bytes) = caches.profiles.take(&no) else { return false };
+            let Some(bytes) = caches.take_profile(no) else { return false };
             // Bytes that cannot be read are not used: the row is.
-            let Ok(profile) = Profile::decode(&bytes) else { return false };
+            let Ok(profile) = Profile::decode(bytes.clone()) else { return false };
             self.insert(Box::new(profile), Some(bytes));
         }
         true
     }
 
-    fn insert(&mut self, profile: Box<Profile>, encoded: Option<Box<[u8]>>) {
+    fn insert(&mut self, profile: Box<Profile>, encoded: Option<Bytes>) {
         let fresh = encoded.is_none();
         let indexed_due = if fresh { None } else { profile.due_at() };
         let entry = Entry {
@@ -220,25 +283,23 @@ impl Work {
         else {
             return;
         };
-        let outcomes = other.profile.outcomes.iter().map(|o| (absorbed, o.clone()));
-        entry.absorbed.extend(outcomes);
+        entry.absorbed.extend(other.profile.outcomes().map(|outcome| (absorbed, outcome)));
         entry.absorbed.extend(other.absorbed);
         if other.indexed_due.is_some() {
             self.out.forgotten_dues.push(absorbed);
         }
         if other.fresh {
-            let Profile { no, collection, created_at, last_seen_at, .. } = *other.profile;
-            let id = profile_id(no, created_at);
+            let Profile { no, id, collection, created_at, last_seen_at, .. } = &*other.profile;
             self.out.stubs.push(ProfileRow {
-                no,
-                id,
-                collection,
-                created_at,
-                last_seen_at,
-                state: Vec::new(),
+                no: *no,
+                id: *id,
+                collection: *collection,
+                created_at: *created_at,
+                last_seen_at: *last_seen_at,
+                state: Bytes::new(),
             });
         }
-        entry.profile.absorb(*other.profile);
+        entry.profile.absorb(&other.profile);
         entry.touched = true;
         catalog.program.mark_all(&mut entry.dirty);
         self.redirects.insert(absorbed, survivor);
@@ -257,7 +318,7 @@ impl Work {
             self.entries
                 .get(no)
                 .into_iter()
-                .flat_map(move |e| e.profile.former.iter().map(move |f| (*f, survivor)))
+                .flat_map(move |e| e.profile.kin.get().former.iter().map(move |f| (*f, survivor)))
         };
         survivors.iter().flat_map(former).collect()
     }

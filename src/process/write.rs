@@ -1,20 +1,26 @@
 //! Writing a working set: every row that follows from a batch, in the batch's own transaction, a statement a table.
+//!
+//! [`prepare`] computes the rows, [`write`] does nothing but write them: so the next batch is computed meanwhile.
 
 use std::time::Duration;
 
 use sqlx::PgConnection;
+use sqlx::postgres::PgPool;
 
 use super::catalog::Catalog;
 use super::evaluate::tidy;
-use super::work::{Caches, Entry, Output, Work};
+use super::work::{Output, Pending, Work};
 use crate::domain::{ProfileNo, SpaceNo, Timestamp};
-use crate::engine::profile::{Profile, encode_pointers};
+use crate::engine::profile::{Pointer, Profile, encode_pointers};
 use crate::store::profiles::ProfileRow;
 use crate::store::timeline::PointerPage;
 use crate::store::{
     Result, StoreError, identity, memberships, messages, processor, profiles, rejected, timeline,
 };
 use crate::telemetry::metrics;
+
+/// Profiles one statement writes: bounds what the connection's buffers take.
+const PROFILES_A_STATEMENT: usize = 1_000;
 
 /// What a transaction is written under.
 #[derive(Debug, Clone, Copy)]
@@ -26,31 +32,98 @@ pub(super) struct Fence {
     pub config_version: i64,
 }
 
-/// Writes everything; `position` carries where the processor stands and where it
-/// goes. Nothing is visible before the caller commits.
-pub(super) async fn write(
-    tx: &mut PgConnection,
-    fence: Fence,
-    catalog: &Catalog,
-    work: &mut Work,
-    position: &mut processor::Progress,
+/// Every row of one transaction.
+pub(super) struct Prepared {
+    /// Where the processor stood and where it goes.
+    pub position: processor::Progress,
+    pub out: Output,
+    fresh: Vec<ProfileRow>,
+    updated: Vec<ProfileRow>,
+    redirects: Vec<(ProfileNo, ProfileNo)>,
+    dues: Vec<(ProfileNo, Option<i64>)>,
     now: Timestamp,
-) -> Result<()> {
-    number_transitions(&mut work.out, position);
+}
+
+impl Prepared {
+    /// The instant it was computed at.
+    pub(super) const fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// The earliest due time it sets.
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        self.dues.iter().filter_map(|(_, at)| *at).min().map(Timestamp::from_millis)
+    }
+}
+
+/// Computes the rows of a working set, and what the caches may know once they are written. `position` carries where
+/// the processor stands and where it goes.
+pub(super) fn prepare(
+    mut work: Work,
+    catalog: &Catalog,
+    mut position: processor::Progress,
+    now: Timestamp,
+) -> Result<(Prepared, Pending)> {
+    number_transitions(&mut work.out, &mut position);
     position.last_profile = work.last_profile;
     position.duplicates = work.out.duplicates;
     position.unidentified = work.out.unidentified;
     position.users = work.out.users;
     position.accounts = work.out.accounts;
     position.merges = work.out.merges.len() as i64;
+    let redirects = work.flat_redirects();
+    let owners = work.owners.iter().map(|(key, owner)| (*key, owner.map(|no| work.live(no)))).collect();
+    let mut pending =
+        Pending { owners, redirects: redirects.iter().copied().collect(), ..Pending::default() };
+    let Work { entries, mut out, .. } = work;
+    pending.profiles.reserve(entries.len());
+    let (mut fresh, mut updated, mut dues) = (std::mem::take(&mut out.stubs), Vec::new(), Vec::new());
+    for (no, mut entry) in entries {
+        if !entry.touched {
+            pending.profiles.extend(entry.encoded.map(|row| (no, row)));
+            continue;
+        }
+        if let Some(pointers) = entry.profile.spill() {
+            out.pages.extend(page(no, &pointers));
+            tidy(&mut entry.profile, catalog, now);
+        }
+        let due = entry.profile.due_at();
+        if due != entry.indexed_due {
+            dues.push((no, due.map(Timestamp::millis)));
+        }
+        let row = row(&entry.profile)?;
+        pending.profiles.insert(no, row.state.clone());
+        if entry.fresh { fresh.push(row) } else { updated.push(row) }
+    }
+    dues.extend(out.forgotten_dues.iter().map(|no| (*no, None)));
+    // One order for all who lock, and the index is walked once.
+    fresh.sort_unstable_by_key(|r| r.no);
+    updated.sort_unstable_by_key(|r| r.no);
+    dues.sort_unstable();
+    out.pages.sort_unstable_by_key(|p| (p.profile, p.first_offset));
+    out.identifiers.sort_unstable_by_key(|n| n.key);
+    Ok((Prepared { position, out, fresh, updated, redirects, dues, now }, pending))
+}
+
+/// Writes everything in a transaction of its own.
+pub(super) async fn commit(pool: PgPool, fence: Fence, prepared: Prepared) -> Result<()> {
+    let mut tx = pool.begin().await?;
+    write(&mut tx, fence, &prepared).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Writes everything. Nothing is visible before the caller commits.
+pub(super) async fn write(tx: &mut PgConnection, fence: Fence, prepared: &Prepared) -> Result<()> {
+    let Fence { space, epoch, lease, config_version } = fence;
     // First, because it takes the row that fences, and holds definitions and settings still until the commit.
-    let version = processor::advance(tx, fence.space, fence.epoch, position, fence.lease).await?;
-    if version != fence.config_version {
+    let version = processor::advance(tx, space, epoch, &prepared.position, lease).await?;
+    if version != config_version {
         return Err(StoreError::ConfigChanged);
     }
-    write_profiles(tx, fence.space, work, catalog, now).await?;
-    write_identity(tx, fence.space, work).await?;
-    let (space, out) = (fence.space, &mut work.out);
+    write_profiles(tx, space, prepared).await?;
+    let Prepared { out, now, .. } = prepared;
+    write_identity(tx, space, out).await?;
     if !out.pages.is_empty() {
         timeline::insert_pages(tx, space, &out.pages).await?;
     }
@@ -62,7 +135,7 @@ pub(super) async fn write(
     }
     let sizes: Vec<_> = out.sizes.iter().filter(|(_, d)| **d != 0).map(|(no, delta)| (*no, *delta)).collect();
     if !sizes.is_empty() {
-        memberships::add_sizes(tx, space, &sizes, now).await?;
+        memberships::add_sizes(tx, space, &sizes, *now).await?;
     }
     if !out.transitions.is_empty() {
         memberships::insert_transitions(tx, space, &out.transitions).await?;
@@ -73,9 +146,10 @@ pub(super) async fn write(
     Ok(())
 }
 
-/// Transitions are numbered in the order of time, then of definitions and profiles: the same log, the same numbers.
+/// Transitions are numbered in the order of time, then of definitions and profiles; those of one profile at one instant
+/// stay in the order they happened. The same log, the same numbers.
 fn number_transitions(out: &mut Output, position: &mut processor::Progress) {
-    out.transitions.sort_by_key(|t| (t.at, t.definition, t.profile, t.entered));
+    out.transitions.sort_by_key(|t| (t.at, t.definition, t.profile));
     for transition in &mut out.transitions {
         position.last_transition += 1;
         transition.no = position.last_transition;
@@ -91,44 +165,20 @@ fn last_of_each(changes: &[memberships::MembershipChange]) -> Vec<memberships::M
     last.into_values().collect()
 }
 
-async fn write_profiles(
-    tx: &mut PgConnection,
-    space: SpaceNo,
-    work: &mut Work,
-    catalog: &Catalog,
-    now: Timestamp,
-) -> Result<()> {
-    let (mut fresh, mut updated, mut dues) = (std::mem::take(&mut work.out.stubs), Vec::new(), Vec::new());
-    for entry in work.entries.values_mut().filter(|e| e.touched) {
-        if let Some(pointers) = entry.profile.spill() {
-            work.out.pages.extend(page(entry.profile.no, &pointers)?);
-            tidy(&mut entry.profile, catalog, now);
-        }
-        entry.profile.traits.tidy();
-        let due = entry.profile.due_at();
-        if due != entry.indexed_due {
-            dues.push((entry.profile.no, due.map(Timestamp::millis)));
-        }
-        let row = row(&entry.profile)?;
-        entry.encoded = Some(row.state.as_slice().into());
-        if entry.fresh { fresh.push(row) } else { updated.push(row) }
+async fn write_profiles(tx: &mut PgConnection, space: SpaceNo, prepared: &Prepared) -> Result<()> {
+    let Prepared { fresh, updated, redirects, dues, .. } = prepared;
+    metrics::PROFILES_CREATED.add(&[], fresh.len() as u64);
+    for rows in fresh.chunks(PROFILES_A_STATEMENT) {
+        profiles::insert_profiles(tx, space, rows).await?;
     }
-    dues.extend(work.out.forgotten_dues.iter().map(|no| (*no, None)));
-    fresh.sort_unstable_by_key(|r| r.no);
-    updated.sort_unstable_by_key(|r| r.no);
-    if !fresh.is_empty() {
-        metrics::PROFILES_CREATED.add(&[], fresh.len() as u64);
-        profiles::insert_profiles(tx, space, &fresh).await?;
+    for rows in updated.chunks(PROFILES_A_STATEMENT) {
+        profiles::update_profiles(tx, space, rows).await?;
     }
-    if !updated.is_empty() {
-        profiles::update_profiles(tx, space, &updated).await?;
-    }
-    let redirects = work.flat_redirects();
     if !redirects.is_empty() {
-        identity::redirect_profiles(tx, space, &redirects).await?;
+        identity::redirect_profiles(tx, space, redirects).await?;
     }
     if !dues.is_empty() {
-        processor::set_due(tx, space, &dues).await?;
+        processor::set_due(tx, space, dues).await?;
     }
     Ok(())
 }
@@ -140,22 +190,25 @@ fn row(profile: &Profile) -> Result<ProfileRow> {
         collection: profile.collection,
         created_at: profile.created_at,
         last_seen_at: profile.last_seen_at,
-        state: profile.encode().map_err(|e| StoreError::Damaged(format!("profile {}: {e}", profile.no)))?,
+        state: profile
+            .encode()
+            .map_err(|e| StoreError::Damaged(format!("profile {}: {e}", profile.no)))?
+            .into(),
     })
 }
 
-fn page(profile: ProfileNo, pointers: &[crate::engine::profile::Pointer]) -> Result<Option<PointerPage>> {
+fn page(profile: ProfileNo, pointers: &[Pointer]) -> Option<PointerPage> {
     let times = || pointers.iter().map(|p| p.at);
-    let (Some(first), Some(min_at), Some(max_at)) = (pointers.first(), times().min(), times().max()) else {
-        return Ok(None);
-    };
-    let encoded =
-        encode_pointers(pointers).map_err(|e| StoreError::Damaged(format!("pointers of {profile}: {e}")))?;
-    Ok(Some(PointerPage { profile, first_offset: first.offset, min_at, max_at, pointers: encoded }))
+    Some(PointerPage {
+        profile,
+        first_offset: pointers.first()?.offset,
+        min_at: times().min()?,
+        max_at: times().max()?,
+        pointers: encode_pointers(pointers),
+    })
 }
 
-async fn write_identity(tx: &mut PgConnection, space: SpaceNo, work: &mut Work) -> Result<()> {
-    let out = &mut work.out;
+async fn write_identity(tx: &mut PgConnection, space: SpaceNo, out: &Output) -> Result<()> {
     for id_type in &out.new_types {
         identity::upsert_type(tx, space, id_type).await?;
     }
@@ -164,7 +217,7 @@ async fn write_identity(tx: &mut PgConnection, space: SpaceNo, work: &mut Work) 
         identity::delete_identifiers(tx, space, &out.deleted_identifiers).await?;
     }
     if !out.identifiers.is_empty() {
-        identity::insert_identifiers(tx, space, &mut out.identifiers).await?;
+        identity::insert_identifiers(tx, space, &out.identifiers).await?;
     }
     if !out.merges.is_empty() {
         metrics::IDENTITY_MERGES.add(&[], out.merges.len() as u64);
@@ -178,19 +231,4 @@ async fn write_identity(tx: &mut PgConnection, space: SpaceNo, work: &mut Work) 
         profiles::insert_links(tx, space, &out.links).await?;
     }
     Ok(())
-}
-
-/// After the commit: what the working set knows is true now, so the caches may know it too.
-pub(super) fn keep(work: Work, caches: &mut Caches) {
-    for (key, owner) in &work.owners {
-        match owner {
-            Some(no) => caches.owners.put(*key, work.live(*no)),
-            None => _ = caches.owners.take(key),
-        }
-    }
-    for (no, Entry { encoded, .. }) in work.entries {
-        if let Some(encoded) = encoded {
-            caches.profiles.put(no, encoded);
-        }
-    }
 }

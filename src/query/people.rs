@@ -75,11 +75,10 @@ pub struct Computed {
 /// A profile that was found, with what its numbers mean.
 #[derive(Debug)]
 pub struct Person {
-    /// What is asked of it: without its states and event pointers.
+    /// What is known of it.
     pub profile: Profile,
     /// Meanings.
     pub directory: Arc<Directory>,
-    pub(super) found: Arc<Found>,
 }
 
 impl Person {
@@ -91,7 +90,7 @@ impl Person {
     /// All traits by name: custom ones, computed ones, audiences. A computed name hides a custom one.
     pub fn traits(&self) -> BTreeMap<String, TraitValue> {
         let mut traits = BTreeMap::new();
-        for (name, json, write) in self.profile.traits.iter() {
+        for (name, json, write) in self.profile.traits.get().iter() {
             traits.insert(
                 name.to_owned(),
                 TraitValue {
@@ -102,7 +101,7 @@ impl Person {
                 },
             );
         }
-        for outcome in &self.profile.outcomes {
+        for outcome in self.profile.outcomes() {
             let Some((kind, key)) = self.directory.serving.get(&outcome.computation) else { continue };
             let class =
                 if *kind == Kind::Audience { TraitClass::Audience } else { TraitClass::ComputedTrait };
@@ -119,7 +118,7 @@ impl Person {
 
     /// Audiences the profile is in.
     pub fn audiences(&self) -> Vec<Computed> {
-        let is_in = self.profile.outcomes.iter().filter(|o| o.value == OutcomeValue::Member(true));
+        let is_in = self.profile.outcomes().filter(|o| o.value == OutcomeValue::Member(true));
         let mut audiences: Vec<Computed> = is_in
             .filter_map(|o| {
                 let (_, key) = self.directory.serving.get(&o.computation)?;
@@ -166,7 +165,7 @@ impl Reader {
         };
         let Some(found) = found.filter(|f| f.collection == collection) else { return Ok(None) };
         let directory = self.directory(space, version).await?;
-        Ok(Some(Person { profile: Profile::decode_head(&found.state)?, directory, found }))
+        Ok(Some(Person { profile: Profile::decode(found.state.clone())?, directory }))
     }
 
     /// Checks that the id asked for is one the found profile has or had: numbers can be guessed, ids cannot.
@@ -199,10 +198,8 @@ impl Reader {
 
     async fn people(&self, space: SpaceNo, found: Vec<Found>) -> Result<Vec<Person>, QueryError> {
         let directory = self.directory(space, None).await?;
-        let person = |f: Found| {
-            let profile = Profile::decode_head(&f.state)?;
-            Ok(Person { profile, directory: Arc::clone(&directory), found: Arc::new(f) })
-        };
+        let person =
+            |f: Found| Ok(Person { profile: Profile::decode(f.state)?, directory: Arc::clone(&directory) });
         found.into_iter().map(person).collect()
     }
 

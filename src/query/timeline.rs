@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::{Directory, Person, QueryError, Reader};
 use crate::domain::{EventType, Offset, SpaceNo, Timestamp};
 use crate::engine::identity::extract::{Parts, extract};
-use crate::engine::profile::{Pointer, Profile, decode_pointers};
+use crate::engine::profile::{DecodeError, Pointer, decode_pointers};
 use crate::store::log;
 use crate::store::log::codec::{Record, Records};
 use crate::store::timeline;
@@ -111,9 +111,9 @@ impl Reader {
         filter: &EventFilter,
     ) -> Result<Vec<Pointer>, QueryError> {
         let numbers = person.profile.numbers();
-        let mut pointers = Profile::decode(&person.found.state)?.pointers;
+        let mut pointers = person.profile.pointers();
         for page in timeline::list_pages(&self.pool, space, &numbers, filter.start, filter.end).await? {
-            pointers.extend(decode_pointers(&page)?);
+            pointers.extend(decode_pointers(&page).ok_or(DecodeError::Format)?);
         }
         pointers.retain(|p| p.at >= filter.start && p.at <= filter.end);
         pointers.sort_unstable_by_key(|p| (p.at, p.offset));

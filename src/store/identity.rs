@@ -160,13 +160,8 @@ pub struct NewIdentifier {
     pub value: String,
 }
 
-/// Adds identifiers, in the order of their keys so that the index is walked once.
-pub async fn insert_identifiers(
-    tx: &mut PgConnection,
-    space: SpaceNo,
-    new: &mut [NewIdentifier],
-) -> Result<()> {
-    new.sort_unstable_by_key(|n| n.key);
+/// Adds identifiers; in the order of their keys, so that the index is walked once.
+pub async fn insert_identifiers(tx: &mut PgConnection, space: SpaceNo, new: &[NewIdentifier]) -> Result<()> {
     sqlx::query(
         "-- store::identity::insert_identifiers
          INSERT INTO external_id (space_id, id_key, type_no, profile_no, value)

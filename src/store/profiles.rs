@@ -1,5 +1,6 @@
 //! Profile rows and account links: written by the processor in batches, read one statement per question.
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgPool;
 use sqlx::{PgConnection, PgExecutor};
@@ -23,7 +24,7 @@ pub struct ProfileRow {
     /// Time of receipt of its newest event.
     pub last_seen_at: Timestamp,
     /// The encoded profile.
-    pub state: Vec<u8>,
+    pub state: Bytes,
 }
 
 /// Adds new profiles.
@@ -40,7 +41,7 @@ pub async fn insert_profiles(tx: &mut PgConnection, space: SpaceNo, rows: &[Prof
     .bind(rows.iter().map(|r| r.collection as i16).collect::<Vec<_>>())
     .bind(rows.iter().map(|r| r.created_at.to_utc()).collect::<Vec<_>>())
     .bind(rows.iter().map(|r| r.last_seen_at.to_utc()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|r| r.state.as_slice()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| &*r.state).collect::<Vec<_>>())
     .execute(tx)
     .await?;
     Ok(())
@@ -57,7 +58,7 @@ pub async fn update_profiles(tx: &mut PgConnection, space: SpaceNo, rows: &[Prof
     .bind(space.0)
     .bind(rows.iter().map(|r| r.no.0 as i64).collect::<Vec<_>>())
     .bind(rows.iter().map(|r| r.last_seen_at.to_utc()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|r| r.state.as_slice()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| &*r.state).collect::<Vec<_>>())
     .execute(tx)
     .await?;
     if done.rows_affected() as usize == rows.len() {
@@ -71,7 +72,7 @@ pub async fn update_profiles(tx: &mut PgConnection, space: SpaceNo, rows: &[Prof
 #[derive(Debug, Clone)]
 pub enum Loaded {
     /// A live profile, encoded.
-    Live(Vec<u8>),
+    Live(Bytes),
     /// It was absorbed by this one.
     Absorbed(ProfileNo),
 }
@@ -91,7 +92,8 @@ pub async fn load_states(
     .fetch_all(executor)
     .await?;
     let loaded = |(no, merged_into, state): (i64, Option<i64>, Vec<u8>)| {
-        let row = merged_into.map_or(Loaded::Live(state), |no| Loaded::Absorbed(ProfileNo(no as u64)));
+        let row = merged_into
+            .map_or_else(|| Loaded::Live(state.into()), |no| Loaded::Absorbed(ProfileNo(no as u64)));
         (ProfileNo(no as u64), row)
     };
     Ok(rows.into_iter().map(loaded).collect())
@@ -131,7 +133,7 @@ pub struct Found {
     /// Time of receipt of its newest event.
     pub last_seen_at: Timestamp,
     /// The encoded profile.
-    pub state: Vec<u8>,
+    pub state: Bytes,
 }
 
 type FoundRow = (i64, Uuid, i16, DateTime<Utc>, DateTime<Utc>, Vec<u8>);
@@ -143,7 +145,7 @@ fn found((no, id, collection, created_at, last_seen_at, state): FoundRow) -> Fou
         collection: Collection::from_number(collection),
         created_at: created_at.into(),
         last_seen_at: last_seen_at.into(),
-        state,
+        state: state.into(),
     }
 }
 
@@ -340,7 +342,7 @@ pub async fn list_states(
     space: SpaceNo,
     after: ProfileNo,
     limit: i64,
-) -> Result<Vec<(ProfileNo, Vec<u8>)>> {
+) -> Result<Vec<(ProfileNo, Bytes)>> {
     let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
         "-- store::profiles::list_states
          SELECT profile_no, state FROM profile
@@ -351,5 +353,5 @@ pub async fn list_states(
     .bind(limit)
     .fetch_all(executor)
     .await?;
-    Ok(rows.into_iter().map(|(no, state)| (ProfileNo(no as u64), state)).collect())
+    Ok(rows.into_iter().map(|(no, state)| (ProfileNo(no as u64), state.into())).collect())
 }

@@ -67,13 +67,20 @@ pub(crate) struct Profile {
 }
 
 impl View for Profile {
-    fn leaf(&self, leaf: LeafNo) -> Option<&LeafState> {
+    fn leaf(&self, leaf: LeafNo) -> Option<Cow<'_, LeafState>> {
         self.states.get(leaf)
     }
 
     fn trait_value(&self, name: &str) -> Option<Cow<'_, Value>> {
         self.traits.get(name).map(Cow::Borrowed)
     }
+}
+
+/// The stored form of states.
+pub(crate) fn stored(states: &LeafStates) -> Vec<u8> {
+    let mut out = Vec::new();
+    states.write(&mut out).expect("bytes");
+    out
 }
 
 /// One definition as a program, and a profile.

@@ -446,8 +446,8 @@ proptest! {
             prop_assert_eq!(&space.at(at).value, &evaluation.value);
         }
         // States survive their stored form.
-        let stored = space.profile.states.encode().expect("bytes");
-        prop_assert_eq!(&LeafStates::decode(&stored).expect("states"), &space.profile.states);
+        let read = LeafStates::stored(stored(&space.profile.states).into());
+        prop_assert_eq!(&read, &space.profile.states);
         space.program.compact(&mut space.profile.states, Timestamp::from_millis(now));
         for at in instants(now) {
             prop_assert!(compare(&space, at), "{} compacted", text);

@@ -140,13 +140,12 @@ fn references_mean_the_serving_version() {
 fn compaction_forgets_leaves_that_nobody_reads() {
     let mut space = Space::new("event('A').within(1 day) >= 1", Kind::Audience);
     space.fold(&[event("A", NOW - 3 * DAY, "")]);
-    space.profile.states.merge({
-        let mut other = Space::new("event('B') >= 1", Kind::Audience);
-        other.fold(&[event("B", NOW, "")]);
-        let mut states = other.profile.states;
-        let state = states.update(LeafNo(11), std::mem::take);
-        states.update(LeafNo(99), |slot| *slot = state);
-        states
+    let mut other = Space::new("event('B') >= 1", Kind::Audience);
+    other.fold(&[event("B", NOW, "")]);
+    let state = other.profile.states.get(LeafNo(11)).expect("state").into_owned();
+    space.profile.states.update(LeafNo(99), |slot| {
+        *slot = state;
+        true
     });
     assert_eq!(space.profile.states.iter().count(), 2);
     space.program.compact(&mut space.profile.states, Timestamp::from_millis(NOW));

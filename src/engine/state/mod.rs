@@ -13,7 +13,7 @@ mod timeline;
 
 pub use leaf::{Cast, Field, FieldValue, Filter, FilterOperand, LeafSpec, Reducer};
 pub use leaf_state::{Flags, LeafState, Read, Reading};
-pub use states::{LeafStates, StateError};
+pub use states::LeafStates;
 pub use timeline::{EXACT_ITEMS, Window};
 
 pub use aggregate::{DISTINCT_BYTES, DISTINCT_VALUES};

@@ -54,10 +54,10 @@ pub(super) async fn delete_external_id(
     let known = person.directory.id_type(&wanted.id_type);
     let value = known.map(|t| normalise(&wanted.id, t.case_insensitive)).unwrap_or_default();
     let held = |h: &crate::query::Identifier| known.is_some_and(|t| t.no == h.type_no) && h.value == value;
-    if !person.profile.owned.identifiers.iter().any(held) {
+    if !person.profile.owned.get().identifiers.iter().any(held) {
         return Err(Problem::new(Code::IdentifierNotFound, "the profile has no such identifier"));
     }
-    if person.profile.owned.identifiers.len() == 1 {
+    if person.profile.owned.get().identifiers.len() == 1 {
         return Err(Problem::new(Code::NotDeletable, "the last identifier of a profile cannot be deleted"));
     }
     let collection = person.profile.collection;

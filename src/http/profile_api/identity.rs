@@ -158,7 +158,7 @@ pub(super) async fn get_identity(
     });
     Ok(Json(IdentityBody {
         profile_id: person.id(),
-        former_ids: person.profile.former.iter().filter_map(id).collect(),
+        former_ids: person.profile.kin.get().former.iter().filter_map(id).collect(),
         identifiers: external_ids(person),
         merges: merges.collect(),
         refusals: refusals.collect(),

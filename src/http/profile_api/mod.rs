@@ -154,7 +154,7 @@ fn external_ids(person: &Person) -> Vec<ExternalId> {
         created_at: Some(held.first_seen.to_string()),
         first_message_id: Some(held.message_id.clone()),
     };
-    person.profile.owned.identifiers.iter().map(show).collect()
+    person.profile.owned.get().identifiers.iter().map(show).collect()
 }
 
 /// What the handlers of this room answer with, sharing one state.

@@ -213,6 +213,13 @@ pub async fn read_from(
     Ok(rows.into_iter().map(chunk).collect())
 }
 
+/// Whether a read of [`read_from`] ended because it had to, so that there may be more.
+pub fn is_full_read(chunks: &[Chunk], events_max: u32) -> bool {
+    let events: u32 = chunks.iter().map(|c| c.event_count).sum();
+    let bytes: usize = chunks.iter().map(|c| c.body.len()).sum();
+    events >= events_max || bytes as i64 >= READ_BYTES_MAX
+}
+
 /// The chunks that hold the given offsets.
 pub async fn read_containing(
     executor: impl PgExecutor<'_>,

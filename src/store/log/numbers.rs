@@ -1,7 +1,8 @@
 //! What became of the events of a chunk, a few bytes each: to whom they were attributed, or that they are duplicates.
 
-use super::codec::{Damaged, get_varint, put_varint};
+use super::codec::Damaged;
 use crate::domain::ProfileNo;
+use crate::domain::varint::{get_varint, put_varint};
 
 /// What became of one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
