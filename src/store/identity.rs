@@ -138,7 +138,8 @@ pub async fn find_owners(
 ) -> Result<Vec<(IdKey, ProfileNo)>> {
     let rows: Vec<(Uuid, i64)> = sqlx::query_as(
         "-- store::identity::find_owners
-         SELECT id_key, profile_no FROM external_id WHERE space_id = $1 AND id_key = ANY($2)",
+         SELECT e.id_key, e.profile_no FROM unnest($2::uuid[]) AS w (id_key)
+         JOIN external_id e ON e.space_id = $1 AND e.id_key = w.id_key",
     )
     .bind(space.0)
     .bind(keys.iter().map(|k| k.to_uuid()).collect::<Vec<_>>())
@@ -237,7 +238,7 @@ pub async fn redirect_profiles(
         "-- store::identity::redirect_profiles
          UPDATE profile p SET merged_into = r.survivor, state = ''
          FROM unnest($2::bigint[], $3::bigint[]) AS r (former, survivor)
-         WHERE p.space_id = $1 AND p.profile_no = ANY($2) AND p.profile_no = r.former",
+         WHERE p.space_id = $1 AND p.profile_no = r.former",
     )
     .bind(space.0)
     .bind(redirects.iter().map(|(former, _)| former.0 as i64).collect::<Vec<_>>())

@@ -34,8 +34,7 @@ pub async fn write_memberships(
         let (computations, profiles) = columns(&left);
         let sql = "-- store::memberships::write_memberships
              DELETE FROM membership m USING unnest($2::int[], $3::bigint[]) AS l (computation_no, profile_no)
-             WHERE m.space_id = $1 AND m.computation_no = ANY($2) AND m.profile_no = ANY($3)
-                 AND m.computation_no = l.computation_no AND m.profile_no = l.profile_no";
+             WHERE m.space_id = $1 AND m.computation_no = l.computation_no AND m.profile_no = l.profile_no";
         sqlx::query(sql).bind(space.0).bind(&computations).bind(&profiles).execute(&mut *tx).await?;
     }
     if !entered.is_empty() {

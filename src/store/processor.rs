@@ -198,12 +198,14 @@ pub async fn status(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<Opt
 const IDLE_IN_TRANSACTION: &str = "-- store::processor::prepare_session
      SET idle_in_transaction_session_timeout = '15s'";
 
-/// A batch looks rows up by lists of keys, whose size a plan made once cannot know, in tables that may not have been
-/// analysed yet: so it plans each time, and never scans a table. Every statement of a batch restricts the table by
-/// `= ANY` besides joining it, so that its index is used whatever the statistics say.
-const PLANS: [&str; 2] = [
-    "-- store::processor::prepare_session\nSET plan_cache_mode = force_custom_plan",
+/// A batch joins lists of keys to tables that may not have been analysed yet, always one way: for each key of the list,
+/// one look into the index. So it is planned once, and every other way is closed, whatever the statistics say.
+const PLANS: [&str; 5] = [
+    "-- store::processor::prepare_session\nSET plan_cache_mode = force_generic_plan",
     "-- store::processor::prepare_session\nSET enable_seqscan = off",
+    "-- store::processor::prepare_session\nSET enable_bitmapscan = off",
+    "-- store::processor::prepare_session\nSET enable_hashjoin = off",
+    "-- store::processor::prepare_session\nSET enable_mergejoin = off",
 ];
 
 /// Prepares the session a processor writes with.

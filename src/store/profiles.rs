@@ -53,7 +53,7 @@ pub async fn update_profiles(tx: &mut PgConnection, space: SpaceNo, rows: &[Prof
         "-- store::profiles::update_profiles
          UPDATE profile p SET last_seen_at = u.seen, state = u.state
          FROM unnest($2::bigint[], $3::timestamptz[], $4::bytea[]) AS u (no, seen, state)
-         WHERE p.space_id = $1 AND p.profile_no = ANY($2) AND p.profile_no = u.no",
+         WHERE p.space_id = $1 AND p.profile_no = u.no",
     )
     .bind(space.0)
     .bind(rows.iter().map(|r| r.no.0 as i64).collect::<Vec<_>>())
@@ -85,7 +85,8 @@ pub async fn load_states(
 ) -> Result<Vec<(ProfileNo, Loaded)>> {
     let rows: Vec<(i64, Option<i64>, Vec<u8>)> = sqlx::query_as(
         "-- store::profiles::load_states
-         SELECT profile_no, merged_into, state FROM profile WHERE space_id = $1 AND profile_no = ANY($2)",
+         SELECT p.profile_no, p.merged_into, p.state FROM unnest($2::bigint[]) AS w (profile_no)
+         JOIN profile p ON p.space_id = $1 AND p.profile_no = w.profile_no",
     )
     .bind(space.0)
     .bind(numbers.iter().map(|n| n.0 as i64).collect::<Vec<_>>())
