@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use personas::domain::{Timestamp, Value};
-use personas::engine::{Kind, LeafStates};
+use personas::engine::{Kind, LeafStates, Limits, compile};
 use proptest::prelude::*;
 
 use crate::harness::*;
@@ -36,6 +36,8 @@ struct RawEvent {
     id: String,
     x: Naive,
     y: Naive,
+    /// A date in the properties and the context.
+    d: Option<i64>,
 }
 
 #[derive(Debug, Clone)]
@@ -51,12 +53,19 @@ enum Query {
 #[derive(Debug, Clone)]
 enum Scalar {
     Plan,
-    Event {
-        name: &'static str,
-        filter: Option<(&'static str, Naive)>,
-        window: Option<(i64, i64)>,
-        reducer: Reducer,
-    },
+    Event { name: &'static str, filter: Option<Where>, window: Option<(i64, i64)>, reducer: Reducer },
+}
+
+/// A condition on one event.
+#[derive(Debug, Clone)]
+enum Where {
+    And(Vec<Where>),
+    Or(Vec<Where>),
+    Not(Box<Where>),
+    /// `property('y')`, comparator, literal.
+    Y(&'static str, Naive),
+    /// What is read, comparator, seconds.
+    Date(&'static str, &'static str, i64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -148,6 +157,46 @@ fn compare(value: &Naive, op: &str, literal: &Naive) -> bool {
     }
 }
 
+/// A9.
+fn dated(date: i64, op: &str, seconds: i64, now: i64) -> bool {
+    let n = seconds * 1000;
+    match op {
+        "within_last" => now - n <= date && date <= now,
+        "within_next" => now <= date && date <= now + n,
+        "before_last" => date <= now - n,
+        "after_next" => date >= now + n,
+        other => panic!("{other}"),
+    }
+}
+
+impl Where {
+    fn text(&self) -> String {
+        let join = |parts: &[Self], junction: &str| {
+            format!("({})", parts.iter().map(Self::text).collect::<Vec<_>>().join(junction))
+        };
+        match self {
+            Self::And(parts) => join(parts, " AND "),
+            Self::Or(parts) => join(parts, " OR "),
+            Self::Not(part) => format!("NOT {}", part.text()),
+            Self::Y(op, literal) => format!("property('y') {op} {}", literal.literal()),
+            Self::Date(read, op, seconds) => format!("{read}.{op}({seconds} seconds)"),
+        }
+    }
+
+    fn holds(&self, event: &RawEvent, now: i64) -> bool {
+        match self {
+            Self::And(parts) => parts.iter().all(|part| part.holds(event, now)),
+            Self::Or(parts) => parts.iter().any(|part| part.holds(event, now)),
+            Self::Not(part) => !part.holds(event, now),
+            Self::Y(op, literal) => compare(&event.y, op, literal),
+            Self::Date(read, op, seconds) => {
+                let date = if *read == "timestamp()" { Some(event.at) } else { event.d };
+                date.is_some_and(|date| dated(date, op, *seconds, now))
+            }
+        }
+    }
+}
+
 fn reduce(events: &[&RawEvent], reducer: Reducer) -> Naive {
     let numbers: Vec<i64> = events.iter().filter_map(|e| e.x.number()).collect();
     let mut present: Vec<&&RawEvent> = events.iter().filter(|e| e.x != Naive::Null).collect();
@@ -198,9 +247,7 @@ fn reduce(events: &[&RawEvent], reducer: Reducer) -> Naive {
 impl Scalar {
     fn text(&self) -> String {
         let Self::Event { name, filter, window, reducer } = self else { return "trait('plan')".to_owned() };
-        let filter = filter.as_ref().map_or_else(String::new, |(op, literal)| {
-            format!(".where(property('y') {op} {})", literal.literal())
-        });
+        let filter = filter.as_ref().map_or_else(String::new, |filter| format!(".where({})", filter.text()));
         let window = match window {
             None => String::new(),
             Some((0, oldest)) => format!(".within({oldest} seconds)"),
@@ -227,7 +274,7 @@ impl Scalar {
         let inside: Vec<&RawEvent> = events
             .iter()
             .filter(|e| e.name == *name && e.at <= now)
-            .filter(|e| filter.as_ref().is_none_or(|(op, literal)| compare(&e.y, op, literal)))
+            .filter(|e| filter.as_ref().is_none_or(|filter| filter.holds(e, now)))
             .filter(|e| {
                 window
                     .is_none_or(|(newest, oldest)| now - oldest * 1000 <= e.at && e.at <= now - newest * 1000)
@@ -260,15 +307,7 @@ impl Query {
             Self::Or(parts) => parts.iter().any(|part| part.holds(events, plan, seen, now)),
             Self::Not(part) => !part.holds(events, plan, seen, now),
             Self::Compare(scalar, op, literal) => compare(&scalar.value(events, plan, now), op, literal),
-            Self::Seen(op, seconds) => {
-                let n = seconds * 1000;
-                match *op {
-                    "within_last" => now - n <= seen && seen <= now,
-                    "within_next" => now <= seen && seen <= now + n,
-                    "before_last" => seen <= now - n,
-                    _ => seen >= now + n,
-                }
-            }
+            Self::Seen(op, seconds) => dated(seen, op, *seconds, now),
         }
     }
 }
@@ -283,15 +322,17 @@ fn naive() -> impl Strategy<Value = Naive> {
 }
 
 fn events() -> impl Strategy<Value = Vec<RawEvent>> {
-    let one = (prop::sample::select(vec!["A", "B"]), 0..40_i64, 0..40_i64, naive(), naive());
+    let date = prop::option::weighted(0.9, -10..60_i64);
+    let one = (prop::sample::select(vec!["A", "B"]), 0..40_i64, 0..40_i64, naive(), naive(), date);
     prop::collection::vec(one, 0..16).prop_map(|raw| {
         raw.into_iter()
             .enumerate()
-            .map(|(i, (name, at, delay, x, y))| {
+            .map(|(i, (name, at, delay, x, y, date))| {
                 let at = START + at * STEP;
                 // Most events are received after they happened, some before.
                 let received_at = (at + (delay - 10) * STEP).clamp(START, START + 20 * SECOND);
-                RawEvent { name, at, received_at, id: format!("m{}", (i * 7) % 16), x, y }
+                let d = date.map(|steps| START + steps * STEP);
+                RawEvent { name, at, received_at, id: format!("m{}", (i * 7) % 16), x, y, d }
             })
             .collect()
     })
@@ -314,11 +355,28 @@ fn reducer() -> impl Strategy<Value = Reducer> {
     ])
 }
 
-fn scalar(reducer: impl Strategy<Value = Reducer>) -> impl Strategy<Value = Scalar> {
+fn filter() -> impl Strategy<Value = Where> {
     let ops = prop::sample::select(vec!["=", "!=", ">", ">=", "<", "<="]);
+    let read = prop::sample::select(vec!["property('d')", "property('d')", "context('d')", "timestamp()"]);
+    let date = (read, relative(), 0..9_i64).prop_map(|(read, op, seconds)| Where::Date(read, op, seconds));
+    let one = prop_oneof![2 => (ops, naive()).prop_map(|(op, literal)| Where::Y(op, literal)), 3 => date];
+    one.prop_recursive(3, 6, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 2..4).prop_map(Where::And),
+            prop::collection::vec(inner.clone(), 2..4).prop_map(Where::Or),
+            inner.prop_map(|part| Where::Not(Box::new(part))),
+        ]
+    })
+}
+
+fn relative() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["within_last", "within_next", "before_last", "after_next"])
+}
+
+fn scalar(reducer: impl Strategy<Value = Reducer>) -> impl Strategy<Value = Scalar> {
     let window =
         prop::option::of((0..4_i64, 0..8_i64).prop_map(|(newest, more)| (newest, newest + more.max(1))));
-    (prop::sample::select(vec!["A", "B"]), prop::option::of((ops, naive())), window, reducer)
+    (prop::sample::select(vec!["A", "B"]), prop::option::of(filter()), window, reducer)
         .prop_map(|(name, filter, window, reducer)| Scalar::Event { name, filter, window, reducer })
 }
 
@@ -332,8 +390,7 @@ fn comparison() -> impl Strategy<Value = Query> {
             (!average || numeric).then_some(Query::Compare(scalar, op, literal))
         }),
         1 => (ops(), naive()).prop_map(|(op, literal)| Query::Compare(Scalar::Plan, op, literal)),
-        1 => (prop::sample::select(vec!["within_last", "within_next", "before_last", "after_next"]), 1..9_i64)
-            .prop_map(|(op, seconds)| Query::Seen(op, seconds)),
+        1 => (relative(), 1..9_i64).prop_map(|(op, seconds)| Query::Seen(op, seconds)),
     ]
 }
 
@@ -352,13 +409,28 @@ fn engine_events(events: &[RawEvent]) -> Vec<Event> {
         Naive::Null => format!("\"{name}\":null"),
         other => format!("\"{name}\" : {}", other.json()),
     };
+    let date = |e: &RawEvent| match e.d {
+        None => "{\"d\":\"soon\"}".to_owned(),
+        Some(at) => format!("{{\"d\":\"{}\"}}", Timestamp::from_millis(at)),
+    };
     let convert = |(i, e): (usize, &RawEvent)| Event {
         received_at: e.received_at,
+        context: date(e),
         message_id: e.id.clone(),
         offset: i as u64 + 1,
-        ..event(e.name, e.at, &format!("{{ \"z\":[{{}}], {}, {} }}", field("x", &e.x), field("y", &e.y)))
+        ..event(
+            e.name,
+            e.at,
+            &format!("{{ \"z\":[{{}}], {}, {}, {}", field("x", &e.x), field("y", &e.y), &date(e)[1..]),
+        )
     };
     events.iter().enumerate().map(convert).collect()
+}
+
+/// A space for a query of any length.
+fn space(text: &str, kind: Kind) -> Space {
+    let limits = Limits { expressions: 1_000, nesting: 100, ..Limits::default() };
+    Space::of(compile(text, kind, limits).unwrap_or_else(|errors| panic!("{text}\n{errors:#?}")))
 }
 
 /// All instants at which anything could change, and those right after: at most 40 s of events and 16 s of windows.
@@ -386,7 +458,7 @@ proptest! {
     ) {
         let text = query.text();
         let seen = START + seen * STEP;
-        let mut space = Space::new(&text, Kind::Audience)
+        let mut space = space(&text, Kind::Audience)
             .with_trait("plan", &plan.json())
             .with_trait("seen", &format!("\"{}\"", Timestamp::from_millis(seen)));
         space.fold(&engine_events(&events));
@@ -422,7 +494,7 @@ proptest! {
     ) {
         let average = matches!(scalar, Scalar::Event { reducer: Reducer::Average, .. });
         let text = scalar.text();
-        let mut space = Space::new(&text, Kind::ComputedTrait);
+        let mut space = space(&text, Kind::ComputedTrait);
         let mut folded = engine_events(&events);
         folded.rotate_left(if events.is_empty() { 0 } else { order.index(events.len()) });
         space.fold(&folded);
