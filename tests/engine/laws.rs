@@ -186,7 +186,7 @@ fn the_laws_hold_beyond_the_exact_and_the_hourly_spans() {
         let (left, right) = events.split_at(2_300);
         let (left, right) = (of(&leaf, left), of(&leaf, right));
         for hours in [0, 1, 100, 700, 720, 1_000, 3_000, 5_000, 6_500, 8_000] {
-            let now = instant(NOW + hours * HOUR + 60_000);
+            let now = instant(NOW + hours * HOUR + 58 * 60_000);
             let compacted = |mut state: LeafState| {
                 state.compact(leaf.window, now);
                 state

@@ -191,6 +191,18 @@ fn first_and_last_go_by_the_time_of_the_event_not_by_that_of_its_entering() {
 }
 
 #[test]
+fn the_instant_of_reception_is_the_first_that_counts() {
+    let of = |comparator: &str, ends_at: i64| {
+        let query = format!("event('Trial').where(property('ends_at').{comparator}(1 day)) >= 1");
+        changes(&audience(&query, &[trial(NOW, ends_at)]), NOW)
+    };
+    assert_eq!(of("within_next", NOW), [(NOW, true), (NOW + 1, false)]);
+    assert_eq!(of("within_next", NOW - 1), [(NOW, false)]);
+    assert_eq!(of("before_last", NOW - DAY), [(NOW, true)]);
+    assert_eq!(of("before_last", NOW - DAY + 1), [(NOW, false), (NOW + 1, true)]);
+}
+
+#[test]
 fn what_is_over_is_not_kept() {
     let mut space = audience(
         "event('Trial').where(property('ends_at').within_next(3 days)) >= 1",
