@@ -235,18 +235,18 @@ fn stored_bytes_of_another_version_or_damaged_ones_are_refused() {
 
 #[test]
 fn the_stored_form_of_plain_windows_stays_what_it_was() {
-    let hex = |index: usize| {
+    let stored = |index: usize| {
         let events = [(0, "1"), (90, "2.50"), (90, "\"7\""), (1_000, "[1]")].map(|(minutes, x)| Event {
             received_at: NOW + HOUR,
             ..event("A", NOW + minutes * 60_000, &format!("{{\"x\":{x}}}"))
         });
         let state = of(&leaf(index), &events);
-        bytes(&state).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        hex::encode(bytes(&state))
     };
-    let counted = hex(0);
+    let counted = stored(0);
     assert_eq!(counted, "011a604788216596973601100101010380e7d796fa63008085893400");
-    let windowed = hex(1);
+    let windowed = stored(1);
     assert_eq!(windowed, "011edcc4c6740844e7bc01140100010480d0c491fa6380979305008085893400");
-    let last = hex(9);
+    let last = stored(9);
     assert!(last.starts_with("0168b16f33ddce78bf2d015e0600010480d0c491fa630e6d3137313732"), "{last}");
 }

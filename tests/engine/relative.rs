@@ -211,7 +211,7 @@ fn what_is_over_is_not_kept() {
     assert!(space.profile.states.is_empty(), "it was over when it came");
     space.fold(&[trial(NOW, NOW + DAY)]);
     let compact = |space: &mut Space, now| {
-        space.program.compact(&mut space.profile.states, Timestamp::from_millis(now))
+        space.program.compact(&mut space.profile.states, Timestamp::from_millis(now));
     };
     compact(&mut space, NOW + DAY);
     assert!(truth(&space.at(NOW + DAY)));
