@@ -225,6 +225,20 @@ impl<O: Operand> Condition<O> {
         }
     }
 
+    /// The interval of now in which a relative condition holds: from the first instant until before the second, where
+    /// the greatest instant means never. `None` when it does not depend on the time, as where `left` is no date.
+    pub fn interval(&self, left: &Value) -> Option<(Timestamp, Timestamp)> {
+        match &self.op {
+            Op::Relative(date, distance) => left.as_timestamp().map(|at| date.interval(at, *distance)),
+            _ => None,
+        }
+    }
+
+    /// Whether the truth depends on the time.
+    pub const fn is_relative(&self) -> bool {
+        matches!(self.op, Op::Relative(..))
+    }
+
     /// The condition in one fixed spelling.
     pub fn canonical(&self, operand: impl Fn(&O) -> String) -> String {
         let arguments: Vec<String> = match &self.op {
@@ -275,14 +289,18 @@ impl RelativeDate {
         }
     }
 
-    fn changes_at(self, at: Timestamp, distance: i64, now: Timestamp) -> Option<Timestamp> {
-        // Each comparator is true in one interval of `now`: from its first instant until before its last one.
-        let (from, until) = match self {
+    /// Each comparator is true in one interval of now: from its first instant until before its last one.
+    const fn interval(self, at: Timestamp, distance: i64) -> (Timestamp, Timestamp) {
+        match self {
             Self::WithinLast => (at, at.plus_millis(distance).plus_millis(1)),
             Self::WithinNext => (at.plus_millis(-distance), at.plus_millis(1)),
             Self::BeforeLast => (at.plus_millis(distance), Timestamp::from_millis(i64::MAX)),
             Self::AfterNext => (Timestamp::from_millis(i64::MIN), at.plus_millis(-distance).plus_millis(1)),
-        };
+        }
+    }
+
+    fn changes_at(self, at: Timestamp, distance: i64, now: Timestamp) -> Option<Timestamp> {
+        let (from, until) = self.interval(at, distance);
         [from, until].into_iter().find(|at| *at > now && at.millis() < i64::MAX)
     }
 }

@@ -39,7 +39,10 @@ fn what_is_not_supported_yet_is_refused_at_its_place() {
         ("entity('orders').where(entity('p').count() >= 1).count() >= 1", "entity('orders')"),
         ("event('*') >= 1", "'*'"),
         ("event('Cart *') >= 1", "'Cart *'"),
-        ("event('A').where(property('d').within_last(3 days)) >= 1", "within_last(3 days)"),
+        ("event('A').where(property('d').held_for(3 days)) >= 1", "held_for(3 days)"),
+        ("event('A').where(trait('d').within_last(3 days)) >= 1", "trait('d')"),
+        ("event('A').where(property('d').within_next(parent: 3 days)) >= 1", "parent: 3 days"),
+        ("event('A').where(property('p.$.d').within_next(3 days)) >= 1", "'p.$.d'"),
     ] {
         let (error, text) = only(query, Kind::Audience);
         assert_eq!((error.kind, text.as_str()), (ErrorKind::Unsupported, place), "{query}: {error}");
@@ -49,6 +52,29 @@ fn what_is_not_supported_yet_is_refused_at_its_place() {
     assert_eq!((error.kind, text.as_str()), (ErrorKind::Unsupported, "array"));
     let (error, text) = only("event('A').mode(trait('email'), 1)", Kind::ComputedTrait);
     assert_eq!((error.kind, text.as_str()), (ErrorKind::Unsupported, "trait('email')"));
+}
+
+#[test]
+fn relative_dates_inside_of_where_compile() {
+    for read in ["property('d')", "context('d')", "timestamp()"] {
+        for method in ["within_last", "within_next", "before_last", "after_next"] {
+            let query = format!("event('A').where(NOT {read}.{method}(3 days) OR property('x') = 1) >= 1");
+            assert!(compile(&query, Kind::Audience, Limits::default()).is_ok(), "{query}");
+        }
+    }
+    for (query, kind, place) in [
+        ("event('A').where(property('d').within_next(3)) >= 1", ErrorKind::Syntax, "3"),
+        ("event('A').where(property('d').within_next()) >= 1", ErrorKind::Syntax, "within_next()"),
+        ("event('A').where(property('d').within_nxt(3 days)) >= 1", ErrorKind::Syntax, "within_nxt"),
+        (
+            "event('A').where(property('d').within_next(99999999999 weeks)) >= 1",
+            ErrorKind::Limit,
+            "99999999999 weeks",
+        ),
+    ] {
+        let (error, text) = only(query, Kind::Audience);
+        assert_eq!((error.kind, text.as_str()), (kind, place), "{query}: {error}");
+    }
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! The laws of states: a commutative monoid, down to the bytes.
 
 use personas::domain::{LeafNo, Timestamp};
+use personas::engine::state::{EXACT_ITEMS, HOURLY_SPANS, Read};
 use personas::engine::{Kind, LeafSpec, LeafState, LeafStates};
 use proptest::prelude::*;
 
 use crate::harness::*;
 
 /// Leaves of every kind, with and without windows.
-const QUERIES: [&str; 14] = [
+const QUERIES: [&str; 20] = [
     "event('A').count()",
     "event('A').within(3 hours).count()",
     "event('A').sum(property('x'))",
@@ -22,6 +23,12 @@ const QUERIES: [&str; 14] = [
     "event('A').within(3 hours).unique(property('x'))",
     "event('A').where(property('x') > 1).mode(property('x'), 1)",
     "event('A').between(2024-01-01, 2024-06-01T02:00:00Z).within_nothing()",
+    "event('A').where(property('d').within_next(90 minutes)).within(3 hours).count()",
+    "event('A').where(NOT property('d').within_last(1 hour) OR property('x') = 1).sum(property('x'))",
+    "event('A').where(property('d').before_last(1 hour)).first(property('x'))",
+    "event('A').where(property('d').after_next(30 minutes)).last(property('x'))",
+    "event('A').where(property('d').within_next(2 hours)).between(1 hour, 4 hours).max(property('x'))",
+    "event('A').where(NOT property('d').before_last(2 hours)).unique(property('x'))",
 ];
 
 fn leaf(index: usize) -> LeafSpec {
@@ -51,6 +58,10 @@ fn bytes(state: &LeafState) -> Vec<u8> {
     stored(&states)
 }
 
+fn instant(at: i64) -> Timestamp {
+    Timestamp::from_millis(at)
+}
+
 /// Events within six hours; some are in the future when received.
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let value = prop::sample::select(vec![
@@ -66,11 +77,16 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         "[1]",
         "12345678901234567890123456789",
     ]);
-    prop::collection::vec((0..360_i64, -60..60_i64, value, 0..50_u64), 0..30).prop_map(|all| {
-        let convert = |(i, (minute, delay, x, id)): (usize, (i64, i64, &str, u64))| Event {
+    let one = (0..360_i64, -60..60_i64, value, 0..50_u64, 0..500_i64);
+    prop::collection::vec(one, 0..30).prop_map(|all| {
+        let convert = |(i, (minute, delay, x, id, date)): (usize, (i64, i64, &str, u64, i64))| Event {
             received_at: NOW + (minute + delay) * 60_000,
             message_id: format!("{id}-{i}"),
-            ..event("A", NOW + minute * 60_000, &format!("{{\"x\":{x}}}"))
+            ..event(
+                "A",
+                NOW + minute * 60_000,
+                &format!("{{\"x\":{x},\"d\":\"{}\"}}", instant(NOW + date * 60_000)),
+            )
         };
         all.into_iter().enumerate().map(convert).collect()
     })
@@ -147,6 +163,53 @@ fn the_laws_hold_beyond_the_exact_items() {
 }
 
 #[test]
+fn the_laws_hold_beyond_the_exact_and_the_hourly_spans() {
+    const COUNT: i64 = (EXACT_ITEMS + HOURLY_SPANS) as i64 + 700;
+    // About one for each hour, with ties; some events leave for ever, some stay for ever, some do both.
+    let date = |i: i64| instant(NOW + (i * 7_919) % COUNT * (HOUR - 90_000)).to_string();
+    let one =
+        |i: i64| event("A", NOW, &format!("{{\"x\":{},\"y\":{},\"d\":\"{}\"}}", i % 50, i % 3, date(i)));
+    let events: Vec<Event> = (0..COUNT).map(one).collect();
+    let filter = "property('y') = 0 AND property('d').before_last(1 hour)
+        OR property('y') = 1 AND property('d').within_last(2 hours)
+        OR property('y') = 2 AND NOT property('d').within_last(3 days)";
+    for reducer in ["count()", "sum(property('x'))", "last(property('x'))"] {
+        let plan = compiled(&format!("event('A').where({filter}).{reducer}"), Kind::ComputedTrait);
+        let leaf = plan.leaves().next().expect("one leaf").1.clone();
+        let whole = of(&leaf, &events);
+        assert!(bytes(&whole).len() < 200_000, "{}", bytes(&whole).len());
+        let backward: Vec<Event> = events.iter().rev().cloned().collect();
+        assert_eq!(bytes(&of(&leaf, &backward)), bytes(&whole), "{reducer}");
+        for parts in [2, 7] {
+            let merged = events
+                .chunks(events.len() / parts)
+                .fold(LeafState::default(), |state, part| merged(of(&leaf, part), state));
+            assert_eq!(bytes(&merged), bytes(&whole), "{reducer} of {parts} parts");
+        }
+        let (left, right) = events.split_at(2_300);
+        let (left, right) = (of(&leaf, left), of(&leaf, right));
+        for hours in [0, 1, 100, 700, 720, 1_000, 3_000, 5_000, 6_500, 8_000] {
+            let now = instant(NOW + hours * HOUR + 58 * 60_000);
+            let compacted = |mut state: LeafState| {
+                state.compact(leaf.window, now);
+                state
+            };
+            let early = merged(compacted(left.clone()), compacted(right.clone()));
+            assert_eq!(bytes(&compacted(early)), bytes(&compacted(whole.clone())), "{reducer} at {hours}");
+            let half = merged(compacted(left.clone()), right.clone());
+            assert_eq!(bytes(&compacted(half)), bytes(&compacted(whole.clone())), "{reducer} at {hours}");
+            // Compaction changes no reading and no flag, now or later.
+            for later in [0, 1, 30, 2_000] {
+                let later = now.plus_millis(later * HOUR);
+                let read =
+                    |state: &LeafState| (state.read(Read::Value, None, later), state.changes_at(None, later));
+                assert_eq!(read(&compacted(whole.clone())), read(&whole), "{reducer} at {hours}");
+            }
+        }
+    }
+}
+
+#[test]
 fn states_are_small() {
     let leaf = leaf(0);
     let once = of(&leaf, &[event("A", NOW, "")]);
@@ -154,4 +217,27 @@ fn states_are_small() {
     let leaf = self::leaf(1);
     let many: Vec<Event> = (0..100).map(|i| event("A", NOW + i * 60_000, "")).collect();
     assert!(bytes(&of(&leaf, &many)).len() < 330);
+    let soon = self::leaf(14);
+    let many: Vec<Event> = (0..100)
+        .map(|i| event("A", NOW, &format!("{{\"d\":\"{}\"}}", instant(NOW + (i + 60) * 60_000))))
+        .collect();
+    assert!(bytes(&of(&soon, &many)).len() < 1_000);
+}
+
+#[test]
+fn the_stored_form_of_plain_windows_stays_what_it_was() {
+    let stored = |index: usize| {
+        let events = [(0, "1"), (90, "2.50"), (90, "\"7\""), (1_000, "[1]")].map(|(minutes, x)| Event {
+            received_at: NOW + HOUR,
+            ..event("A", NOW + minutes * 60_000, &format!("{{\"x\":{x}}}"))
+        });
+        let state = of(&leaf(index), &events);
+        hex::encode(bytes(&state))
+    };
+    let counted = stored(0);
+    assert_eq!(counted, "01100101010380e7d796fa63008085893400");
+    let windowed = stored(1);
+    assert_eq!(windowed, "01140100010480d0c491fa6380979305008085893400");
+    let last = stored(9);
+    assert!(last.starts_with("015e0600010480d0c491fa630e6d3137313732"), "{last}");
 }

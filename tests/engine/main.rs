@@ -10,6 +10,8 @@ mod docs;
 mod errors;
 mod harness;
 mod laws;
+mod naive;
 mod oracle;
 mod program;
+mod relative;
 mod vectors;

@@ -29,6 +29,8 @@ mod openapi;
 #[cfg(test)]
 mod profiles;
 #[cfg(test)]
+mod relative_dates;
+#[cfg(test)]
 mod schema;
 #[cfg(test)]
 mod server;

@@ -72,9 +72,6 @@ pub(super) trait Scope: Sized {
 
     /// The number of elements of a list.
     fn list_count(leaf: usize) -> Option<Self::Operand>;
-
-    /// Whether conditions are decided once, when an event arrives, and so cannot depend on the present time.
-    const TIMELESS: bool;
 }
 
 /// On a profile.
@@ -86,8 +83,6 @@ pub(super) struct ProfileScope {
 
 impl Scope for ProfileScope {
     type Operand = PlanOperand;
-
-    const TIMELESS: bool = false;
 
     fn literal(value: Value) -> PlanOperand {
         PlanOperand::Literal(value)
@@ -332,10 +327,6 @@ impl<S: Scope> Lowering<'_, S> {
                 Some((op, vec![date]))
             }
             Takes::Span(date) => {
-                if S::TIMELESS {
-                    let what = format!("`{}` inside of `where`, which moves with time,", call.name.text);
-                    return self.unsupported(call.span, &what);
-                }
                 let distance = self.only_duration(call)?;
                 Some((Op::Relative(date, distance), Vec::new()))
             }

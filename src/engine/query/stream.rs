@@ -30,8 +30,6 @@ impl EventScope {
 impl Scope for EventScope {
     type Operand = FilterOperand;
 
-    const TIMELESS: bool = true;
-
     fn literal(value: Value) -> FilterOperand {
         FilterOperand::Literal(value)
     }
@@ -241,25 +239,30 @@ impl Draft {
     }
 
     /// The leaf of these events.
-    pub(super) fn finish(mut self, reducer: Reducer) -> LeafSpec {
-        let filter = match self.filters.pop() {
-            None => Logic::Constant(true),
-            Some(only) if self.filters.is_empty() => only,
-            Some(last) => {
-                self.filters.push(last);
-                Logic::And(self.filters)
-            }
-        };
+    pub(super) fn finish(self, reducer: Reducer) -> LeafSpec {
+        let (moving, still) = self.filters.into_iter().partition(moves);
         LeafSpec {
             event: self.event,
             fields: self.fields,
-            filter,
+            filter: all_of(still).unwrap_or(Logic::Constant(true)),
+            moving_filter: all_of(moving),
             reducer,
             window: self.window,
             between: self.between,
             since: None,
         }
     }
+}
+
+/// Whether any condition in it depends on the time.
+fn moves(filter: &Filter) -> bool {
+    let mut moves = false;
+    filter.for_each(&mut |condition| moves |= condition.is_relative());
+    moves
+}
+
+fn all_of(mut filters: Vec<Filter>) -> Option<Filter> {
+    if filters.len() > 1 { Some(Logic::And(filters)) } else { filters.pop() }
 }
 
 fn mode_minimum<S: Scope>(lowering: &mut Lowering<'_, S>, call: &Call) -> Option<u64> {

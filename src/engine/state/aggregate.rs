@@ -23,6 +23,9 @@ pub(super) trait Aggregate:
     /// What one event contributes, apart from its time. Ordered, so that lists of them have one order.
     type Item: Clone + Debug + Ord + Serialize + DeserializeOwned;
 
+    /// Whether the time of an event matters, or only its contribution.
+    const DATED: bool = false;
+
     /// Adds the contribution of the event at `at`.
     fn add(&mut self, at: Timestamp, item: Self::Item);
 
@@ -98,6 +101,8 @@ pub(super) struct Edge<const LAST: bool>(pub(super) Option<(Timestamp, Box<str>,
 
 impl<const LAST: bool> Aggregate for Edge<LAST> {
     type Item = (Box<str>, Value);
+
+    const DATED: bool = true;
 
     fn add(&mut self, at: Timestamp, (message_id, value): (Box<str>, Value)) {
         self.merge(Self(Some((at, message_id, value))));

@@ -6,8 +6,9 @@ use std::fmt::Write;
 use crate::domain::{EventType, Facts, Number, Offset, Path, Timestamp, Value, json};
 use crate::engine::condition::{Condition, Logic, Operand};
 
+use super::instants::Instants;
 use super::leaf_state::{Contribution, LeafState};
-use super::timeline::Window;
+use super::timeline::{When, Window};
 
 /// What a leaf reads of an event.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -139,7 +140,7 @@ impl Operand for FilterOperand {
     }
 }
 
-/// The conditions of `where`, decided by the event alone.
+/// Conditions of `where`.
 pub type Filter = Logic<Condition<FilterOperand>>;
 
 /// One incremental state shared by all definitions that need it: which events, and what is kept of them.
@@ -149,8 +150,10 @@ pub struct LeafSpec {
     pub event: String,
     /// The fields that the filter and the reducer read, without repetition.
     pub fields: Vec<Field>,
-    /// The conditions of `where`; `Constant(true)` when there are none.
+    /// The conditions of `where` that are decided by the event alone; `Constant(true)` when there are none.
     pub filter: Filter,
+    /// The others, which must hold, too: they depend on the instant of the evaluation.
+    pub moving_filter: Option<Filter>,
     /// What is kept.
     pub reducer: Reducer,
     /// The rolling window.
@@ -165,8 +168,9 @@ impl LeafSpec {
     /// The text by which equal leaves are found: the same for every spelling of the same leaf.
     pub fn canonical(&self) -> String {
         let mut text = format!("event({})", json::quote(&self.event));
-        if self.filter != Logic::Constant(true) {
-            let filter = self.filter.canonical(&|condition| condition.canonical(|o| self.operand_text(o)));
+        let filters = (self.filter != Logic::Constant(true)).then_some(&self.filter);
+        for filter in filters.into_iter().chain(&self.moving_filter) {
+            let filter = filter.canonical(&|condition| condition.canonical(|o| self.operand_text(o)));
             // Writing to a String cannot fail; `let _` says so.
             let _ = write!(text, ".where({filter})");
         }
@@ -202,7 +206,8 @@ impl LeafSpec {
         }
     }
 
-    /// Whether the event counts for this leaf (the rolling window apart, which depends on the time).
+    /// Whether the event counts for this leaf (apart from what depends on the time of the evaluation: the rolling
+    /// window and the moving filter).
     pub fn matches(&self, facts: &Facts<'_>) -> bool {
         facts.name == self.event && self.selects(facts, &self.read_fields(facts), &self.identity())
     }
@@ -228,23 +233,45 @@ impl LeafSpec {
         else {
             return false;
         };
-        // Without a window an event counts for ever once its time has come; until then it waits.
-        let settled = self.window.is_none() && facts.timestamp <= facts.received_at;
-        state.add(contribution, facts.timestamp, settled);
+        let Some(filter) = &self.moving_filter else {
+            // Without a window an event counts for ever once its time has come; until then it waits.
+            let settled = self.window.is_none() && facts.timestamp <= facts.received_at;
+            let when = if settled { When::Settled } else { When::InWindow };
+            state.add(contribution, facts.timestamp, when);
+            return true;
+        };
+        // Nobody asks for an instant before the reception.
+        let instants = self.instants(filter, facts, values, slots).after(facts.received_at);
+        let when = match instants.spans() {
+            [] => return false,
+            [only] if only.stays() && only.enter <= facts.received_at.millis() => When::Settled,
+            _ => When::At(&instants),
+        };
+        state.add(contribution, facts.timestamp, when);
         true
     }
 
-    fn selects<'v>(&'v self, facts: &Facts<'_>, values: &'v [FieldValue<'_>], slots: &[usize]) -> bool {
-        const NOTHING: &Value = &Value::Null;
-        let resolve = |operand: &'v FilterOperand| -> Cow<'v, Value> {
-            Cow::Borrowed(match operand {
-                FilterOperand::Field(index) => {
-                    let field = slots.get(*index).and_then(|&slot| values.get(slot));
-                    field.map_or(NOTHING, |field| &field.value)
-                }
-                FilterOperand::Literal(value) => value,
-            })
-        };
+    /// When the event counts, given that it does apart from the time.
+    fn instants(
+        &self,
+        filter: &Filter,
+        facts: &Facts<'_>,
+        values: &[FieldValue<'_>],
+        slots: &[usize],
+    ) -> Instants {
+        let resolve = |operand| resolve(operand, values, slots);
+        let held = Instants::of(filter, &|condition| {
+            let left = resolve(&condition.left);
+            match condition.interval(&left) {
+                Some((from, until)) => Instants::between(from.millis(), until.millis()),
+                None => Instants::constant(condition.holds(&left, resolve, facts.timestamp)),
+            }
+        });
+        held.and(&self.window.unwrap_or(Window::ALL).instants(facts.timestamp))
+    }
+
+    fn selects(&self, facts: &Facts<'_>, values: &[FieldValue<'_>], slots: &[usize]) -> bool {
+        let resolve = |operand| resolve(operand, values, slots);
         // Calls without a name (identify, group, alias) are no events of the language.
         !matches!(facts.event_type, EventType::Identify | EventType::Group | EventType::Alias)
             && self.since.is_none_or(|since| facts.offset > since)
@@ -288,4 +315,16 @@ impl LeafSpec {
     fn identity(&self) -> Vec<usize> {
         (0..self.fields.len()).collect()
     }
+}
+
+/// The value of one side of a condition of `where`.
+fn resolve<'v>(operand: &'v FilterOperand, values: &'v [FieldValue<'_>], slots: &[usize]) -> Cow<'v, Value> {
+    const NOTHING: &Value = &Value::Null;
+    Cow::Borrowed(match operand {
+        FilterOperand::Field(index) => {
+            let field = slots.get(*index).and_then(|&slot| values.get(slot));
+            field.map_or(NOTHING, |field| &field.value)
+        }
+        FilterOperand::Literal(value) => value,
+    })
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{Number, Timestamp, Value};
 
 use super::aggregate::{Count, Edge, Extreme, Tally, Total};
-use super::timeline::{Change, Event, Timeline, Window};
+use super::timeline::{Change, Event, Timeline, When, Window};
 
 /// The state of one leaf: a commutative monoid with [`LeafState::merge`].
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -108,9 +108,9 @@ pub struct Reading {
 pub struct Flags {
     /// A number had more than 28 significant digits.
     pub rounded: bool,
-    /// There were more distinct values than are kept.
+    /// There were more distinct values than are kept, or more events that count by the hour.
     pub cut: bool,
-    /// There were more events in the window than are kept one by one; older ones count by the hour.
+    /// There were more events that may still enter or leave than are kept one by one; the others count by the hour.
     pub coarse: bool,
 }
 
@@ -127,20 +127,20 @@ impl Flags {
 
 impl LeafState {
     /// Adds what one event brings.
-    pub(super) fn add(&mut self, contribution: Contribution, at: Timestamp, settled: bool) {
+    pub(super) fn add(&mut self, contribution: Contribution, at: Timestamp, when: When<'_>) {
         if matches!(self, Self::Empty) {
             *self = Self::for_contribution(&contribution);
         }
         match (self, contribution) {
-            (Self::Count(CountState(t)), Contribution::Count) => t.add(at, (), settled),
+            (Self::Count(CountState(t)), Contribution::Count) => t.add(at, (), when),
             (Self::Total(TotalState(t)), Contribution::Total { number, rounded }) => {
-                t.add(at, (number, rounded), settled);
+                t.add(at, (number, rounded), when);
             }
-            (Self::Min(MinState(t)), Contribution::Min(value)) => t.add(at, value, settled),
-            (Self::Max(MaxState(t)), Contribution::Max(value)) => t.add(at, value, settled),
-            (Self::First(FirstState(t)), Contribution::First(id, value)) => t.add(at, (id, value), settled),
-            (Self::Last(LastState(t)), Contribution::Last(id, value)) => t.add(at, (id, value), settled),
-            (Self::Tally(TallyState(t)), Contribution::Tally(value)) => t.add(at, value, settled),
+            (Self::Min(MinState(t)), Contribution::Min(value)) => t.add(at, value, when),
+            (Self::Max(MaxState(t)), Contribution::Max(value)) => t.add(at, value, when),
+            (Self::First(FirstState(t)), Contribution::First(id, value)) => t.add(at, (id, value), when),
+            (Self::Last(LastState(t)), Contribution::Last(id, value)) => t.add(at, (id, value), when),
+            (Self::Tally(TallyState(t)), Contribution::Tally(value)) => t.add(at, value, when),
             _ => debug_assert!(false, "a leaf has one kind of state"),
         }
     }
@@ -173,7 +173,7 @@ impl LeafState {
         }
     }
 
-    /// Drops what can never matter again at `now` or later, and settles future events that have come. Does not
+    /// Drops what can never matter again at `now` or later, and settles what counts for ever from now on. Does not
     /// change any reading at `now` or later, and commutes with [`LeafState::merge`].
     pub fn compact(&mut self, window: Option<Window>, now: Timestamp) {
         with_timeline!(self, timeline => timeline.compact(window, now), ());
@@ -190,8 +190,9 @@ impl LeafState {
     /// The value at `now`.
     pub fn read(&self, read: Read, window: Option<Window>, now: Timestamp) -> Reading {
         let window = window.unwrap_or(Window::ALL);
-        let coarse = with_timeline!(self, timeline => timeline.is_coarse(), false);
-        let mut flags = Flags { coarse, ..Flags::default() };
+        let coarse = with_timeline!(self, timeline => timeline.is_coarse(now), false);
+        let cut = with_timeline!(self, timeline => timeline.is_cut(now), false);
+        let mut flags = Flags { cut, coarse, ..Flags::default() };
         let value = match self {
             Self::Empty => match read {
                 Read::Count | Read::UniqueCount => Value::from(0),
@@ -215,7 +216,7 @@ impl LeafState {
             Self::Last(LastState(timeline)) => edge_value(timeline.at(window, now).0.as_ref()),
             Self::Tally(TallyState(timeline)) => {
                 let tally = timeline.at(window, now);
-                flags.cut = tally.is_cut();
+                flags.cut |= tally.is_cut();
                 match read {
                     Read::UniqueCount => Value::from(tally.values().len() as u64),
                     Read::Mode(minimum) => tally.mode(minimum).cloned().unwrap_or_default(),

@@ -5,15 +5,20 @@
 //! the same events gives the same state, down to its bytes. A backfill is the same fold over history.
 
 mod aggregate;
+mod events;
+mod instants;
 mod leaf;
 mod leaf_state;
+mod spans;
 mod states;
 mod sum;
 mod timeline;
 
+pub use events::EXACT_ITEMS;
 pub use leaf::{Cast, Field, FieldValue, Filter, FilterOperand, LeafSpec, Reducer};
 pub use leaf_state::{Flags, LeafState, Read, Reading};
+pub use spans::HOURLY_SPANS;
 pub use states::LeafStates;
-pub use timeline::{EXACT_ITEMS, Window};
+pub use timeline::Window;
 
 pub use aggregate::{DISTINCT_BYTES, DISTINCT_VALUES};

@@ -1,0 +1,299 @@
+//! A naive evaluator: queries and events in their own little description, and what they mean straight from
+//! decisions.md, over all raw events at each instant. It shares no code with the engine.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+/// A value in thousandths, or another type.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Naive {
+    Null,
+    Number(i64),
+    Text(String),
+    Truth(bool),
+    List(Vec<Naive>),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct RawEvent {
+    pub(crate) name: &'static str,
+    pub(crate) at: i64,
+    pub(crate) received_at: i64,
+    pub(crate) id: String,
+    pub(crate) x: Naive,
+    pub(crate) y: Naive,
+    /// A date in the properties and the context.
+    pub(crate) d: Option<i64>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Query {
+    And(Vec<Query>),
+    Or(Vec<Query>),
+    Not(Box<Query>),
+    Compare(Scalar, &'static str, Naive),
+    /// `trait('seen')`, comparator, seconds.
+    Seen(&'static str, i64),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Scalar {
+    Plan,
+    Event { name: &'static str, filter: Option<Where>, window: Option<(i64, i64)>, reducer: Reducer },
+}
+
+/// A condition on one event.
+#[derive(Debug, Clone)]
+pub(crate) enum Where {
+    And(Vec<Where>),
+    Or(Vec<Where>),
+    Not(Box<Where>),
+    /// `property('y')`, comparator, literal.
+    Y(&'static str, Naive),
+    /// What is read, comparator, seconds.
+    Date(&'static str, &'static str, i64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Reducer {
+    Count,
+    Sum,
+    Average,
+    Min,
+    MaxString,
+    First,
+    Last,
+    Distinct,
+    Unique,
+    Mode(usize),
+}
+
+pub(crate) fn number_text(thousandths: i64) -> String {
+    let sign = if thousandths < 0 { "-" } else { "" };
+    let (whole, rest) = (thousandths.abs() / 1000, thousandths.abs() % 1000);
+    format!("{sign}{whole}.{rest:03}").trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+pub(crate) fn parse_number(text: &str) -> Option<i64> {
+    let value: f64 = text.parse().ok()?;
+    Some((value * 1000.0).round() as i64)
+}
+
+impl Naive {
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Null => "null".to_owned(),
+            Self::Number(n) => number_text(*n),
+            Self::Text(text) => text.clone(),
+            Self::Truth(truth) => truth.to_string(),
+            Self::List(_) => self.json(),
+        }
+    }
+
+    pub(crate) fn json(&self) -> String {
+        match self {
+            Self::Text(text) => format!("\"{text}\""),
+            Self::List(items) => format!("[{}]", items.iter().map(Self::json).collect::<Vec<_>>().join(",")),
+            other => other.text(),
+        }
+    }
+
+    pub(crate) fn literal(&self) -> String {
+        match self {
+            Self::Text(text) => format!("'{text}'"),
+            other => other.text(),
+        }
+    }
+
+    pub(crate) fn number(&self) -> Option<i64> {
+        match self {
+            Self::Number(n) => Some(*n),
+            Self::Text(text) => parse_number(text),
+            _ => None,
+        }
+    }
+}
+
+/// A6, against a literal.
+pub(crate) fn order(value: &Naive, literal: &Naive) -> Option<Ordering> {
+    match (value, literal) {
+        (Naive::Text(a), Naive::Text(b)) => Some(a.as_bytes().cmp(b.as_bytes())),
+        (Naive::Number(_) | Naive::Text(_), Naive::Number(_) | Naive::Text(_)) => {
+            Some(value.number()?.cmp(&literal.number()?))
+        }
+        (Naive::Truth(_), Naive::Truth(_) | Naive::Text(_)) | (Naive::Text(_), Naive::Truth(_)) => {
+            (value.text() == literal.text()).then_some(Ordering::Equal)
+        }
+        _ => None,
+    }
+}
+
+pub(crate) fn compare(value: &Naive, op: &str, literal: &Naive) -> bool {
+    let order = order(value, literal);
+    match op {
+        "=" => order.is_some_and(Ordering::is_eq),
+        "!=" => *value != Naive::Null && !order.is_some_and(Ordering::is_eq),
+        ">" => order.is_some_and(Ordering::is_gt),
+        ">=" => order.is_some_and(Ordering::is_ge),
+        "<" => order.is_some_and(Ordering::is_lt),
+        "<=" => order.is_some_and(Ordering::is_le),
+        ".contains" => *value != Naive::Null && value.text().contains(&literal.text()),
+        ".omits" => *value == Naive::Null || !value.text().contains(&literal.text()),
+        other => panic!("{other}"),
+    }
+}
+
+/// A9.
+pub(crate) fn dated(date: i64, op: &str, seconds: i64, now: i64) -> bool {
+    let n = seconds * 1000;
+    match op {
+        "within_last" => now - n <= date && date <= now,
+        "within_next" => now <= date && date <= now + n,
+        "before_last" => date <= now - n,
+        "after_next" => date >= now + n,
+        other => panic!("{other}"),
+    }
+}
+
+impl Where {
+    pub(crate) fn text(&self) -> String {
+        let join = |parts: &[Self], junction: &str| {
+            format!("({})", parts.iter().map(Self::text).collect::<Vec<_>>().join(junction))
+        };
+        match self {
+            Self::And(parts) => join(parts, " AND "),
+            Self::Or(parts) => join(parts, " OR "),
+            Self::Not(part) => format!("NOT {}", part.text()),
+            Self::Y(op, literal) => format!("property('y') {op} {}", literal.literal()),
+            Self::Date(read, op, seconds) => format!("{read}.{op}({seconds} seconds)"),
+        }
+    }
+
+    pub(crate) fn holds(&self, event: &RawEvent, now: i64) -> bool {
+        match self {
+            Self::And(parts) => parts.iter().all(|part| part.holds(event, now)),
+            Self::Or(parts) => parts.iter().any(|part| part.holds(event, now)),
+            Self::Not(part) => !part.holds(event, now),
+            Self::Y(op, literal) => compare(&event.y, op, literal),
+            Self::Date(read, op, seconds) => {
+                let date = if *read == "timestamp()" { Some(event.at) } else { event.d };
+                date.is_some_and(|date| dated(date, op, *seconds, now))
+            }
+        }
+    }
+}
+
+pub(crate) fn reduce(events: &[&RawEvent], reducer: Reducer) -> Naive {
+    let numbers: Vec<i64> = events.iter().filter_map(|e| e.x.number()).collect();
+    let mut present: Vec<&&RawEvent> = events.iter().filter(|e| e.x != Naive::Null).collect();
+    present.sort_by_key(|e| (e.at, e.id.clone()));
+    let mut counts: BTreeMap<&Naive, usize> = BTreeMap::new();
+    for event in &present {
+        *counts.entry(&event.x).or_default() += 1;
+    }
+    let whole = |n: usize| Naive::Number(n as i64 * 1000);
+    match reducer {
+        Reducer::Count => whole(events.len()),
+        Reducer::Distinct => whole(counts.len()),
+        Reducer::Sum | Reducer::Average | Reducer::Min if numbers.is_empty() => Naive::Null,
+        Reducer::Sum => Naive::Number(numbers.iter().sum()),
+        // Only compared with literals of three decimals, from which a rounded average cannot be told apart here.
+        Reducer::Average => {
+            let (sum, n) = (numbers.iter().sum::<i64>(), numbers.len() as i64);
+            if sum % n == 0 {
+                Naive::Number(sum / n)
+            } else {
+                Naive::Text(format!("{}", sum as f64 / n as f64 / 1000.0))
+            }
+        }
+        Reducer::Min => Naive::Number(*numbers.iter().min().unwrap()),
+        Reducer::MaxString => present.iter().map(|e| e.x.text()).max().map_or(Naive::Null, Naive::Text),
+        Reducer::First => present.first().map_or(Naive::Null, |e| e.x.clone()),
+        Reducer::Last => present.last().map_or(Naive::Null, |e| e.x.clone()),
+        Reducer::Mode(minimum) => {
+            let mut candidates: Vec<_> = counts.into_iter().filter(|(_, n)| *n >= minimum).collect();
+            // Where a number and a string have the same text, the number comes first.
+            candidates
+                .sort_by_key(|(value, n)| (usize::MAX - n, value.text(), matches!(value, Naive::Text(_))));
+            candidates.first().map_or(Naive::Null, |(value, _)| (*value).clone())
+        }
+        Reducer::Unique if counts.is_empty() => Naive::Null,
+        Reducer::Unique => {
+            let mut values: Vec<Naive> = counts.into_keys().cloned().collect();
+            values.sort_by_key(|v| match v {
+                Naive::Number(n) => (0, *n, String::new(), 0),
+                Naive::Truth(_) => (1, 0, v.text(), 0),
+                _ => (1, 0, v.text(), 1),
+            });
+            Naive::List(values)
+        }
+    }
+}
+
+impl Scalar {
+    pub(crate) fn text(&self) -> String {
+        let Self::Event { name, filter, window, reducer } = self else { return "trait('plan')".to_owned() };
+        let filter = filter.as_ref().map_or_else(String::new, |filter| format!(".where({})", filter.text()));
+        let window = match window {
+            None => String::new(),
+            Some((0, oldest)) => format!(".within({oldest} seconds)"),
+            Some((newest, oldest)) => format!(".between({newest} seconds, {oldest} seconds)"),
+        };
+        let reducer = match reducer {
+            Reducer::Count => ".count()",
+            Reducer::Sum => ".sum(property('x'))",
+            Reducer::Average => ".avg(property('x'))",
+            Reducer::Min => ".min(property('x'))",
+            Reducer::MaxString => ".max(property('x') as string)",
+            Reducer::First => ".first(property('x'))",
+            Reducer::Last => ".last(property('x'))",
+            Reducer::Distinct => ".unique(property('x')).count()",
+            Reducer::Unique => ".unique(property('x'))",
+            Reducer::Mode(1) => ".mode(property('x'), 1)",
+            Reducer::Mode(_) => ".mode(property('x'))",
+        };
+        format!("event('{name}'){filter}{window}{reducer}")
+    }
+
+    pub(crate) fn value(&self, events: &[RawEvent], plan: &Naive, now: i64) -> Naive {
+        let Self::Event { name, filter, window, reducer } = self else { return plan.clone() };
+        let inside: Vec<&RawEvent> = events
+            .iter()
+            .filter(|e| e.name == *name && e.at <= now)
+            .filter(|e| filter.as_ref().is_none_or(|filter| filter.holds(e, now)))
+            .filter(|e| {
+                window
+                    .is_none_or(|(newest, oldest)| now - oldest * 1000 <= e.at && e.at <= now - newest * 1000)
+            })
+            .collect();
+        reduce(&inside, *reducer)
+    }
+}
+
+impl Query {
+    pub(crate) fn text(&self) -> String {
+        let join = |parts: &[Self], junction: &str| {
+            format!("({})", parts.iter().map(Self::text).collect::<Vec<_>>().join(junction))
+        };
+        match self {
+            Self::And(parts) => join(parts, " AND "),
+            Self::Or(parts) => join(parts, " OR "),
+            Self::Not(part) => format!("NOT {}", part.text()),
+            Self::Compare(scalar, op, literal) if op.starts_with('.') => {
+                format!("{}{op}({})", scalar.text(), literal.literal())
+            }
+            Self::Compare(scalar, op, literal) => format!("{} {op} {}", scalar.text(), literal.literal()),
+            Self::Seen(op, seconds) => format!("trait('seen').{op}({seconds} seconds)"),
+        }
+    }
+
+    pub(crate) fn holds(&self, events: &[RawEvent], plan: &Naive, seen: i64, now: i64) -> bool {
+        match self {
+            Self::And(parts) => parts.iter().all(|part| part.holds(events, plan, seen, now)),
+            Self::Or(parts) => parts.iter().any(|part| part.holds(events, plan, seen, now)),
+            Self::Not(part) => !part.holds(events, plan, seen, now),
+            Self::Compare(scalar, op, literal) => compare(&scalar.value(events, plan, now), op, literal),
+            Self::Seen(op, seconds) => dated(seen, op, *seconds, now),
+        }
+    }
+}
