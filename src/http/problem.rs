@@ -61,6 +61,7 @@ codes! {
     Unauthorized = "unauthorized", UNAUTHORIZED, "No valid access token";
     UnknownSource = "unknown_source", UNAUTHORIZED, "No valid write key";
     SourceDisabled = "source_disabled", FORBIDDEN, "The source is switched off";
+    LockedWorkspace = "locked_workspace", FORBIDDEN, "The space takes no events";
     Forbidden = "forbidden", FORBIDDEN, "The token lacks the scope";
     UnsupportedIdentifier = "unsupported_eid_type", BAD_REQUEST, "Identifiers of this type cannot be deleted";
     NotDeletable = "not_deletable", BAD_REQUEST, "The identifier cannot be deleted";

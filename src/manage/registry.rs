@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::domain::{SourceNo, SpaceNo};
+use crate::domain::{Lock, SourceNo, SpaceNo};
 use crate::store;
 use crate::store::registry::{self, SecretHash, hash_secret};
 
@@ -36,6 +36,8 @@ pub struct KeyOf {
     pub source: SourceNo,
     /// Whether the source may send.
     pub enabled: bool,
+    /// Why the space takes no events now, if it takes none.
+    pub lock: Option<Lock>,
 }
 
 /// The handle; clones share the snapshot.
@@ -108,7 +110,8 @@ impl Registry {
         let snapshot = self.0.snapshot.load();
         let &(space, source) = snapshot.write_keys.get(hash)?;
         let enabled = snapshot.sources.get(&(space, source)).is_some_and(|s| s.enabled);
-        Some(KeyOf { space, source, enabled })
+        let lock = snapshot.space(space).and_then(|s| s.plan.lock(self.0.clock.now()));
+        Some(KeyOf { space, source, enabled, lock })
     }
 
     /// The access token with this secret; `None` for an unknown, revoked or expired one.

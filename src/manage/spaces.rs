@@ -8,6 +8,7 @@ use super::{Manage, ManageError, Result};
 use crate::domain::{SpaceNo, Timestamp};
 use crate::store::StoreError;
 use crate::store::registry::{self, Scope, Source, Space, Token};
+use crate::store::spaces;
 
 /// Longest name for people, in characters.
 const NAME_CHARS_MAX: usize = 255;
@@ -58,7 +59,7 @@ impl Manage {
     pub async fn create_space(&self, key: &str, name: Option<&str>) -> Result<Space> {
         check_space_key(key)?;
         let name = check_name(name.unwrap_or(key))?;
-        let made = registry::insert_space(&self.pool, key, name, self.clock.now()).await;
+        let made = spaces::insert_space(&self.pool, key, name, self.clock.now()).await;
         let space = made.map_err(|error| match error {
             StoreError::Exists => ManageError::Exists { what: "space", name: key.to_owned() },
             error => error.into(),

@@ -9,7 +9,7 @@ use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
 use super::Result;
-use crate::domain::{SourceNo, SpaceNo, Timestamp};
+use crate::domain::{Plan, SourceNo, SpaceNo, Timestamp};
 
 /// SHA-256 of a secret: all the database ever sees of it.
 pub type SecretHash = [u8; 32];
@@ -58,6 +58,8 @@ pub struct Space {
     pub key: String,
     /// For people.
     pub name: String,
+    /// What was agreed about it.
+    pub plan: Plan,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -105,6 +107,8 @@ pub struct Registry {
     pub version: i64,
     /// Spaces by what clients call them.
     pub spaces: HashMap<String, Space>,
+    /// What clients call the space of a number.
+    pub space_keys: HashMap<SpaceNo, String>,
     /// Sources by space and number.
     pub sources: HashMap<(SpaceNo, SourceNo), Source>,
     /// Live write keys.
@@ -116,7 +120,7 @@ pub struct Registry {
 impl Registry {
     /// The space of that number.
     pub fn space(&self, no: SpaceNo) -> Option<&Space> {
-        self.spaces.values().find(|s| s.no == no)
+        self.spaces.get(self.space_keys.get(&no)?)
     }
 }
 
@@ -129,13 +133,9 @@ pub async fn version(pool: &PgPool) -> Result<i64> {
 
 /// Reads the whole registry.
 pub async fn load(pool: &PgPool) -> Result<Registry> {
-    type SpaceRow = (i32, String, String, DateTime<Utc>);
     type SourceRow = (i32, i32, Uuid, String, bool, DateTime<Utc>);
     let version = version(pool).await?;
-    let spaces: Vec<SpaceRow> =
-        sqlx::query_as("-- store::registry::load\nSELECT space_id, key, name, created_at FROM space")
-            .fetch_all(pool)
-            .await?;
+    let spaces = super::spaces::list_spaces(pool).await?;
     let sources: Vec<SourceRow> = sqlx::query_as(
         "-- store::registry::load\nSELECT space_id, source_no, source_id, name, enabled, created_at FROM source",
     )
@@ -148,7 +148,8 @@ pub async fn load(pool: &PgPool) -> Result<Registry> {
     .await?;
     Ok(Registry {
         version,
-        spaces: spaces.into_iter().map(space).map(|s| (s.key.clone(), s)).collect(),
+        space_keys: spaces.iter().map(|s| (s.no, s.key.clone())).collect(),
+        spaces: spaces.into_iter().map(|s| (s.key.clone(), s)).collect(),
         sources: sources.into_iter().map(source).map(|s| ((s.space, s.no), s)).collect(),
         write_keys: keys
             .into_iter()
@@ -158,10 +159,6 @@ pub async fn load(pool: &PgPool) -> Result<Registry> {
             .collect(),
         tokens: load_tokens(pool).await?,
     })
-}
-
-fn space((no, key, name, created_at): (i32, String, String, DateTime<Utc>)) -> Space {
-    Space { no: SpaceNo(no), key, name, created_at: created_at.into() }
 }
 
 fn source((space, no, id, name, enabled, at): (i32, i32, Uuid, String, bool, DateTime<Utc>)) -> Source {
@@ -193,36 +190,9 @@ async fn load_tokens(pool: &PgPool) -> Result<HashMap<SecretHash, Token>> {
 }
 
 /// Tells every process that the registry has changed. Part of the change's transaction.
-async fn bump(tx: &mut PgConnection) -> Result<()> {
+pub(super) async fn bump(tx: &mut PgConnection) -> Result<()> {
     sqlx::query("-- store::registry::bump\nUPDATE registry SET version = version + 1").execute(tx).await?;
     Ok(())
-}
-
-/// Makes a space with everything that belongs to one: log, processor and default identity settings.
-/// `Exists` when the key is taken.
-pub async fn insert_space(pool: &PgPool, key: &str, name: &str, at: Timestamp) -> Result<Space> {
-    let mut tx = pool.begin().await?;
-    // Taken first, so that two processes making spaces at once number them one after the other.
-    bump(&mut tx).await?;
-    let no: i32 = sqlx::query_scalar(
-        "-- store::registry::insert_space
-         INSERT INTO space (space_id, key, name, created_at)
-         SELECT coalesce(max(space_id), 0) + 1, $1, $2, $3 FROM space RETURNING space_id",
-    )
-    .bind(key)
-    .bind(name)
-    .bind(at.to_utc())
-    .fetch_one(&mut *tx)
-    .await?;
-    for sql in [
-        "-- store::registry::insert_space\nINSERT INTO log_head (space_id) VALUES ($1)",
-        "-- store::registry::insert_space\nINSERT INTO processor (space_id) VALUES ($1)",
-    ] {
-        sqlx::query(sql).bind(no).execute(&mut *tx).await?;
-    }
-    super::identity::insert_default_settings(&mut tx, SpaceNo(no)).await?;
-    tx.commit().await?;
-    Ok(Space { no: SpaceNo(no), key: key.to_owned(), name: name.to_owned(), created_at: at })
 }
 
 /// Makes a source and its first write key.

@@ -27,6 +27,8 @@ mod management;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
+mod plans;
+#[cfg(test)]
 mod profiles;
 #[cfg(test)]
 mod schema;

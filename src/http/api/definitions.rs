@@ -5,7 +5,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::not_null;
+use super::given;
 use crate::domain::SpaceNo;
 use crate::domain::ids::public_id;
 use crate::http::AppState;
@@ -139,17 +139,17 @@ const fn yes() -> bool {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DefinitionChange {
-    #[serde(default, deserialize_with = "not_null")]
+    #[serde(default, deserialize_with = "given")]
     name: Option<String>,
-    #[serde(default, deserialize_with = "not_null")]
+    #[serde(default, deserialize_with = "given")]
     description: Option<String>,
-    #[serde(default, deserialize_with = "not_null")]
+    #[serde(default, deserialize_with = "given")]
     enabled: Option<bool>,
     /// Another query makes a new version.
-    #[serde(default, deserialize_with = "not_null")]
+    #[serde(default, deserialize_with = "given")]
     definition: Option<QueryChange>,
     /// Other options make a new version.
-    #[serde(default, deserialize_with = "not_null")]
+    #[serde(default, deserialize_with = "given")]
     options: Option<OptionsChange>,
 }
 
@@ -157,9 +157,9 @@ pub(super) struct DefinitionChange {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct QueryChange {
-    #[serde(rename = "type", default, deserialize_with = "not_null")]
+    #[serde(rename = "type", default, deserialize_with = "given")]
     collection: Option<String>,
-    #[serde(default, deserialize_with = "not_null")]
+    #[serde(default, deserialize_with = "given")]
     query: Option<String>,
 }
 
@@ -167,9 +167,9 @@ struct QueryChange {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct OptionsChange {
-    #[serde(default, deserialize_with = "not_null")]
+    #[serde(default, deserialize_with = "given")]
     include_anonymous: Option<bool>,
-    #[serde(default, deserialize_with = "not_null")]
+    #[serde(default, deserialize_with = "given")]
     include_historical_data: Option<bool>,
 }
 
