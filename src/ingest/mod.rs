@@ -9,10 +9,12 @@ mod limits;
 mod merge;
 mod names;
 mod normalise;
+mod rate;
 mod rejection;
 mod wire;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 pub use batcher::{AppendError, Batcher, BatcherLimits, Flusher, batcher};
 pub use limits::Limits;
@@ -25,6 +27,7 @@ use crate::store::rejected::RejectedEvent;
 use crate::telemetry::metrics;
 use batcher::Append;
 use normalise::{Surroundings, normalise};
+use rate::{Buckets, Limit};
 
 /// Which kind of body a path takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub struct Sender {
     pub space: SpaceNo,
     /// Which source.
     pub source: SourceNo,
+    /// Events it may send this process in a second; `None` is no limit.
+    pub events_per_second_max: Option<u32>,
 }
 
 /// What became of a request that was understood.
@@ -61,6 +66,14 @@ pub enum IngestError {
     /// The body itself is wrong; a retry cannot help.
     #[error("{}", .0.message)]
     Refused(Rejection),
+    /// The source sends more than it may; nothing was stored. The same request fits in so many seconds.
+    #[error("the source may send {per_second} events a second; come back in {retry_after_seconds} s")]
+    TooFast {
+        /// What it may send.
+        per_second: u32,
+        /// When to come back, at least 1.
+        retry_after_seconds: u64,
+    },
     /// Try again later.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -73,12 +86,14 @@ pub struct Ingest {
     limits: Limits,
     clock: Clock,
     ids: IdMaker,
+    /// Of sources with a limit.
+    rates: Arc<Buckets>,
 }
 
 impl Ingest {
     /// Puts the parts together.
     pub fn new(batcher: Batcher, limits: Limits, clock: Clock, ids: IdMaker) -> Self {
-        Self { batcher, limits, clock, ids }
+        Self { batcher, limits, clock, ids, rates: Arc::default() }
     }
 
     /// The sizes in force.
@@ -95,6 +110,7 @@ impl Ingest {
             Err(rejection) => return self.refuse_whole(sender, rejection, body, received_at).await,
         };
         let accepted = append.count as usize;
+        self.check_rate(sender, accepted + rejected.len(), received_at)?;
         count_refusals(rejected.iter().map(|(_, r)| r.code));
         if accepted == 0 && rejected.is_empty() {
             let rejection = Rejection::new("empty_batch", "the batch has no events").at("batch");
@@ -106,6 +122,16 @@ impl Ingest {
         })?;
         metrics::INGEST_ACCEPTED.add(&[], accepted as u64);
         Ok(Receipt { accepted, rejected, offset: (accepted > 0).then_some(offset) })
+    }
+
+    /// Charges a request's events to its source (decisions T13).
+    fn check_rate(&self, sender: Sender, events: usize, now: Timestamp) -> Result<(), IngestError> {
+        let Some(per_second) = sender.events_per_second_max else { return Ok(()) };
+        let limit = Limit { per_second, burst: per_second };
+        self.rates.take(sender, limit, events, now).map_err(|retry_after_seconds| {
+            metrics::INGEST_SHED.add(&["rate"], 1);
+            IngestError::TooFast { per_second, retry_after_seconds }
+        })
     }
 
     /// Writes an operator's act into the log. Returns its offset once it is committed.

@@ -76,7 +76,7 @@ impl Manage {
         let Some(key) = fixed else {
             return match first {
                 Some(_) => Ok(None),
-                None => Ok(Some(self.create_source(space.no, "default").await?.1)),
+                None => Ok(Some(self.create_source(space.no, "default", None).await?.1)),
             };
         };
         if snapshot.write_keys.contains_key(&hash_secret(key)) {
@@ -87,7 +87,7 @@ impl Manage {
             registry::add_write_key(&self.pool, space.no, source.no, key, now).await
         } else {
             let id = self.ids.uuid();
-            registry::insert_source(&self.pool, space.no, id, "default", key, now).await.map(drop)
+            registry::insert_source(&self.pool, space.no, id, "default", None, key, now).await.map(drop)
         };
         tolerate_known("PERSONAS_BOOTSTRAP_WRITE_KEY", added)?;
         Ok(None)

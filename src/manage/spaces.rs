@@ -31,6 +31,18 @@ pub struct TokenView {
     pub last_used_at: Option<Timestamp>,
 }
 
+/// Fastest rate that can be set for a source, in events a second; what is faster needs no limit.
+const RATE_MAX: i64 = 1_000_000;
+
+/// What is to be changed of a source; `None` leaves as is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SourceChange {
+    /// Whether it may send.
+    pub enabled: Option<bool>,
+    /// Events it may send a process in a second; `Some(None)` is no limit.
+    pub events_per_second_max: Option<Option<i64>>,
+}
+
 /// Checks what clients want to call a space.
 pub fn check_space_key(key: &str) -> Result<()> {
     let mut bytes = key.bytes();
@@ -52,6 +64,14 @@ pub(super) fn check_name(name: &str) -> Result<&str> {
         return Err(ManageError::invalid("name", message));
     }
     Ok(name)
+}
+
+fn check_rate(rate: i64) -> Result<u32> {
+    let read = u32::try_from(rate).ok().filter(|_| (1..=RATE_MAX).contains(&rate));
+    read.ok_or_else(|| {
+        let message = format!("a source may send 1 to {RATE_MAX} events a second, or null for no limit");
+        ManageError::invalid("events_per_second_max", message)
+    })
 }
 
 impl Manage {
@@ -78,10 +98,16 @@ impl Manage {
     }
 
     /// Makes a source; the second is its write key, which nobody will see again.
-    pub async fn create_source(&self, space: SpaceNo, name: &str) -> Result<(Source, String)> {
+    pub async fn create_source(
+        &self,
+        space: SpaceNo,
+        name: &str,
+        events_per_second_max: Option<i64>,
+    ) -> Result<(Source, String)> {
         let (name, key) = (check_name(name)?, self.secret("wk"));
+        let rate = events_per_second_max.map(check_rate).transpose()?;
         let (id, now) = (self.ids.uuid(), self.clock.now());
-        let source = registry::insert_source(&self.pool, space, id, name, &key, now).await?;
+        let source = registry::insert_source(&self.pool, space, id, name, rate, &key, now).await?;
         self.registry.reload().await?;
         Ok((source, key))
     }
@@ -100,10 +126,16 @@ impl Manage {
         Ok(sources)
     }
 
-    /// Switches a source on or off.
-    pub async fn enable_source(&self, space: SpaceNo, id: Uuid, enabled: bool) -> Result<Source> {
+    /// Switches a source on or off, or changes its rate. This process knows at once, others within a second.
+    pub async fn change_source(&self, space: SpaceNo, id: Uuid, change: SourceChange) -> Result<Source> {
         let missing = || ManageError::not_found("source", crate::domain::ids::public_id("src", id));
-        if !registry::update_source_enabled(&self.pool, space, id, enabled).await? {
+        let SourceChange { enabled, events_per_second_max: rate } = change;
+        if enabled.is_none() && rate.is_none() {
+            let message = "name what is to be changed: enabled or events_per_second_max";
+            return Err(ManageError::invalid("enabled", message));
+        }
+        let rate = rate.map(|rate| rate.map(check_rate).transpose()).transpose()?;
+        if !registry::update_source(&self.pool, space, id, enabled, rate).await? {
             return Err(missing());
         }
         self.registry.reload().await?;

@@ -77,6 +77,8 @@ pub struct Source {
     pub name: String,
     /// Whether it may send.
     pub enabled: bool,
+    /// Events it may send a process in a second; `None` is no limit.
+    pub events_per_second_max: Option<u32>,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -133,11 +135,11 @@ pub async fn version(pool: &PgPool) -> Result<i64> {
 
 /// Reads the whole registry.
 pub async fn load(pool: &PgPool) -> Result<Registry> {
-    type SourceRow = (i32, i32, Uuid, String, bool, DateTime<Utc>);
     let version = version(pool).await?;
     let spaces = super::spaces::list_spaces(pool).await?;
     let sources: Vec<SourceRow> = sqlx::query_as(
-        "-- store::registry::load\nSELECT space_id, source_no, source_id, name, enabled, created_at FROM source",
+        "-- store::registry::load
+         SELECT space_id, source_no, source_id, name, enabled, events_per_second_max, created_at FROM source",
     )
     .fetch_all(pool)
     .await?;
@@ -161,8 +163,12 @@ pub async fn load(pool: &PgPool) -> Result<Registry> {
     })
 }
 
-fn source((space, no, id, name, enabled, at): (i32, i32, Uuid, String, bool, DateTime<Utc>)) -> Source {
-    Source { space: SpaceNo(space), no: SourceNo(no), id, name, enabled, created_at: at.into() }
+type SourceRow = (i32, i32, Uuid, String, bool, Option<i32>, DateTime<Utc>);
+
+fn source((space, no, id, name, enabled, rate, at): SourceRow) -> Source {
+    let events_per_second_max = rate.and_then(|rate| u32::try_from(rate).ok());
+    let (space, no) = (SpaceNo(space), SourceNo(no));
+    Source { space, no, id, name, enabled, events_per_second_max, created_at: at.into() }
 }
 
 async fn load_tokens(pool: &PgPool) -> Result<HashMap<SecretHash, Token>> {
@@ -201,6 +207,7 @@ pub async fn insert_source(
     space: SpaceNo,
     id: Uuid,
     name: &str,
+    events_per_second_max: Option<u32>,
     write_key: &str,
     at: Timestamp,
 ) -> Result<Source> {
@@ -208,19 +215,21 @@ pub async fn insert_source(
     bump(&mut tx).await?;
     let no: i32 = sqlx::query_scalar(
         "-- store::registry::insert_source
-         INSERT INTO source (space_id, source_no, source_id, name, created_at)
-         SELECT $1, coalesce(max(source_no), 0) + 1, $2, $3, $4 FROM source WHERE space_id = $1
+         INSERT INTO source (space_id, source_no, source_id, name, created_at, events_per_second_max)
+         SELECT $1, coalesce(max(source_no), 0) + 1, $2, $3, $4, $5 FROM source WHERE space_id = $1
          RETURNING source_no",
     )
     .bind(space.0)
     .bind(id)
     .bind(name)
     .bind(at.to_utc())
+    .bind(events_per_second_max.map(|rate| rate as i32))
     .fetch_one(&mut *tx)
     .await?;
     insert_write_key(&mut tx, space, SourceNo(no), write_key, at).await?;
     tx.commit().await?;
-    Ok(Source { space, no: SourceNo(no), id, name: name.to_owned(), enabled: true, created_at: at })
+    let name = name.to_owned();
+    Ok(Source { space, no: SourceNo(no), id, name, enabled: true, events_per_second_max, created_at: at })
 }
 
 async fn insert_write_key(
@@ -244,17 +253,28 @@ async fn insert_write_key(
     Ok(())
 }
 
-/// Switches a source on or off; false when there is no such source.
-pub async fn update_source_enabled(pool: &PgPool, space: SpaceNo, id: Uuid, enabled: bool) -> Result<bool> {
+/// Changes a source: on or off, and its rate (`Some(None)` takes it away); `None` leaves as is. False when there is no
+/// such source.
+pub async fn update_source(
+    pool: &PgPool,
+    space: SpaceNo,
+    id: Uuid,
+    enabled: Option<bool>,
+    events_per_second_max: Option<Option<u32>>,
+) -> Result<bool> {
     let mut tx = pool.begin().await?;
     bump(&mut tx).await?;
     let done = sqlx::query(
-        "-- store::registry::update_source_enabled
-         UPDATE source SET enabled = $3 WHERE space_id = $1 AND source_id = $2",
+        "-- store::registry::update_source
+         UPDATE source SET enabled = coalesce($3, enabled),
+             events_per_second_max = CASE WHEN $4 THEN $5 ELSE events_per_second_max END
+         WHERE space_id = $1 AND source_id = $2",
     )
     .bind(space.0)
     .bind(id)
     .bind(enabled)
+    .bind(events_per_second_max.is_some())
+    .bind(events_per_second_max.flatten().map(|rate| rate as i32))
     .execute(&mut *tx)
     .await?;
     tx.commit().await?;

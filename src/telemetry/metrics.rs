@@ -128,7 +128,7 @@ metrics! {
         "Events committed to the log and acknowledged.";
     INGEST_REJECTED: Counter = "personas_ingest_events_rejected_total", ["reason"], "Events refused.";
     INGEST_SHED: Counter = "personas_ingest_shed_total", ["reason"],
-        "Requests answered 503 to keep memory, the queue or the disk within limits.";
+        "Requests answered 503 to keep memory, the queue or the disk within limits, or 429 over a source's rate.";
     INGEST_IN_FLIGHT: Gauge = "personas_ingest_inflight_bytes", [], "Bodies held in memory.";
     INGEST_ACK_DURATION: Histogram = "personas_ingest_ack_duration_seconds", [],
         "Time from a tracking call's body to the commit of its events.";

@@ -31,6 +31,8 @@ mod plans;
 #[cfg(test)]
 mod profiles;
 #[cfg(test)]
+mod rates;
+#[cfg(test)]
 mod schema;
 #[cfg(test)]
 mod server;

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::OFFSET;
-use crate::http::problem::{Problem, to_json};
+use crate::http::problem::{Code, Problem, to_json};
 use crate::ingest::{CallKind, IngestError, Receipt, Rejection};
 
 const SUCCESS: &[u8] = b"{\"success\":true}";
@@ -57,6 +57,10 @@ pub(super) fn answer(kind: CallKind, result: Result<Receipt, IngestError>) -> Re
         Ok(receipt) => receipt,
         Err(IngestError::Refused(rejection)) => return refused(&rejection),
         Err(IngestError::Append(error)) => return Problem::from(error).into_response(),
+        Err(error @ IngestError::TooFast { retry_after_seconds, .. }) => {
+            let problem = Problem::new(Code::TooManyRequests, error.to_string());
+            return Problem { retry_after_seconds, ..problem }.into_response();
+        }
     };
     let mut response = match (kind, receipt.rejected.as_slice()) {
         (_, []) => success(),

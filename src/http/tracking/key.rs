@@ -33,7 +33,10 @@ pub(super) async fn sender(app: &AppState, key: &str) -> Result<Sender, Problem>
     let found = source(app, key).await?;
     match found.lock {
         Some(lock) => Err(Problem::new(Code::LockedWorkspace, format!("{lock}; it takes no events"))),
-        None => Ok(Sender { space: found.space, source: found.source }),
+        None => {
+            let KeyOf { space, source, events_per_second_max, .. } = found;
+            Ok(Sender { space, source, events_per_second_max })
+        }
     }
 }
 
