@@ -394,6 +394,7 @@ fn start_ingest(
         group_id_chars_max: config.group_id_chars_max,
         event_name_chars_max: config.event_name_chars_max,
         future_tolerance_ms: config.future_tolerance.as_millis() as i64,
+        rejected_per_second_max: config.rejected_events_per_second_max,
     };
     (Ingest::new(batcher, limits, clock.clone(), ids.clone()), appended)
 }

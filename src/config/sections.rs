@@ -126,6 +126,8 @@ pub struct Ingest {
     pub disk_free_bytes_min: u64,
     /// The browser library to serve.
     pub analytics_js_file: Option<PathBuf>,
+    /// Rejected events kept of one source in a second.
+    pub rejected_events_per_second_max: u32,
     /// How long rejected events are kept.
     pub rejected_events_retention_days: u32,
 }
@@ -267,6 +269,7 @@ impl Ingest {
             future_tolerance: r.millis("ingest.future_tolerance_ms", 0..=DAYS_MAX * DAY_MS),
             disk_free_bytes_min: r.number("ingest.disk_free_bytes_min", 0..=1_024 * 1_024 * GIB),
             analytics_js_file: r.path("ingest.analytics_js_file"),
+            rejected_events_per_second_max: r.number("ingest.rejected_events_per_second_max", 1..=1_000_000),
             rejected_events_retention_days: r.number("ingest.rejected_events_retention_days", 1..=DAYS_MAX),
         }
     }

@@ -193,7 +193,7 @@ impl Problem {
     }
 
     /// T7: tracking clients know 400 for what is too large; 413 is not in every SDK's list.
-    fn status(&self, dialect: Dialect) -> StatusCode {
+    pub(super) fn status(&self, dialect: Dialect) -> StatusCode {
         match (dialect, self.code) {
             (Dialect::Tracking, Code::PayloadTooLarge) => StatusCode::BAD_REQUEST,
             _ => self.code.status(),

@@ -26,6 +26,8 @@ pub struct Limits {
     pub event_name_chars_max: usize,
     /// How far ahead of the time of receipt an event may claim to be before it is clamped to it.
     pub future_tolerance_ms: i64,
+    /// Refused events and bodies of one source that are listed in a second; at least 1.
+    pub rejected_per_second_max: u32,
 }
 
 impl Default for Limits {
@@ -41,6 +43,7 @@ impl Default for Limits {
             group_id_chars_max: 500,
             event_name_chars_max: 255,
             future_tolerance_ms: 24 * 3_600_000,
+            rejected_per_second_max: 100,
         }
     }
 }

@@ -62,6 +62,15 @@ impl Bucket {
         self.level = self.level.saturating_sub(cost);
         Ok(())
     }
+
+    /// Takes as much of `count` as is there, and says how much.
+    fn take_some(&mut self, limit: Limit, count: usize, now: Timestamp) -> usize {
+        self.refill(limit, now);
+        let there = (self.level.max(0) / ONE) as usize;
+        let taken = count.min(there);
+        self.level -= taken as i64 * ONE;
+        taken
+    }
 }
 
 /// The buckets of all sources that have sent something.
@@ -72,6 +81,11 @@ impl Buckets {
     /// Takes all of `count` for the sender or nothing; an error is the seconds to wait.
     pub(super) fn take(&self, of: Sender, limit: Limit, count: usize, now: Timestamp) -> Result<(), u64> {
         self.with(of, limit, now, |bucket| bucket.take(limit, count, now))
+    }
+
+    /// Takes as much of `count` for the sender as is there.
+    pub(super) fn take_some(&self, of: Sender, limit: Limit, count: usize, now: Timestamp) -> usize {
+        self.with(of, limit, now, |bucket| bucket.take_some(limit, count, now))
     }
 
     fn with<T>(&self, of: Sender, limit: Limit, now: Timestamp, use_it: impl FnOnce(&mut Bucket) -> T) -> T {
@@ -117,6 +131,16 @@ mod tests {
         assert_eq!(bucket.take(TEN, 1, at(9_200)), Ok(()));
         assert_eq!(bucket.take(TEN, usize::MAX, at(i64::MAX)), Ok(()), "no overflow");
         assert!(bucket.take(TEN, 1, at(i64::MAX)).is_err());
+    }
+
+    #[test]
+    fn a_part_is_taken_where_a_part_will_do() {
+        let limit = Limit { per_second: 1, burst: 5 };
+        let mut bucket = Bucket::full(limit, at(0));
+        assert_eq!(bucket.take_some(limit, 3, at(0)), 3);
+        assert_eq!(bucket.take_some(limit, 3, at(0)), 2);
+        assert_eq!(bucket.take_some(limit, 3, at(999)), 0);
+        assert_eq!(bucket.take_some(limit, 3, at(1_999)), 1);
     }
 
     #[test]

@@ -33,6 +33,8 @@ mod profiles;
 #[cfg(test)]
 mod rates;
 #[cfg(test)]
+mod refused_bodies;
+#[cfg(test)]
 mod schema;
 #[cfg(test)]
 mod server;
