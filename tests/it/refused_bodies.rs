@@ -76,7 +76,7 @@ async fn every_refused_body_is_listed_with_its_reason_and_its_beginning() {
         assert_eq!(answer.json["code"], *code, "{path} {encoding}: {}", answer.text);
         let row = listed(&app).await[0].clone();
         assert_eq!((&row["code"], &row["message"]), (&answer.json["code"], &answer.json["message"]));
-        assert_eq!(row["field"].as_str().unwrap_or_default(), *field);
+        assert_eq!(row["field"].as_str().unwrap_or_default(), *field, "{row}");
         assert_eq!(row["warning"], false);
         assert!(row["source"].as_str().unwrap().starts_with("src_") && row["received_at"].is_string());
         let event = row["event"].as_str().unwrap();
