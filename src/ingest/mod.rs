@@ -5,7 +5,6 @@
 
 mod batcher;
 mod lexical;
-mod limits;
 mod merge;
 mod names;
 mod normalise;
@@ -18,12 +17,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use batcher::{AppendError, Batcher, BatcherLimits, Flusher, batcher};
-pub use limits::Limits;
 pub use refused::RefusedBody;
 pub use rejection::Rejection;
 
 use crate::clock::{Clock, IdMaker};
-use crate::domain::{Act, EventType, Offset, SourceNo, SpaceNo, Timestamp, json};
+use crate::domain::{Act, EventType, IntakeLimits, Offset, SourceNo, SpaceNo, Timestamp, json};
 use crate::store::log::codec::Record;
 use crate::telemetry::metrics;
 use batcher::Append;
@@ -85,7 +83,7 @@ pub enum IngestError {
 #[derive(Debug, Clone)]
 pub struct Ingest {
     batcher: Batcher,
-    limits: Limits,
+    limits: IntakeLimits,
     clock: Clock,
     ids: IdMaker,
     /// Of sources with a limit.
@@ -96,12 +94,12 @@ pub struct Ingest {
 
 impl Ingest {
     /// Puts the parts together.
-    pub fn new(batcher: Batcher, limits: Limits, clock: Clock, ids: IdMaker) -> Self {
+    pub fn new(batcher: Batcher, limits: IntakeLimits, clock: Clock, ids: IdMaker) -> Self {
         Self { batcher, limits, clock, ids, rates: Arc::default(), listed: Arc::default() }
     }
 
     /// The sizes in force.
-    pub const fn limits(&self) -> &Limits {
+    pub const fn limits(&self) -> &IntakeLimits {
         &self.limits
     }
 
