@@ -164,9 +164,7 @@ impl Problem {
     pub(super) fn render(&self, dialect: Dialect, request_id: &str) -> Response {
         let (code, message, field) = (self.code.as_str(), self.detail.as_str(), self.field.as_deref());
         let (body, kind) = match dialect {
-            Dialect::Tracking => {
-                (to_json(&Refused { success: false, code, message, field }), "application/json")
-            }
+            Dialect::Tracking => (to_json(&Refused::new(code, message, field)), "application/json"),
             Dialect::Profile => {
                 let code = self.code.segment_word();
                 (to_json(&ProfileError { error: ProfileErrorDetail { code, message } }), "application/json")
@@ -228,13 +226,20 @@ const RETRY_AFTER_SECONDS: u64 = 1;
 /// Segment's word for it; unlike its name elsewhere, in seconds from now.
 const RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
+/// An error body of the tracking API: a single call, or a whole body, was refused.
 #[derive(Serialize)]
-struct Refused<'a> {
+pub(super) struct Refused<'a> {
     success: bool,
     code: &'a str,
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'a str>,
+}
+
+impl<'a> Refused<'a> {
+    pub(super) const fn new(code: &'a str, message: &'a str, field: Option<&'a str>) -> Self {
+        Self { success: false, code, message, field }
+    }
 }
 
 /// An error body of the Profile API, as Segment's.

@@ -6,7 +6,7 @@
 use super::spaces::check_space_key;
 use super::{Manage, ManageError, Result};
 use crate::store::StoreError;
-use crate::store::registry::{self, Scope, Space, Token, hash_secret};
+use crate::store::registry::{self, NewSource, Scope, Space, Token, hash_secret};
 
 /// What the first start is told.
 #[derive(Debug, Clone, Default)]
@@ -87,7 +87,8 @@ impl Manage {
             registry::add_write_key(&self.pool, space.no, source.no, key, now).await
         } else {
             let id = self.ids.uuid();
-            registry::insert_source(&self.pool, space.no, id, "default", None, key, now).await.map(drop)
+            let new = NewSource { id, name: "default", events_per_second_max: None, write_key: key };
+            registry::insert_source(&self.pool, space.no, &new, now).await.map(drop)
         };
         tolerate_known("PERSONAS_BOOTSTRAP_WRITE_KEY", added)?;
         Ok(None)

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::{Manage, ManageError, Result};
-use crate::domain::{SpaceNo, Timestamp};
+use crate::domain::{Patch, SpaceNo, Timestamp};
 use crate::store::StoreError;
-use crate::store::registry::{self, Scope, Source, Space, Token};
+use crate::store::registry::{self, NewSource, Scope, Source, Space, Token};
 use crate::store::spaces;
 
 /// Longest name for people, in characters.
@@ -34,13 +34,13 @@ pub struct TokenView {
 /// Fastest rate that can be set for a source, in events a second; what is faster needs no limit.
 const RATE_MAX: i64 = 1_000_000;
 
-/// What is to be changed of a source; `None` leaves as is.
+/// What is to be changed of a source; what is not named stays as it is.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SourceChange {
     /// Whether it may send.
     pub enabled: Option<bool>,
-    /// Events it may send a process in a second; `Some(None)` is no limit.
-    pub events_per_second_max: Option<Option<i64>>,
+    /// Events it may send a process in a second; none is no limit.
+    pub events_per_second_max: Patch<i64>,
 }
 
 /// Checks what clients want to call a space.
@@ -107,7 +107,8 @@ impl Manage {
         let (name, key) = (check_name(name)?, self.secret("wk"));
         let rate = events_per_second_max.map(check_rate).transpose()?;
         let (id, now) = (self.ids.uuid(), self.clock.now());
-        let source = registry::insert_source(&self.pool, space, id, name, rate, &key, now).await?;
+        let new = NewSource { id, name, events_per_second_max: rate, write_key: &key };
+        let source = registry::insert_source(&self.pool, space, &new, now).await?;
         self.registry.reload().await?;
         Ok((source, key))
     }
@@ -130,11 +131,11 @@ impl Manage {
     pub async fn change_source(&self, space: SpaceNo, id: Uuid, change: SourceChange) -> Result<Source> {
         let missing = || ManageError::not_found("source", crate::domain::ids::public_id("src", id));
         let SourceChange { enabled, events_per_second_max: rate } = change;
-        if enabled.is_none() && rate.is_none() {
+        if enabled.is_none() && rate.is_keep() {
             let message = "name what is to be changed: enabled or events_per_second_max";
             return Err(ManageError::invalid("enabled", message));
         }
-        let rate = rate.map(|rate| rate.map(check_rate).transpose()).transpose()?;
+        let rate = rate.try_map(check_rate)?;
         if !registry::update_source(&self.pool, space, id, enabled, rate).await? {
             return Err(missing());
         }

@@ -9,7 +9,7 @@ use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
 use super::Result;
-use crate::domain::{Plan, SourceNo, SpaceNo, Timestamp};
+use crate::domain::{Patch, Plan, SourceNo, SpaceNo, Timestamp};
 
 /// SHA-256 of a secret: all the database ever sees of it.
 pub type SecretHash = [u8; 32];
@@ -201,16 +201,27 @@ pub(super) async fn bump(tx: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
+/// A source to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct NewSource<'a> {
+    /// Its public id.
+    pub id: Uuid,
+    /// For people.
+    pub name: &'a str,
+    /// Events it may send a process in a second; `None` is no limit.
+    pub events_per_second_max: Option<u32>,
+    /// Its first write key.
+    pub write_key: &'a str,
+}
+
 /// Makes a source and its first write key.
 pub async fn insert_source(
     pool: &PgPool,
     space: SpaceNo,
-    id: Uuid,
-    name: &str,
-    events_per_second_max: Option<u32>,
-    write_key: &str,
+    new: &NewSource<'_>,
     at: Timestamp,
 ) -> Result<Source> {
+    let NewSource { id, name, events_per_second_max, write_key } = *new;
     let mut tx = pool.begin().await?;
     bump(&mut tx).await?;
     let no: i32 = sqlx::query_scalar(
@@ -253,14 +264,13 @@ async fn insert_write_key(
     Ok(())
 }
 
-/// Changes a source: on or off, and its rate (`Some(None)` takes it away); `None` leaves as is. False when there is no
-/// such source.
+/// Changes a source: on or off (`None` leaves it as it is), and its rate. False when there is no such source.
 pub async fn update_source(
     pool: &PgPool,
     space: SpaceNo,
     id: Uuid,
     enabled: Option<bool>,
-    events_per_second_max: Option<Option<u32>>,
+    events_per_second_max: Patch<u32>,
 ) -> Result<bool> {
     let mut tx = pool.begin().await?;
     bump(&mut tx).await?;
@@ -273,8 +283,8 @@ pub async fn update_source(
     .bind(space.0)
     .bind(id)
     .bind(enabled)
-    .bind(events_per_second_max.is_some())
-    .bind(events_per_second_max.flatten().map(|rate| rate as i32))
+    .bind(!events_per_second_max.is_keep())
+    .bind(events_per_second_max.over(None).map(|rate| rate as i32))
     .execute(&mut *tx)
     .await?;
     tx.commit().await?;

@@ -24,7 +24,7 @@ async fn send_events(app: &TestApp, key: &str, events: usize) -> Answer {
 }
 
 /// Refused, to be sent again in so many seconds.
-async fn too_fast(answer: Answer, seconds: &str) {
+fn too_fast(answer: Answer, seconds: &str) {
     let answer = answer.expect(429);
     assert_eq!((&answer.json["success"], &answer.json["code"]), (&json!(false), &json!("too_many_requests")));
     assert!(answer.json["message"].as_str().unwrap().contains("events a second"));
@@ -43,20 +43,20 @@ async fn over_its_rate_a_source_is_told_when_to_come_back() {
     let (_, key) = limited(&app, 10).await;
     send_events(&app, &key, 4).await.expect(200);
     send_events(&app, &key, 6).await.expect(200);
-    too_fast(send_events(&app, &key, 5).await, "1").await;
+    too_fast(send_events(&app, &key, 5).await, "1");
     assert_eq!(log_end(&app).await, 10, "nothing of it is stored");
     app.track("/v1/track", r#"{"userId":"u","event":"E"}"#).await.expect(200);
 
     to("2024-03-01T12:00:00.499Z").await;
-    too_fast(send_events(&app, &key, 5).await, "1").await;
+    too_fast(send_events(&app, &key, 5).await, "1");
     to("2024-03-01T12:00:00.500Z").await;
     assert_eq!(send_events(&app, &key, 5).await.expect(200).offset(), 16, "the same batch, whole");
 
     // More than a second's worth waits for a whole second, and is paid off afterwards.
-    too_fast(send_events(&app, &key, 35).await, "1").await;
+    too_fast(send_events(&app, &key, 35).await, "1");
     to("2024-03-01T12:00:01.500Z").await;
     send_events(&app, &key, 35).await.expect(200);
-    too_fast(send_events(&app, &key, 1).await, "3").await;
+    too_fast(send_events(&app, &key, 1).await, "3");
     to("2024-03-01T12:00:04.100Z").await;
     send_events(&app, &key, 1).await.expect(200);
     let metrics = app.get("/metrics").await.expect(200).text;
@@ -70,7 +70,7 @@ async fn refused_events_are_charged_and_not_listed_over_the_rate() {
     let bad = || app.request(Method::POST, "/v1/track").bearer_auth(&key).body(r#"{"userId":"u"}"#);
     send(bad()).await.expect(400);
     send(bad()).await.expect(400);
-    too_fast(send(bad()).await, "1").await;
+    too_fast(send(bad()).await, "1");
     let list = app.get("/v1/spaces/default/rejected-events").await.expect(200);
     assert_eq!(list.json["data"].as_array().unwrap().len(), 2);
 }
@@ -80,7 +80,7 @@ async fn a_rate_can_be_set_changed_and_taken_away() {
     let app = Wish::default().at("2024-03-01T12:00:00Z").start().await;
     let (path, key) = limited(&app, 1).await;
     send_events(&app, &key, 1).await.expect(200);
-    too_fast(send_events(&app, &key, 1).await, "1").await;
+    too_fast(send_events(&app, &key, 1).await, "1");
     let changed = app.patch(&path, json!({"events_per_second_max": null})).await.expect(200).json;
     assert_eq!((&changed["events_per_second_max"], &changed["enabled"]), (&json!(null), &json!(true)));
     send_events(&app, &key, 100).await.expect(200);

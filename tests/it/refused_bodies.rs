@@ -30,6 +30,9 @@ async fn listed(app: &TestApp) -> Vec<Value> {
     list.json["data"].as_array().unwrap().clone()
 }
 
+/// Path, encoding, body; code, field, how the kept text begins.
+type Case<'a> = (&'a str, &'a str, Vec<u8>, &'a str, &'a str, &'a str);
+
 #[tokio::test]
 async fn every_refused_body_is_listed_with_its_reason_and_its_beginning() {
     let app = Wish::default()
@@ -43,8 +46,7 @@ async fn every_refused_body_is_listed_with_its_reason_and_its_beginning() {
     );
     half.truncate(half.len() / 2);
     let three = r#"{"batch":[1,2,3]}"#;
-    // Path, encoding, body, code, field, how the kept text begins.
-    let cases: Vec<(&str, &str, Vec<u8>, &str, &str, &str)> = vec![
+    let cases: Vec<Case<'_>> = vec![
         ("/v1/track", "identity", b"{\"userId\":".to_vec(), "bad_request", "", "{\"userId\":"),
         (
             "/v1/track",

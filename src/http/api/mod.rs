@@ -35,8 +35,7 @@ fn path_id(prefix: &str, what: &str, text: &str) -> Result<Uuid, Problem> {
     })
 }
 
-/// For fields of a PATCH that may be left out: null is not taken for "leave as is". An `Option` takes it for "take
-/// away", anything else refuses it.
-fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+/// For fields of a PATCH that may be left out but not be null: null is refused, not taken for "leave as is".
+fn not_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{given, path_id};
+use super::{not_null, path_id};
+use crate::domain::Patch;
 use crate::domain::ids::public_id;
 use crate::http::AppState;
 use crate::http::auth::{Admin, Authed};
@@ -83,12 +84,12 @@ struct NewSource {
 #[serde(deny_unknown_fields)]
 struct SourceChange {
     /// Whether it may send.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "not_null")]
     enabled: Option<bool>,
     /// Events it may send in a second to each process of the service, from 1 to 1,000,000; null: no limit.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default)]
     #[schema(value_type = Option<i64>)]
-    events_per_second_max: Option<Option<i64>>,
+    events_per_second_max: Patch<i64>,
 }
 
 #[derive(Deserialize)]

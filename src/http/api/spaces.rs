@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::given;
-use crate::domain::{Plan, Timestamp};
+use super::not_null;
+use crate::domain::{Patch, Plan, Timestamp};
 use crate::http::AppState;
 use crate::http::auth::{Authed, Caller, Owner, Read};
 use crate::http::etag::IfNoneMatch;
@@ -81,16 +81,16 @@ struct SpaceChange {
 #[serde(deny_unknown_fields)]
 struct PlanChangeJson {
     /// `trial`, `active`, `suspended` or `ended`.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "not_null")]
     state: Option<String>,
     /// The first instant of the term, RFC 3339; null: since ever.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default)]
     #[schema(value_type = Option<String>)]
-    starts_at: Option<Option<String>>,
+    starts_at: Patch<String>,
     /// The first instant after the term, RFC 3339; null: without end.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default)]
     #[schema(value_type = Option<String>)]
-    ends_at: Option<Option<String>>,
+    ends_at: Patch<String>,
 }
 
 /// List the spaces the token can see
@@ -141,6 +141,6 @@ async fn change_space(
     Json(SpaceChange { plan }): Json<SpaceChange>,
 ) -> Result<Json<SpaceJson>, Problem> {
     let change = PlanChange { state: plan.state, starts_at: plan.starts_at, ends_at: plan.ends_at };
-    let plan = app.manage.change_plan(caller.space_no(), &change).await?;
+    let plan = app.manage.change_plan(caller.space_no(), change).await?;
     Ok(Json(Space { plan, ..caller.space }.into()))
 }

@@ -30,14 +30,11 @@ fn in_query(uri: &Uri) -> Option<String> {
 
 /// Who sends with this key, if the source is switched on and its space takes events now (decisions T4).
 pub(super) async fn sender(app: &AppState, key: &str) -> Result<Sender, Problem> {
-    let found = source(app, key).await?;
-    match found.lock {
-        Some(lock) => Err(Problem::new(Code::LockedWorkspace, format!("{lock}; it takes no events"))),
-        None => {
-            let KeyOf { space, source, events_per_second_max, .. } = found;
-            Ok(Sender { space, source, events_per_second_max })
-        }
+    let KeyOf { space, source, events_per_second_max, lock, .. } = source(app, key).await?;
+    if let Some(lock) = lock {
+        return Err(Problem::new(Code::LockedWorkspace, format!("{lock}; it takes no events")));
     }
+    Ok(Sender { space, source, events_per_second_max })
 }
 
 /// Whose this key is, if the source is switched on.

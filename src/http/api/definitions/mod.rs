@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::given;
+use super::not_null;
 use crate::domain::SpaceNo;
 use crate::domain::ids::public_id;
 use crate::http::AppState;
@@ -143,17 +143,17 @@ const fn yes() -> bool {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct DefinitionChange {
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "not_null")]
     name: Option<String>,
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "not_null")]
     description: Option<String>,
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "not_null")]
     enabled: Option<bool>,
     /// Another query makes a new version.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "not_null")]
     definition: Option<QueryChange>,
     /// Other options make a new version.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "not_null")]
     options: Option<OptionsChange>,
 }
 
@@ -161,9 +161,9 @@ struct DefinitionChange {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct QueryChange {
-    #[serde(rename = "type", default, deserialize_with = "given")]
+    #[serde(rename = "type", default, deserialize_with = "not_null")]
     collection: Option<String>,
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "not_null")]
     query: Option<String>,
 }
 
@@ -171,9 +171,9 @@ struct QueryChange {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct OptionsChange {
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "not_null")]
     include_anonymous: Option<bool>,
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "not_null")]
     include_historical_data: Option<bool>,
 }
 
