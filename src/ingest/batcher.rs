@@ -228,6 +228,8 @@ fn names<'a>(appends: impl Iterator<Item = &'a Append>) -> Option<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
     use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
     use super::*;
@@ -256,8 +258,8 @@ mod tests {
         let waiting = batcher.append(refusals(8));
         let mut waiting = std::pin::pin!(waiting);
         assert!(futures_util::poll!(waiting.as_mut()).is_pending(), "nobody flushes");
-        let more = batcher.append(refusals(3)).await;
-        assert_eq!(more, Err(AppendError::Overloaded));
+        let more = std::pin::pin!(batcher.append(refusals(3)));
+        assert_eq!(futures_util::poll!(more), Poll::Ready(Err(AppendError::Overloaded)));
         let fits = std::pin::pin!(batcher.append(refusals(2)));
         assert!(futures_util::poll!(fits).is_pending());
     }
