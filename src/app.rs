@@ -383,19 +383,7 @@ fn start_ingest(
             Ok(())
         });
     }
-    let limits = ingest::Limits {
-        event_bytes_max: config.event_bytes_max,
-        body_bytes_max: config.body_bytes_max,
-        batch_events_max: config.batch_events_max,
-        json_depth_max: config.json_depth_max,
-        properties_max: config.properties_max,
-        traits_max: config.traits_max,
-        message_id_chars_max: config.message_id_chars_max,
-        group_id_chars_max: config.group_id_chars_max,
-        event_name_chars_max: config.event_name_chars_max,
-        future_tolerance_ms: config.future_tolerance.as_millis() as i64,
-    };
-    (Ingest::new(batcher, limits, clock.clone(), ids.clone()), appended)
+    (Ingest::new(batcher, config.limits, clock.clone(), ids.clone()), appended)
 }
 
 /// Keeps the registry fresh, and the log a week ahead of its events.

@@ -11,6 +11,7 @@ use sqlx::postgres::PgConnectOptions;
 use tracing_subscriber::EnvFilter;
 
 use super::{Secret, reader::Reader};
+use crate::domain::IntakeLimits;
 
 /// A day, the longest any timeout may be.
 const DAY_MS: i64 = 86_400_000;
@@ -94,24 +95,8 @@ pub struct Bootstrap {
 /// `[ingest]`
 #[derive(Debug, Clone)]
 pub struct Ingest {
-    /// Largest event.
-    pub event_bytes_max: usize,
-    /// Largest body, decompressed too.
-    pub body_bytes_max: usize,
-    /// Events in a batch call.
-    pub batch_events_max: usize,
-    /// Nesting of an event.
-    pub json_depth_max: usize,
-    /// Keys in properties or context.
-    pub properties_max: usize,
-    /// Traits in a call.
-    pub traits_max: usize,
-    /// Length of a messageId.
-    pub message_id_chars_max: usize,
-    /// Length of a groupId.
-    pub group_id_chars_max: usize,
-    /// Length of an event's name.
-    pub event_name_chars_max: usize,
+    /// What a call may be.
+    pub limits: IntakeLimits,
     /// Bodies in memory, in bytes.
     pub inflight_bytes_max: usize,
     /// Events waiting for the writer.
@@ -120,8 +105,6 @@ pub struct Ingest {
     pub flush_events_max: usize,
     /// Bytes committed at once.
     pub flush_bytes_max: usize,
-    /// How far ahead a timestamp may be.
-    pub future_tolerance: Duration,
     /// Free disk space below which events are refused; 0 turns it off.
     pub disk_free_bytes_min: u64,
     /// The browser library to serve.
@@ -250,25 +233,32 @@ impl Database {
 impl Ingest {
     fn read(r: &mut Reader<'_>) -> Self {
         Self {
-            event_bytes_max: r.number("ingest.event_bytes_max", 1..=GIB),
-            body_bytes_max: r.number("ingest.body_bytes_max", 1..=GIB),
-            batch_events_max: r.number("ingest.batch_events_max", 1..=1_000_000),
-            // The parser itself stops at 128.
-            json_depth_max: r.number("ingest.json_depth_max", 1..=127),
-            properties_max: r.number("ingest.properties_max", 1..=1_000_000),
-            traits_max: r.number("ingest.traits_max", 1..=1_000_000),
-            message_id_chars_max: r.number("ingest.message_id_chars_max", 1..=1_000),
-            group_id_chars_max: r.number("ingest.group_id_chars_max", 1..=1_000),
-            event_name_chars_max: r.number("ingest.event_name_chars_max", 1..=1_000),
+            limits: limits(r),
             inflight_bytes_max: r.number("ingest.inflight_bytes_max", 1..=64 * GIB),
             queue_events_max: r.number("ingest.queue_events_max", 1..=10_000_000),
             flush_events_max: r.number("ingest.flush_events_max", 1..=1_000_000),
             flush_bytes_max: r.number("ingest.flush_bytes_max", 1..=GIB),
-            future_tolerance: r.millis("ingest.future_tolerance_ms", 0..=DAYS_MAX * DAY_MS),
             disk_free_bytes_min: r.number("ingest.disk_free_bytes_min", 0..=1_024 * 1_024 * GIB),
             analytics_js_file: r.path("ingest.analytics_js_file"),
             rejected_events_retention_days: r.number("ingest.rejected_events_retention_days", 1..=DAYS_MAX),
         }
+    }
+}
+
+fn limits(r: &mut Reader<'_>) -> IntakeLimits {
+    IntakeLimits {
+        event_bytes_max: r.number("ingest.event_bytes_max", 1..=GIB),
+        body_bytes_max: r.number("ingest.body_bytes_max", 1..=GIB),
+        batch_events_max: r.number("ingest.batch_events_max", 1..=1_000_000),
+        // The parser itself stops at 128.
+        json_depth_max: r.number("ingest.json_depth_max", 1..=127),
+        properties_max: r.number("ingest.properties_max", 1..=1_000_000),
+        traits_max: r.number("ingest.traits_max", 1..=1_000_000),
+        message_id_chars_max: r.number("ingest.message_id_chars_max", 1..=1_000),
+        group_id_chars_max: r.number("ingest.group_id_chars_max", 1..=1_000),
+        event_name_chars_max: r.number("ingest.event_name_chars_max", 1..=1_000),
+        future_tolerance_ms: r.number("ingest.future_tolerance_ms", 0..=DAYS_MAX * DAY_MS),
+        rejected_per_second_max: r.number("ingest.rejected_events_per_second_max", 1..=1_000_000),
     }
 }
 

@@ -116,7 +116,9 @@ pub fn for_each_entry<'a>(
     if json.is_empty() {
         return Ok(());
     }
-    serde_json::Deserializer::from_str(json).deserialize_map(Entries(each))
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    deserializer.deserialize_map(Entries(each))?;
+    deserializer.end()
 }
 
 /// An object key, borrowed where it has no escapes.

@@ -61,6 +61,7 @@ codes! {
     Unauthorized = "unauthorized", UNAUTHORIZED, "No valid access token";
     UnknownSource = "unknown_source", UNAUTHORIZED, "No valid write key";
     SourceDisabled = "source_disabled", FORBIDDEN, "The source is switched off";
+    LockedWorkspace = "locked_workspace", FORBIDDEN, "The space takes no events";
     Forbidden = "forbidden", FORBIDDEN, "The token lacks the scope";
     UnsupportedIdentifier = "unsupported_eid_type", BAD_REQUEST, "Identifiers of this type cannot be deleted";
     NotDeletable = "not_deletable", BAD_REQUEST, "The identifier cannot be deleted";
@@ -75,6 +76,7 @@ codes! {
     Invalid = "invalid", UNPROCESSABLE_ENTITY, "A value is not allowed";
     InvalidQuery = "invalid_query", UNPROCESSABLE_ENTITY, "The query cannot be used";
     Cycle = "cycle", UNPROCESSABLE_ENTITY, "Definitions would refer to each other in a circle";
+    TooManyRequests = "too_many_requests", TOO_MANY_REQUESTS, "The source sends too fast";
     Internal = "internal", INTERNAL_SERVER_ERROR, "A fault of this service";
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Too much at once";
     Unavailable = "unavailable", SERVICE_UNAVAILABLE, "The database is not available";
@@ -105,6 +107,8 @@ pub struct Problem {
     pub field: Option<String>,
     /// All that is wrong with a query.
     pub errors: Vec<QueryError>,
+    /// When to come back, where the code says that it is worth it.
+    pub retry_after_seconds: u64,
 }
 
 /// An error body, RFC 9457.
@@ -136,7 +140,13 @@ pub struct ProblemBody<'a> {
 impl Problem {
     /// A problem with words of its own.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), field: None, errors: Vec::new() }
+        Self {
+            code,
+            detail: detail.into(),
+            field: None,
+            errors: Vec::new(),
+            retry_after_seconds: RETRY_AFTER_SECONDS,
+        }
     }
 
     /// The same, naming the field at fault.
@@ -154,9 +164,7 @@ impl Problem {
     pub(super) fn render(&self, dialect: Dialect, request_id: &str) -> Response {
         let (code, message, field) = (self.code.as_str(), self.detail.as_str(), self.field.as_deref());
         let (body, kind) = match dialect {
-            Dialect::Tracking => {
-                (to_json(&Refused { success: false, code, message, field }), "application/json")
-            }
+            Dialect::Tracking => (to_json(&Refused::new(code, message, field)), "application/json"),
             Dialect::Profile => {
                 let code = self.code.segment_word();
                 (to_json(&ProfileError { error: ProfileErrorDetail { code, message } }), "application/json")
@@ -183,7 +191,7 @@ impl Problem {
     }
 
     /// T7: tracking clients know 400 for what is too large; 413 is not in every SDK's list.
-    fn status(&self, dialect: Dialect) -> StatusCode {
+    pub(super) fn status(&self, dialect: Dialect) -> StatusCode {
         match (dialect, self.code) {
             (Dialect::Tracking, Code::PayloadTooLarge) => StatusCode::BAD_REQUEST,
             _ => self.code.status(),
@@ -191,32 +199,47 @@ impl Problem {
     }
 
     fn add_headers(&self, dialect: Dialect, headers: &mut HeaderMap) {
-        let added: Option<(HeaderName, &'static str)> = match self.code.status() {
-            StatusCode::SERVICE_UNAVAILABLE => Some((header::RETRY_AFTER, RETRY_AFTER_SECONDS)),
+        let mut add = |name: HeaderName, value: HeaderValue| headers.insert(name, value);
+        match self.code.status() {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                add(header::RETRY_AFTER, self.retry_after_seconds.into());
+            }
+            StatusCode::TOO_MANY_REQUESTS => {
+                add(header::RETRY_AFTER, self.retry_after_seconds.into());
+                add(RATE_LIMIT_RESET, self.retry_after_seconds.into());
+            }
             // Browsers would ask people for a password on tracking paths.
             StatusCode::UNAUTHORIZED if dialect != Dialect::Tracking => {
-                Some((header::WWW_AUTHENTICATE, "Bearer realm=\"personas\""))
+                add(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"personas\""));
             }
             // What is left of the body is not waited for.
-            StatusCode::REQUEST_TIMEOUT => Some((header::CONNECTION, "close")),
-            _ => None,
-        };
-        if let Some((name, value)) = added {
-            headers.insert(name, HeaderValue::from_static(value));
+            StatusCode::REQUEST_TIMEOUT => {
+                add(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ => {}
         }
     }
 }
 
 /// When to come back after a 503: long enough for a queue to drain, short enough not to be missed.
-const RETRY_AFTER_SECONDS: &str = "1";
+const RETRY_AFTER_SECONDS: u64 = 1;
+/// Segment's word for it; unlike its name elsewhere, in seconds from now.
+const RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
+/// An error body of the tracking API: a single call, or a whole body, was refused.
 #[derive(Serialize)]
-struct Refused<'a> {
+pub(super) struct Refused<'a> {
     success: bool,
     code: &'a str,
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'a str>,
+}
+
+impl<'a> Refused<'a> {
+    pub(super) const fn new(code: &'a str, message: &'a str, field: Option<&'a str>) -> Self {
+        Self { success: false, code, message, field }
+    }
 }
 
 /// An error body of the Profile API, as Segment's.
@@ -342,8 +365,10 @@ mod tests {
     fn temporary_problems_say_when_to_come_back() {
         for code in Code::ALL {
             let response = Problem::new(*code, "x").render(Dialect::Tracking, "r");
-            let is_temporary = code.status() == StatusCode::SERVICE_UNAVAILABLE;
+            let is_too_fast = code.status() == StatusCode::TOO_MANY_REQUESTS;
+            let is_temporary = is_too_fast || code.status() == StatusCode::SERVICE_UNAVAILABLE;
             assert_eq!(response.headers().contains_key(header::RETRY_AFTER), is_temporary, "{code:?}");
+            assert_eq!(response.headers().contains_key(RATE_LIMIT_RESET), is_too_fast, "{code:?}");
         }
     }
 }

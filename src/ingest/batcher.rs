@@ -23,7 +23,7 @@ const ZSTD_LEVEL: i32 = 1;
 /// Bounds of the batcher.
 #[derive(Debug, Clone, Copy)]
 pub struct BatcherLimits {
-    /// Events waiting at most.
+    /// Events waiting at most, refused ones that are to be listed included.
     pub queue_events_max: usize,
     /// Events in one chunk at most.
     pub flush_events_max: usize,
@@ -53,6 +53,17 @@ pub enum AppendError {
     /// The database did not take them, or its answer got lost.
     #[error("the event log is not available")]
     Unavailable,
+}
+
+impl Append {
+    /// What it costs to wait and to be stored: refusals are rows as well.
+    fn weight(&self) -> usize {
+        self.count as usize + self.rejected.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.records.len() + self.rejected.iter().map(|row| row.event.len()).sum::<usize>()
+    }
 }
 
 struct Waiting {
@@ -97,13 +108,13 @@ pub fn batcher(pool: PgPool, limits: BatcherLimits, appended: watch::Sender<u64>
 impl Batcher {
     /// Stores the request's events and returns the offset of the last one once they are committed.
     pub(crate) async fn append(&self, append: Append) -> Result<Offset, AppendError> {
-        let count = append.count as usize;
-        let before = self.queued_events.fetch_add(count, Ordering::Relaxed);
+        let weight = append.weight();
+        let before = self.queued_events.fetch_add(weight, Ordering::Relaxed);
         // A request is never larger than the queue may be, so an empty queue takes any request.
-        let full = before > 0 && before + count > self.limits.queue_events_max;
+        let full = before > 0 && before + weight > self.limits.queue_events_max;
         let (done, answer) = oneshot::channel();
         if full || self.queue.try_send(Waiting { append, done }).is_err() {
-            self.queued_events.fetch_sub(count, Ordering::Relaxed);
+            self.queued_events.fetch_sub(weight, Ordering::Relaxed);
             return Err(AppendError::Overloaded);
         }
         answer.await.unwrap_or(Err(AppendError::Unavailable))
@@ -118,9 +129,9 @@ impl Flusher {
             if gathered.is_empty() {
                 return;
             }
-            let count: usize = gathered.iter().map(|w| w.append.count as usize).sum();
+            let weight: usize = gathered.iter().map(|w| w.append.weight()).sum();
             self.flush(gathered).await;
-            self.queued_events.fetch_sub(count, Ordering::Relaxed);
+            self.queued_events.fetch_sub(weight, Ordering::Relaxed);
         }
     }
 
@@ -128,13 +139,13 @@ impl Flusher {
     async fn gather(&self) -> Vec<Waiting> {
         let mut queue = self.queue.lock().await;
         let Some(first) = queue.recv().await else { return Vec::new() };
-        let (mut events, mut bytes) = (first.append.count as usize, first.append.records.len());
+        let (mut events, mut bytes) = (first.append.weight(), first.append.bytes());
         let mut gathered = vec![first];
         // The last request added may exceed the bound by one batch, which a chunk has room for.
         while events < self.limits.flush_events_max && bytes < self.limits.flush_bytes_max {
             let Ok(next) = queue.try_recv() else { break };
-            events += next.append.count as usize;
-            bytes += next.append.records.len();
+            events += next.append.weight();
+            bytes += next.append.bytes();
             gathered.push(next);
         }
         gathered
@@ -213,4 +224,43 @@ fn names<'a>(appends: impl Iterator<Item = &'a Append>) -> Option<Vec<String>> {
     let mut names: Vec<String> = all.into_iter().collect();
     names.sort_unstable();
     Some(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+    use super::*;
+    use crate::domain::SourceNo;
+
+    fn refusals(count: usize) -> Append {
+        let row = RejectedEvent {
+            id: uuid::Uuid::nil(),
+            warning: false,
+            code: String::new(),
+            message: String::new(),
+            field: None,
+            message_id: None,
+            source: SourceNo(1),
+            received_at: Timestamp::EPOCH,
+            event: String::new(),
+        };
+        Append { rejected: vec![row; count], ..Append::default() }
+    }
+
+    #[tokio::test]
+    async fn refusals_take_room_in_the_queue_like_events() {
+        let pool = PgPoolOptions::new().connect_lazy_with(PgConnectOptions::new_without_pgpass());
+        let limits = BatcherLimits { queue_events_max: 10, flush_events_max: 10, flush_bytes_max: 10 };
+        let (batcher, _flusher) = batcher(pool, limits, watch::Sender::new(0));
+        let waiting = batcher.append(refusals(8));
+        let mut waiting = std::pin::pin!(waiting);
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending(), "nobody flushes");
+        let more = std::pin::pin!(batcher.append(refusals(3)));
+        assert_eq!(futures_util::poll!(more), Poll::Ready(Err(AppendError::Overloaded)));
+        let fits = std::pin::pin!(batcher.append(refusals(2)));
+        assert!(futures_util::poll!(fits).is_pending());
+    }
 }

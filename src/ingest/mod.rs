@@ -5,26 +5,29 @@
 
 mod batcher;
 mod lexical;
-mod limits;
 mod merge;
 mod names;
 mod normalise;
+mod rate;
+mod refused;
 mod rejection;
 mod wire;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 pub use batcher::{AppendError, Batcher, BatcherLimits, Flusher, batcher};
-pub use limits::Limits;
+pub use refused::RefusedBody;
 pub use rejection::Rejection;
 
 use crate::clock::{Clock, IdMaker};
-use crate::domain::{Act, EventType, Offset, SourceNo, SpaceNo, Timestamp, json};
+use crate::domain::{Act, EventType, IntakeLimits, Offset, SourceNo, SpaceNo, Timestamp, json};
 use crate::store::log::codec::Record;
-use crate::store::rejected::RejectedEvent;
 use crate::telemetry::metrics;
 use batcher::Append;
 use normalise::{Surroundings, normalise};
+use rate::{Buckets, Limit};
+use refused::{count_refusals, reason};
 
 /// Which kind of body a path takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub struct Sender {
     pub space: SpaceNo,
     /// Which source.
     pub source: SourceNo,
+    /// Events it may send this process in a second; `None` is no limit.
+    pub events_per_second_max: Option<u32>,
 }
 
 /// What became of a request that was understood.
@@ -61,6 +66,14 @@ pub enum IngestError {
     /// The body itself is wrong; a retry cannot help.
     #[error("{}", .0.message)]
     Refused(Rejection),
+    /// The source sends more than it may; nothing was stored. The same request fits in so many seconds.
+    #[error("the source may send {per_second} events a second; come back in {retry_after_seconds} s")]
+    TooFast {
+        /// What it may send.
+        per_second: u32,
+        /// When to come back, at least 1.
+        retry_after_seconds: u64,
+    },
     /// Try again later.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -70,19 +83,23 @@ pub enum IngestError {
 #[derive(Debug, Clone)]
 pub struct Ingest {
     batcher: Batcher,
-    limits: Limits,
+    limits: IntakeLimits,
     clock: Clock,
     ids: IdMaker,
+    /// Of sources with a limit.
+    rates: Arc<Buckets>,
+    /// How much of what is refused is listed.
+    listed: Arc<Buckets>,
 }
 
 impl Ingest {
     /// Puts the parts together.
-    pub fn new(batcher: Batcher, limits: Limits, clock: Clock, ids: IdMaker) -> Self {
-        Self { batcher, limits, clock, ids }
+    pub fn new(batcher: Batcher, limits: IntakeLimits, clock: Clock, ids: IdMaker) -> Self {
+        Self { batcher, limits, clock, ids, rates: Arc::default(), listed: Arc::default() }
     }
 
     /// The sizes in force.
-    pub const fn limits(&self) -> &Limits {
+    pub const fn limits(&self) -> &IntakeLimits {
         &self.limits
     }
 
@@ -90,22 +107,36 @@ impl Ingest {
     pub async fn accept(&self, sender: Sender, kind: CallKind, body: &[u8]) -> Result<Receipt, IngestError> {
         let received_at = self.clock.now();
         let prepared = self.prepare(sender, kind, body, received_at);
-        let (append, rejected) = match prepared {
+        let (mut append, rejected) = match prepared {
             Ok(prepared) => prepared,
-            Err(rejection) => return self.refuse_whole(sender, rejection, body, received_at).await,
+            Err(rejection) => return Err(self.refuse_whole(sender, rejection, body, received_at).await),
         };
         let accepted = append.count as usize;
+        self.check_rate(sender, accepted + rejected.len(), received_at)?;
         count_refusals(rejected.iter().map(|(_, r)| r.code));
         if accepted == 0 && rejected.is_empty() {
             let rejection = Rejection::new("empty_batch", "the batch has no events").at("batch");
-            return self.refuse_whole(sender, rejection, body, received_at).await;
+            return Err(self.refuse_whole(sender, rejection, body, received_at).await);
+        }
+        self.bound(sender, &mut append.rejected, received_at);
+        if accepted == 0 && append.rejected.is_empty() {
+            return Ok(Receipt { accepted, rejected, offset: None });
         }
         let offset = self.batcher.append(append).await.inspect_err(|error| {
-            let reason = if *error == AppendError::Overloaded { "queue" } else { "database" };
-            metrics::INGEST_SHED.add(&[reason], 1);
+            metrics::INGEST_SHED.add(&[reason(*error)], 1);
         })?;
         metrics::INGEST_ACCEPTED.add(&[], accepted as u64);
         Ok(Receipt { accepted, rejected, offset: (accepted > 0).then_some(offset) })
+    }
+
+    /// Charges a request's events to its source (decisions T13).
+    fn check_rate(&self, sender: Sender, events: usize, now: Timestamp) -> Result<(), IngestError> {
+        let Some(per_second) = sender.events_per_second_max else { return Ok(()) };
+        let limit = Limit { per_second, burst: per_second };
+        self.rates.take(sender, limit, events, now).map_err(|retry_after_seconds| {
+            metrics::INGEST_SHED.add(&["rate"], 1);
+            IngestError::TooFast { per_second, retry_after_seconds }
+        })
     }
 
     /// Writes an operator's act into the log. Returns its offset once it is committed.
@@ -137,42 +168,6 @@ impl Ingest {
         .encode(&mut append.records);
         append.names.insert(String::new());
         self.batcher.append(append).await
-    }
-
-    /// Keeps a whole refused body in the rejected-event list and says why.
-    async fn refuse_whole(
-        &self,
-        sender: Sender,
-        rejection: Rejection,
-        body: &[u8],
-        received_at: Timestamp,
-    ) -> Result<Receipt, IngestError> {
-        count_refusals(std::iter::once(rejection.code));
-        let text = String::from_utf8_lossy(body);
-        let row = self.rejected_row(sender, &rejection, &text, received_at);
-        self.batcher.append(Append { space: sender.space, rejected: vec![row], ..Append::default() }).await?;
-        Err(IngestError::Refused(rejection))
-    }
-
-    fn rejected_row(
-        &self,
-        sender: Sender,
-        why: &Rejection,
-        event: &str,
-        received_at: Timestamp,
-    ) -> RejectedEvent {
-        let end = event.floor_char_boundary(self.limits.event_bytes_max);
-        RejectedEvent {
-            id: self.ids.uuid(),
-            warning: false,
-            code: why.code.to_owned(),
-            message: why.message.clone(),
-            field: why.field.map(str::to_owned),
-            message_id: why.message_id.clone(),
-            source: sender.source,
-            received_at,
-            event: event[..end].to_owned(),
-        }
     }
 
     /// Everything up to the write: pure but for ids.
@@ -272,12 +267,6 @@ impl Ingest {
     }
 }
 
-fn count_refusals(codes: impl Iterator<Item = &'static str>) {
-    for code in codes {
-        metrics::INGEST_REJECTED.add(&[code], 1);
-    }
-}
-
 /// The body if it parses, else what the tolerant pass makes of it, else a refusal that says where it broke.
 fn parseable(text: &str) -> Result<Cow<'_, str>, Rejection> {
     let check = |text: &str| serde_json::from_str::<&serde_json::value::RawValue>(text).map(|_| ());
@@ -321,7 +310,7 @@ impl<'a> Gather<'a> {
             }
             Err(rejection) => {
                 append.records.truncate(length);
-                let row = self.ingest.rejected_row(self.sender, &rejection, raw, append.received_at);
+                let row = self.ingest.row_of_event(self.sender, &rejection, raw, append.received_at);
                 append.rejected.push(row);
                 self.rejected.push((index, rejection));
             }

@@ -1,8 +1,7 @@
 //! Names, message ids and the other small fields of a call: what each call must and may have.
 
-use crate::domain::{EventType, json};
+use crate::domain::{EventType, IntakeLimits, json};
 
-use super::limits::Limits;
 use super::normalise::kind;
 use super::rejection::Rejection;
 use super::wire::Call;
@@ -17,7 +16,7 @@ pub(super) fn peek_message_id(raw: &str) -> Option<String> {
 }
 
 /// The client's message id; `None` when the server has to make one (T8).
-pub(super) fn message_id(raw: Option<&str>, limits: &Limits) -> Result<Option<String>, Rejection> {
+pub(super) fn message_id(raw: Option<&str>, limits: &IntakeLimits) -> Result<Option<String>, Rejection> {
     let Some(raw) = raw else { return Ok(None) };
     let id = json::string_or_digits(raw).ok_or_else(|| {
         Rejection::new("message_id_not_string", format!("messageId must be a string, not {}", kind(raw)))
@@ -51,7 +50,7 @@ pub(super) fn event_type(raw: Option<&str>, path: Option<EventType>) -> Result<E
 pub(super) fn event_name(
     call: &Call<'_>,
     event_type: EventType,
-    limits: &Limits,
+    limits: &IntakeLimits,
 ) -> Result<String, Rejection> {
     match event_type {
         EventType::Track => track_name(call.event, limits),
@@ -64,7 +63,7 @@ pub(super) fn event_name(
     }
 }
 
-fn track_name(raw: Option<&str>, limits: &Limits) -> Result<String, Rejection> {
+fn track_name(raw: Option<&str>, limits: &IntakeLimits) -> Result<String, Rejection> {
     let missing = || Rejection::new("event_not_defined", "track needs a non-empty event name").at("event");
     let raw = raw.ok_or_else(missing)?;
     let name = json::string(raw).ok_or_else(|| {

@@ -5,10 +5,9 @@
 
 use std::borrow::Cow;
 
-use crate::domain::{EventType, SourceNo, Timestamp, json};
+use crate::domain::{EventType, IntakeLimits, SourceNo, Timestamp, json};
 use crate::store::log::codec::Record;
 
-use super::limits::Limits;
 use super::rejection::Rejection;
 use super::wire::Call;
 use super::{lexical, merge, names};
@@ -24,7 +23,7 @@ pub(crate) struct Surroundings<'a> {
     pub context: Option<&'a str>,
     pub integrations: Option<&'a str>,
     pub sent_at: Option<&'a str>,
-    pub limits: &'a Limits,
+    pub limits: &'a IntakeLimits,
 }
 
 /// What the batcher needs to know of an accepted event besides its bytes.
@@ -135,7 +134,7 @@ struct Ids {
 }
 
 impl Ids {
-    fn read(call: &Call<'_>, event_type: EventType, limits: &Limits) -> Result<Self, Rejection> {
+    fn read(call: &Call<'_>, event_type: EventType, limits: &IntakeLimits) -> Result<Self, Rejection> {
         let ids = Self {
             user: id(call.user_id, "userId")?,
             anonymous: id(call.anonymous_id, "anonymousId")?,
@@ -177,7 +176,7 @@ pub(super) fn kind(raw: &str) -> &'static str {
     }
 }
 
-fn check_objects(call: &Call<'_>, limits: &Limits) -> Result<(), Rejection> {
+fn check_objects(call: &Call<'_>, limits: &IntakeLimits) -> Result<(), Rejection> {
     let fields = [
         (
             call.properties,

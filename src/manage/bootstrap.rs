@@ -6,7 +6,7 @@
 use super::spaces::check_space_key;
 use super::{Manage, ManageError, Result};
 use crate::store::StoreError;
-use crate::store::registry::{self, Scope, Space, Token, hash_secret};
+use crate::store::registry::{self, NewSource, Scope, Space, Token, hash_secret};
 
 /// What the first start is told.
 #[derive(Debug, Clone, Default)]
@@ -76,7 +76,7 @@ impl Manage {
         let Some(key) = fixed else {
             return match first {
                 Some(_) => Ok(None),
-                None => Ok(Some(self.create_source(space.no, "default").await?.1)),
+                None => Ok(Some(self.create_source(space.no, "default", None).await?.1)),
             };
         };
         if snapshot.write_keys.contains_key(&hash_secret(key)) {
@@ -87,7 +87,8 @@ impl Manage {
             registry::add_write_key(&self.pool, space.no, source.no, key, now).await
         } else {
             let id = self.ids.uuid();
-            registry::insert_source(&self.pool, space.no, id, "default", key, now).await.map(drop)
+            let new = NewSource { id, name: "default", events_per_second_max: None, write_key: key };
+            registry::insert_source(&self.pool, space.no, &new, now).await.map(drop)
         };
         tolerate_known("PERSONAS_BOOTSTRAP_WRITE_KEY", added)?;
         Ok(None)

@@ -9,6 +9,7 @@ pub mod definitions;
 mod error;
 mod graph;
 pub mod operations;
+pub mod plans;
 pub mod registry;
 pub mod spaces;
 pub mod test_clock;

@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::domain::{SourceNo, SpaceNo};
+use crate::domain::{Lock, SourceNo, SpaceNo};
 use crate::store;
 use crate::store::registry::{self, SecretHash, hash_secret};
 
@@ -36,6 +36,10 @@ pub struct KeyOf {
     pub source: SourceNo,
     /// Whether the source may send.
     pub enabled: bool,
+    /// Events the source may send a process in a second; `None` is no limit.
+    pub events_per_second_max: Option<u32>,
+    /// Why the space takes no events now, if it takes none.
+    pub lock: Option<Lock>,
 }
 
 /// The handle; clones share the snapshot.
@@ -107,8 +111,11 @@ impl Registry {
     fn key_of(&self, hash: &SecretHash) -> Option<KeyOf> {
         let snapshot = self.0.snapshot.load();
         let &(space, source) = snapshot.write_keys.get(hash)?;
-        let enabled = snapshot.sources.get(&(space, source)).is_some_and(|s| s.enabled);
-        Some(KeyOf { space, source, enabled })
+        let sends = snapshot.sources.get(&(space, source));
+        let enabled = sends.is_some_and(|s| s.enabled);
+        let events_per_second_max = sends.and_then(|s| s.events_per_second_max);
+        let lock = snapshot.space(space).and_then(|s| s.plan.lock(self.0.clock.now()));
+        Some(KeyOf { space, source, enabled, events_per_second_max, lock })
     }
 
     /// The access token with this secret; `None` for an unknown, revoked or expired one.

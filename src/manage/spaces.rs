@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::{Manage, ManageError, Result};
-use crate::domain::{SpaceNo, Timestamp};
+use crate::domain::{Patch, SpaceNo, Timestamp};
 use crate::store::StoreError;
-use crate::store::registry::{self, Scope, Source, Space, Token};
+use crate::store::registry::{self, NewSource, Scope, Source, Space, Token};
+use crate::store::spaces;
 
 /// Longest name for people, in characters.
 const NAME_CHARS_MAX: usize = 255;
@@ -28,6 +29,18 @@ pub struct TokenView {
     pub token: Token,
     /// When it was last used, to half a minute.
     pub last_used_at: Option<Timestamp>,
+}
+
+/// Fastest rate that can be set for a source, in events a second; what is faster needs no limit.
+const RATE_MAX: i64 = 1_000_000;
+
+/// What is to be changed of a source; what is not named stays as it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SourceChange {
+    /// Whether it may send.
+    pub enabled: Option<bool>,
+    /// Events it may send a process in a second; none is no limit.
+    pub events_per_second_max: Patch<i64>,
 }
 
 /// Checks what clients want to call a space.
@@ -53,12 +66,20 @@ pub(super) fn check_name(name: &str) -> Result<&str> {
     Ok(name)
 }
 
+fn check_rate(rate: i64) -> Result<u32> {
+    let read = u32::try_from(rate).ok().filter(|_| (1..=RATE_MAX).contains(&rate));
+    read.ok_or_else(|| {
+        let message = format!("a source may send 1 to {RATE_MAX} events a second, or null for no limit");
+        ManageError::invalid("events_per_second_max", message)
+    })
+}
+
 impl Manage {
     /// Makes a space. Without a name it is called by its id.
     pub async fn create_space(&self, key: &str, name: Option<&str>) -> Result<Space> {
         check_space_key(key)?;
         let name = check_name(name.unwrap_or(key))?;
-        let made = registry::insert_space(&self.pool, key, name, self.clock.now()).await;
+        let made = spaces::insert_space(&self.pool, key, name, self.clock.now()).await;
         let space = made.map_err(|error| match error {
             StoreError::Exists => ManageError::Exists { what: "space", name: key.to_owned() },
             error => error.into(),
@@ -77,10 +98,17 @@ impl Manage {
     }
 
     /// Makes a source; the second is its write key, which nobody will see again.
-    pub async fn create_source(&self, space: SpaceNo, name: &str) -> Result<(Source, String)> {
+    pub async fn create_source(
+        &self,
+        space: SpaceNo,
+        name: &str,
+        events_per_second_max: Option<i64>,
+    ) -> Result<(Source, String)> {
         let (name, key) = (check_name(name)?, self.secret("wk"));
+        let rate = events_per_second_max.map(check_rate).transpose()?;
         let (id, now) = (self.ids.uuid(), self.clock.now());
-        let source = registry::insert_source(&self.pool, space, id, name, &key, now).await?;
+        let new = NewSource { id, name, events_per_second_max: rate, write_key: &key };
+        let source = registry::insert_source(&self.pool, space, &new, now).await?;
         self.registry.reload().await?;
         Ok((source, key))
     }
@@ -99,10 +127,16 @@ impl Manage {
         Ok(sources)
     }
 
-    /// Switches a source on or off.
-    pub async fn enable_source(&self, space: SpaceNo, id: Uuid, enabled: bool) -> Result<Source> {
+    /// Switches a source on or off, or changes its rate. This process knows at once, others within a second.
+    pub async fn change_source(&self, space: SpaceNo, id: Uuid, change: SourceChange) -> Result<Source> {
         let missing = || ManageError::not_found("source", crate::domain::ids::public_id("src", id));
-        if !registry::update_source_enabled(&self.pool, space, id, enabled).await? {
+        let SourceChange { enabled, events_per_second_max: rate } = change;
+        if enabled.is_none() && rate.is_keep() {
+            let message = "name what is to be changed: enabled or events_per_second_max";
+            return Err(ManageError::invalid("enabled", message));
+        }
+        let rate = rate.try_map(check_rate)?;
+        if !registry::update_source(&self.pool, space, id, enabled, rate).await? {
             return Err(missing());
         }
         self.registry.reload().await?;

@@ -15,6 +15,7 @@ pub mod profiles;
 pub mod registry;
 pub mod rejected;
 pub mod server;
+pub mod spaces;
 pub mod timeline;
 
 pub use error::StoreError;

@@ -9,7 +9,7 @@ use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
 use super::Result;
-use crate::domain::{SourceNo, SpaceNo, Timestamp};
+use crate::domain::{Patch, Plan, SourceNo, SpaceNo, Timestamp};
 
 /// SHA-256 of a secret: all the database ever sees of it.
 pub type SecretHash = [u8; 32];
@@ -58,6 +58,8 @@ pub struct Space {
     pub key: String,
     /// For people.
     pub name: String,
+    /// What was agreed about it.
+    pub plan: Plan,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -75,6 +77,8 @@ pub struct Source {
     pub name: String,
     /// Whether it may send.
     pub enabled: bool,
+    /// Events it may send a process in a second; `None` is no limit.
+    pub events_per_second_max: Option<u32>,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -105,6 +109,8 @@ pub struct Registry {
     pub version: i64,
     /// Spaces by what clients call them.
     pub spaces: HashMap<String, Space>,
+    /// What clients call the space of a number.
+    pub space_keys: HashMap<SpaceNo, String>,
     /// Sources by space and number.
     pub sources: HashMap<(SpaceNo, SourceNo), Source>,
     /// Live write keys.
@@ -116,7 +122,7 @@ pub struct Registry {
 impl Registry {
     /// The space of that number.
     pub fn space(&self, no: SpaceNo) -> Option<&Space> {
-        self.spaces.values().find(|s| s.no == no)
+        self.spaces.get(self.space_keys.get(&no)?)
     }
 }
 
@@ -129,15 +135,11 @@ pub async fn version(pool: &PgPool) -> Result<i64> {
 
 /// Reads the whole registry.
 pub async fn load(pool: &PgPool) -> Result<Registry> {
-    type SpaceRow = (i32, String, String, DateTime<Utc>);
-    type SourceRow = (i32, i32, Uuid, String, bool, DateTime<Utc>);
     let version = version(pool).await?;
-    let spaces: Vec<SpaceRow> =
-        sqlx::query_as("-- store::registry::load\nSELECT space_id, key, name, created_at FROM space")
-            .fetch_all(pool)
-            .await?;
+    let spaces = super::spaces::list_spaces(pool).await?;
     let sources: Vec<SourceRow> = sqlx::query_as(
-        "-- store::registry::load\nSELECT space_id, source_no, source_id, name, enabled, created_at FROM source",
+        "-- store::registry::load
+         SELECT space_id, source_no, source_id, name, enabled, events_per_second_max, created_at FROM source",
     )
     .fetch_all(pool)
     .await?;
@@ -148,7 +150,8 @@ pub async fn load(pool: &PgPool) -> Result<Registry> {
     .await?;
     Ok(Registry {
         version,
-        spaces: spaces.into_iter().map(space).map(|s| (s.key.clone(), s)).collect(),
+        space_keys: spaces.iter().map(|s| (s.no, s.key.clone())).collect(),
+        spaces: spaces.into_iter().map(|s| (s.key.clone(), s)).collect(),
         sources: sources.into_iter().map(source).map(|s| ((s.space, s.no), s)).collect(),
         write_keys: keys
             .into_iter()
@@ -160,12 +163,12 @@ pub async fn load(pool: &PgPool) -> Result<Registry> {
     })
 }
 
-fn space((no, key, name, created_at): (i32, String, String, DateTime<Utc>)) -> Space {
-    Space { no: SpaceNo(no), key, name, created_at: created_at.into() }
-}
+type SourceRow = (i32, i32, Uuid, String, bool, Option<i32>, DateTime<Utc>);
 
-fn source((space, no, id, name, enabled, at): (i32, i32, Uuid, String, bool, DateTime<Utc>)) -> Source {
-    Source { space: SpaceNo(space), no: SourceNo(no), id, name, enabled, created_at: at.into() }
+fn source((space, no, id, name, enabled, rate, at): SourceRow) -> Source {
+    let events_per_second_max = rate.and_then(|rate| u32::try_from(rate).ok());
+    let (space, no) = (SpaceNo(space), SourceNo(no));
+    Source { space, no, id, name, enabled, events_per_second_max, created_at: at.into() }
 }
 
 async fn load_tokens(pool: &PgPool) -> Result<HashMap<SecretHash, Token>> {
@@ -193,64 +196,51 @@ async fn load_tokens(pool: &PgPool) -> Result<HashMap<SecretHash, Token>> {
 }
 
 /// Tells every process that the registry has changed. Part of the change's transaction.
-async fn bump(tx: &mut PgConnection) -> Result<()> {
+pub(super) async fn bump(tx: &mut PgConnection) -> Result<()> {
     sqlx::query("-- store::registry::bump\nUPDATE registry SET version = version + 1").execute(tx).await?;
     Ok(())
 }
 
-/// Makes a space with everything that belongs to one: log, processor and default identity settings.
-/// `Exists` when the key is taken.
-pub async fn insert_space(pool: &PgPool, key: &str, name: &str, at: Timestamp) -> Result<Space> {
-    let mut tx = pool.begin().await?;
-    // Taken first, so that two processes making spaces at once number them one after the other.
-    bump(&mut tx).await?;
-    let no: i32 = sqlx::query_scalar(
-        "-- store::registry::insert_space
-         INSERT INTO space (space_id, key, name, created_at)
-         SELECT coalesce(max(space_id), 0) + 1, $1, $2, $3 FROM space RETURNING space_id",
-    )
-    .bind(key)
-    .bind(name)
-    .bind(at.to_utc())
-    .fetch_one(&mut *tx)
-    .await?;
-    for sql in [
-        "-- store::registry::insert_space\nINSERT INTO log_head (space_id) VALUES ($1)",
-        "-- store::registry::insert_space\nINSERT INTO processor (space_id) VALUES ($1)",
-    ] {
-        sqlx::query(sql).bind(no).execute(&mut *tx).await?;
-    }
-    super::identity::insert_default_settings(&mut tx, SpaceNo(no)).await?;
-    tx.commit().await?;
-    Ok(Space { no: SpaceNo(no), key: key.to_owned(), name: name.to_owned(), created_at: at })
+/// A source to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct NewSource<'a> {
+    /// Its public id.
+    pub id: Uuid,
+    /// For people.
+    pub name: &'a str,
+    /// Events it may send a process in a second; `None` is no limit.
+    pub events_per_second_max: Option<u32>,
+    /// Its first write key.
+    pub write_key: &'a str,
 }
 
 /// Makes a source and its first write key.
 pub async fn insert_source(
     pool: &PgPool,
     space: SpaceNo,
-    id: Uuid,
-    name: &str,
-    write_key: &str,
+    new: &NewSource<'_>,
     at: Timestamp,
 ) -> Result<Source> {
+    let NewSource { id, name, events_per_second_max, write_key } = *new;
     let mut tx = pool.begin().await?;
     bump(&mut tx).await?;
     let no: i32 = sqlx::query_scalar(
         "-- store::registry::insert_source
-         INSERT INTO source (space_id, source_no, source_id, name, created_at)
-         SELECT $1, coalesce(max(source_no), 0) + 1, $2, $3, $4 FROM source WHERE space_id = $1
+         INSERT INTO source (space_id, source_no, source_id, name, created_at, events_per_second_max)
+         SELECT $1, coalesce(max(source_no), 0) + 1, $2, $3, $4, $5 FROM source WHERE space_id = $1
          RETURNING source_no",
     )
     .bind(space.0)
     .bind(id)
     .bind(name)
     .bind(at.to_utc())
+    .bind(events_per_second_max.map(|rate| rate as i32))
     .fetch_one(&mut *tx)
     .await?;
     insert_write_key(&mut tx, space, SourceNo(no), write_key, at).await?;
     tx.commit().await?;
-    Ok(Source { space, no: SourceNo(no), id, name: name.to_owned(), enabled: true, created_at: at })
+    let name = name.to_owned();
+    Ok(Source { space, no: SourceNo(no), id, name, enabled: true, events_per_second_max, created_at: at })
 }
 
 async fn insert_write_key(
@@ -274,17 +264,27 @@ async fn insert_write_key(
     Ok(())
 }
 
-/// Switches a source on or off; false when there is no such source.
-pub async fn update_source_enabled(pool: &PgPool, space: SpaceNo, id: Uuid, enabled: bool) -> Result<bool> {
+/// Changes a source: on or off (`None` leaves it as it is), and its rate. False when there is no such source.
+pub async fn update_source(
+    pool: &PgPool,
+    space: SpaceNo,
+    id: Uuid,
+    enabled: Option<bool>,
+    events_per_second_max: Patch<u32>,
+) -> Result<bool> {
     let mut tx = pool.begin().await?;
     bump(&mut tx).await?;
     let done = sqlx::query(
-        "-- store::registry::update_source_enabled
-         UPDATE source SET enabled = $3 WHERE space_id = $1 AND source_id = $2",
+        "-- store::registry::update_source
+         UPDATE source SET enabled = coalesce($3, enabled),
+             events_per_second_max = CASE WHEN $4 THEN $5 ELSE events_per_second_max END
+         WHERE space_id = $1 AND source_id = $2",
     )
     .bind(space.0)
     .bind(id)
     .bind(enabled)
+    .bind(!events_per_second_max.is_keep())
+    .bind(events_per_second_max.over(None).map(|rate| rate as i32))
     .execute(&mut *tx)
     .await?;
     tx.commit().await?;

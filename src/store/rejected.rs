@@ -26,7 +26,7 @@ pub struct RejectedEvent {
     pub source: SourceNo,
     /// When.
     pub received_at: Timestamp,
-    /// The call as sent, cut at the size of the largest event taken.
+    /// The call as sent, cut at the size of the largest event taken; of a body refused whole, its beginning.
     pub event: String,
 }
 

@@ -127,8 +127,10 @@ metrics! {
     INGEST_ACCEPTED: Counter = "personas_ingest_events_accepted_total", [],
         "Events committed to the log and acknowledged.";
     INGEST_REJECTED: Counter = "personas_ingest_events_rejected_total", ["reason"], "Events refused.";
+    INGEST_UNLISTED: Counter = "personas_ingest_rejected_unlisted_total", ["reason"],
+        "Refused events and bodies that are not in the rejected-event list: too many of one source, or not written.";
     INGEST_SHED: Counter = "personas_ingest_shed_total", ["reason"],
-        "Requests answered 503 to keep memory, the queue or the disk within limits.";
+        "Requests answered 503 to keep memory, the queue or the disk within limits, or 429 over a source's rate.";
     INGEST_IN_FLIGHT: Gauge = "personas_ingest_inflight_bytes", [], "Bodies held in memory.";
     INGEST_ACK_DURATION: Histogram = "personas_ingest_ack_duration_seconds", [],
         "Time from a tracking call's body to the commit of its events.";

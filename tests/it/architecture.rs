@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cli", &["domain", "app", "http", "manage", "embedded"]),
     ("embedded", &[]),
     ("clock", &["domain"]),
-    ("config", &[]),
+    ("config", &["domain"]),
     ("disk", &[]),
     ("progress", &["domain"]),
     ("telemetry", &[]),

@@ -87,7 +87,9 @@ async fn migrate_and_doctor_say_what_they_find() {
     migrate.env("DATABASE_URL", db.url());
     let (out, error, code) = run(migrate);
     assert_eq!((code, out.starts_with("the schema is at version")), (0, true), "{error}");
-    sqlx::query("UPDATE _sqlx_migrations SET version = 99999999999999").execute(&db.pool).await.unwrap();
+    let newest = "UPDATE _sqlx_migrations SET version = 99999999999999
+         WHERE version = (SELECT max(version) FROM _sqlx_migrations)";
+    sqlx::query(newest).execute(&db.pool).await.unwrap();
     for (url, what) in
         [(db.url(), "newer than this build"), ("postgres://127.0.0.1:1/x".to_owned(), "WRONG database")]
     {

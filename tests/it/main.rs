@@ -27,9 +27,14 @@ mod management;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
+mod plans;
+#[cfg(test)]
 mod profiles;
 #[cfg(test)]
 mod relative_dates;
+mod rates;
+#[cfg(test)]
+mod refused_bodies;
 #[cfg(test)]
 mod schema;
 #[cfg(test)]

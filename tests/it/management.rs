@@ -83,9 +83,10 @@ async fn a_token_of_another_space_sees_nothing_of_this_one() {
     assert_eq!(words(&there_is_none.json), words(&hidden.json), "the same words");
 }
 
-/// Every route under a space with the scope it needs. The test below fails for a route that is not in here.
+/// Every route under a space with the scope it needs; no token of a space has that of the owner. The test below fails for a route that is not in here.
 const SCOPES: &[(&str, &str, &str)] = &[
     ("GET", "/v1/spaces/{space}", "read"),
+    ("PATCH", "/v1/spaces/{space}", "owner"),
     ("GET", "/v1/spaces/{space}/pipeline", "read"),
     ("GET", "/v1/spaces/{space}/rejected-events", "admin"),
     ("GET", "/v1/spaces/{space}/sources", "admin"),

@@ -286,6 +286,11 @@ async fn hostile_json_is_mended_or_refused_by_its_event() {
     let deep = "[".repeat(100_000);
     let answer = app.track("/v1/batch", format!(r#"{{"batch":[{deep}"#)).await.expect(400);
     assert_eq!(answer.json["code"], "bad_request");
+    // Two batches in one body are not one batch and something to ignore.
+    let one = batch([good_item()]);
+    let answer = app.track("/v1/import", format!("{one}\n{one}\n")).await.expect(400);
+    assert_eq!(answer.json["code"], "bad_request");
+    assert!(answer.json["message"].as_str().unwrap().contains("line 2"), "{}", answer.text);
     // NaN of Python poisons a whole body, not its neighbours.
     let poisoned =
         r#"{"batch":[{"type":"track","userId":"u","event":"E","properties":{"x":NaN}},{"type":"track"}]}"#;

@@ -1,7 +1,5 @@
 //! The management API: everything under `/v1/spaces`, and the test clock.
 
-mod audiences;
-mod computed_traits;
 mod definitions;
 mod operations;
 mod sources;
@@ -25,8 +23,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(spaces::routes())
         .merge(sources::routes())
         .merge(tokens::routes())
-        .merge(audiences::routes())
-        .merge(computed_traits::routes())
+        .merge(definitions::routes())
         .merge(operations::routes())
 }
 

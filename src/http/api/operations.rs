@@ -120,7 +120,8 @@ struct RejectedJson {
     /// Id of the source it came from.
     source: Option<String>,
     received_at: String,
-    /// The call as it was sent, cut at the size of the largest event.
+    /// The call as it was sent, cut at the size of the largest event; of a body that was refused whole, its beginning
+    /// (4 KiB, decompressed as far as that works).
     event: String,
 }
 

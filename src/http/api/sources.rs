@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::path_id;
+use super::{not_null, path_id};
+use crate::domain::Patch;
 use crate::domain::ids::public_id;
 use crate::http::AppState;
 use crate::http::auth::{Admin, Authed};
@@ -15,7 +16,7 @@ use crate::http::etag::IfNoneMatch;
 use crate::http::extract::{Json, Path};
 use crate::http::page::{List, Page, PageParams};
 use crate::http::problem::Problem;
-use crate::manage::spaces::SourceView;
+use crate::manage::spaces::{self, SourceView};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list_sources, create_source)).routes(routes!(change_source))
@@ -29,6 +30,8 @@ struct SourceJson {
     name: String,
     /// Whether it may send.
     enabled: bool,
+    /// Events it may send in a second to each process of the service; none: no limit.
+    events_per_second_max: Option<u32>,
     created_at: String,
     /// Its write keys, as far as they are shown again.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -53,6 +56,7 @@ impl From<SourceView> for SourceJson {
             id: public_id("src", source.id),
             name: source.name,
             enabled: source.enabled,
+            events_per_second_max: source.events_per_second_max,
             created_at: source.created_at.to_string(),
             write_keys: keys
                 .into_iter()
@@ -72,13 +76,20 @@ impl From<SourceView> for SourceJson {
 struct NewSource {
     /// For people.
     name: String,
+    /// Events it may send in a second to each process of the service, from 1 to 1,000,000; null: no limit.
+    events_per_second_max: Option<i64>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SourceChange {
     /// Whether it may send.
-    enabled: bool,
+    #[serde(default, deserialize_with = "not_null")]
+    enabled: Option<bool>,
+    /// Events it may send in a second to each process of the service, from 1 to 1,000,000; null: no limit.
+    #[serde(default)]
+    #[schema(value_type = Option<i64>)]
+    events_per_second_max: Patch<i64>,
 }
 
 #[derive(Deserialize)]
@@ -111,12 +122,16 @@ async fn create_source(
     caller: Authed<Admin>,
     Json(new): Json<NewSource>,
 ) -> Result<(StatusCode, Json<SourceJson>), Problem> {
-    let (source, write_key) = app.manage.create_source(caller.space_no(), &new.name).await?;
+    let (source, write_key) =
+        app.manage.create_source(caller.space_no(), &new.name, new.events_per_second_max).await?;
     let made = SourceJson::from(SourceView { source, keys: Vec::new() });
     Ok((StatusCode::CREATED, Json(SourceJson { write_key: Some(write_key), ..made })))
 }
 
-/// Switch a source on or off
+/// Change a source
+///
+/// Switches it on or off, and limits what it may send: over its rate tracking calls are answered 429
+/// `too_many_requests`, and nothing of them is stored.
 #[utoipa::path(patch, path = "/v1/spaces/{space}/sources/{id}", tag = "Spaces", request_body = SourceChange,
     params(("space" = String, Path, description = "Id of the space"), ("id" = String, Path, description = "Id of the source")),
     responses((status = 200, body = SourceJson)))]
@@ -124,9 +139,10 @@ async fn change_source(
     State(app): State<AppState>,
     caller: Authed<Admin>,
     Path(path): Path<SourcePath>,
-    Json(change): Json<SourceChange>,
+    Json(SourceChange { enabled, events_per_second_max }): Json<SourceChange>,
 ) -> Result<Json<SourceJson>, Problem> {
     let id = path_id("src", "source", &path.id)?;
-    let source = app.manage.enable_source(caller.space_no(), id, change.enabled).await?;
+    let change = spaces::SourceChange { enabled, events_per_second_max };
+    let source = app.manage.change_source(caller.space_no(), id, change).await?;
     Ok(Json(SourceView { source, keys: Vec::new() }.into()))
 }

@@ -1,9 +1,15 @@
 //! Audiences and computed traits as dashboards poll them: sizes, members, transitions, values.
 
+use std::marker::PhantomData;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
+use super::super::AppState;
 use super::super::auth::{Authed, Read};
 use super::super::etag::IfNoneMatch;
 use super::super::extract::Path;
@@ -12,8 +18,8 @@ use super::super::problem::Problem;
 use super::{State, WaitParams, raw};
 use crate::domain::ids::public_id;
 use crate::domain::{ComputationNo, ProfileNo, SpaceNo};
+use crate::manage::definitions::noun;
 use crate::query::{Definition, Kind};
-use axum::response::Response;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
@@ -25,20 +31,46 @@ pub(super) struct KeyPath {
     key: String,
 }
 
-async fn definition(
-    state: &super::super::AppState,
-    space: SpaceNo,
-    kind: Kind,
-    key: &str,
-) -> Result<Definition, Problem> {
-    let word = if kind == Kind::Audience { "audience" } else { "computed trait" };
-    let found = state.reader.find_definition(space, kind, key).await?;
-    found.ok_or_else(|| Problem::not_found(format!("there is no {word} {key}")))
+/// A kind of definition as a type, for [`Named`].
+pub(super) trait OfKind: Send + Sync {
+    const KIND: Kind;
 }
 
-/// The version that answers; none is complete yet while the first one is being computed.
-fn serving(definition: &Definition) -> ComputationNo {
-    definition.serving.as_ref().map_or(ComputationNo(0), |v| v.no)
+pub(super) struct Audience;
+pub(super) struct ComputedTrait;
+
+impl OfKind for Audience {
+    const KIND: Kind = Kind::Audience;
+}
+
+impl OfKind for ComputedTrait {
+    const KIND: Kind = Kind::ComputedTrait;
+}
+
+/// The definition named by the path, read after waiting.
+pub(super) struct Named<K> {
+    space: SpaceNo,
+    definition: Definition,
+    kind: PhantomData<K>,
+}
+
+impl<K> Named<K> {
+    /// The version that answers; none is complete yet while the first one is being computed.
+    fn serving(&self) -> ComputationNo {
+        self.definition.serving.as_ref().map_or(ComputationNo(0), |v| v.no)
+    }
+}
+
+impl<K: OfKind> FromRequestParts<AppState> for Named<K> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        let space = Authed::<Read>::from_request_parts(parts, state).await?.space_no();
+        let Path(KeyPath { key, .. }) = Path::from_request_parts(parts, state).await?;
+        let found = state.reader.find_definition(space, K::KIND, &key).await?;
+        let missing = || Problem::not_found(format!("there is no {} {key}", noun(K::KIND)));
+        Ok(Self { space, definition: found.ok_or_else(missing)?, kind: PhantomData })
+    }
 }
 
 /// The size of an audience.
@@ -77,17 +109,10 @@ pub(super) async fn list_sizes(
     params(KeyPath, WaitParams),
     responses((status = 200, body = SizeBody), (status = 304, description = "Nothing has changed"),
         (status = 404, description = "No such audience")))]
-pub(super) async fn get_size(
-    axum::extract::State(state): State,
-    authed: Authed<Read>,
-    Path(path): Path<KeyPath>,
-    known: IfNoneMatch,
-) -> Result<Response, Problem> {
-    let space = authed.space_no();
-    let found = definition(&state, space, Kind::Audience, &path.key).await?;
-    let (size, changed_at) =
-        found.serving.as_ref().map_or((0, found.created_at), |version| (version.size, version.changed_at));
-    Ok(known.answer(&SizeBody { key: found.key, size, changed_at: changed_at.to_string() }))
+pub(super) async fn get_size(Named { definition, .. }: Named<Audience>, known: IfNoneMatch) -> Response {
+    let Definition { key, serving, created_at, .. } = definition;
+    let (size, changed_at) = serving.map_or((0, created_at), |version| (version.size, version.changed_at));
+    known.answer(&SizeBody { key, size, changed_at: changed_at.to_string() })
 }
 
 /// A member of an audience.
@@ -104,15 +129,13 @@ pub(super) struct MemberBody {
         (status = 404, description = "No such audience")))]
 pub(super) async fn list_members(
     axum::extract::State(state): State,
-    authed: Authed<Read>,
-    Path(path): Path<KeyPath>,
+    named: Named<Audience>,
     page: Page,
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
-    let space = authed.space_no();
-    let found = definition(&state, space, Kind::Audience, &path.key).await?;
     let after = ProfileNo(page.after::<u64>("members")?.unwrap_or(0));
-    let members = state.reader.list_members(space, serving(&found), after, page.limit as i64 + 1).await?;
+    let members =
+        state.reader.list_members(named.space, named.serving(), after, page.limit as i64 + 1).await?;
     let show = |m: crate::query::Member| MemberBody {
         profile_id: public_id("prf", m.id),
         entered_at: m.entered_at.to_string(),
@@ -135,15 +158,15 @@ pub(super) struct TransitionBody {
     responses((status = 200, body = List<TransitionBody>), (status = 404, description = "No such audience")))]
 pub(super) async fn list_transitions(
     axum::extract::State(state): State,
-    authed: Authed<Read>,
-    Path(path): Path<KeyPath>,
+    named: Named<Audience>,
     page: Page,
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
-    let space = authed.space_no();
-    let found = definition(&state, space, Kind::Audience, &path.key).await?;
     let before = page.after::<i64>("transitions")?.unwrap_or(i64::MAX);
-    let rows = state.reader.list_transitions(space, found.no, before, page.limit as i64 + 1).await?;
+    let rows = state
+        .reader
+        .list_transitions(named.space, named.definition.no, before, page.limit as i64 + 1)
+        .await?;
     let show = |(t, id): (crate::query::Transition, uuid::Uuid)| TransitionBody {
         profile_id: public_id("prf", id),
         transition: if t.entered { "entered" } else { "left" },
@@ -167,15 +190,12 @@ pub(super) struct ValueBody {
     responses((status = 200, body = List<ValueBody>), (status = 404, description = "No such computed trait")))]
 pub(super) async fn list_values(
     axum::extract::State(state): State,
-    authed: Authed<Read>,
-    Path(path): Path<KeyPath>,
+    named: Named<ComputedTrait>,
     page: Page,
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
-    let space = authed.space_no();
-    let found = definition(&state, space, Kind::ComputedTrait, &path.key).await?;
     let after = ProfileNo(page.after::<u64>("values")?.unwrap_or(0));
-    let rows = state.reader.list_values(space, serving(&found), after, page.limit + 1).await?;
+    let rows = state.reader.list_values(named.space, named.serving(), after, page.limit + 1).await?;
     let show = |row: crate::query::ValueRow| ValueBody {
         profile_id: public_id("prf", row.id),
         value: raw(&row.json),

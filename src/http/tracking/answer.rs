@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::OFFSET;
-use crate::http::problem::{Problem, to_json};
+use crate::http::problem::{Code, Problem, Refused, to_json};
 use crate::ingest::{CallKind, IngestError, Receipt, Rejection};
 
 const SUCCESS: &[u8] = b"{\"success\":true}";
@@ -41,22 +41,16 @@ impl<'a> Item<'a> {
     }
 }
 
-/// A single call, or a whole body, was refused.
-#[derive(Serialize)]
-struct Refused<'a> {
-    success: bool,
-    code: &'a str,
-    message: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    field: Option<&'a str>,
-}
-
 /// The answer for what `Ingest` made of a body.
 pub(super) fn answer(kind: CallKind, result: Result<Receipt, IngestError>) -> Response {
     let receipt = match result {
         Ok(receipt) => receipt,
         Err(IngestError::Refused(rejection)) => return refused(&rejection),
         Err(IngestError::Append(error)) => return Problem::from(error).into_response(),
+        Err(error @ IngestError::TooFast { retry_after_seconds, .. }) => {
+            let problem = Problem::new(Code::TooManyRequests, error.to_string());
+            return Problem { retry_after_seconds, ..problem }.into_response();
+        }
     };
     let mut response = match (kind, receipt.rejected.as_slice()) {
         (_, []) => success(),
@@ -75,7 +69,7 @@ pub(super) fn success() -> Response {
 }
 
 fn refused(why: &Rejection) -> Response {
-    let body = Refused { success: false, code: why.code, message: &why.message, field: why.field };
+    let body = Refused::new(why.code, &why.message, why.field);
     json(StatusCode::BAD_REQUEST, Body::from(to_json(&body)))
 }
 

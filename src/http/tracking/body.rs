@@ -14,6 +14,7 @@ use http_body_util::BodyExt;
 
 use super::Settings;
 use crate::http::problem::{Code, Problem};
+use crate::ingest::RefusedBody;
 use crate::telemetry::metrics;
 
 /// How much of a body that is too large is read and forgotten, in multiples of the limit: a client that is still
@@ -84,18 +85,60 @@ impl Held {
     }
 }
 
+/// A body that is not taken.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) problem: Problem,
+    /// What there is of its beginning, decompressed as far as that works.
+    pub(super) beginning: Vec<u8>,
+}
+
+impl Refused {
+    fn new<'a>(problem: Problem, pieces: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut beginning = Vec::new();
+        for piece in pieces {
+            begin(&mut beginning, piece);
+        }
+        Self { problem, beginning }
+    }
+
+    /// What people can read of it: what is not gzip at all, or broken from the start, stays as it was sent.
+    fn decompressed(self) -> Self {
+        let mut plain = Vec::new();
+        let decoder = MultiGzDecoder::new(self.beginning.as_slice());
+        let _broken = decoder.take(RefusedBody::BEGINNING as u64).read_to_end(&mut plain);
+        if plain.is_empty() { self } else { Self { beginning: plain, ..self } }
+    }
+}
+
+/// Adds a piece of a body to its beginning, up to what is worth keeping.
+fn begin(beginning: &mut Vec<u8>, piece: &[u8]) {
+    let room = RefusedBody::BEGINNING - beginning.len();
+    beginning.extend_from_slice(&piece[..piece.len().min(room)]);
+}
+
 /// Reads a whole body, decompressed.
 pub(super) async fn read(
     headers: &HeaderMap,
     body: Body,
     limit: usize,
     settings: &Settings,
-) -> Result<Held, Problem> {
-    let gzip = is_gzip(headers)?;
+) -> Result<Held, Refused> {
+    let idle = settings.body_idle_timeout;
+    let gzip = match is_gzip(headers) {
+        Ok(gzip) => gzip,
+        Err(problem) => return Err(Refused { problem, beginning: forget(headers, body, limit, idle).await }),
+    };
     let mut share = settings.in_flight.share();
-    let sent = receive(headers, body, limit, settings.body_idle_timeout, &mut share).await?;
+    let received = receive(headers, body, limit, idle, &mut share).await;
+    let sent = received.map_err(|refused| if gzip { refused.decompressed() } else { refused })?;
     metrics::HTTP_REQUEST_BODY.record(&[], sent.len() as f64);
-    let bytes = if gzip { inflate(&sent, limit, &mut share)? } else { sent };
+    let bytes = if gzip {
+        let inflated = inflate(&sent, limit, &mut share);
+        inflated.map_err(|problem| Refused::new(problem, [&*sent]).decompressed())?
+    } else {
+        sent
+    };
     Ok(Held { bytes, _share: share })
 }
 
@@ -120,25 +163,30 @@ async fn receive(
     limit: usize,
     idle: Duration,
     share: &mut Share,
-) -> Result<Bytes, Problem> {
+) -> Result<Bytes, Refused> {
     let announced = body.size_hint().exact();
     if announced.is_some_and(|length| length > limit as u64) {
-        // Who waits for `100 Continue` has not begun to send.
-        if !headers.contains_key(header::EXPECT) {
-            discard(body, limit, idle).await;
-        }
-        return Err(too_large(limit));
+        return Err(Refused {
+            problem: too_large(limit),
+            beginning: forget(headers, body, limit, idle).await,
+        });
     }
-    share.grow(announced.unwrap_or(0) as usize)?;
     let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
-    while let Some(data) = next_data(&mut body, idle).await? {
+    share.grow(announced.unwrap_or(0) as usize).map_err(|problem| Refused::new(problem, []))?;
+    loop {
+        let data = match next_data(&mut body, idle).await {
+            Ok(Some(data)) => data,
+            Ok(None) => break,
+            Err(problem) => return Err(Refused::new(problem, [&*first, &*rest])),
+        };
         let total = first.len() + rest.len() + data.len();
         if total > limit {
+            let refused = Refused::new(too_large(limit), [&*first, &*rest, &*data]);
             discard(body, limit, idle).await;
-            return Err(too_large(limit));
+            return Err(refused);
         }
         if total > share.held {
-            share.grow(total - share.held)?;
+            share.grow(total - share.held).map_err(|problem| Refused::new(problem, []))?;
         }
         if first.is_empty() && rest.is_empty() {
             first = data;
@@ -175,15 +223,23 @@ async fn next_data(body: &mut Body, idle: Duration) -> Result<Option<Bytes>, Pro
     }
 }
 
-/// Reads on for a while and forgets it, so that the client gets to read why it was refused.
-async fn discard(mut body: Body, limit: usize, idle: Duration) {
-    let mut left = limit.saturating_mul(DISCARD_FACTOR);
+/// Forgets a body that nothing was read of, but for its beginning.
+async fn forget(headers: &HeaderMap, body: Body, limit: usize, idle: Duration) -> Vec<u8> {
+    // Who waits for `100 Continue` has not begun to send.
+    if headers.contains_key(header::EXPECT) { Vec::new() } else { discard(body, limit, idle).await }
+}
+
+/// Reads on for a while and forgets it, so that the client gets to read why it was refused. Returns how it begins.
+async fn discard(mut body: Body, limit: usize, idle: Duration) -> Vec<u8> {
+    let (mut beginning, mut left) = (Vec::new(), limit.saturating_mul(DISCARD_FACTOR));
     while let Ok(Some(data)) = next_data(&mut body, idle).await {
+        begin(&mut beginning, &data);
         left = left.saturating_sub(data.len());
         if left == 0 {
-            return;
+            break;
         }
     }
+    beginning
 }
 
 fn too_large(limit: usize) -> Problem {

@@ -54,11 +54,12 @@ async fn report_import(
 ) -> Result<Json<ImportAnswer>, Problem> {
     let missing = || Problem::new(Code::UnknownSource, "send the write key as the user name of Basic");
     let key = key::in_head(&headers, request.uri()).ok_or_else(missing)?;
-    let sender = key::sender(&app, &key).await?;
+    // What is stored stays readable, also when the space takes no more events.
+    let owner = key::source(&app, &key).await?;
     let Json(ImportQuestion { ranges }) = Json::from_request(request, &app).await?;
     check(&ranges)?;
     let ranges: Vec<_> = ranges.into_iter().map(|(first, last)| (Offset(first), Offset(last))).collect();
-    let report = app.reader.import_report(sender.space, sender.source, &ranges).await.map_err(refused)?;
+    let report = app.reader.import_report(owner.space, owner.source, &ranges).await.map_err(refused)?;
     Ok(Json(ImportAnswer { processed: report.processed, duplicates: report.duplicates }))
 }
 

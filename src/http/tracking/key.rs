@@ -6,6 +6,7 @@ use crate::http::AppState;
 use crate::http::auth::credential;
 use crate::http::problem::{Code, Problem};
 use crate::ingest::{Sender, write_key_in_body};
+use crate::manage::registry::KeyOf;
 
 const X_WRITE_KEY: HeaderName = HeaderName::from_static("x-write-key");
 
@@ -27,11 +28,20 @@ fn in_query(uri: &Uri) -> Option<String> {
     keys.map(|(_, key)| key.into_owned()).next()
 }
 
-/// Who sends with this key.
+/// Who sends with this key, if the source is switched on and its space takes events now (decisions T4).
 pub(super) async fn sender(app: &AppState, key: &str) -> Result<Sender, Problem> {
+    let KeyOf { space, source, events_per_second_max, lock, .. } = source(app, key).await?;
+    if let Some(lock) = lock {
+        return Err(Problem::new(Code::LockedWorkspace, format!("{lock}; it takes no events")));
+    }
+    Ok(Sender { space, source, events_per_second_max })
+}
+
+/// Whose this key is, if the source is switched on.
+pub(super) async fn source(app: &AppState, key: &str) -> Result<KeyOf, Problem> {
     let found = app.manage.registry().find_key(key).await?;
     match found {
-        Some(found) if found.enabled => Ok(Sender { space: found.space, source: found.source }),
+        Some(found) if found.enabled => Ok(found),
         Some(_) => Err(Problem::new(Code::SourceDisabled, "the source of this write key is switched off")),
         None => Err(Problem::new(Code::UnknownSource, "this write key is not known, or was revoked")),
     }

@@ -18,11 +18,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::AppState;
 use super::problem::{Code, Problem};
+use super::{AppState, Dialect};
 use crate::disk::DiskGuard;
 use crate::domain::EventType;
-use crate::ingest::CallKind;
+use crate::ingest::{CallKind, RefusedBody, Sender};
 use crate::telemetry::metrics;
 
 pub use body::InFlight;
@@ -104,7 +104,7 @@ async fn take(app: AppState, kind: CallKind, request: Request) -> Response {
     let limit = app.ingest.limits().body_bytes_max;
     let held = match body::read(&parts.headers, body, limit, settings).await {
         Ok(held) => held,
-        Err(problem) => return problem.into_response(),
+        Err(refused) => return refuse(&app, early, refused).await,
     };
     let sender = match early {
         Some(sender) => Ok(sender),
@@ -121,6 +121,21 @@ async fn take(app: AppState, kind: CallKind, request: Request) -> Response {
         metrics::INGEST_RECEIVED.add(&[call_name(kind)], (receipt.accepted + receipt.rejected.len()) as u64);
     }
     answer::answer(kind, result)
+}
+
+/// A body that cannot be received or decompressed. It is listed when its sender is known, which takes a key in the
+/// head, and when sending it again cannot help (decisions T3).
+async fn refuse(app: &AppState, sender: Option<Sender>, refused: body::Refused) -> Response {
+    let body::Refused { problem, beginning } = refused;
+    if let Some(sender) = sender
+        && problem.status(Dialect::Tracking) == StatusCode::BAD_REQUEST
+    {
+        let Problem { code, detail, field, .. } = &problem;
+        let field = field.as_deref();
+        let refused = RefusedBody { code: code.as_str(), message: detail, field, beginning: &beginning };
+        app.ingest.note_refused_body(sender, refused).await;
+    }
+    problem.into_response()
 }
 
 const fn call_name(kind: CallKind) -> &'static str {

@@ -1,4 +1,6 @@
-//! What audiences and computed traits have in common: their JSON, and the calls behind both sets of routes.
+//! Audiences and computed traits: their JSON, and the calls behind the routes of both.
+
+mod routes;
 
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -11,14 +13,16 @@ use crate::domain::ids::public_id;
 use crate::http::AppState;
 use crate::http::etag::IfNoneMatch;
 use crate::http::extract::Json;
-use crate::http::page::Page;
+use crate::http::page::{List, Page};
 use crate::http::problem::{Code, Problem};
 use crate::manage::definitions::{Change, Create, Definition, Kind, Options, References, Version};
+
+pub(super) use routes::routes;
 
 /// A definition: an audience or a computed trait.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Definition)]
-pub(super) struct DefinitionJson {
+struct DefinitionJson {
     id: String,
     /// Its name on the profile.
     key: String,
@@ -45,7 +49,7 @@ pub(super) struct DefinitionJson {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[schema(as = DefinitionQuery)]
 #[serde(deny_unknown_fields)]
-pub(super) struct QueryJson {
+struct QueryJson {
     /// `users` or `accounts`.
     #[serde(rename = "type", default = "users")]
     collection: String,
@@ -61,7 +65,7 @@ fn users() -> String {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[schema(as = DefinitionOptions)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct OptionsJson {
+struct OptionsJson {
     /// Count profiles that have only anonymous identifiers.
     include_anonymous: bool,
     /// Count events received before the version was made.
@@ -116,7 +120,7 @@ fn status(definition: &Definition) -> &'static str {
 /// A definition to be made.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct NewDefinition {
+struct NewDefinition {
     /// Its name on the profile: lower-case letters, digits and `_`.
     key: String,
     /// For people; the key when not given.
@@ -138,7 +142,7 @@ const fn yes() -> bool {
 /// What is to be changed; what is left out stays.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct DefinitionChange {
+struct DefinitionChange {
     #[serde(default, deserialize_with = "not_null")]
     name: Option<String>,
     #[serde(default, deserialize_with = "not_null")]
@@ -176,7 +180,7 @@ struct OptionsChange {
 /// How to change.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct ChangeParams {
+struct ChangeParams {
     /// Not supported yet: a dry run is refused rather than carried out.
     #[serde(default)]
     dry_run: bool,
@@ -185,7 +189,7 @@ pub(super) struct ChangeParams {
 /// A version of a definition.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DefinitionVersion)]
-pub(super) struct VersionJson {
+struct VersionJson {
     version: i32,
     definition: QueryJson,
     options: OptionsJson,
@@ -214,7 +218,7 @@ impl From<Version> for VersionJson {
 /// Who refers to a definition, and to whom it refers.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DefinitionReferences)]
-pub(super) struct ReferencesJson {
+struct ReferencesJson {
     refers_to: Vec<ReferenceJson>,
     referenced_by: Vec<ReferenceJson>,
 }
@@ -247,11 +251,11 @@ pub(super) const fn kind_word(kind: Kind) -> &'static str {
 
 /// The path below the kind.
 #[derive(Debug, Deserialize)]
-pub(super) struct KeyPath {
-    pub(super) key: String,
+struct KeyPath {
+    key: String,
 }
 
-pub(super) async fn list(
+async fn list(
     app: &AppState,
     space: SpaceNo,
     kind: Kind,
@@ -265,7 +269,7 @@ pub(super) async fn list(
     Ok(known.answer(&page.list(name, definitions, |d| d.key.clone(), DefinitionJson::from)))
 }
 
-pub(super) async fn create(
+async fn create(
     app: &AppState,
     space: SpaceNo,
     kind: Kind,
@@ -287,7 +291,7 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(made.into())))
 }
 
-pub(super) async fn get(
+async fn get(
     app: &AppState,
     space: SpaceNo,
     kind: Kind,
@@ -298,7 +302,7 @@ pub(super) async fn get(
     Ok(known.answer(&DefinitionJson::from(found)))
 }
 
-pub(super) async fn change(
+async fn change(
     app: &AppState,
     space: SpaceNo,
     kind: Kind,
@@ -325,30 +329,25 @@ pub(super) async fn change(
     Ok(Json(app.manage.change_definition(space, kind, key, &change).await?.into()))
 }
 
-pub(super) async fn delete(
-    app: &AppState,
-    space: SpaceNo,
-    kind: Kind,
-    key: &str,
-) -> Result<StatusCode, Problem> {
+async fn delete(app: &AppState, space: SpaceNo, kind: Kind, key: &str) -> Result<StatusCode, Problem> {
     app.manage.delete_definition(space, kind, key).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn versions(
+async fn versions(
     app: &AppState,
     space: SpaceNo,
     kind: Kind,
     key: &str,
     page: &Page,
-) -> Result<Json<crate::http::page::List<VersionJson>>, Problem> {
+) -> Result<Json<List<VersionJson>>, Problem> {
     let before: Option<i32> = page.after("versions")?;
     let mut versions = app.manage.list_versions(space, kind, key).await?;
     versions.retain(|v| before.is_none_or(|before| v.version < before));
     Ok(Json(page.list("versions", versions, |v| v.version, VersionJson::from)))
 }
 
-pub(super) async fn references(
+async fn references(
     app: &AppState,
     space: SpaceNo,
     kind: Kind,

@@ -1,11 +1,8 @@
-//! The sizes a tracking call may have (decisions T7), all configurable.
-
-use serde::Deserialize;
+//! The sizes a tracking call may have (decisions T7), all configurable: `[ingest]` in `config/personas.toml`.
 
 /// Limits of the tracking API. Bytes are bytes of UTF-8, characters are Unicode scalar values.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Limits {
+#[derive(Debug, Clone, Copy)]
+pub struct IntakeLimits {
     /// One event as sent.
     pub event_bytes_max: usize,
     /// One request body, compressed and decompressed alike.
@@ -26,21 +23,6 @@ pub struct Limits {
     pub event_name_chars_max: usize,
     /// How far ahead of the time of receipt an event may claim to be before it is clamped to it.
     pub future_tolerance_ms: i64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            event_bytes_max: 32 * 1024,
-            body_bytes_max: 5 * 1024 * 1024,
-            batch_events_max: 2_500,
-            json_depth_max: 32,
-            properties_max: 10_000,
-            traits_max: 300,
-            message_id_chars_max: 100,
-            group_id_chars_max: 500,
-            event_name_chars_max: 255,
-            future_tolerance_ms: 24 * 3_600_000,
-        }
-    }
+    /// Refused events and bodies of one source that are listed in a second; at least 1.
+    pub rejected_per_second_max: u32,
 }

@@ -1,0 +1,169 @@
+//! `/v1/spaces/{space}/audiences` and `/v1/spaces/{space}/computed-traits`: the same routes over two kinds of definition,
+//! each described in its own words.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    ChangeParams, DefinitionChange, DefinitionJson, KeyPath, NewDefinition, ReferencesJson, VersionJson,
+};
+use crate::http::AppState;
+use crate::http::auth::{Authed, Read, Write};
+use crate::http::etag::IfNoneMatch;
+use crate::http::extract::{Json, Path, Query};
+use crate::http::page::{List, Page, PageParams};
+use crate::http::problem::Problem;
+use crate::manage::definitions::Kind;
+
+/// All routes of one kind. `word` makes the names of the operations, `one` and `many` their summaries. A macro, because
+/// the descriptions are made from functions by name, and a generic one has only one name.
+macro_rules! routes_over {
+    ($kind:expr, $path:literal, tag = $tag:literal, word = $word:literal, one = $one:literal, many = $many:literal) => {{
+        #[utoipa::path(get, path = concat!("/v1/spaces/{space}/", $path), tag = $tag,
+            operation_id = concat!("list_", $word, "s"), summary = concat!("List the ", $many, " of a space"),
+            params(("space" = String, Path, description = "Id of the space"), PageParams),
+            responses((status = 200, body = List<DefinitionJson>)))]
+        async fn list(
+            State(app): State<AppState>,
+            caller: Authed<Read>,
+            page: Page,
+            known: IfNoneMatch,
+        ) -> Result<Response, Problem> {
+            super::list(&app, caller.space_no(), $kind, &page, &known).await
+        }
+
+        #[utoipa::path(post, path = concat!("/v1/spaces/{space}/", $path), tag = $tag,
+            operation_id = concat!("create_", $word), summary = concat!("Make ", $one),
+            params(("space" = String, Path, description = "Id of the space")),
+            request_body = NewDefinition,
+            responses((status = 201, body = DefinitionJson)))]
+        async fn create(
+            State(app): State<AppState>,
+            caller: Authed<Write>,
+            Json(new): Json<NewDefinition>,
+        ) -> Result<(StatusCode, Json<DefinitionJson>), Problem> {
+            super::create(&app, caller.space_no(), $kind, new).await
+        }
+
+        #[utoipa::path(get, path = concat!("/v1/spaces/{space}/", $path, "/{key}"), tag = $tag,
+            operation_id = concat!("get_", $word), summary = concat!("Look at ", $one),
+            params(
+                ("space" = String, Path, description = "Id of the space"),
+                ("key" = String, Path, description = "Its key"),
+            ),
+            responses((status = 200, body = DefinitionJson)))]
+        async fn get(
+            State(app): State<AppState>,
+            caller: Authed<Read>,
+            Path(path): Path<KeyPath>,
+            known: IfNoneMatch,
+        ) -> Result<Response, Problem> {
+            super::get(&app, caller.space_no(), $kind, &path.key, &known).await
+        }
+
+        #[utoipa::path(patch, path = concat!("/v1/spaces/{space}/", $path, "/{key}"), tag = $tag,
+            operation_id = concat!("change_", $word), summary = concat!("Change ", $one),
+            description = "Another query or other options make a new version; the old one answers until the new one is complete.",
+            params(
+                ("space" = String, Path, description = "Id of the space"),
+                ("key" = String, Path, description = "Its key"),
+                ChangeParams,
+            ),
+            request_body = DefinitionChange,
+            responses((status = 200, body = DefinitionJson)))]
+        async fn change(
+            State(app): State<AppState>,
+            caller: Authed<Write>,
+            Path(path): Path<KeyPath>,
+            Query(params): Query<ChangeParams>,
+            Json(change): Json<DefinitionChange>,
+        ) -> Result<Json<DefinitionJson>, Problem> {
+            super::change(&app, caller.space_no(), $kind, &path.key, change, &params).await
+        }
+
+        #[utoipa::path(delete, path = concat!("/v1/spaces/{space}/", $path, "/{key}"), tag = $tag,
+            operation_id = concat!("delete_", $word), summary = concat!("Delete ", $one),
+            description = "Refused while another definition refers to it.",
+            params(
+                ("space" = String, Path, description = "Id of the space"),
+                ("key" = String, Path, description = "Its key"),
+            ),
+            responses((status = 204, description = "It is gone; the key can be used again")))]
+        async fn delete(
+            State(app): State<AppState>,
+            caller: Authed<Write>,
+            Path(path): Path<KeyPath>,
+        ) -> Result<StatusCode, Problem> {
+            super::delete(&app, caller.space_no(), $kind, &path.key).await
+        }
+
+        #[utoipa::path(get, path = concat!("/v1/spaces/{space}/", $path, "/{key}/versions"), tag = $tag,
+            operation_id = concat!("list_", $word, "_versions"),
+            summary = concat!("List the versions of ", $one, ", newest first"),
+            params(
+                ("space" = String, Path, description = "Id of the space"),
+                ("key" = String, Path, description = "Its key"),
+                PageParams,
+            ),
+            responses((status = 200, body = List<VersionJson>)))]
+        async fn list_versions(
+            State(app): State<AppState>,
+            caller: Authed<Read>,
+            Path(path): Path<KeyPath>,
+            page: Page,
+        ) -> Result<Json<List<VersionJson>>, Problem> {
+            super::versions(&app, caller.space_no(), $kind, &path.key, &page).await
+        }
+
+        #[utoipa::path(get, path = concat!("/v1/spaces/{space}/", $path, "/{key}/references"), tag = $tag,
+            operation_id = concat!("get_", $word, "_references"),
+            summary = concat!("Who refers to ", $one, ", and to whom it refers"),
+            params(
+                ("space" = String, Path, description = "Id of the space"),
+                ("key" = String, Path, description = "Its key"),
+            ),
+            responses((status = 200, body = ReferencesJson)))]
+        async fn get_references(
+            State(app): State<AppState>,
+            caller: Authed<Read>,
+            Path(path): Path<KeyPath>,
+        ) -> Result<Json<ReferencesJson>, Problem> {
+            super::references(&app, caller.space_no(), $kind, &path.key).await
+        }
+
+        OpenApiRouter::new()
+            .routes(routes!(list, create))
+            .routes(routes!(get, change, delete))
+            .routes(routes!(list_versions))
+            .routes(routes!(get_references))
+    }};
+}
+
+/// The routes of both kinds.
+pub(in crate::http::api) fn routes() -> OpenApiRouter<AppState> {
+    audiences().merge(computed_traits())
+}
+
+fn audiences() -> OpenApiRouter<AppState> {
+    routes_over!(
+        Kind::Audience,
+        "audiences",
+        tag = "Audiences",
+        word = "audience",
+        one = "an audience",
+        many = "audiences"
+    )
+}
+
+fn computed_traits() -> OpenApiRouter<AppState> {
+    routes_over!(
+        Kind::ComputedTrait,
+        "computed-traits",
+        tag = "Computed traits",
+        word = "computed_trait",
+        one = "a computed trait",
+        many = "computed traits"
+    )
+}
