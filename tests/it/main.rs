@@ -31,10 +31,11 @@ mod plans;
 #[cfg(test)]
 mod profiles;
 #[cfg(test)]
-mod relative_dates;
 mod rates;
 #[cfg(test)]
 mod refused_bodies;
+#[cfg(test)]
+mod relative_dates;
 #[cfg(test)]
 mod schema;
 #[cfg(test)]
