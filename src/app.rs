@@ -40,7 +40,7 @@ use crate::telemetry::metrics;
 /// Flushes under way at the same time: while one waits for its commit the next one compresses.
 const FLUSHERS: usize = 2;
 /// Look-up statements under way at the same time.
-const LOOKUP_TASKS: usize = 2;
+const LOOKUP_TASKS: u32 = 2;
 /// How often disk space and pool are measured.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// How often the log is prepared for the week to come.
@@ -137,7 +137,7 @@ impl Tasks {
 
 /// The read side, with the tasks that answer its look-ups.
 fn start_reading(tasks: &Tasks, pool: &PgPool, board: &Board, clock: &Clock) -> Reader {
-    let (lookup, answering) = query::lookup(pool.clone());
+    let (lookup, answering) = query::lookup(store::connect_for_lookups(pool, LOOKUP_TASKS));
     for _ in 0..LOOKUP_TASKS {
         let (answering, stop) = (answering.clone(), tasks.working.clone());
         tasks.work("profile look-up", async move {

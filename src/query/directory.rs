@@ -1,9 +1,9 @@
 //! What the numbers inside a profile mean: identifier types, serving definitions, sources. Cached per space and
 //! reloaded whenever a profile was written under a newer configuration.
 
-use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use hashbrown::HashMap;
 use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
@@ -11,6 +11,17 @@ use crate::domain::{ComputationNo, SourceNo, SpaceNo};
 use crate::engine::identity::{IdType, Settings};
 use crate::store::definitions::{self, Kind};
 use crate::store::{Result, StoreError, identity, processor, registry};
+
+/// A version that answers for its key.
+#[derive(Debug)]
+pub struct Serving {
+    /// Audience or computed trait.
+    pub kind: Kind,
+    /// What it answers for.
+    pub key: String,
+    /// The place of the key among all of them, by name.
+    pub place: usize,
+}
 
 /// A space's directory at one version of its configuration.
 #[derive(Debug)]
@@ -20,7 +31,7 @@ pub struct Directory {
     /// Identity settings.
     pub settings: Settings,
     /// Which version of which definition answers.
-    pub serving: HashMap<ComputationNo, (Kind, String)>,
+    pub serving: HashMap<ComputationNo, Serving>,
     sources: HashMap<SourceNo, Uuid>,
 }
 
@@ -74,12 +85,14 @@ async fn load(pool: &PgPool, space: SpaceNo) -> Result<Directory> {
     drop(connection);
     let settings = Settings::new(row.types, row.merges_max.max(0) as u32, row.identifiers_max.max(0) as u32)
         .map_err(|e| StoreError::Damaged(e.to_string()))?;
-    let serving = definitions::list_serving(pool, space).await?;
+    let mut serving = definitions::list_serving(pool, space).await?;
+    serving.sort_by(|(_, _, a), (_, _, b)| a.cmp(b));
+    let serving = serving.into_iter().enumerate();
     let sources = registry::load(pool).await?.sources;
     Ok(Directory {
         version,
         settings,
-        serving: serving.into_iter().map(|(no, kind, key)| (no, (kind, key))).collect(),
+        serving: serving.map(|(place, (no, kind, key))| (no, Serving { kind, key, place })).collect(),
         sources: sources.into_values().filter(|s| s.space == space).map(|s| (s.no, s.id)).collect(),
     })
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hashbrown::HashMap;
 use sqlx::postgres::PgPool;
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -10,15 +11,15 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use super::QueryError;
 use crate::domain::{IdKey, SpaceNo};
 use crate::store::StoreError;
-use crate::store::profiles::{self, Found};
+use crate::store::profiles;
 
 /// Questions one statement answers at most.
 const COALESCE_MAX: usize = 512;
 /// Questions waiting at most.
 const QUEUE_MAX: usize = 8_192;
 
-/// A profile and the version of the space's configuration it was read under.
-type Answered = (Arc<Found>, i64);
+/// An encoded profile and the version of the space's configuration it was read under.
+type Answered = (Bytes, i64);
 type Answer = Result<Option<Answered>, Arc<StoreError>>;
 
 #[derive(Debug)]
@@ -103,6 +104,6 @@ impl LookupTask {
 
     async fn ask(&self, space: SpaceNo, keys: &[IdKey]) -> Result<HashMap<IdKey, Answered>, StoreError> {
         let found = profiles::find_by_keys(&self.pool, space, keys).await?;
-        Ok(found.into_iter().map(|(key, found, version)| (key, (Arc::new(found), version))).collect())
+        Ok(found.into_iter().map(|(key, state, version)| (key, (state, version))).collect())
     }
 }

@@ -19,7 +19,7 @@ pub use audiences::{Size, ValueRow};
 pub use directory::Directory;
 pub use import::{ImportReport, NotYours};
 pub use lookup::{LookupTask, lookup};
-pub use people::{Computed, LinkedProfile, Person, Selector, TraitClass, TraitValue};
+pub use people::{Computed, LinkedProfile, Person, Selector, Trait, TraitClass};
 pub use timeline::{Direction, EventFilter, TimelineCursor, TimelineEvent};
 pub use wait::WaitError;
 

@@ -1,15 +1,18 @@
 //! Profiles as they are asked for: by an identifier they have or ever had, by their id, or as lists.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::directory::Serving;
 use super::{Directory, QueryError, Reader};
 use crate::domain::identifier::normalise;
 use crate::domain::ids::{parse_public_id, public_id};
-use crate::domain::{Collection, IdKey, ProfileNo, SpaceNo, Timestamp};
-use crate::engine::profile::{OutcomeValue, Profile, number_of};
+use crate::domain::{Collection, IdKey, ProfileNo, SourceNo, SpaceNo, Timestamp};
+use crate::engine::profile::{Outcome, OutcomeValue, Profile, number_of};
+use crate::engine::traits::Write;
 use crate::store::definitions::Kind;
 use crate::store::identity::{self, Merge, RefusalRow};
 use crate::store::profiles::{self, Found};
@@ -52,15 +55,36 @@ pub enum TraitClass {
 
 /// A trait of a profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TraitValue {
+pub struct Trait<'a> {
+    /// Its name, as it was sent.
+    pub name: &'a str,
     /// JSON text.
-    pub json: String,
+    pub json: Cow<'a, str>,
     /// Where it comes from.
     pub class: TraitClass,
     /// The source that set it; computed ones have none.
-    pub source_id: Option<String>,
+    pub source: Option<SourceNo>,
     /// When it was set (custom: event time) or changed.
     pub updated_at: Timestamp,
+}
+
+impl<'a> Trait<'a> {
+    fn custom(name: &'a str, json: &'a str, write: &Write) -> Self {
+        let (json, class) = (Cow::Borrowed(json), TraitClass::Custom);
+        Self { name, json, class, source: Some(write.source), updated_at: write.at }
+    }
+
+    fn computed(serving: &'a Serving, outcome: Outcome) -> Option<Self> {
+        let class = match serving.kind {
+            Kind::Audience => TraitClass::Audience,
+            Kind::ComputedTrait => TraitClass::ComputedTrait,
+        };
+        let json = match outcome.value {
+            OutcomeValue::Member(is_member) => Cow::Borrowed(if is_member { "true" } else { "false" }),
+            OutcomeValue::Value(json) => Cow::Owned(json?),
+        };
+        Some(Self { name: &serving.key, json, class, source: None, updated_at: outcome.since })
+    }
 }
 
 /// What a definition says of a profile.
@@ -87,33 +111,28 @@ impl Person {
         public_id("prf", self.profile.id)
     }
 
-    /// All traits by name: custom ones, computed ones, audiences. A computed name hides a custom one.
-    pub fn traits(&self) -> BTreeMap<String, TraitValue> {
-        let mut traits = BTreeMap::new();
-        for (name, json, write) in self.profile.traits.get().iter() {
-            traits.insert(
-                name.to_owned(),
-                TraitValue {
-                    json: json.to_owned(),
-                    class: TraitClass::Custom,
-                    source_id: self.directory.source_id(write.source),
-                    updated_at: write.at,
-                },
-            );
+    /// All traits, by name: custom ones, computed ones, audiences. A computed name hides a custom one.
+    pub fn traits(&self) -> Vec<Trait<'_>> {
+        let custom = self.profile.traits.get().iter();
+        let mut custom: Vec<Trait<'_>> = custom.map(|(name, json, write)| Trait::custom(name, json, write)).collect();
+        custom.sort_unstable_by_key(|t| t.name);
+        // By the place of their keys, which is cheaper than by the keys.
+        let computed = self.profile.outcomes().filter_map(|outcome| {
+            let serving = self.directory.serving.get(&outcome.computation)?;
+            Some((serving.place, Trait::computed(serving, outcome)?))
+        });
+        let mut computed: Vec<(usize, Trait<'_>)> = computed.collect();
+        computed.sort_unstable_by_key(|(place, _)| *place);
+        let (mut custom, mut all) = (custom.into_iter().peekable(), Vec::with_capacity(computed.len()));
+        for (_, computed) in computed {
+            while let Some(before) = custom.next_if(|t| t.name < computed.name) {
+                all.push(before);
+            }
+            custom.next_if(|t| t.name == computed.name);
+            all.push(computed);
         }
-        for outcome in self.profile.outcomes() {
-            let Some((kind, key)) = self.directory.serving.get(&outcome.computation) else { continue };
-            let class =
-                if *kind == Kind::Audience { TraitClass::Audience } else { TraitClass::ComputedTrait };
-            let json = match &outcome.value {
-                OutcomeValue::Member(is_member) => is_member.to_string(),
-                OutcomeValue::Value(Some(json)) => json.clone(),
-                OutcomeValue::Value(None) => continue,
-            };
-            let value = TraitValue { json, class, source_id: None, updated_at: outcome.since };
-            traits.insert(key.clone(), value);
-        }
-        traits
+        all.extend(custom);
+        all
     }
 
     /// Audiences the profile is in.
@@ -121,8 +140,8 @@ impl Person {
         let is_in = self.profile.outcomes().filter(|o| o.value == OutcomeValue::Member(true));
         let mut audiences: Vec<Computed> = is_in
             .filter_map(|o| {
-                let (_, key) = self.directory.serving.get(&o.computation)?;
-                Some(Computed { key: key.clone(), since: o.since })
+                let key = self.directory.serving.get(&o.computation)?.key.clone();
+                Some(Computed { key, since: o.since })
             })
             .collect();
         audiences.sort_by(|a, b| a.key.cmp(&b.key));
@@ -147,37 +166,33 @@ impl Reader {
         collection: Collection,
         selector: &Selector,
     ) -> Result<Option<Person>, QueryError> {
-        let (found, version) = match selector {
-            Selector::Id(id) => {
-                let found = profiles::find_by_number(&self.pool, space, number_of(*id)).await?;
-                (self.with_id(space, found, *id).await?, None)
-            }
+        let (state, version) = match selector {
+            Selector::Id(id) => match profiles::find_by_number(&self.pool, space, number_of(*id)).await? {
+                Some(found) if self.has_id(space, *id).await? => (found.state, None),
+                _ => return Ok(None),
+            },
             Selector::Identifier { id_type, value } => {
                 // The directory at hand will do for the case rule; a type it does not know may be new.
                 let Some(key) = self.key_of(space, collection, id_type, value).await? else {
                     return Ok(None);
                 };
                 match self.lookup.find(space, key).await? {
-                    Some((found, version)) => (Some(found), Some(version)),
+                    Some((state, version)) => (state, Some(version)),
                     None => return Ok(None),
                 }
             }
         };
-        let Some(found) = found.filter(|f| f.collection == collection) else { return Ok(None) };
-        let directory = self.directory(space, version).await?;
-        Ok(Some(Person { profile: Profile::decode(found.state.clone())?, directory }))
+        let profile = Profile::decode(state)?;
+        if profile.collection != collection {
+            return Ok(None);
+        }
+        Ok(Some(Person { profile, directory: self.directory(space, version).await? }))
     }
 
-    /// Checks that the id asked for is one the found profile has or had: numbers can be guessed, ids cannot.
-    async fn with_id(
-        &self,
-        space: SpaceNo,
-        found: Option<Found>,
-        id: Uuid,
-    ) -> Result<Option<Arc<Found>>, QueryError> {
-        let Some(found) = found else { return Ok(None) };
+    /// Checks that the id asked for is one a profile has or had: numbers can be guessed, ids cannot.
+    async fn has_id(&self, space: SpaceNo, id: Uuid) -> Result<bool, QueryError> {
         let ids = profiles::list_ids(&self.pool, space, &[number_of(id)]).await?;
-        Ok(ids.iter().any(|(_, known)| *known == id).then(|| Arc::new(found)))
+        Ok(ids.iter().any(|(_, known)| *known == id))
     }
 
     async fn key_of(

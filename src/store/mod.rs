@@ -42,6 +42,21 @@ pub async fn connect_for_processing(options: PgConnectOptions, connections_max: 
         .await?)
 }
 
+/// Opens a pool for coalesced look-ups beside the shared one, see [`processor::prepare_lookups`]. It connects when it is
+/// first asked.
+pub fn connect_for_lookups(shared: &PgPool, connections_max: u32) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(connections_max)
+        .acquire_timeout(shared.options().get_acquire_timeout())
+        .test_before_acquire(false)
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                processor::prepare_lookups(connection).await.map_err(|e| sqlx::Error::Configuration(e.into()))
+            })
+        })
+        .connect_lazy_with(shared.connect_options().as_ref().clone())
+}
+
 /// Opens the pool every part of the service shares.
 ///
 /// A connection is not tested before it is handed out (a dead one shows as a retryable error), and nobody waits

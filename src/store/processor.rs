@@ -198,7 +198,7 @@ pub async fn status(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<Opt
 const IDLE_IN_TRANSACTION: &str = "-- store::processor::prepare_session
      SET idle_in_transaction_session_timeout = '15s'";
 
-/// A batch joins lists of keys to tables that may not have been analysed yet, always one way: for each key of the list,
+/// What joins lists of keys to tables that may not have been analysed yet has one good way: for each key of the list,
 /// one look into the index. So it is planned once, and every other way is closed, whatever the statistics say.
 const PLANS: [&str; 5] = [
     "-- store::processor::prepare_session\nSET plan_cache_mode = force_generic_plan",
@@ -210,7 +210,13 @@ const PLANS: [&str; 5] = [
 
 /// Prepares the session a processor writes with.
 pub async fn prepare_session(connection: &mut PgConnection) -> Result<()> {
-    for sql in std::iter::once(IDLE_IN_TRANSACTION).chain(PLANS) {
+    sqlx::query(IDLE_IN_TRANSACTION).execute(&mut *connection).await?;
+    prepare_lookups(connection).await
+}
+
+/// Prepares a session that looks lists of keys up and does nothing else.
+pub async fn prepare_lookups(connection: &mut PgConnection) -> Result<()> {
+    for sql in PLANS {
         sqlx::query(sql).execute(&mut *connection).await?;
     }
     Ok(())

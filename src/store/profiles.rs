@@ -150,31 +150,29 @@ fn found((no, id, collection, created_at, last_seen_at, state): FoundRow) -> Fou
     }
 }
 
-/// Looks profiles up by any identifier they ever had: many questions, one statement. Each comes with the version of
-/// the space's configuration, as of the same snapshot.
+/// Looks profiles up by any identifier they ever had: many questions, one statement. Each encoded profile comes with the
+/// version of the space's configuration, as of the same snapshot.
 pub async fn find_by_keys(
     executor: impl PgExecutor<'_>,
     space: SpaceNo,
     keys: &[IdKey],
-) -> Result<Vec<(IdKey, Found, i64)>> {
-    type Row = (Uuid, i64, Uuid, i16, DateTime<Utc>, DateTime<Utc>, Vec<u8>, i64);
-    let rows: Vec<Row> = sqlx::query_as(
+) -> Result<Vec<(IdKey, Bytes, i64)>> {
+    let rows: Vec<(Uuid, Vec<u8>, i64)> = sqlx::query_as(
         "-- store::profiles::find_by_keys
-         SELECT e.id_key, l.profile_no, l.profile_id, l.collection, l.created_at, l.last_seen_at, l.state,
-             (SELECT config_version FROM processor WHERE space_id = $1)
-         FROM external_id e
+         SELECT e.id_key, coalesce(l.state, p.state), (SELECT config_version FROM processor WHERE space_id = $1)
+         FROM unnest($2::uuid[]) AS w (id_key)
+         JOIN external_id e ON e.space_id = $1 AND e.id_key = w.id_key
          JOIN profile p ON p.space_id = $1 AND p.profile_no = e.profile_no
-         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
-         WHERE e.space_id = $1 AND e.id_key = ANY($2)",
+         LEFT JOIN profile l ON l.space_id = $1 AND l.profile_no = p.merged_into",
     )
     .bind(space.0)
     .bind(keys.iter().map(|k| k.to_uuid()).collect::<Vec<_>>())
     .fetch_all(executor)
     .await?;
-    let row = |(key, no, id, collection, created_at, seen, state, version): Row| {
-        (IdKey(key.as_u128()), found((no, id, collection, created_at, seen, state)), version)
-    };
-    Ok(rows.into_iter().map(row).collect())
+    Ok(rows
+        .into_iter()
+        .map(|(key, state, version)| (IdKey(key.as_u128()), state.into(), version))
+        .collect())
 }
 
 /// Looks a profile up by a number it has or had.

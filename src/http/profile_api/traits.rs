@@ -11,7 +11,7 @@ use super::super::page::{Cursor, Page, PageParams};
 use super::super::problem::{Code, Problem};
 use super::{Found, ProfilePath, WaitParams, raw, words};
 use crate::domain::trait_names::canonical;
-use crate::query::{TraitClass, TraitValue};
+use crate::query::{Directory, Trait, TraitClass};
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -56,27 +56,27 @@ pub(super) async fn get_traits(
         |list: Option<&str>| -> HashSet<String> { words(list).map(|w| canonical(w).into_owned()).collect() };
     let (include, exclude) = (names(params.include.as_deref()), names(params.exclude.as_deref()));
     let after: Option<String> = page.after("traits")?;
-    let wanted = |name: &String, value: &TraitValue| {
-        let key = canonical(name);
-        (include.is_empty() || include.contains(&*key))
-            && !exclude.contains(&*key)
-            && class.is_none_or(|class| class == value.class)
-            && after.as_ref().is_none_or(|after| name > after)
+    let wanted = |t: &Trait<'_>| {
+        (include.is_empty() || include.contains(&*canonical(t.name)))
+            && (exclude.is_empty() || !exclude.contains(&*canonical(t.name)))
+            && class.is_none_or(|class| class == t.class)
+            && after.as_deref().is_none_or(|after| t.name > after)
     };
-    let traits = found.person.traits().into_iter().filter(|(name, value)| wanted(name, value));
-    let rows: Vec<(String, TraitValue)> = traits.take(page.limit + 1).collect();
+    let person = &found.person;
+    let rows: Vec<Trait<'_>> = person.traits().into_iter().filter(wanted).take(page.limit + 1).collect();
     let verbose = params.verbose.as_deref() == Some("true");
-    let list =
-        page.list("traits", rows, |(name, _)| name.clone(), |(name, value)| (name, show(value, verbose)));
+    let shown = |t: Trait<'_>| (t.name.to_owned(), show(&t, verbose, &person.directory));
+    let list = page.list("traits", rows, |t| t.name.to_owned(), shown);
     Ok(Json(TraitsBody { traits: list.data.into_iter().collect(), cursor: list.cursor }))
 }
 
-fn show(value: TraitValue, verbose: bool) -> Shown {
-    let json = raw(&value.json);
+fn show(t: &Trait<'_>, verbose: bool, directory: &Directory) -> Shown {
+    let value = raw(&t.json);
     if verbose {
-        Shown::Verbose { value: json, source_id: value.source_id, updated_at: value.updated_at.to_string() }
+        let source_id = t.source.and_then(|no| directory.source_id(no));
+        Shown::Verbose { value, source_id, updated_at: t.updated_at.to_string() }
     } else {
-        Shown::Plain(json)
+        Shown::Plain(value)
     }
 }
 
