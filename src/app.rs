@@ -425,6 +425,7 @@ fn start_measuring(tasks: &Tasks, measured: Measured, postgres: Option<Arc<Postg
         let started = Instant::now();
         let mut ticks = tokio::time::interval(MEASURE_EVERY);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            metrics::tidy();
             metrics::UPTIME.set(&[], started.elapsed().as_secs_f64());
             let (all, idle) = (pool.size() as usize, pool.num_idle());
             metrics::DB_POOL.set(&["idle"], idle as f64);

@@ -49,6 +49,7 @@ impl SpaceProcessor {
         if counts.events < OVERLAP_EVENTS || counts.adds_types {
             // Little to do: more gathers for the next one while this one is written.
             self.settle().await?;
+            self.was_small = counts.events < OVERLAP_EVENTS;
         }
         Ok(Batched { events: counts.events, behind: read.is_full.then_some(now) })
     }

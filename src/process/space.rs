@@ -60,6 +60,9 @@ struct UnderWay {
     started: Instant,
 }
 
+/// After a small batch the processor pauses for so many times what it took, and no longer than that.
+const PAUSE_FACTOR: u32 = 2;
+const PAUSE_MAX: Duration = Duration::from_millis(20);
 /// Profiles that are due are taken in slices of this many.
 const DUE_SLICE: i64 = 5_000;
 
@@ -78,6 +81,8 @@ pub(super) struct SpaceProcessor {
     pub(super) walk: Option<Walk>,
     committed: Position,
     under_way: Option<UnderWay>,
+    /// The last batch was one of a few events.
+    pub(super) was_small: bool,
     clock: Clock,
     board: Board,
     limits: Limits,
@@ -128,6 +133,7 @@ impl SpaceProcessor {
             committed: standing,
             fired: Timestamp::EPOCH,
             under_way: None,
+            was_small: false,
             clock: context.clock.clone(),
             board: context.board.clone(),
             limits: context.limits,
@@ -148,7 +154,13 @@ impl SpaceProcessor {
     ) -> Result<()> {
         while !shutdown.is_cancelled() {
             appended.mark_unchanged();
+            let began = Instant::now();
             if self.step().await? {
+                if std::mem::take(&mut self.was_small) {
+                    // A small batch costs as much as a larger one: let some gather, but nobody wait long.
+                    let pause = (began.elapsed() * PAUSE_FACTOR).min(PAUSE_MAX);
+                    shutdown.run_until_cancelled(tokio::time::sleep(pause)).await;
+                }
                 continue;
             }
             self.renew_lease().await?;

@@ -3,9 +3,12 @@
 //! Guarantees: nothing is recorded under a name that is not listed here ([`ALL`]), labels come from closed sets and
 //! never carry ids, units are the base ones and part of the name (`_seconds`, `_bytes`, `_total` for counters).
 
-use std::{sync::OnceLock, time::Duration};
+use std::sync::{OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
+use hashbrown::HashTable;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// What a metric is, for the list in the documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,21 +37,66 @@ pub struct Listed {
 /// Label values in the order of the names that are listed, always from a closed set: routes, reasons, stages.
 type Values<'a> = &'a [&'a str];
 
+/// The recorders of a metric that were used so far. Finding one in the registry costs more than most of what is
+/// measured, so each is found there once.
+#[derive(Debug)]
+struct Recorders<R> {
+    unlabelled: OnceLock<R>,
+    labelled: RwLock<HashTable<(Vec<String>, R)>>,
+}
+
+impl<R: Clone> Recorders<R> {
+    const fn new() -> Self {
+        Self { unlabelled: OnceLock::new(), labelled: RwLock::new(HashTable::new()) }
+    }
+
+    /// The recorder for these values of the metric's labels; none as long as nothing is installed.
+    fn get(
+        &self,
+        of: &Listed,
+        values: Values<'_>,
+        find: impl FnOnce(Vec<metrics::Label>) -> R,
+    ) -> Option<R> {
+        debug_assert_eq!(of.labels.len(), values.len(), "labels of {}", of.name);
+        if !INSTALLED.get().is_some_and(Option::is_some) {
+            return None;
+        }
+        if values.is_empty() {
+            return Some(self.unlabelled.get_or_init(|| find(Vec::new())).clone());
+        }
+        let hash = |values: &mut dyn Iterator<Item = &str>| {
+            values.fold(0, |hash, value| xxh3_64_with_seed(value.as_bytes(), hash))
+        };
+        let wanted = hash(&mut values.iter().copied());
+        let same = |(known, _): &(Vec<String>, R)| known.iter().eq(values);
+        let known = self.labelled.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, recorder)) = known.find(wanted, same) {
+            return Some(recorder.clone());
+        }
+        drop(known);
+        let labels = of.labels.iter().zip(values);
+        let recorder =
+            find(labels.map(|(name, value)| metrics::Label::new(*name, (*value).to_owned())).collect());
+        let entry = (values.iter().map(|value| (*value).to_owned()).collect(), recorder.clone());
+        let mut known = self.labelled.write().unwrap_or_else(PoisonError::into_inner);
+        known.insert_unique(wanted, entry, |(values, _)| hash(&mut values.iter().map(String::as_str)));
+        Some(recorder)
+    }
+}
+
 macro_rules! metric {
     ($(#[$doc:meta])* $name:ident, $kind:ident) => {
         $(#[$doc])*
         #[derive(Debug)]
-        pub struct $name(Listed);
+        pub struct $name {
+            listed: Listed,
+            recorders: Recorders<metrics::$name>,
+        }
 
         impl $name {
             const fn new(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
-                Self(Listed { name, kind: Kind::$kind, labels, help })
-            }
-
-            fn labels(&self, values: Values<'_>) -> Vec<metrics::Label> {
-                debug_assert_eq!(self.0.labels.len(), values.len(), "labels of {}", self.0.name);
-                let pairs = self.0.labels.iter().zip(values);
-                pairs.map(|(name, value)| metrics::Label::new(*name, (*value).to_owned())).collect()
+                let listed = Listed { name, kind: Kind::$kind, labels, help };
+                Self { listed, recorders: Recorders::new() }
             }
         }
     };
@@ -71,20 +119,31 @@ metric!(
 impl Counter {
     /// Adds to it. `values` are those of its labels, in the order they are listed.
     pub fn add(&self, values: Values<'_>, count: u64) {
-        metrics::counter!(self.0.name, self.labels(values)).increment(count);
+        let find = |labels| metrics::counter!(self.listed.name, labels);
+        if let Some(recorder) = self.recorders.get(&self.listed, values, find) {
+            recorder.increment(count);
+        }
     }
 }
 
-#[expect(clippy::disallowed_macros, reason = "this is where metrics are recorded for everybody else")]
 impl Gauge {
     /// Sets it.
     pub fn set(&self, values: Values<'_>, value: f64) {
-        metrics::gauge!(self.0.name, self.labels(values)).set(value);
+        if let Some(recorder) = self.recorder(values) {
+            recorder.set(value);
+        }
     }
 
     /// Moves it up, or down with a negative number.
     pub fn change(&self, values: Values<'_>, by: f64) {
-        metrics::gauge!(self.0.name, self.labels(values)).increment(by);
+        if let Some(recorder) = self.recorder(values) {
+            recorder.increment(by);
+        }
+    }
+
+    #[expect(clippy::disallowed_macros, reason = "this is where metrics are recorded for everybody else")]
+    fn recorder(&self, values: Values<'_>) -> Option<metrics::Gauge> {
+        self.recorders.get(&self.listed, values, |labels| metrics::gauge!(self.listed.name, labels))
     }
 }
 
@@ -92,7 +151,10 @@ impl Gauge {
 impl Histogram {
     /// Records one value.
     pub fn record(&self, values: Values<'_>, value: f64) {
-        metrics::histogram!(self.0.name, self.labels(values)).record(value);
+        let find = |labels| metrics::histogram!(self.listed.name, labels);
+        if let Some(recorder) = self.recorders.get(&self.listed, values, find) {
+            recorder.record(value);
+        }
     }
 
     /// Records how long something took, in seconds.
@@ -109,7 +171,7 @@ macro_rules! metrics {
         )*
 
         /// Every metric there is.
-        pub static ALL: &[&Listed] = &[$(&$constant.0),*];
+        pub static ALL: &[&Listed] = &[$(&$constant.listed),*];
     };
 }
 
@@ -182,28 +244,36 @@ const BYTES: &[f64] = &[256.0, 1_024.0, 4_096.0, 16_384.0, 65_536.0, 262_144.0, 
 /// Buckets for `_size`, in events.
 const SIZES: &[f64] = &[1.0, 10.0, 50.0, 100.0, 500.0, 1_000.0, 5_000.0, 10_000.0, 20_000.0, 50_000.0];
 
+/// The recorder of this process; none when it could not be installed.
+static INSTALLED: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+
 /// Installs the recorder for this process, once; later calls change nothing. Before it, recording does nothing.
 pub fn install() {
-    handle();
-}
-
-/// Everything recorded so far, in the Prometheus text format.
-pub fn render() -> String {
-    let Some(handle) = handle() else { return String::new() };
-    handle.run_upkeep();
-    handle.render()
-}
-
-fn handle() -> Option<&'static PrometheusHandle> {
-    static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
-    let installed = HANDLE.get_or_init(|| match build() {
+    let install = || match build() {
         Ok(handle) => Some(handle),
         Err(error) => {
             tracing::error!(%error, "metrics are not available: {error}");
             None
         }
-    });
-    installed.as_ref()
+    };
+    if INSTALLED.get_or_init(install).is_some() {
+        BUILD_INFO.set(&[env!("CARGO_PKG_VERSION")], 1.0);
+    }
+}
+
+/// Everything recorded so far, in the Prometheus text format.
+pub fn render() -> String {
+    let Some(Some(handle)) = INSTALLED.get() else { return String::new() };
+    handle.run_upkeep();
+    handle.render()
+}
+
+/// Puts what was recorded into its buckets. To be called now and then: single values are kept until then, and nobody
+/// may ever ask for the metrics.
+pub fn tidy() {
+    if let Some(Some(handle)) = INSTALLED.get() {
+        handle.run_upkeep();
+    }
 }
 
 fn build() -> Result<PrometheusHandle, BuildError> {
@@ -214,7 +284,6 @@ fn build() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(suffix("_size"), SIZES)?
         .install_recorder()?;
     describe();
-    BUILD_INFO.set(&[env!("CARGO_PKG_VERSION")], 1.0);
     Ok(handle)
 }
 
