@@ -33,6 +33,10 @@ const START_LIMIT: Duration = Duration::from_mins(10);
 /// How long a stop may take: a checkpoint. Postgres goes on stopping after that, only we no longer wait.
 const STOP_LIMIT: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(20);
+/// A batch's statements are some hundred kilobytes. glibc gives such memory back to the system after each of them, and
+/// the system clears it anew for the next one: a twentieth of all work, measured. Other C libraries ignore these.
+const MEMORY: [(&str, &str); 2] =
+    [("MALLOC_TRIM_THRESHOLD_", "16777216"), ("MALLOC_MMAP_THRESHOLD_", "16777216")];
 /// How much of what Postgres wrote goes into an error.
 const LAST_WORDS_LINES: usize = 20;
 
@@ -188,6 +192,7 @@ impl Prepared {
         shell
             // Our own pid in a stale postmaster.pid (a restarted container counts from 1 again) is not a server.
             .env("PG_GRANDPARENT_PID", std::process::id().to_string())
+            .envs(MEMORY)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

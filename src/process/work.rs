@@ -157,6 +157,7 @@ impl Work {
         keys: impl Iterator<Item = IdKey>,
     ) -> Result<()> {
         let mut unknown = Vec::new();
+        self.owners.reserve(keys.size_hint().0);
         for key in keys {
             if self.owners.contains_key(&key) {
                 continue;
@@ -193,6 +194,7 @@ impl Work {
         numbers: impl Iterator<Item = ProfileNo>,
     ) -> Result<()> {
         let mut missing = Vec::new();
+        self.entries.reserve(numbers.size_hint().0);
         for no in numbers.filter(|no| no.0 != 0) {
             let live = caches.pending.redirects.get(&no).copied();
             if let Some(live) = live {

@@ -20,7 +20,7 @@ use crate::store::{
 use crate::telemetry::metrics;
 
 /// Profiles one statement writes: bounds what the connection's buffers take.
-const PROFILES_A_STATEMENT: usize = 1_000;
+const PROFILES_A_STATEMENT: usize = 500;
 
 /// What a transaction is written under.
 #[derive(Debug, Clone, Copy)]

@@ -74,7 +74,7 @@ fn other_event() -> Vec<u8> {
         extra: "",
     }
     .encode(&mut content);
-    zstd::encode_all(content.as_slice(), 1).unwrap()
+    zstd::bulk::compress(&content, 1).unwrap()
 }
 
 #[tokio::test]

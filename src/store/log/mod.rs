@@ -17,6 +17,9 @@ use crate::domain::{Offset, SpaceNo, Timestamp};
 /// Distinct event names a chunk row lists; a chunk with more says nothing and is never skipped.
 pub const NAMES_MAX: usize = 64;
 
+/// More than the records of any chunk take: a flush is bounded, and so is the last request added to it.
+const CONTENT_BYTES_MAX: u64 = 1 << 30;
+
 /// A chunk ready to be appended.
 #[derive(Debug)]
 pub struct NewChunk<'a> {
@@ -58,8 +61,11 @@ impl Chunk {
 
     /// Decompresses the records; read them with [`codec::Records`].
     pub fn content(&self) -> Result<Vec<u8>> {
-        zstd::decode_all(self.body.as_slice())
-            .map_err(|e| StoreError::Damaged(format!("log chunk ending at {}: {e}", self.end_offset)))
+        let damaged =
+            |why: String| StoreError::Damaged(format!("log chunk ending at {}: {why}", self.end_offset));
+        let size = zstd::zstd_safe::get_frame_content_size(&self.body).ok().flatten();
+        let size = size.filter(|size| *size <= CONTENT_BYTES_MAX).ok_or_else(|| damaged("no size".into()))?;
+        zstd::bulk::decompress(&self.body, size as usize).map_err(|e| damaged(e.to_string()))
     }
 }
 
