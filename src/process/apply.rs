@@ -32,7 +32,7 @@ const TRAIT_NAME_CHARS_MAX: usize = 255;
 
 /// An event of the batch that counts, with its identifiers.
 pub(super) struct Incoming<'a> {
-    pub record: Record<'a>,
+    pub record: &'a Record<'a>,
     pub offset: Offset,
     pub ids: Extracted,
 }
@@ -56,7 +56,7 @@ pub(super) struct Attribution {
 
 /// Reads an event's identifiers. Types it names that the settings do not know are added first (I12b).
 pub(super) fn identify<'a>(
-    record: Record<'a>,
+    record: &'a Record<'a>,
     offset: Offset,
     catalog: &mut Catalog,
     new_types: &mut Vec<IdType>,
@@ -129,7 +129,7 @@ fn delete_identifier(work: &mut Work, no: ProfileNo, gone: &Candidate, catalog: 
 /// Applies one event, or one operator's act.
 pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) -> Attribution {
     let Ground { space, catalog, .. } = *ground;
-    let record = &event.record;
+    let record = event.record;
     if record.act {
         for gone in &event.ids.users {
             if let Some(no) = work.owner(gone.key) {
@@ -209,7 +209,7 @@ fn settle(
     ground: &Ground<'_>,
 ) -> Option<ProfileNo> {
     let Ground { space, catalog, .. } = *ground;
-    let record = &event.record;
+    let record = event.record;
     let Resolution { profile, absorbed, added, matched, refusals } =
         resolve(candidates, record.timestamp, work, &catalog.settings)?;
     for owner in profile.iter().chain(&absorbed) {
@@ -267,7 +267,7 @@ fn add_identifier(work: &mut Work, no: ProfileNo, new: &Candidate, event: &Incom
 }
 
 fn set_traits(work: &mut Work, space: SpaceNo, no: ProfileNo, event: &Incoming<'_>, catalog: &Catalog) {
-    let record = &event.record;
+    let record = event.record;
     // Some SDKs send an identify's traits only in the context (R1).
     let [context_traits] =
         if record.body.is_empty() { json::pick(record.context, ["traits"]) } else { [None] };
@@ -327,7 +327,7 @@ fn link(work: &mut Work, user: ProfileNo, account: ProfileNo, event: &Incoming<'
 }
 
 fn refuse(work: &mut Work, no: ProfileNo, refusal: &Refusal, event: &Incoming<'_>, catalog: &Catalog) {
-    let record = &event.record;
+    let record = event.record;
     let row = RefusalRow {
         profile: no,
         rule: refusal.rule.as_str().to_owned(),
@@ -375,7 +375,7 @@ fn merge_id(space: SpaceNo, offset: Offset, absorbed: ProfileNo, at: Timestamp) 
 
 /// A row for the rejected-event list that says what of an accepted event was not used.
 fn warning(space: SpaceNo, event: &Incoming<'_>, code: &str, seq: u32, message: String) -> RejectedEvent {
-    let record = &event.record;
+    let record = event.record;
     let shown = serde_json::json!({
         "type": record.event_type.as_str(), "messageId": record.message_id, "userId": record.user_id,
         "anonymousId": record.anonymous_id, "event": record.name,

@@ -26,6 +26,9 @@ pub(super) struct Batched {
 /// From so many events on, the next micro-batch is computed while this one is written.
 const OVERLAP_EVENTS: usize = 1_000;
 
+/// Memory for decompressed chunks that is kept from batch to batch, in bytes.
+const CONTENTS_KEPT_MAX: usize = 64 << 20;
+
 /// Chunks read and decompressed, ready to be gone through.
 struct Read {
     chunks: Vec<Chunk>,
@@ -38,10 +41,14 @@ impl SpaceProcessor {
     /// Processes the next micro-batch: computes it while the one before is written, then begins to write it. Returns
     /// how many events there were, and whether there may be more.
     pub(super) async fn process_batch(&mut self) -> Result<Batched> {
-        let Some(read) = self.read_batch().await? else { return Ok(Batched::default()) };
+        let Some(mut read) = self.read_batch().await? else { return Ok(Batched::default()) };
         let started = std::time::Instant::now();
         let (prepared, pending, counts) = self.compute(&read).await?;
         let now = prepared.now();
+        // Their memory is good for the next batch: taking it anew each time costs more than filling it.
+        if read.contents.iter().map(Vec::capacity).sum::<usize>() <= CONTENTS_KEPT_MAX {
+            self.contents = std::mem::take(&mut read.contents);
+        }
         // What is under way was computed before this, and has to be true before this is.
         self.settle().await?;
         self.ahead.day = read.chunks.last().map_or(self.ahead.day, |last| last.day);
@@ -65,7 +72,7 @@ impl SpaceProcessor {
             records.iter().zip(&duplicate).filter(|((r, _), duplicate)| !**duplicate && !r.unprofiled);
         let mut events: Vec<Incoming<'_>> = Vec::with_capacity(records.len());
         for ((record, offset), _) in counted {
-            events.push(apply::identify(*record, *offset, &mut self.catalog, &mut work.out.new_types));
+            events.push(apply::identify(record, *offset, &mut self.catalog, &mut work.out.new_types));
         }
         work.load_owners(&mut connection, self.space, &mut self.caches, apply::keys(&events)).await?;
         let wanted: HashSet<ProfileNo> = apply::keys(&events).filter_map(|key| work.owner(key)).collect();
@@ -99,7 +106,11 @@ impl SpaceProcessor {
         if chunks.is_empty() {
             return Ok(None);
         }
-        let contents = chunks.iter().map(Chunk::content).collect::<Result<_>>()?;
+        let mut contents = std::mem::take(&mut self.contents);
+        contents.resize_with(chunks.len(), Vec::new);
+        for (chunk, content) in chunks.iter().zip(&mut contents) {
+            chunk.read_content(content)?;
+        }
         let is_full = log::is_full_read(&chunks, most);
         Ok(Some(Read { chunks, is_full, contents }))
     }

@@ -81,6 +81,8 @@ pub(super) struct SpaceProcessor {
     pub(super) walk: Option<Walk>,
     committed: Position,
     under_way: Option<UnderWay>,
+    /// Memory for the decompressed chunks of a batch.
+    pub(super) contents: Vec<Vec<u8>>,
     /// The last batch was one of a few events.
     pub(super) was_small: bool,
     clock: Clock,
@@ -133,6 +135,7 @@ impl SpaceProcessor {
             committed: standing,
             fired: Timestamp::EPOCH,
             under_way: None,
+            contents: Vec::new(),
             was_small: false,
             clock: context.clock.clone(),
             board: context.board.clone(),

@@ -114,7 +114,8 @@ impl Person {
     /// All traits, by name: custom ones, computed ones, audiences. A computed name hides a custom one.
     pub fn traits(&self) -> Vec<Trait<'_>> {
         let custom = self.profile.traits.get().iter();
-        let mut custom: Vec<Trait<'_>> = custom.map(|(name, json, write)| Trait::custom(name, json, write)).collect();
+        let mut custom: Vec<Trait<'_>> =
+            custom.map(|(name, json, write)| Trait::custom(name, json, write)).collect();
         custom.sort_unstable_by_key(|t| t.name);
         // By the place of their keys, which is cheaper than by the keys.
         let computed = self.profile.outcomes().filter_map(|outcome| {

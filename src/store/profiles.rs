@@ -169,10 +169,7 @@ pub async fn find_by_keys(
     .bind(keys.iter().map(|k| k.to_uuid()).collect::<Vec<_>>())
     .fetch_all(executor)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(key, state, version)| (IdKey(key.as_u128()), state.into(), version))
-        .collect())
+    Ok(rows.into_iter().map(|(key, state, version)| (IdKey(key.as_u128()), state.into(), version)).collect())
 }
 
 /// Looks a profile up by a number it has or had.

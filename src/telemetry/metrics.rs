@@ -51,12 +51,7 @@ impl<R: Clone> Recorders<R> {
     }
 
     /// The recorder for these values of the metric's labels; none as long as nothing is installed.
-    fn get(
-        &self,
-        of: &Listed,
-        values: Values<'_>,
-        find: impl FnOnce(Vec<metrics::Label>) -> R,
-    ) -> Option<R> {
+    fn get(&self, of: &Listed, values: Values<'_>, find: impl FnOnce(Vec<metrics::Label>) -> R) -> Option<R> {
         debug_assert_eq!(of.labels.len(), values.len(), "labels of {}", of.name);
         if !INSTALLED.get().is_some_and(Option::is_some) {
             return None;

@@ -61,11 +61,22 @@ impl Chunk {
 
     /// Decompresses the records; read them with [`codec::Records`].
     pub fn content(&self) -> Result<Vec<u8>> {
+        let mut content = Vec::new();
+        self.read_content(&mut content)?;
+        Ok(content)
+    }
+
+    /// The same into memory that is there already.
+    pub fn read_content(&self, content: &mut Vec<u8>) -> Result<()> {
         let damaged =
             |why: String| StoreError::Damaged(format!("log chunk ending at {}: {why}", self.end_offset));
         let size = zstd::zstd_safe::get_frame_content_size(&self.body).ok().flatten();
         let size = size.filter(|size| *size <= CONTENT_BYTES_MAX).ok_or_else(|| damaged("no size".into()))?;
-        zstd::bulk::decompress(&self.body, size as usize).map_err(|e| damaged(e.to_string()))
+        content.clear();
+        content.reserve(size as usize);
+        let read =
+            zstd::bulk::Decompressor::new().and_then(|mut d| d.decompress_to_buffer(&self.body, content));
+        read.map(|_| ()).map_err(|e| damaged(e.to_string()))
     }
 }
 
