@@ -5,6 +5,8 @@ mod architecture;
 #[cfg(test)]
 mod audiences;
 #[cfg(test)]
+mod batches;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod config;

@@ -1,0 +1,177 @@
+//! How events are gathered into batches, and when they are processed, changes nothing of what follows from the log.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::harness::app::{TestApp, Wish};
+
+const NOW: &str = "2024-03-01T12:00:00.000Z";
+const LATER: &str = "2024-03-03T12:00:00.000Z";
+const AUDIENCES: &str = "/v1/spaces/default/audiences";
+
+const PROFILES: &str = "/v1/spaces/default/collections/users/profiles";
+
+/// Audiences that events enter and leave again within one batch, and what refers to them.
+const QUERIES: [(&str, &str, &str); 5] = [
+    ("audiences", "once", "event('Bought').count() = 1"),
+    ("audiences", "few", "event('Bought').count() <= 2"),
+    ("audiences", "referring", "audience('once') OR trait('plan') = 'pro'"),
+    ("audiences", "recent", "event('Bought').within(1 day).count() >= 1"),
+    ("computed-traits", "bought", "event('Bought').count()"),
+];
+
+async fn start() -> TestApp {
+    let app = Wish::default().at(NOW).start().await;
+    for (path, key, query) in QUERIES {
+        app.make_live(path, key, query).await;
+    }
+    app
+}
+
+fn bought(id: &str, who: Value) -> Value {
+    let mut call = json!({"type": "track", "event": "Bought", "messageId": id, "timestamp": NOW});
+    call.as_object_mut().unwrap().extend(who.as_object().unwrap().clone());
+    call
+}
+
+/// Two people who turn out to be one, one who leaves again, and one who stays.
+fn events() -> Vec<Value> {
+    let plan = |id: &str, who: Value, plan: Value| {
+        let mut call = bought(id, who);
+        let call = call.as_object_mut().unwrap();
+        call.remove("event");
+        call.insert("type".into(), json!("identify"));
+        call.insert("traits".into(), json!({"plan": plan}));
+        json!(call)
+    };
+    vec![
+        bought("m1", json!({"anonymousId": "a1"})),
+        bought("m2", json!({"userId": "u1"})),
+        plan("m3", json!({"userId": "u1", "anonymousId": "a1"}), json!("pro")),
+        bought("m4", json!({"userId": "u2"})),
+        bought("m5", json!({"userId": "u2"})),
+        bought("m6", json!({"userId": "u2"})),
+        plan("m7", json!({"userId": "u1", "timestamp": "2024-03-01T12:00:01Z"}), Value::Null),
+        bought("m8", json!({"userId": "u3"})),
+        bought("m2", json!({"userId": "u1"})),
+    ]
+}
+
+/// Everything that can be read of the three users and the audiences.
+async fn read(app: &TestApp, offset: u64) -> Vec<Value> {
+    let mut paths = vec![format!("{AUDIENCES}/sizes?min_offset={offset}")];
+    for user in ["u1", "u2", "u3"] {
+        for what in ["traits?limit=200&verbose=true", "external_ids", "identity", "metadata"] {
+            paths.push(format!("{PROFILES}/user_id:{user}/{what}"));
+        }
+    }
+    for (_, key, _) in QUERIES.iter().filter(|(path, ..)| *path == "audiences") {
+        paths.push(format!("{AUDIENCES}/{key}/members"));
+        paths.push(format!("{AUDIENCES}/{key}/transitions"));
+    }
+    let mut all = Vec::new();
+    for path in paths {
+        let mut body = app.get(&path).await.expect(200).json;
+        forget_what_differs(&mut body);
+        all.push(json!({ "path": path, "body": body }));
+    }
+    all
+}
+
+/// Ids of sources are drawn by chance, and changes of definitions have their own times.
+fn forget_what_differs(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|name, _| !name.contains("source_id") && name != "sources");
+            fields.values_mut().for_each(forget_what_differs);
+        }
+        Value::Array(items) => items.iter_mut().for_each(forget_what_differs),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn one_batch_or_one_by_one_gives_the_same() {
+    let (together, alone) = (start().await, start().await);
+    let offset = together.track("/v1/batch", json!({"batch": events()})).await.expect(200).offset();
+    for event in events() {
+        let offset = alone.track("/v1/batch", json!({"batch": [event]})).await.expect(200).offset();
+        alone.get(&format!("{AUDIENCES}/sizes?min_offset={offset}")).await.expect(200);
+    }
+    let read_together = read(&together, offset).await;
+    assert_eq!(read_together, read(&alone, offset).await);
+    // And it is what the words say: false for one who was in, if only for a moment.
+    let traits = together.get(&format!("{PROFILES}/user_id:u2/traits")).await.expect(200).json;
+    let expected = json!({"bought": 3, "few": false, "once": false, "recent": true, "referring": false});
+    assert_eq!(traits["traits"], expected);
+}
+
+/// Keeps the processor away, and lets it come back.
+async fn hold_lease(app: &TestApp, until: &str) {
+    let sql = "UPDATE processor SET epoch = epoch + 1, lease_until = $1::timestamptz";
+    sqlx::query(sql).bind(until).execute(&app.db.pool).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_due_before_an_event_happens_before_it() {
+    // Live: it leaves by the clock, and comes back with the second event.
+    let live = start().await;
+    let second = json!({"batch": [bought("m2", json!({"userId": "u1", "timestamp": LATER}))]});
+    let first = json!({"batch": [bought("m1", json!({"userId": "u1"}))]});
+    let offset = live.track("/v1/batch", &first).await.expect(200).offset();
+    live.get(&format!("{AUDIENCES}/sizes?min_offset={offset}")).await.expect(200);
+    live.put("/v1/test-clock", json!({"now": LATER})).await.expect(200);
+    let offset = live.track("/v1/batch", &second).await.expect(200).offset();
+    let expected = read(&live, offset).await;
+    let transitions = live.get(&format!("{AUDIENCES}/recent/transitions")).await.expect(200).json;
+    let at: Vec<&str> =
+        transitions["data"].as_array().unwrap().iter().map(|t| t["at"].as_str().unwrap()).collect();
+    assert_eq!(at, [LATER, "2024-03-02T12:00:00.001Z", NOW], "newest first");
+
+    // Late: both events wait in the log, and are processed together.
+    let app = start().await;
+    hold_lease(&app, "infinity").await;
+    app.track("/v1/batch", &first).await.expect(200);
+    app.running.stop(Duration::from_secs(10)).await.unwrap();
+    let app = Wish::default().at(LATER).start_on(app.db).await;
+    let offset = app.track("/v1/batch", &second).await.expect(200).offset();
+    hold_lease(&app, "-infinity").await;
+    assert_eq!(read(&app, offset).await, expected);
+}
+
+#[tokio::test]
+async fn definitions_made_while_large_batches_are_under_way_count_everything_once() {
+    const USERS: usize = 300;
+    const ROUNDS: usize = 8;
+    let app = TestApp::start().await;
+    app.make_live("audiences", "before", "event('Bought').count() >= 8").await;
+    // Each batch is large enough for the next one to be computed while it is written.
+    let send = (0..ROUNDS).map(|round| {
+        let events = (0..5 * USERS).map(|n| {
+            // A fifth counts, and the rest is there for the size.
+            let name = if n < USERS { "Bought" } else { "Seen" };
+            json!({"type": "track", "event": name, "userId": format!("u{}", n % USERS), "messageId": format!("{round}-{n}")})
+        });
+        let body = json!({ "batch": events.collect::<Vec<_>>() });
+        let app = &app;
+        async move { app.track("/v1/batch", body).await.expect(200).offset() }
+    });
+    let define = async {
+        for n in 0..4 {
+            let body = json!({"key": format!("during_{n}"), "definition": {"type": "users",
+                "query": format!("event('Bought').count() >= {}", 5 + n)}});
+            app.post(AUDIENCES, body).await.expect(201);
+        }
+    };
+    let (offsets, ()) = tokio::join!(join_all(send), define);
+    let offset = offsets.into_iter().max().unwrap();
+    for key in ["before", "during_0", "during_1", "during_2", "during_3"] {
+        app.live("audiences", key).await;
+        let size = app.get(&format!("{AUDIENCES}/{key}/size?min_offset={offset}")).await.expect(200).json;
+        assert_eq!(size["size"], USERS, "{key}");
+    }
+    let pipeline = app.get("/v1/spaces/default/pipeline").await.expect(200).json;
+    assert_eq!((&pipeline["duplicates"], &pipeline["profiles"]["users"]), (&json!(0), &json!(USERS)));
+}
