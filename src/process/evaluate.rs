@@ -53,11 +53,13 @@ pub(super) fn tidy(profile: &mut Profile, catalog: &Catalog, now: Timestamp) {
 
 /// Evaluates everything marked in the working set.
 pub(super) fn evaluate_all(work: &mut Work, catalog: &Catalog, now: Timestamp, waiting: Waiting) {
-    for entry in work.entries.values_mut() {
+    let mut out = std::mem::take(&mut work.out);
+    for entry in work.in_order() {
         // Never before an event that is in its states.
         let now = now.max(entry.profile.last_seen_at);
-        evaluate(entry, &mut work.out, catalog, now, waiting);
+        evaluate(entry, &mut out, catalog, now, waiting);
     }
+    work.out = out;
 }
 
 /// Lets happen what was due on a profile by `until`, instant by instant: it may enter and leave again before that.
@@ -114,7 +116,7 @@ pub(super) fn evaluate(
             catalog.program.mark_trait(&meta.key, &mut entry.dirty);
         }
     }
-    settle_absorbed(entry, out, catalog);
+    settle_absorbed(entry, out, catalog, now);
 }
 
 /// Which version is decided, and when.
@@ -149,7 +151,7 @@ fn decide_member(entry: &mut Entry, out: &mut Output, deciding: &Deciding<'_>, i
     for (profile, _) in absorbed.iter().filter(|(_, o)| is_in(o)) {
         out.memberships.push(MembershipChange { computation: no, profile: *profile, entered_at: None });
     }
-    add_size(out, no, i64::from(is_member) - ins.len() as i64);
+    add_size(out, no, i64::from(is_member) - ins.len() as i64, now);
     let was_member = !ins.is_empty();
     // A new version takes over since when its predecessor had (or had lost) the member.
     let known =
@@ -188,7 +190,7 @@ fn decide_value(
     let has = |o: &Outcome| matches!(o.value, OutcomeValue::Value(Some(_)));
     let absorbed = take_absorbed(entry, no);
     let before = own.iter().chain(absorbed.iter().map(|(_, o)| o)).filter(|o| has(o)).count();
-    add_size(out, no, i64::from(json.is_some()) - before as i64);
+    add_size(out, no, i64::from(json.is_some()) - before as i64, now);
     let value = OutcomeValue::Value(json);
     match own {
         Some(own) if own.value == value => false,
@@ -200,9 +202,10 @@ fn decide_value(
     }
 }
 
-fn add_size(out: &mut Output, no: ComputationNo, delta: i64) {
+fn add_size(out: &mut Output, no: ComputationNo, delta: i64, now: Timestamp) {
     if delta != 0 {
-        *out.sizes.entry(no).or_default() += delta;
+        let size = out.sizes.entry(no).or_insert((0, now));
+        *size = (size.0 + delta, size.1.max(now));
     }
 }
 
@@ -214,7 +217,7 @@ fn take_absorbed(entry: &mut Entry, no: ComputationNo) -> Vec<(ProfileNo, Outcom
 }
 
 /// Members of versions that are not evaluated (any more, or not here yet) go over to the survivor.
-fn settle_absorbed(entry: &mut Entry, out: &mut Output, catalog: &Catalog) {
+fn settle_absorbed(entry: &mut Entry, out: &mut Output, catalog: &Catalog, now: Timestamp) {
     for (profile, outcome) in std::mem::take(&mut entry.absorbed) {
         let no = outcome.computation;
         if !catalog.keeps(no) {
@@ -225,7 +228,7 @@ fn settle_absorbed(entry: &mut Entry, out: &mut Output, catalog: &Catalog) {
             OutcomeValue::Member(true) => {
                 out.memberships.push(MembershipChange { computation: no, profile, entered_at: None });
                 if own_in {
-                    add_size(out, no, -1);
+                    add_size(out, no, -1, now);
                 } else {
                     let entered_at = Some(outcome.since);
                     let profile = entry.profile.no;
@@ -240,7 +243,7 @@ fn settle_absorbed(entry: &mut Entry, out: &mut Output, catalog: &Catalog) {
                 let has =
                     matches!(entry.profile.outcome(no).map(|o| o.value), Some(OutcomeValue::Value(Some(_))));
                 if has {
-                    add_size(out, no, -1);
+                    add_size(out, no, -1, now);
                 } else {
                     entry.profile.set_outcome(outcome);
                 }

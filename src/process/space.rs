@@ -278,11 +278,12 @@ impl SpaceProcessor {
                 None => work.out.forgotten_dues.push(*no),
             }
         }
-        let (waiting, Work { entries, out, .. }) = (self.waiting(), &mut work);
-        for entry in entries.values_mut() {
+        let (waiting, mut out) = (self.waiting(), std::mem::take(&mut work.out));
+        for entry in work.in_order() {
             entry.touched = true;
-            fire(entry, out, &self.catalog, until, waiting);
+            fire(entry, &mut out, &self.catalog, until, waiting);
         }
+        work.out = out;
         let (prepared, pending) =
             write::prepare(work, &self.catalog, self.progress(self.ahead.processed), until)?;
         let mut tx = connection.begin().await?;

@@ -125,7 +125,8 @@ pub(super) struct Output {
     pub outcomes: Vec<ChunkOutcome>,
     pub warnings: Vec<RejectedEvent>,
     pub memberships: Vec<MembershipChange>,
-    pub sizes: BTreeMap<crate::domain::ComputationNo, i64>,
+    /// By how much sizes change, and when they did last.
+    pub sizes: BTreeMap<crate::domain::ComputationNo, (i64, Timestamp)>,
     pub transitions: Vec<Transition>,
     /// Due times of absorbed profiles, to be forgotten.
     pub forgotten_dues: Vec<ProfileNo>,
@@ -309,6 +310,13 @@ impl Work {
             Collection::Users => self.out.users -= 1,
             Collection::Accounts => self.out.accounts -= 1,
         }
+    }
+
+    /// The profiles in work, by number: what happens to many at once happens in one order.
+    pub(super) fn in_order(&mut self) -> impl Iterator<Item = &mut Entry> {
+        let mut entries: Vec<&mut Entry> = self.entries.values_mut().collect();
+        entries.sort_unstable_by_key(|entry| entry.profile.no);
+        entries.into_iter()
     }
 
     /// Every number that now means another profile, in one hop: those absorbed here and all they had absorbed.

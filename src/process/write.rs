@@ -122,7 +122,7 @@ pub(super) async fn write(tx: &mut PgConnection, fence: Fence, prepared: &Prepar
         return Err(StoreError::ConfigChanged);
     }
     write_profiles(tx, space, prepared).await?;
-    let Prepared { out, now, .. } = prepared;
+    let out = &prepared.out;
     write_identity(tx, space, out).await?;
     if !out.pages.is_empty() {
         timeline::insert_pages(tx, space, &out.pages).await?;
@@ -133,9 +133,9 @@ pub(super) async fn write(tx: &mut PgConnection, fence: Fence, prepared: &Prepar
     if !out.memberships.is_empty() {
         memberships::write_memberships(tx, space, &last_of_each(&out.memberships)).await?;
     }
-    let sizes: Vec<_> = out.sizes.iter().filter(|(_, d)| **d != 0).map(|(no, delta)| (*no, *delta)).collect();
-    if !sizes.is_empty() {
-        memberships::add_sizes(tx, space, &sizes, *now).await?;
+    if !out.sizes.is_empty() {
+        let sizes: Vec<_> = out.sizes.iter().map(|(no, (delta, at))| (*no, *delta, *at)).collect();
+        memberships::add_sizes(tx, space, &sizes).await?;
     }
     if !out.transitions.is_empty() {
         memberships::insert_transitions(tx, space, &out.transitions).await?;
@@ -146,10 +146,10 @@ pub(super) async fn write(tx: &mut PgConnection, fence: Fence, prepared: &Prepar
     Ok(())
 }
 
-/// Transitions are numbered in the order of time, then of definitions and profiles; those of one profile at one instant
-/// stay in the order they happened. The same log, the same numbers.
+/// Transitions are numbered in the order of time; those of one instant stay in the order they happened, which is that of
+/// the log, or of the profiles. The same log, the same numbers.
 fn number_transitions(out: &mut Output, position: &mut processor::Progress) {
-    out.transitions.sort_by_key(|t| (t.at, t.definition, t.profile));
+    out.transitions.sort_by_key(|t| t.at);
     for transition in &mut out.transitions {
         position.last_transition += 1;
         transition.no = position.last_transition;

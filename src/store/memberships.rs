@@ -50,25 +50,22 @@ pub async fn write_memberships(
     Ok(())
 }
 
-/// Adds to the sizes of versions.
+/// Adds to the sizes of versions, each with the instant of its last change.
 pub async fn add_sizes(
     tx: &mut PgConnection,
     space: SpaceNo,
-    deltas: &[(ComputationNo, i64)],
-    at: Timestamp,
+    changes: &[(ComputationNo, i64, Timestamp)],
 ) -> Result<()> {
-    let (numbers, deltas): (Vec<i32>, Vec<i64>) =
-        deltas.iter().map(|(no, delta)| (no.0 as i32, *delta)).unzip();
     sqlx::query(
         "-- store::memberships::add_sizes
-         UPDATE computation c SET size = c.size + d.delta, changed_at = $4
-         FROM unnest($2::int[], $3::bigint[]) AS d (no, delta)
+         UPDATE computation c SET size = c.size + d.delta, changed_at = greatest(c.changed_at, d.at)
+         FROM unnest($2::int[], $3::bigint[], $4::timestamptz[]) AS d (no, delta, at)
          WHERE c.space_id = $1 AND c.computation_no = d.no",
     )
     .bind(space.0)
-    .bind(&numbers)
-    .bind(&deltas)
-    .bind(at.to_utc())
+    .bind(changes.iter().map(|(no, ..)| no.0 as i32).collect::<Vec<_>>())
+    .bind(changes.iter().map(|(_, delta, _)| *delta).collect::<Vec<_>>())
+    .bind(changes.iter().map(|(.., at)| at.to_utc()).collect::<Vec<_>>())
     .execute(tx)
     .await?;
     Ok(())
