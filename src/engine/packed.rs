@@ -145,7 +145,9 @@ impl<V: Serialize + DeserializeOwned + Clone> Packed<V> {
     /// Removes every key that `keep` does not accept.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(u32) -> bool) {
         let gone: Vec<u32> = self.keys().filter(|key| !keep(*key)).collect();
-        gone.into_iter().for_each(|key| self.set(key, None));
+        for key in gone {
+            self.set(key, None);
+        }
     }
 
     /// All keys that have a value, in order.
@@ -320,7 +322,9 @@ mod tests {
             prop_assert_eq!(&all, &model);
             prop_assert_eq!(packed.keys().collect::<Vec<_>>(), model.keys().copied().collect::<Vec<_>>());
             let mut fresh = Packed::default();
-            model.into_iter().for_each(|(key, value)| fresh.set(key, Some(value)));
+            for (key, value) in model {
+                fresh.set(key, Some(value));
+            }
             prop_assert_eq!(written(&fresh), written(&packed));
         }
 

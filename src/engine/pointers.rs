@@ -141,7 +141,9 @@ mod tests {
             prop_assert_eq!(decode_pointers(&whole), Some(pointers.clone()));
             let (first, rest) = pointers.split_at(split.min(pointers.len()));
             let mut held = Pointers::stored(encode_pointers(first).into());
-            rest.iter().for_each(|p| held.push(*p));
+            for pointer in rest {
+                held.push(*pointer);
+            }
             prop_assert_eq!((held.list(), held.len()), (pointers.clone(), pointers.len()));
             let mut out = Vec::new();
             held.write(&mut out);

@@ -235,7 +235,9 @@ impl Profile {
     /// The versions that are due at `at`, in order. They have no due time any more: whoever evaluates them sets it.
     pub fn take_due(&mut self, at: Timestamp) -> Vec<ComputationNo> {
         let due: Vec<u32> = self.dues.iter().filter(|(_, when)| **when == at).map(|(no, _)| no).collect();
-        due.iter().for_each(|no| self.dues.set(*no, None));
+        for no in &due {
+            self.dues.set(*no, None);
+        }
         self.due_at = self.earliest();
         due.into_iter().map(ComputationNo).collect()
     }
@@ -291,7 +293,7 @@ impl Profile {
     }
 
     /// Reads it back. Its parts are read when they are looked at.
-    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+    pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
         if bytes.len() < HEAD_AT || bytes[0] != FORMAT {
             return Err(DecodeError::Format);
         }
@@ -373,11 +375,11 @@ mod tests {
 
         #[test]
         fn damage_is_an_error_and_never_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0_usize..200) {
-            prop_assert!(Profile::decode(bytes.into()).is_err());
+            prop_assert!(Profile::decode(&bytes.into()).is_err());
             let mut row = full().encode().unwrap();
             let at = at % row.len();
             row[at] ^= 1;
-            prop_assert!(Profile::decode(row.into()).is_err());
+            prop_assert!(Profile::decode(&row.into()).is_err());
         }
     }
 
@@ -399,14 +401,14 @@ mod tests {
     fn it_is_read_back_and_written_the_same() {
         let profile = full();
         let row = profile.encode().unwrap();
-        let read = Profile::decode(row.clone().into()).unwrap();
+        let read = Profile::decode(&row.clone().into()).unwrap();
         assert_eq!(read.encode().unwrap(), row, "untouched");
         assert_eq!(read.kin.get(), profile.kin.get());
         assert_eq!(read.outcome(ComputationNo(2)), profile.outcome(ComputationNo(2)));
         assert_eq!(read.pointers(), profile.pointers());
         assert_eq!(read.due_at(), Some(Timestamp::EPOCH));
         assert_eq!((read.id, read.no, read.collection), (profile.id, profile.no, profile.collection));
-        let mut touched = read.clone();
+        let mut touched = read;
         touched.set_due(ComputationNo(2), None);
         touched.set_due(ComputationNo(2), Some(Timestamp::EPOCH));
         assert_eq!(touched.encode().unwrap(), row, "changed there and back");

@@ -41,6 +41,14 @@ pub(super) struct Pending {
     pub redirects: HashMap<ProfileNo, ProfileNo>,
 }
 
+/// Whose an identifier is.
+enum Owner {
+    Is(ProfileNo),
+    Nobody,
+    /// The database has to be asked.
+    Unknown,
+}
+
 impl Caches {
     pub(super) fn new(owners_max: usize, profile_bytes_max: usize) -> Self {
         Self {
@@ -72,9 +80,13 @@ impl Caches {
         self.pending = Pending::default();
     }
 
-    /// Who owns an identifier: `None` when it is not known here, `Some(None)` when nobody does.
-    fn owner(&mut self, key: &IdKey) -> Option<Option<ProfileNo>> {
-        self.pending.owners.get(key).copied().or_else(|| self.owners.get(key).map(Some))
+    /// Who owns an identifier, as far as it is known here.
+    fn owner(&mut self, key: &IdKey) -> Owner {
+        match self.pending.owners.get(key) {
+            Some(Some(no)) => Owner::Is(*no),
+            Some(None) => Owner::Nobody,
+            None => self.owners.get(key).map_or(Owner::Unknown, Owner::Is),
+        }
     }
 
     fn take_profile(&mut self, no: ProfileNo) -> Option<Bytes> {
@@ -163,11 +175,15 @@ impl Work {
             if self.owners.contains_key(&key) {
                 continue;
             }
-            let known = caches.owner(&key);
-            self.owners.insert(key, known.flatten());
-            if known.is_none() {
-                unknown.push(key);
-            }
+            let owner = match caches.owner(&key) {
+                Owner::Is(no) => Some(no),
+                Owner::Nobody => None,
+                Owner::Unknown => {
+                    unknown.push(key);
+                    None
+                }
+            };
+            self.owners.insert(key, owner);
         }
         if !unknown.is_empty() {
             unknown.sort_unstable();
@@ -214,7 +230,7 @@ impl Work {
             for (no, row) in profiles::load_states(&mut *connection, space, &missing).await? {
                 match row {
                     Loaded::Live(state) => {
-                        let profile = Profile::decode(state.clone()).map_err(|e| {
+                        let profile = Profile::decode(&state).map_err(|e| {
                             StoreError::Damaged(format!("profile {no} of space {space}: {e}"))
                         })?;
                         self.insert(Box::new(profile), Some(state));
@@ -236,7 +252,7 @@ impl Work {
         if !self.entries.contains_key(&no) {
             let Some(bytes) = caches.take_profile(no) else { return false };
             // Bytes that cannot be read are not used: the row is.
-            let Ok(profile) = Profile::decode(bytes.clone()) else { return false };
+            let Ok(profile) = Profile::decode(&bytes) else { return false };
             self.insert(Box::new(profile), Some(bytes));
         }
         true

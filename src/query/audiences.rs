@@ -90,7 +90,7 @@ impl Reader {
             let Some(last) = page.last() else { break };
             after = last.0;
             for (no, state) in page {
-                let profile = Profile::decode(state)?;
+                let profile = Profile::decode(&state)?;
                 let Some(outcome) = profile.outcome(computation) else { continue };
                 if let OutcomeValue::Value(Some(json)) = &outcome.value {
                     rows.push(ValueRow { no, id: profile.id, json: json.clone(), since: outcome.since });

@@ -183,7 +183,7 @@ impl Reader {
                 }
             }
         };
-        let profile = Profile::decode(state)?;
+        let profile = Profile::decode(&state)?;
         if profile.collection != collection {
             return Ok(None);
         }
@@ -215,7 +215,7 @@ impl Reader {
     async fn people(&self, space: SpaceNo, found: Vec<Found>) -> Result<Vec<Person>, QueryError> {
         let directory = self.directory(space, None).await?;
         let person =
-            |f: Found| Ok(Person { profile: Profile::decode(f.state)?, directory: Arc::clone(&directory) });
+            |f: Found| Ok(Person { profile: Profile::decode(&f.state)?, directory: Arc::clone(&directory) });
         found.into_iter().map(person).collect()
     }
 

@@ -30,7 +30,7 @@ async fn start() -> TestApp {
     app
 }
 
-fn bought(id: &str, who: Value) -> Value {
+fn bought(id: &str, who: &Value) -> Value {
     let mut call = json!({"type": "track", "event": "Bought", "messageId": id, "timestamp": NOW});
     call.as_object_mut().unwrap().extend(who.as_object().unwrap().clone());
     call
@@ -38,7 +38,7 @@ fn bought(id: &str, who: Value) -> Value {
 
 /// Two people who turn out to be one, one who leaves again, and one who stays.
 fn events() -> Vec<Value> {
-    let plan = |id: &str, who: Value, plan: Value| {
+    let plan = |id: &str, who: &Value, plan: Value| {
         let mut call = bought(id, who);
         let call = call.as_object_mut().unwrap();
         call.remove("event");
@@ -47,15 +47,15 @@ fn events() -> Vec<Value> {
         json!(call)
     };
     vec![
-        bought("m1", json!({"anonymousId": "a1"})),
-        bought("m2", json!({"userId": "u1"})),
-        plan("m3", json!({"userId": "u1", "anonymousId": "a1"}), json!("pro")),
-        bought("m4", json!({"userId": "u2"})),
-        bought("m5", json!({"userId": "u2"})),
-        bought("m6", json!({"userId": "u2"})),
-        plan("m7", json!({"userId": "u1", "timestamp": "2024-03-01T12:00:01Z"}), Value::Null),
-        bought("m8", json!({"userId": "u3"})),
-        bought("m2", json!({"userId": "u1"})),
+        bought("m1", &json!({"anonymousId": "a1"})),
+        bought("m2", &json!({"userId": "u1"})),
+        plan("m3", &json!({"userId": "u1", "anonymousId": "a1"}), json!("pro")),
+        bought("m4", &json!({"userId": "u2"})),
+        bought("m5", &json!({"userId": "u2"})),
+        bought("m6", &json!({"userId": "u2"})),
+        plan("m7", &json!({"userId": "u1", "timestamp": "2024-03-01T12:00:01Z"}), Value::Null),
+        bought("m8", &json!({"userId": "u3"})),
+        bought("m2", &json!({"userId": "u1"})),
     ]
 }
 
@@ -124,8 +124,8 @@ async fn hold_lease(app: &TestApp, until: &str) {
 async fn what_was_due_before_an_event_happens_before_it() {
     // Live: it leaves by the clock, and comes back with the second event.
     let live = start().await;
-    let second = json!({"batch": [bought("m2", json!({"userId": "u1", "timestamp": LATER}))]});
-    let first = json!({"batch": [bought("m1", json!({"userId": "u1"}))]});
+    let second = json!({"batch": [bought("m2", &json!({"userId": "u1", "timestamp": LATER}))]});
+    let first = json!({"batch": [bought("m1", &json!({"userId": "u1"}))]});
     let offset = live.track("/v1/batch", &first).await.expect(200).offset();
     live.get(&format!("{AUDIENCES}/sizes?min_offset={offset}")).await.expect(200);
     live.put("/v1/test-clock", json!({"now": LATER})).await.expect(200);
