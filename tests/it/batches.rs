@@ -140,7 +140,7 @@ async fn what_was_due_before_an_event_happens_before_it() {
     let app = start().await;
     hold_lease(&app, "infinity").await;
     app.track("/v1/batch", &first).await.expect(200);
-    app.running.stop(Duration::from_secs(10)).await.unwrap();
+    app.running.stop(Duration::ZERO).await.unwrap();
     let app = Wish::default().at(LATER).start_on(app.db).await;
     let offset = app.track("/v1/batch", &second).await.expect(200).offset();
     hold_lease(&app, "-infinity").await;
