@@ -153,11 +153,6 @@ impl Program {
         self.events.contains_key(event)
     }
 
-    /// Whether any definition reads this trait, by its canonical name.
-    pub fn reads_trait(&self, name: &str) -> bool {
-        self.readers_of_traits.contains_key(name)
-    }
-
     /// Folds one event into the states of its profile, marks the definitions to evaluate, and says whether any
     /// state is another one now. An event whose name no leaf counts costs one look-up.
     pub fn fold(&self, states: &mut LeafStates, facts: &Facts<'_>, dirty: &mut Dirty) -> bool {

@@ -102,7 +102,10 @@ impl SpaceProcessor {
         };
         let done = did && walk.plan.walked >= walk.end;
         if done {
-            self.finish_walk(&walk, now).await?;
+            if let Err(error) = self.finish_walk(&walk, now).await {
+                self.walk = Some(walk);
+                return Err(error);
+            }
             metrics::AUDIENCE_BACKFILLS.set(&[], 0.0);
         } else {
             self.walk = Some(walk);
@@ -171,8 +174,7 @@ impl SpaceProcessor {
             }
         }
         evaluate_all(&mut work, &self.catalog, now, Waiting { after: until, until: walk.end });
-        let (prepared, pending) =
-            write::prepare(work, &self.catalog, self.progress(self.ahead.processed), now)?;
+        let (prepared, pending) = write::prepare(work, &self.catalog, self.progress(self.ahead.processed))?;
         let mut tx = connection.begin().await?;
         write::write(&mut tx, self.fence(), &prepared).await?;
         computations::set_walked(&mut tx, self.space, &walk.plan.computations, until).await?;

@@ -44,7 +44,7 @@ impl SpaceProcessor {
         let Some(mut read) = self.read_batch().await? else { return Ok(Batched::default()) };
         let started = std::time::Instant::now();
         let (prepared, pending, counts) = self.compute(&read).await?;
-        let now = prepared.now();
+        let newest = read.chunks.last().map_or(self.fired, |chunk| chunk.received_at);
         // Their memory is good for the next batch: taking it anew each time costs more than filling it.
         if read.contents.iter().map(Vec::capacity).sum::<usize>() <= CONTENTS_KEPT_MAX {
             self.contents = std::mem::take(&mut read.contents);
@@ -58,7 +58,7 @@ impl SpaceProcessor {
             self.settle().await?;
             self.was_small = counts.events < OVERLAP_EVENTS;
         }
-        Ok(Batched { events: counts.events, behind: read.is_full.then_some(now) })
+        Ok(Batched { events: counts.events, behind: read.is_full.then_some(newest) })
     }
 
     async fn compute(&mut self, read: &Read) -> Result<(Prepared, Pending, Counts)> {
@@ -84,16 +84,18 @@ impl SpaceProcessor {
         for event in &events {
             attributed.push((event.offset, apply::apply(&mut work, event, &ground)));
         }
-        let now = events.iter().map(|e| e.record.received_at).fold(self.fired, Timestamp::max);
         work.out.duplicates = duplicate.iter().filter(|d| **d).count() as i64;
         work.out.outcomes = outcomes(&read.chunks, &records, &duplicate, &attributed);
-        let counts = Counts {
+        let mut counts = Counts {
             events: records.len(),
             duplicates: work.out.duplicates as u64,
+            profiles: 0,
+            merges: work.out.merges.len() as u64,
             adds_types: !work.out.new_types.is_empty(),
         };
         let end = read.chunks.last().map_or(self.ahead.processed, |c| c.end_offset);
-        let (prepared, pending) = write::prepare(work, &self.catalog, self.progress(end), now)?;
+        let (prepared, pending) = write::prepare(work, &self.catalog, self.progress(end))?;
+        counts.profiles = prepared.created();
         self.dedup.remember_batch(&messages, &duplicate);
         Ok((prepared, pending, counts))
     }

@@ -128,15 +128,16 @@ impl Dedup {
             }
             if let Some(offset) = self.recent.get(hash) {
                 let others = self.collisions.get(hash).into_iter().flatten();
-                // Itself is known when the batch is done once more after a rollback.
-                let others = std::iter::once(offset).chain(others).filter(|o| **o != message.offset);
+                let others = std::iter::once(offset).chain(others).filter(|o| **o < message.offset);
                 hits.extend(others.map(|offset| (index, *offset)));
             }
             for run in self.runs.iter().filter(|r| r.filter.fuse.contains(hash)) {
                 in_runs.push((index, run.no, run.page_of(*hash)));
             }
         }
-        hits.extend(self.look_into_runs(&mut *connection, space, &in_runs, &hashes).await?);
+        let in_runs = self.look_into_runs(&mut *connection, space, &in_runs, &hashes).await?;
+        // Only what came before: an event is no duplicate of itself.
+        hits.extend(in_runs.into_iter().filter(|(index, offset)| *offset < batch[*index].offset));
         verify(connection, space, batch, &hits, &mut duplicate).await?;
         Ok(duplicate)
     }
@@ -170,7 +171,7 @@ impl Dedup {
         Ok(hits)
     }
 
-    /// Takes in the ids of a batch. Should it be rolled back, its events are found again at their own offsets.
+    /// Takes in the ids of a batch that was computed. Should it be rolled back, call [`Self::forget_after`].
     pub(super) fn remember_batch(&mut self, batch: &[Message<'_>], duplicate: &[bool]) {
         for (message, _) in batch.iter().zip(duplicate).filter(|(_, duplicate)| !**duplicate) {
             self.remember(xxh3_64(message.id.as_bytes()), message.offset);
@@ -187,12 +188,21 @@ impl Dedup {
         }
     }
 
+    /// Forgets the ids of batches that were rolled back: those behind `committed`.
+    pub(super) fn forget_after(&mut self, committed: Offset) {
+        self.recent.retain(|_, offset| *offset <= committed);
+        self.collisions.retain(|_, offsets| {
+            offsets.retain(|offset| *offset <= committed);
+            !offsets.is_empty()
+        });
+    }
+
     /// Whether the map in memory should be closed into a run.
     pub(super) fn is_full(&self) -> bool {
         self.recent.len() >= self.recent_max
     }
 
-    /// Writes the map in memory as a run, up to the offset everything is processed to. Call [`Self::closed`] after the
+    /// Writes the map in memory as a run, up to the offset everything is processed and committed to. Call [`Self::closed`] after the
     /// commit.
     pub(super) async fn close_run(
         &self,

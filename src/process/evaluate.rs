@@ -45,7 +45,7 @@ impl Waiting {
     }
 }
 
-/// Forgets what can never matter again. Once in so many events is enough: nothing reads it meanwhile.
+/// Forgets what can never matter again at `now` or later. Once in so many events is enough.
 pub(super) fn tidy(profile: &mut Profile, catalog: &Catalog, now: Timestamp) {
     catalog.program.compact(&mut profile.leaves, now);
     profile.retain_versions(|no| catalog.keeps(no), |no| catalog.meta.contains_key(&no));

@@ -45,6 +45,8 @@ pub(super) struct Position {
 pub(super) struct Counts {
     pub events: usize,
     pub duplicates: u64,
+    pub profiles: u64,
+    pub merges: u64,
     /// It changes the settings itself.
     pub adds_types: bool,
 }
@@ -201,13 +203,14 @@ impl SpaceProcessor {
         let now = self.now;
         let batched = self.process_batch().await?;
         // Timers never overtake events that are in the log already.
-        let fired = self.fire_due(batched.behind.map_or(now, |newest| newest.min(now))).await?;
+        let horizon = batched.behind.map_or(now, |newest| newest.min(now));
+        let fired = self.fire_due(horizon).await?;
         if batched.events > 0 || fired > 0 {
             if self.dedup.is_full() {
                 self.settle().await?;
                 self.close_run().await?;
             }
-            return self.walk_on(now).await.map(|_| true);
+            return self.walk_on(horizon).await.map(|_| true);
         }
         self.settle().await?;
         let walked = self.walk_on(now).await?;
@@ -284,8 +287,7 @@ impl SpaceProcessor {
             fire(entry, &mut out, &self.catalog, until, waiting);
         }
         work.out = out;
-        let (prepared, pending) =
-            write::prepare(work, &self.catalog, self.progress(self.ahead.processed), until)?;
+        let (prepared, pending) = write::prepare(work, &self.catalog, self.progress(self.ahead.processed))?;
         let mut tx = connection.begin().await?;
         write::write(&mut tx, self.fence(), &prepared).await?;
         let next_due = processor::next_due(&mut tx, self.space).await?.map(Timestamp::from_millis);
@@ -328,6 +330,7 @@ impl SpaceProcessor {
         if let Err(error) = ended {
             self.caches.forget();
             self.ahead = self.committed;
+            self.dedup.forget_after(self.committed.processed);
             return Err(error);
         }
         self.caches.confirm();
@@ -335,6 +338,8 @@ impl SpaceProcessor {
         metrics::PIPELINE_BATCH_SIZE.record(&[], counts.events as f64);
         metrics::PIPELINE_EVENTS.add(&[], counts.events as u64);
         metrics::PIPELINE_DUPLICATES.add(&[], counts.duplicates);
+        metrics::PROFILES_CREATED.add(&[], counts.profiles);
+        metrics::IDENTITY_MERGES.add(&[], counts.merges);
         metrics::PIPELINE_BATCH_DURATION.time(&["batch"], started.elapsed());
         self.now_true(to, transitions);
         if counts.adds_types {

@@ -17,7 +17,6 @@ use crate::store::timeline::PointerPage;
 use crate::store::{
     Result, StoreError, identity, memberships, messages, processor, profiles, rejected, timeline,
 };
-use crate::telemetry::metrics;
 
 /// Profiles one statement writes: bounds what the connection's buffers take.
 const PROFILES_A_STATEMENT: usize = 500;
@@ -41,13 +40,12 @@ pub(super) struct Prepared {
     updated: Vec<ProfileRow>,
     redirects: Vec<(ProfileNo, ProfileNo)>,
     dues: Vec<(ProfileNo, Option<i64>)>,
-    now: Timestamp,
 }
 
 impl Prepared {
-    /// The instant it was computed at.
-    pub(super) const fn now(&self) -> Timestamp {
-        self.now
+    /// Profiles it makes.
+    pub(super) const fn created(&self) -> u64 {
+        self.fresh.len() as u64
     }
 
     /// The earliest due time it sets.
@@ -62,7 +60,6 @@ pub(super) fn prepare(
     mut work: Work,
     catalog: &Catalog,
     mut position: processor::Progress,
-    now: Timestamp,
 ) -> Result<(Prepared, Pending)> {
     number_transitions(&mut work.out, &mut position);
     position.last_profile = work.last_profile;
@@ -85,7 +82,10 @@ pub(super) fn prepare(
         }
         if let Some(pointers) = entry.profile.spill() {
             out.pages.extend(page(no, &pointers));
-            tidy(&mut entry.profile, catalog, now);
+            // What was due by its newest event has happened, what is due later has not: it still reads its states as
+            // of then, however much later the batch ends.
+            let at = entry.profile.last_seen_at;
+            tidy(&mut entry.profile, catalog, at);
         }
         let due = entry.profile.due_at();
         if due != entry.indexed_due {
@@ -102,7 +102,7 @@ pub(super) fn prepare(
     dues.sort_unstable();
     out.pages.sort_unstable_by_key(|p| (p.profile, p.first_offset));
     out.identifiers.sort_unstable_by_key(|n| n.key);
-    Ok((Prepared { position, out, fresh, updated, redirects, dues, now }, pending))
+    Ok((Prepared { position, out, fresh, updated, redirects, dues }, pending))
 }
 
 /// Writes everything in a transaction of its own.
@@ -146,8 +146,9 @@ pub(super) async fn write(tx: &mut PgConnection, fence: Fence, prepared: &Prepar
     Ok(())
 }
 
-/// Transitions are numbered in the order of time; those of one instant stay in the order they happened, which is that of
-/// the log, or of the profiles. The same log, the same numbers.
+/// Transitions of one transaction are numbered in the order of time; those of one instant stay in the order they
+/// happened, which is that of the log, or of the profiles. Numbers say in which order transitions became known: what a
+/// timer did between two events of others may be told after the second.
 fn number_transitions(out: &mut Output, position: &mut processor::Progress) {
     out.transitions.sort_by_key(|t| t.at);
     for transition in &mut out.transitions {
@@ -167,7 +168,6 @@ fn last_of_each(changes: &[memberships::MembershipChange]) -> Vec<memberships::M
 
 async fn write_profiles(tx: &mut PgConnection, space: SpaceNo, prepared: &Prepared) -> Result<()> {
     let Prepared { fresh, updated, redirects, dues, .. } = prepared;
-    metrics::PROFILES_CREATED.add(&[], fresh.len() as u64);
     for rows in fresh.chunks(PROFILES_A_STATEMENT) {
         profiles::insert_profiles(tx, space, rows).await?;
     }
@@ -220,7 +220,6 @@ async fn write_identity(tx: &mut PgConnection, space: SpaceNo, out: &Output) -> 
         identity::insert_identifiers(tx, space, &out.identifiers).await?;
     }
     if !out.merges.is_empty() {
-        metrics::IDENTITY_MERGES.add(&[], out.merges.len() as u64);
         identity::insert_merges(tx, space, &out.merges).await?;
     }
     if !out.refusals.is_empty() {

@@ -147,33 +147,100 @@ async fn what_was_due_before_an_event_happens_before_it() {
     assert_same(&read(&app, offset, &["u1"]).await, &expected);
 }
 
+/// Starts again at another time, on the same database.
+async fn later(app: TestApp, now: &str) -> TestApp {
+    app.running.stop(Duration::ZERO).await.unwrap();
+    Wish::default().at(now).start_on(app.db).await
+}
+
+/// A day's window over a backlog: 64 events of one user, the last of them half a day later, and then others. However the
+/// backlog is cut into batches, the user stays until a day after the last one.
+async fn a_backlog(others: usize) -> Vec<String> {
+    let app = start().await;
+    hold_lease(&app, "infinity").await;
+    let mut first: Vec<Value> =
+        (0..62).map(|n| bought(&format!("s{n}"), &json!({"userId": "u1", "event": "Seen"}))).collect();
+    first.push(bought("m1", &json!({"userId": "u1"})));
+    app.track("/v1/batch", json!({ "batch": first })).await.expect(200);
+    for n in 0..others {
+        app.track("/v1/track", json!({"userId": "u9", "event": "Seen", "messageId": format!("o{n}")}))
+            .await
+            .expect(200);
+    }
+    let noon = "2024-03-02T00:00:00.000Z";
+    let app = later(app, noon).await;
+    app.track("/v1/batch", json!({"batch": [bought("m2", &json!({"userId": "u1", "timestamp": noon}))]}))
+        .await
+        .expect(200);
+    let app = later(app, LATER).await;
+    let offset = app.track("/v1/track", json!({"userId": "u9", "event": "Seen"})).await.expect(200).offset();
+    hold_lease(&app, "-infinity").await;
+    app.get(&format!("{AUDIENCES}/sizes?min_offset={offset}")).await.expect(200);
+    // The clock has to be told once more, so that whatever is due has happened.
+    app.put("/v1/test-clock", json!({"now": "2024-03-03T12:00:00.001Z"})).await.expect(200);
+    let list = app.get(&format!("{AUDIENCES}/recent/transitions")).await.expect(200).json;
+    let word = |t: &Value| format!("{} {}", t["transition"].as_str().unwrap(), t["at"].as_str().unwrap());
+    list["data"].as_array().unwrap().iter().rev().map(word).collect()
+}
+
+const STAYED: [&str; 2] = ["entered 2024-03-01T12:00:00.000Z", "left 2024-03-03T00:00:00.001Z"];
+
 #[tokio::test]
-async fn definitions_made_while_large_batches_are_under_way_count_everything_once() {
+async fn a_long_batch_forgets_nothing_that_is_still_due() {
+    assert_eq!(a_backlog(0).await, STAYED);
+}
+
+#[tokio::test]
+async fn timers_do_not_overtake_a_backlog_of_small_chunks() {
+    // More chunks than are read at a time.
+    assert_eq!(a_backlog(2_001).await, STAYED);
+}
+
+#[tokio::test]
+async fn batches_that_are_rolled_back_count_everything_once() {
     const USERS: usize = 300;
-    const ROUNDS: usize = 8;
-    let app = TestApp::start().await;
-    app.make_live("audiences", "before", "event('Bought').count() >= 8").await;
-    // Each batch is large enough for the next one to be computed while it is written.
-    let send = (0..ROUNDS).map(|round| {
-        let events = (0..5 * USERS).map(|n| {
-            // A fifth counts, and the rest is there for the size.
-            let name = if n < USERS { "Bought" } else { "Seen" };
-            json!({"type": "track", "event": name, "userId": format!("u{}", n % USERS), "messageId": format!("{round}-{n}")})
+    const ROUNDS: usize = 10;
+    // Ids of messages are put away all the time.
+    let app = Wish::default().option("processor.dedup_recent_max", "2000").start().await;
+    app.make_live("audiences", "before", &format!("event('Bought').count() >= {ROUNDS}")).await;
+    let (done, mut is_done) = tokio::sync::watch::channel(false);
+    let send = async {
+        // Each batch is large enough for the next one to be computed while it is written.
+        let rounds = (0..ROUNDS).map(|round| {
+            let events = (0..5 * USERS).map(|n| {
+                let name = if n < USERS { "Bought" } else { "Seen" };
+                json!({"type": "track", "event": name, "userId": format!("u{}", n % USERS), "messageId": format!("{round}-{n}")})
+            });
+            let body = json!({ "batch": events.collect::<Vec<_>>() });
+            let app = &app;
+            async move { app.track("/v1/batch", body).await.expect(200).offset() }
         });
-        let body = json!({ "batch": events.collect::<Vec<_>>() });
-        let app = &app;
-        async move { app.track("/v1/batch", body).await.expect(200).offset() }
-    });
-    let define = async {
-        for n in 0..4 {
-            let body = json!({"key": format!("during_{n}"), "definition": {"type": "users",
-                "query": format!("event('Bought').count() >= {}", 5 + n)}});
-            app.post(AUDIENCES, body).await.expect(201);
+        let offset = join_all(rounds).await.into_iter().max().unwrap();
+        done.send_replace(true);
+        offset
+    };
+    // The configuration changes under everything that is under way.
+    let disturb = async {
+        for _ in 0..40 {
+            let sql = "UPDATE processor SET config_version = config_version + 1";
+            sqlx::query(sql).execute(&app.db.pool).await.unwrap();
+            let path = "/v1/spaces/default/pipeline";
+            let before = app.get(path).await.json["processed_offset"].as_u64();
+            // Until something went through, or nothing is left to do.
+            for _ in 0..20 {
+                let now = app.get(path).await.json;
+                let idle = *is_done.borrow_and_update() && now["processed_offset"] == now["log_end_offset"];
+                if now["processed_offset"].as_u64() > before || idle {
+                    break;
+                }
+            }
         }
     };
-    let (offsets, ()) = tokio::join!(join_all(send), define);
-    let offset = offsets.into_iter().max().unwrap();
-    for key in ["before", "during_0", "during_1", "during_2", "during_3"] {
+    let (offset, ()) = tokio::join!(send, disturb);
+    let body =
+        json!({"key": "after", "definition": {"type": "users", "query": "event('Bought').count() >= 10"}});
+    app.post(AUDIENCES, body).await.expect(201);
+    for key in ["before", "after"] {
         app.live("audiences", key).await;
         let size = app.get(&format!("{AUDIENCES}/{key}/size?min_offset={offset}")).await.expect(200).json;
         assert_eq!(size["size"], USERS, "{key}");

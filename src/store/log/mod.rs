@@ -199,6 +199,9 @@ const CHUNK_EVENTS_MAX: i64 = 2_500_000;
 /// Compressed bytes of one read, before no further chunk is added: bounds what a batch takes in memory.
 const READ_BYTES_MAX: i64 = 6 << 20;
 
+/// Chunks of one read.
+const READ_CHUNKS_MAX: i64 = 2_000;
+
 /// Whole chunks behind `after`, in log order, until `events_max` events or [`READ_BYTES_MAX`] are covered (at least
 /// one chunk when there is one). `from_day` is the day of the last chunk read: older partitions are not looked at.
 pub async fn read_from(
@@ -215,7 +218,7 @@ pub async fn read_from(
              FROM event_chunk
              WHERE space_id = $1 AND end_offset > $2 AND end_offset < $2 + $4 + $5 AND day >= $3
                  AND end_offset - event_count < $2 + $4
-             ORDER BY end_offset LIMIT 2000
+             ORDER BY end_offset LIMIT $7
          ) c
          WHERE bytes_before < $6 ORDER BY end_offset",
     )
@@ -225,6 +228,7 @@ pub async fn read_from(
     .bind(i64::from(events_max))
     .bind(CHUNK_EVENTS_MAX)
     .bind(READ_BYTES_MAX)
+    .bind(READ_CHUNKS_MAX)
     .fetch_all(executor)
     .await?;
     Ok(rows.into_iter().map(chunk).collect())
@@ -234,7 +238,7 @@ pub async fn read_from(
 pub fn is_full_read(chunks: &[Chunk], events_max: u32) -> bool {
     let events: u32 = chunks.iter().map(|c| c.event_count).sum();
     let bytes: usize = chunks.iter().map(|c| c.body.len()).sum();
-    events >= events_max || bytes as i64 >= READ_BYTES_MAX
+    events >= events_max || bytes as i64 >= READ_BYTES_MAX || chunks.len() as i64 >= READ_CHUNKS_MAX
 }
 
 /// The chunks that hold the given offsets.
