@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::harness::app::{TestApp, Wish};
@@ -14,11 +13,12 @@ const AUDIENCES: &str = "/v1/spaces/default/audiences";
 const PROFILES: &str = "/v1/spaces/default/collections/users/profiles";
 
 /// Audiences that events enter and leave again within one batch, and what refers to them.
-const QUERIES: [(&str, &str, &str); 5] = [
+const QUERIES: [(&str, &str, &str); 6] = [
     ("audiences", "once", "event('Bought').count() = 1"),
     ("audiences", "few", "event('Bought').count() <= 2"),
     ("audiences", "referring", "audience('once') OR trait('plan') = 'pro'"),
     ("audiences", "recent", "event('Bought').within(1 day).count() >= 1"),
+    ("audiences", "single", "event('Bought').within(1 day).count() = 1"),
     ("computed-traits", "bought", "event('Bought').count()"),
 ];
 
@@ -110,7 +110,7 @@ async fn one_batch_or_one_by_one_gives_the_same() {
     assert_same(&read(&together, offset, &users).await, &read(&alone, offset, &users).await);
     // And it is what the words say: false for one who was in, if only for a moment.
     let traits = together.get(&format!("{PROFILES}/user_id:u2/traits")).await.expect(200).json;
-    let expected = json!({"bought": 3, "few": false, "once": false, "recent": true, "referring": false});
+    let expected = json!({"bought": 3, "few": false, "once": false, "recent": true, "referring": false, "single": false});
     assert_eq!(traits["traits"], expected);
 }
 
@@ -178,65 +178,67 @@ async fn a_backlog(others: usize) -> Vec<String> {
     app.get(&format!("{AUDIENCES}/sizes?min_offset={offset}")).await.expect(200);
     // The clock has to be told once more, so that whatever is due has happened.
     app.put("/v1/test-clock", json!({"now": "2024-03-03T12:00:00.001Z"})).await.expect(200);
-    let list = app.get(&format!("{AUDIENCES}/recent/transitions")).await.expect(200).json;
     let word = |t: &Value| format!("{} {}", t["transition"].as_str().unwrap(), t["at"].as_str().unwrap());
-    list["data"].as_array().unwrap().iter().rev().map(word).collect()
+    let mut all = Vec::new();
+    for key in ["recent", "single"] {
+        let list = app.get(&format!("{AUDIENCES}/{key}/transitions")).await.expect(200).json;
+        all.extend(list["data"].as_array().unwrap().iter().rev().map(word));
+    }
+    all
 }
 
-const STAYED: [&str; 2] = ["entered 2024-03-01T12:00:00.000Z", "left 2024-03-03T00:00:00.001Z"];
+/// Of `recent`, then of `single`.
+const EXPECTED: [&str; 6] = [
+    "entered 2024-03-01T12:00:00.000Z",
+    "left 2024-03-03T00:00:00.001Z",
+    "entered 2024-03-01T12:00:00.000Z",
+    "left 2024-03-02T00:00:00.000Z",
+    "entered 2024-03-02T12:00:00.001Z",
+    "left 2024-03-03T00:00:00.001Z",
+];
 
 #[tokio::test]
 async fn a_long_batch_forgets_nothing_that_is_still_due() {
-    assert_eq!(a_backlog(0).await, STAYED);
+    assert_eq!(a_backlog(0).await, EXPECTED);
 }
 
 #[tokio::test]
 async fn timers_do_not_overtake_a_backlog_of_small_chunks() {
     // More chunks than are read at a time.
-    assert_eq!(a_backlog(2_001).await, STAYED);
+    assert_eq!(a_backlog(2_001).await, EXPECTED);
 }
 
 #[tokio::test]
 async fn batches_that_are_rolled_back_count_everything_once() {
     const USERS: usize = 300;
     const ROUNDS: usize = 10;
-    // Ids of messages are put away all the time.
-    let app = Wish::default().option("processor.dedup_recent_max", "2000").start().await;
+    // Many batches, each large enough for the next one to be computed while it is written, and ids of messages are put
+    // away all the time.
+    let wish = Wish::default().option("processor.dedup_recent_max", "2000");
+    let app = wish.option("processor.batch_events_max", "1500").start().await;
     app.make_live("audiences", "before", &format!("event('Bought').count() >= {ROUNDS}")).await;
-    let (done, mut is_done) = tokio::sync::watch::channel(false);
-    let send = async {
-        // Each batch is large enough for the next one to be computed while it is written.
-        let rounds = (0..ROUNDS).map(|round| {
-            let events = (0..5 * USERS).map(|n| {
-                let name = if n < USERS { "Bought" } else { "Seen" };
-                json!({"type": "track", "event": name, "userId": format!("u{}", n % USERS), "messageId": format!("{round}-{n}")})
-            });
-            let body = json!({ "batch": events.collect::<Vec<_>>() });
-            let app = &app;
-            async move { app.track("/v1/batch", body).await.expect(200).offset() }
+    hold_lease(&app, "infinity").await;
+    let mut offset = 0;
+    for round in 0..ROUNDS {
+        let events = (0..5 * USERS).map(|n| {
+            let (name, user) = (if n < USERS { "Bought" } else { "Seen" }, format!("u{}", n % USERS));
+            json!({"type": "track", "event": name, "userId": user, "messageId": format!("{round}-{n}")})
         });
-        let offset = join_all(rounds).await.into_iter().max().unwrap();
-        done.send_replace(true);
-        offset
-    };
-    // The configuration changes under everything that is under way.
-    let disturb = async {
-        for _ in 0..40 {
-            let sql = "UPDATE processor SET config_version = config_version + 1";
-            sqlx::query(sql).execute(&app.db.pool).await.unwrap();
-            let path = "/v1/spaces/default/pipeline";
-            let before = app.get(path).await.json["processed_offset"].as_u64();
-            // Until something went through, or nothing is left to do.
-            for _ in 0..20 {
-                let now = app.get(path).await.json;
-                let idle = *is_done.borrow_and_update() && now["processed_offset"] == now["log_end_offset"];
-                if now["processed_offset"].as_u64() > before || idle {
-                    break;
-                }
-            }
+        let body = json!({ "batch": events.collect::<Vec<_>>() });
+        offset = app.track("/v1/batch", body).await.expect(200).offset();
+    }
+    hold_lease(&app, "-infinity").await;
+    // The configuration changes under everything that is under way, each time something has gone through.
+    let mut processed = 0;
+    while processed < offset {
+        let sql = "UPDATE processor SET config_version = config_version + 1";
+        sqlx::query(sql).execute(&app.db.pool).await.unwrap();
+        let before = processed;
+        while processed == before {
+            let pipeline = app.get("/v1/spaces/default/pipeline").await.json;
+            processed = pipeline["processed_offset"].as_u64().unwrap();
         }
-    };
-    let (offset, ()) = tokio::join!(send, disturb);
+    }
     let body =
         json!({"key": "after", "definition": {"type": "users", "query": "event('Bought').count() >= 10"}});
     app.post(AUDIENCES, body).await.expect(201);
