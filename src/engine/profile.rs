@@ -414,6 +414,33 @@ mod tests {
         assert_eq!(touched.encode().unwrap(), row, "changed there and back");
     }
 
+    /// Whoever changes what is stored changes [`FORMAT`], too: a part that cannot be read would be taken for empty.
+    #[test]
+    fn the_stored_form_stays_what_it_was() {
+        let mut profile = full();
+        profile.owned.update(|owned| {
+            owned.merges = 1;
+            owned.identifiers.push(super::super::identity::resolve::Held {
+                type_no: 3,
+                value: "u1".into(),
+                first_seen: Timestamp::from_millis(4),
+                source: crate::domain::SourceNo(2),
+                message_id: "m".into(),
+                brought_by: ProfileNo(7),
+            });
+        });
+        let write = super::super::traits::Write {
+            at: Timestamp::from_millis(6),
+            message_id: "m".into(),
+            source: crate::domain::SourceNo(2),
+        };
+        profile.traits.update(|traits| traits.apply(&write, [("plan".to_owned(), "\"pro\"")]));
+        assert_eq!(
+            hex::encode(profile.encode().unwrap()),
+            "025dd10246ebfa93700b00000004000000130000000700000000000000030000000300000007010009090a0a010001060275310804016d0701010301040104706c616e01052270726f2200010c016d0402050101013100020100010900"
+        );
+    }
+
     #[test]
     fn the_earliest_due_time_is_known() {
         let mut profile = full();

@@ -1,7 +1,8 @@
 //! From tracking calls to the log: parse, check, normalise, store, answer.
 //!
-//! Guarantees: an event is either durable before its request is answered, or refused with a code in the answer and
-//! in the rejected-event list. Nothing is dropped silently, and one bad event never fails its neighbours.
+//! Guarantees: an event is either durable before its request is answered, or refused with a code in the answer and,
+//! as far as one source may fill it, in the rejected-event list; what is beyond that is counted. Nothing is dropped
+//! silently, and one bad event never fails its neighbours.
 
 mod batcher;
 mod lexical;
