@@ -1,6 +1,6 @@
 //! Writing a working set: every row that follows from a batch, in the batch's own transaction, a statement a table.
 //!
-//! [`prepare`] computes the rows, [`write`] does nothing but write them: so the next batch is computed meanwhile.
+//! [`prepare`] computes the rows, [`write()`] does nothing but write them: so the next batch is computed meanwhile.
 
 use std::time::Duration;
 
