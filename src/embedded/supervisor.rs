@@ -34,7 +34,8 @@ const START_LIMIT: Duration = Duration::from_mins(10);
 const STOP_LIMIT: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(20);
 /// A batch's statements are some hundred kilobytes. glibc gives such memory back to the system after each of them, and
-/// the system clears it anew for the next one: a twentieth of all work, measured. Other C libraries ignore these.
+/// the system clears it anew for the next one: clearing pages for Postgres was 6 % of all samples of a profile. Other C
+/// libraries ignore these.
 const MEMORY: [(&str, &str); 2] =
     [("MALLOC_TRIM_THRESHOLD_", "16777216"), ("MALLOC_MMAP_THRESHOLD_", "16777216")];
 /// How much of what Postgres wrote goes into an error.
