@@ -199,7 +199,7 @@ impl App {
         start_housekeeping(&tasks, registry, manage.clone(), &config);
         start_measuring(
             &tasks,
-            Measured { pool: pool.clone(), disk: disk.clone(), in_flight },
+            Measured { pool: pool.clone(), manage: manage.clone(), disk: disk.clone(), in_flight },
             postgres.clone(),
         );
 
@@ -412,13 +412,14 @@ fn start_housekeeping(tasks: &Tasks, registry: Registry, manage: Manage, config:
 /// What is looked at every second.
 struct Measured {
     pool: PgPool,
+    manage: Manage,
     disk: DiskGuard,
     in_flight: tracking::InFlight,
 }
 
 /// Watches over the private Postgres and its disk, and measures what nobody else does.
 fn start_measuring(tasks: &Tasks, measured: Measured, postgres: Option<Arc<Postgres>>) {
-    let Measured { pool, disk, in_flight } = measured;
+    let Measured { pool, manage, disk, in_flight } = measured;
     let stop = tasks.working.clone();
     let folder = postgres.as_ref().map(|p| p.base_dir().to_owned());
     tasks.work("measuring", async move {
@@ -433,6 +434,9 @@ fn start_measuring(tasks: &Tasks, measured: Measured, postgres: Option<Arc<Postg
             metrics::DB_POOL.set(&["used"], all.saturating_sub(idle) as f64);
             if let Some(folder) = &folder {
                 disk.measure(folder);
+            }
+            if let Err(error) = manage.measure_pipeline().await {
+                tracing::debug!(%error, "could not measure the pipeline: {error}");
             }
         }
         Ok(())

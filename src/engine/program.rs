@@ -148,11 +148,6 @@ impl Program {
         self.leaves.iter().map(|leaf| (leaf.no, &leaf.spec))
     }
 
-    /// Whether any leaf counts events of this name.
-    pub fn counts(&self, event: &str) -> bool {
-        self.events.contains_key(event)
-    }
-
     /// Folds one event into the states of its profile, marks the definitions to evaluate, and says whether any
     /// state is another one now. An event whose name no leaf counts costs one look-up.
     pub fn fold(&self, states: &mut LeafStates, facts: &Facts<'_>, dirty: &mut Dirty) -> bool {

@@ -6,6 +6,7 @@ use super::definitions::{Kind, Version};
 use super::{Manage, ManageError, Result};
 use crate::domain::{SpaceNo, Timestamp};
 use crate::store::{definitions, log, migrate, processor, rejected};
+use crate::telemetry::metrics;
 
 pub use crate::store::processor::Status;
 pub use crate::store::rejected::RejectedEvent;
@@ -42,13 +43,26 @@ impl Manage {
         } else {
             None
         };
-        let age = |at: Timestamp| (self.clock.now().millis() - at.millis()).max(0);
+        let age = |at| self.age_ms(at);
         let all = definitions::list_definitions(&self.pool, space, None, None).await?;
         let unfinished = all
             .into_iter()
             .filter(|d| d.enabled && matches!(d.latest.status.as_str(), "pending" | "backfilling"));
         let backfill = |d: definitions::Definition| Backfill { kind: d.kind, key: d.key, version: d.latest };
         Ok(Pipeline { status, lag_ms: oldest.map_or(0, age), backfills: unfinished.map(backfill).collect() })
+    }
+
+    /// Measures how far all spaces are, for the metrics.
+    pub async fn measure_pipeline(&self) -> Result<()> {
+        let backlog = processor::backlog(&self.pool).await?;
+        metrics::PIPELINE_LAG_EVENTS.set(&[], backlog.events as f64);
+        metrics::PIPELINE_LAG.set(&[], backlog.oldest.map_or(0.0, |at| self.age_ms(at) as f64 / 1e3));
+        metrics::PROFILES.set(&[], backlog.profiles as f64);
+        Ok(())
+    }
+
+    fn age_ms(&self, at: Timestamp) -> i64 {
+        (self.clock.now().millis() - at.millis()).max(0)
     }
 
     /// Refused events, newest first, older than `before`.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use uuid::Uuid;
 
 use super::directory::Serving;
@@ -15,7 +16,7 @@ use crate::engine::profile::{Outcome, OutcomeValue, Profile, number_of};
 use crate::engine::traits::Write;
 use crate::store::definitions::Kind;
 use crate::store::identity::{self, Merge, RefusalRow};
-use crate::store::profiles::{self, Found};
+use crate::store::profiles;
 
 /// How a profile is named in a path: `type:value`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,7 +170,7 @@ impl Reader {
     ) -> Result<Option<Person>, QueryError> {
         let (state, version) = match selector {
             Selector::Id(id) => match profiles::find_by_number(&self.pool, space, number_of(*id)).await? {
-                Some(found) if self.has_id(space, *id).await? => (found.state, None),
+                Some(state) if self.has_id(space, *id).await? => (state, None),
                 _ => return Ok(None),
             },
             Selector::Identifier { id_type, value } => {
@@ -212,11 +213,16 @@ impl Reader {
         Ok(Some(IdKey::of(collection, id_type, &value)))
     }
 
-    async fn people(&self, space: SpaceNo, found: Vec<Found>) -> Result<Vec<Person>, QueryError> {
+    async fn people(
+        &self,
+        space: SpaceNo,
+        states: impl IntoIterator<Item = Bytes>,
+    ) -> Result<Vec<Person>, QueryError> {
         let directory = self.directory(space, None).await?;
-        let person =
-            |f: Found| Ok(Person { profile: Profile::decode(&f.state)?, directory: Arc::clone(&directory) });
-        found.into_iter().map(person).collect()
+        let person = |state: Bytes| {
+            Ok(Person { profile: Profile::decode(&state)?, directory: Arc::clone(&directory) })
+        };
+        states.into_iter().map(person).collect()
     }
 
     /// A page of live profiles, most recently seen first.
@@ -256,8 +262,8 @@ impl Reader {
         let numbers = profile.numbers();
         let found =
             profiles::list_linked(&self.pool, space, profile.collection, &numbers, after, limit).await?;
-        let times: Vec<Timestamp> = found.iter().map(|f| f.created_at).collect();
-        let people = self.people(space, found).await?;
+        let (states, times): (Vec<Bytes>, Vec<Timestamp>) = found.into_iter().unzip();
+        let people = self.people(space, states).await?;
         Ok(people
             .into_iter()
             .zip(times)

@@ -1,5 +1,7 @@
 //! What can go wrong below the SQL, sorted by what a caller can do about it.
 
+use crate::telemetry::metrics;
+
 /// A failed store operation.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -43,6 +45,18 @@ impl StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
+        let sorted = Self::sort(error);
+        if !matches!(sorted, Self::Exists) {
+            let code = sorted.sqlstate();
+            let class = code.as_deref().and_then(|code| code.get(..2)).unwrap_or("connection");
+            metrics::DB_ERRORS.add(&[class], 1);
+        }
+        sorted
+    }
+}
+
+impl StoreError {
+    fn sort(error: sqlx::Error) -> Self {
         use sqlx::Error as E;
         match &error {
             E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::Protocol(_) => {

@@ -6,12 +6,13 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use sqlx::postgres::PgPool;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::{Result, StoreError};
-use crate::domain::{Offset, ProfileNo, SpaceNo};
+use crate::domain::{Offset, ProfileNo, SpaceNo, Timestamp};
 
 /// What a processor takes over with its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,6 +192,36 @@ pub async fn status(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<Opt
         accounts,
         merges,
     }))
+}
+
+/// What waits in all spaces together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    /// Events that are not processed yet.
+    pub events: i64,
+    /// When the oldest of them was received.
+    pub oldest: Option<Timestamp>,
+    /// Live profiles, users and accounts.
+    pub profiles: i64,
+}
+
+/// What waits in all spaces, from one snapshot.
+pub async fn backlog(executor: impl PgExecutor<'_>) -> Result<Backlog> {
+    let (events, profiles, oldest): (i64, i64, Option<DateTime<Utc>>) = sqlx::query_as(
+        "-- store::processor::backlog
+         SELECT coalesce(sum(h.end_offset - p.processed_offset), 0)::bigint,
+             coalesce(sum(p.users + p.accounts), 0)::bigint, min(o.received_at)
+         FROM log_head h
+         JOIN processor p ON p.space_id = h.space_id
+         LEFT JOIN LATERAL (
+             SELECT c.received_at FROM event_chunk c
+             WHERE c.space_id = h.space_id AND c.end_offset > p.processed_offset
+             ORDER BY c.end_offset LIMIT 1
+         ) o ON h.end_offset > p.processed_offset",
+    )
+    .fetch_one(executor)
+    .await?;
+    Ok(Backlog { events, oldest: oldest.map(Timestamp::from), profiles })
 }
 
 /// How long an idle transaction of the processor's session may hold its locks before Postgres ends it. Without it a

@@ -120,36 +120,6 @@ pub async fn list_numbers(
     Ok(rows.into_iter().map(|(no, live)| (ProfileNo(no as u64), ProfileNo(live as u64))).collect())
 }
 
-/// A found profile: its live number and encoded state.
-#[derive(Debug, Clone)]
-pub struct Found {
-    /// Live number.
-    pub no: ProfileNo,
-    /// Public id of the live profile.
-    pub id: Uuid,
-    /// Users or accounts.
-    pub collection: Collection,
-    /// When the live profile was made.
-    pub created_at: Timestamp,
-    /// Time of receipt of its newest event.
-    pub last_seen_at: Timestamp,
-    /// The encoded profile.
-    pub state: Bytes,
-}
-
-type FoundRow = (i64, Uuid, i16, DateTime<Utc>, DateTime<Utc>, Vec<u8>);
-
-fn found((no, id, collection, created_at, last_seen_at, state): FoundRow) -> Found {
-    Found {
-        no: ProfileNo(no as u64),
-        id,
-        collection: Collection::from_number(collection),
-        created_at: created_at.into(),
-        last_seen_at: last_seen_at.into(),
-        state: state.into(),
-    }
-}
-
 /// Looks profiles up by any identifier they ever had: many questions, one statement. Each encoded profile comes with the
 /// version of the space's configuration, as of the same snapshot.
 pub async fn find_by_keys(
@@ -172,15 +142,15 @@ pub async fn find_by_keys(
     Ok(rows.into_iter().map(|(key, state, version)| (IdKey(key.as_u128()), state.into(), version)).collect())
 }
 
-/// Looks a profile up by a number it has or had.
+/// The encoded live profile that a number means or meant.
 pub async fn find_by_number(
     executor: impl PgExecutor<'_>,
     space: SpaceNo,
     no: ProfileNo,
-) -> Result<Option<Found>> {
-    let row: Option<FoundRow> = sqlx::query_as(
+) -> Result<Option<Bytes>> {
+    let state: Option<Vec<u8>> = sqlx::query_scalar(
         "-- store::profiles::find_by_number
-         SELECT l.profile_no, l.profile_id, l.collection, l.created_at, l.last_seen_at, l.state
+         SELECT l.state
          FROM profile p
          JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
          WHERE p.space_id = $1 AND p.profile_no = $2",
@@ -189,7 +159,7 @@ pub async fn find_by_number(
     .bind(no.0 as i64)
     .fetch_optional(executor)
     .await?;
-    Ok(row.map(found))
+    Ok(state.map(Bytes::from))
 }
 
 /// Public ids of numbers that are or were profiles of the space.
@@ -208,17 +178,17 @@ pub async fn list_ids(
     Ok(rows.into_iter().map(|(no, id)| (ProfileNo(no as u64), id)).collect())
 }
 
-/// A page of a collection's live profiles, most recently seen first, behind (seen, number).
+/// A page of a collection's live profiles, encoded, most recently seen first, behind (seen, number).
 pub async fn list_recent(
     pool: &PgPool,
     space: SpaceNo,
     collection: Collection,
     before: Option<(Timestamp, ProfileNo)>,
     limit: i64,
-) -> Result<Vec<Found>> {
-    let rows: Vec<FoundRow> = sqlx::query_as(
+) -> Result<Vec<Bytes>> {
+    let states: Vec<Vec<u8>> = sqlx::query_scalar(
         "-- store::profiles::list_recent
-         SELECT profile_no, profile_id, collection, created_at, last_seen_at, state FROM profile
+         SELECT state FROM profile
          WHERE space_id = $1 AND collection = $2 AND merged_into IS NULL
              AND ($3::timestamptz IS NULL OR (last_seen_at, profile_no) < ($3, $4))
          ORDER BY last_seen_at DESC, profile_no DESC LIMIT $5",
@@ -230,10 +200,10 @@ pub async fn list_recent(
     .bind(limit)
     .fetch_all(pool)
     .await?;
-    Ok(rows.into_iter().map(found).collect())
+    Ok(states.into_iter().map(Bytes::from).collect())
 }
 
-/// Live profiles that own an identifier whose value starts with `prefix`, by number, behind `after`.
+/// Live profiles, encoded, that own an identifier whose value starts with `prefix`, by number, behind `after`.
 pub async fn list_by_prefix(
     pool: &PgPool,
     space: SpaceNo,
@@ -241,11 +211,10 @@ pub async fn list_by_prefix(
     prefix: &str,
     after: ProfileNo,
     limit: i64,
-) -> Result<Vec<Found>> {
-    let rows: Vec<FoundRow> = sqlx::query_as(
+) -> Result<Vec<Bytes>> {
+    let states: Vec<Vec<u8>> = sqlx::query_scalar(
         "-- store::profiles::list_by_prefix
-         SELECT DISTINCT ON (l.profile_no)
-             l.profile_no, l.profile_id, l.collection, l.created_at, l.last_seen_at, l.state
+         SELECT DISTINCT ON (l.profile_no) l.state
          FROM external_id e
          JOIN profile p ON p.space_id = $1 AND p.profile_no = e.profile_no
          JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
@@ -259,7 +228,7 @@ pub async fn list_by_prefix(
     .bind(limit)
     .fetch_all(pool)
     .await?;
-    Ok(rows.into_iter().map(found).collect())
+    Ok(states.into_iter().map(Bytes::from).collect())
 }
 
 /// A user linked to an account.
@@ -296,7 +265,8 @@ pub async fn insert_links(tx: &mut PgConnection, space: SpaceNo, links: &[Link])
     Ok(())
 }
 
-/// The other side of the links of a profile, given all its numbers: live profiles behind `after`, once each.
+/// The other side of the links of a profile, given all its numbers: live profiles behind `after`, once each, with the
+/// time of the first link.
 pub async fn list_linked(
     pool: &PgPool,
     space: SpaceNo,
@@ -304,32 +274,30 @@ pub async fn list_linked(
     numbers: &[ProfileNo],
     after: ProfileNo,
     limit: i64,
-) -> Result<Vec<Found>> {
+) -> Result<Vec<(Bytes, Timestamp)>> {
     let accounts_of_user = "-- store::profiles::list_linked
-         SELECT DISTINCT ON (l.profile_no)
-             l.profile_no, l.profile_id, l.collection, k.created_at, l.last_seen_at, l.state
+         SELECT DISTINCT ON (l.profile_no) l.state, k.created_at
          FROM account_link k
          JOIN profile p ON p.space_id = $1 AND p.profile_no = k.account_no
          JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
          WHERE k.space_id = $1 AND k.user_no = ANY($2) AND l.profile_no > $3
          ORDER BY l.profile_no, k.created_at LIMIT $4";
     let users_of_account = "-- store::profiles::list_linked
-         SELECT DISTINCT ON (l.profile_no)
-             l.profile_no, l.profile_id, l.collection, k.created_at, l.last_seen_at, l.state
+         SELECT DISTINCT ON (l.profile_no) l.state, k.created_at
          FROM account_link k
          JOIN profile p ON p.space_id = $1 AND p.profile_no = k.user_no
          JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
          WHERE k.space_id = $1 AND k.account_no = ANY($2) AND l.profile_no > $3
          ORDER BY l.profile_no, k.created_at LIMIT $4";
     let sql = if collection == Collection::Users { accounts_of_user } else { users_of_account };
-    let rows: Vec<FoundRow> = sqlx::query_as(sql)
+    let rows: Vec<(Vec<u8>, DateTime<Utc>)> = sqlx::query_as(sql)
         .bind(space.0)
         .bind(numbers.iter().map(|n| n.0 as i64).collect::<Vec<_>>())
         .bind(after.0 as i64)
         .bind(limit)
         .fetch_all(pool)
         .await?;
-    Ok(rows.into_iter().map(found).collect())
+    Ok(rows.into_iter().map(|(state, since)| (state.into(), since.into())).collect())
 }
 
 /// Encoded live profiles by number, behind `after`.

@@ -193,8 +193,8 @@ metrics! {
         "Time from a tracking call's body to the commit of its events.";
     INGEST_BATCH_SIZE: Histogram = "personas_ingest_batch_size", [], "Events committed to the log at once.";
 
-    PIPELINE_LAG_EVENTS: Gauge = "personas_pipeline_lag_events", [], "Events in the log not yet processed.";
-    PIPELINE_LAG: Gauge = "personas_pipeline_lag_seconds", [], "Age of the oldest event not yet processed.";
+    PIPELINE_LAG_EVENTS: Gauge = "personas_pipeline_lag_events", [], "Events in the log not yet processed, of all spaces.";
+    PIPELINE_LAG: Gauge = "personas_pipeline_lag_seconds", [], "Age of the oldest event not yet processed, of all spaces.";
     PIPELINE_BATCH_DURATION: Histogram = "personas_pipeline_batch_duration_seconds", ["stage"],
         "Time one micro-batch took, by stage.";
     PIPELINE_BATCH_SIZE: Histogram = "personas_pipeline_batch_size", [], "Events in one micro-batch.";
@@ -203,26 +203,18 @@ metrics! {
         "Events dropped because their message id had been processed.";
     LEASE_EPOCH: Gauge = "personas_lease_epoch", [], "Highest epoch of the leases this process holds.";
     LEASES_HELD: Gauge = "personas_leases_held", [], "Spaces this process works on.";
-    LEASE_TAKEOVERS: Counter = "personas_lease_takeovers_total", [],
-        "Leases taken from a process that went silent.";
     FENCED_COMMITS: Counter = "personas_fenced_commits_total", [],
         "Micro-batches rolled back because another process had taken over.";
 
-    PROFILES: Gauge = "personas_profiles", [], "Profiles in the spaces this process works on.";
+    PROFILES: Gauge = "personas_profiles", [], "Live profiles of all spaces.";
     PROFILES_CREATED: Counter = "personas_profiles_created_total", [], "Profiles created.";
     IDENTITY_MERGES: Counter = "personas_identity_merges_total", [], "Profiles merged into another one.";
-    IDENTITY_REFUSALS: Counter = "personas_identity_refusals_total", ["reason"],
-        "Identifiers and merges refused by the rules of identity.";
 
     AUDIENCE_TRANSITIONS: Counter = "personas_audience_transitions_total", ["direction"],
         "Profiles that entered or left an audience.";
     AUDIENCE_BACKFILLS: Gauge = "personas_audience_backfills", [], "Definitions being computed over history.";
 
     DB_ERRORS: Counter = "personas_db_errors_total", ["class"], "Failed database operations, by class of SQLSTATE.";
-    DB_RETRIES: Counter = "personas_db_retries_total", ["transaction"],
-        "Transactions run again after a serialization failure or deadlock.";
-    DB_TRANSACTION_DURATION: Histogram = "personas_db_transaction_duration_seconds", ["transaction"],
-        "Time a named transaction took, retries included.";
     DB_POOL: Gauge = "personas_db_pool_connections", ["state"], "Connections of the pool.";
     DISK_FREE: Gauge = "personas_disk_free_bytes", [], "Free space where the private Postgres keeps its data.";
 
