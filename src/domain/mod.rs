@@ -7,6 +7,7 @@ pub mod identifier;
 pub mod ids;
 pub mod intake;
 pub mod json;
+pub mod message_id;
 pub mod number;
 pub mod patch;
 pub mod path;

@@ -20,7 +20,7 @@ use crate::domain::{Collection, ComputationNo, Offset, ProfileNo, Timestamp};
 pub use super::pointers::{POINTERS_MAX, Pointer, decode_pointers, encode_pointers};
 
 /// First byte of every encoded profile.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 /// Format, then the checksum of all that follows, then the lengths of the parts, then [`Head`] and the parts.
 const CHECKSUM_AT: usize = 1;
 const LENGTHS_AT: usize = CHECKSUM_AT + 8;
@@ -40,12 +40,45 @@ pub struct Outcome {
 }
 
 /// See [`Outcome`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutcomeValue {
     /// Member of an audience, or was one.
     Member(bool),
     /// A computed trait's value as JSON text; none when the profile has none (any more).
     Value(Option<String>),
+}
+
+/// An outcome as it is stored: what is said, and how many milliseconds after the profile was made it was said first.
+type Said = (SaidValue, i64);
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum SaidValue {
+    Out,
+    In,
+    Nothing,
+    Json(String),
+}
+
+impl From<OutcomeValue> for SaidValue {
+    fn from(value: OutcomeValue) -> Self {
+        match value {
+            OutcomeValue::Member(false) => Self::Out,
+            OutcomeValue::Member(true) => Self::In,
+            OutcomeValue::Value(None) => Self::Nothing,
+            OutcomeValue::Value(Some(json)) => Self::Json(json),
+        }
+    }
+}
+
+impl From<SaidValue> for OutcomeValue {
+    fn from(said: SaidValue) -> Self {
+        match said {
+            SaidValue::Out => Self::Member(false),
+            SaidValue::In => Self::Member(true),
+            SaidValue::Nothing => Self::Value(None),
+            SaidValue::Json(json) => Self::Value(Some(json)),
+        }
+    }
 }
 
 /// Other profiles this one has to do with.
@@ -84,7 +117,7 @@ pub struct Profile {
     pub traits: Part<Traits>,
     /// Incremental states.
     pub leaves: LeafStates,
-    outcomes: Packed<(OutcomeValue, Timestamp)>,
+    outcomes: Packed<Said>,
     dues: Packed<Timestamp>,
     /// The earliest of `dues`.
     due_at: Option<Timestamp>,
@@ -185,21 +218,22 @@ impl Profile {
 
     /// The outcome of a version.
     pub fn outcome(&self, computation: ComputationNo) -> Option<Outcome> {
-        let (value, since) = self.outcomes.get(computation.0)?.into_owned();
-        Some(Outcome { computation, value, since })
+        Some(self.outcome_of(computation, self.outcomes.get(computation.0)?.into_owned()))
     }
 
     /// All outcomes, by version.
     pub fn outcomes(&self) -> impl Iterator<Item = Outcome> {
-        self.outcomes.iter().map(|(no, outcome)| {
-            let (value, since) = outcome.into_owned();
-            Outcome { computation: ComputationNo(no), value, since }
-        })
+        self.outcomes.iter().map(|(no, said)| self.outcome_of(ComputationNo(no), said.into_owned()))
+    }
+
+    fn outcome_of(&self, computation: ComputationNo, (value, after): Said) -> Outcome {
+        Outcome { computation, value: value.into(), since: self.created_at.plus_millis(after) }
     }
 
     /// Sets the outcome of a version.
     pub fn set_outcome(&mut self, outcome: Outcome) {
-        self.outcomes.set(outcome.computation.0, Some((outcome.value, outcome.since)));
+        let after = outcome.since.millis().saturating_sub(self.created_at.millis());
+        self.outcomes.set(outcome.computation.0, Some((outcome.value.into(), after)));
     }
 
     /// Forgets outcomes and due times of versions that nobody asks for any more.
@@ -437,7 +471,7 @@ mod tests {
         profile.traits.update(|traits| traits.apply(&write, [("plan".to_owned(), "\"pro\"")]));
         assert_eq!(
             hex::encode(profile.encode().unwrap()),
-            "025dd10246ebfa93700b00000004000000130000000700000000000000030000000300000007010009090a0a010001060275310804016d0701010301040104706c616e01052270726f2200010c016d0402050101013100020100010900"
+            "0312191db089f941d10b00000004000000130000000600000000000000030000000300000007010009090a0a010001060275310804016d0701010301040104706c616e01052270726f2200010c016d04020403013109020100010900"
         );
     }
 

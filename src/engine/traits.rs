@@ -14,6 +14,7 @@ pub struct Write {
     /// Event time.
     pub at: Timestamp,
     /// Breaks ties: the larger one wins.
+    #[serde(with = "crate::domain::message_id")]
     pub message_id: String,
     /// The source that sent it.
     pub source: SourceNo,

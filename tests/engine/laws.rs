@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use crate::harness::*;
 
 /// Leaves of every kind, with and without windows.
-const QUERIES: [&str; 20] = [
+const QUERIES: [&str; 24] = [
     "event('A').count()",
     "event('A').within(3 hours).count()",
     "event('A').sum(property('x'))",
@@ -29,11 +29,17 @@ const QUERIES: [&str; 20] = [
     "event('A').where(property('d').after_next(30 minutes)).last(property('x'))",
     "event('A').where(property('d').within_next(2 hours)).between(1 hour, 4 hours).max(property('x'))",
     "event('A').where(NOT property('d').before_last(2 hours)).unique(property('x'))",
+    "event('A').within(3 hours).count() >= 3",
+    "event('A').within(3 hours).count() < 1",
+    "event('A').between(1 hour, 3 hours).count() = 2",
+    "event('A').where(property('x') > 1).within(2 hours).count().one_of(1, 4)",
 ];
 
 fn leaf(index: usize) -> LeafSpec {
     let query = QUERIES[index].replace("within_nothing", "count");
-    compiled(&query, Kind::ComputedTrait).leaves().next().expect("one leaf").1.clone()
+    let is_condition = query.contains("count() ") || query.contains("one_of");
+    let kind = if is_condition { Kind::Audience } else { Kind::ComputedTrait };
+    compiled(&query, kind).leaves().next().expect("one leaf").1.clone()
 }
 
 fn of(leaf: &LeafSpec, events: &[Event]) -> LeafState {

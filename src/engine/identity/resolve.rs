@@ -23,6 +23,7 @@ pub struct Held {
     /// Who sent it first.
     pub source: SourceNo,
     /// The message that brought it.
+    #[serde(with = "crate::domain::message_id")]
     pub message_id: String,
     /// The profile that brought it: the former number where it came by a merge.
     pub brought_by: ProfileNo,

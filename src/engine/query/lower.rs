@@ -12,6 +12,7 @@ use crate::engine::state::{Read, Reducer};
 use super::Kind;
 use super::ast::{Argument, ArgumentValue, Call, Expr, ExprKind, Name};
 use super::error::{ErrorKind, Errors, Span};
+use super::narrow::narrow;
 use super::plan::{Leaves, Plan, PlanOperand, Root};
 use super::stream::Draft;
 use super::vocabulary::{self, COMPARATORS, FILTERS, REDUCERS, Takes};
@@ -24,11 +25,13 @@ pub(super) fn lower(text: &str, tree: &Expr, kind: Kind, errors: &mut Errors) ->
         Kind::ComputedTrait => lowering.output(tree).map(Root::Value),
     };
     let ProfileScope { leaves, traits } = lowering.scope;
-    let (leaves, numbers) = leaves.finish();
+    let (mut leaves, numbers) = leaves.finish();
+    let root = root?;
+    narrow(&root, &mut leaves);
     Some(Plan {
         text: text.to_owned(),
         kind,
-        root: root?,
+        root,
         operands: outermost_operands(tree),
         leaves,
         numbers,

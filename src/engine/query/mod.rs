@@ -8,6 +8,7 @@ mod ast;
 mod error;
 mod lexer;
 mod lower;
+mod narrow;
 mod parser;
 mod plan;
 mod stream;

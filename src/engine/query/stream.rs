@@ -249,6 +249,7 @@ impl Draft {
             reducer,
             window: self.window,
             between: self.between,
+            enough: None,
             since: None,
         }
     }

@@ -94,18 +94,26 @@ impl<const LARGEST: bool> Aggregate for Extreme<LARGEST> {
     }
 }
 
+/// A value and the message it came with.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Told {
+    #[serde(with = "crate::domain::message_id")]
+    pub(super) message_id: Box<str>,
+    pub(super) value: Value,
+}
+
 /// The value of the first or last event: by time, ties by message id (decision R8).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Edge<const LAST: bool>(pub(super) Option<(Timestamp, Box<str>, Value)>);
+pub(super) struct Edge<const LAST: bool>(pub(super) Option<(Timestamp, Told)>);
 
 impl<const LAST: bool> Aggregate for Edge<LAST> {
-    type Item = (Box<str>, Value);
+    type Item = Told;
 
     const DATED: bool = true;
 
-    fn add(&mut self, at: Timestamp, (message_id, value): (Box<str>, Value)) {
-        self.merge(Self(Some((at, message_id, value))));
+    fn add(&mut self, at: Timestamp, told: Told) {
+        self.merge(Self(Some((at, told))));
     }
 
     fn merge(&mut self, other: Self) {

@@ -62,6 +62,12 @@ impl<A: Aggregate> Events<A> {
         self.hours.drain(..due).for_each(|(_, aggregate)| settled.merge(aggregate));
     }
 
+    /// Takes out the times of those kept one by one that lie no later than `limit`.
+    pub(super) fn take_until(&mut self, limit: i64) -> Vec<i64> {
+        let due = self.items.partition_point(|(at, _)| *at <= limit);
+        self.items.drain(..due).map(|(at, _)| at).collect()
+    }
+
     pub(super) const fn is_empty(&self) -> bool {
         self.items.is_empty() && self.hours.is_empty()
     }
@@ -120,7 +126,7 @@ impl<A: Aggregate> Events<A> {
     }
 
     /// Everything by time. Hours come first: all in them is older than every item, or in the same hour.
-    fn instants(&self) -> impl Iterator<Item = (i64, Event<'_, A>)> {
+    pub(super) fn instants(&self) -> impl Iterator<Item = (i64, Event<'_, A>)> {
         let hours = self.hours.iter().map(|(hour, aggregate)| (hour_start(*hour), Event::Hour(aggregate)));
         hours.chain(self.items.iter().map(|(at, _)| (*at, Event::One)))
     }

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use crate::domain::{EventType, Facts, Number, Offset, Path, Timestamp, Value, json};
 use crate::engine::condition::{Condition, Logic, Operand};
 
+use super::aggregate::Told;
 use super::instants::Instants;
 use super::leaf_state::{Contribution, LeafState};
 use super::timeline::{When, Window};
@@ -160,6 +161,8 @@ pub struct LeafSpec {
     pub window: Option<Window>,
     /// The absolute window: from the first instant until before the second.
     pub between: Option<(Timestamp, Timestamp)>,
+    /// Of a windowed count: from so many events on it makes no difference how many there are.
+    pub enough: Option<u32>,
     /// Only events after this offset count, for definitions without historical data.
     pub since: Option<Offset>,
 }
@@ -182,7 +185,10 @@ impl LeafSpec {
         }
         let field = |index: usize| self.fields.get(index).map_or_else(String::new, Field::canonical);
         let _ = match self.reducer {
-            Reducer::Count => write!(text, ".count()"),
+            Reducer::Count => match self.enough {
+                Some(enough) => write!(text, ".count(newest {enough})"),
+                None => write!(text, ".count()"),
+            },
             Reducer::Total(index) => write!(text, ".total({})", field(index)),
             Reducer::Min(index, cast) => write!(text, ".min({} as {})", field(index), cast.as_str()),
             Reducer::Max(index, cast) => write!(text, ".max({} as {})", field(index), cast.as_str()),
@@ -287,20 +293,23 @@ impl LeafSpec {
         field: impl Fn(usize) -> Option<&'v FieldValue<'a>>,
     ) -> Option<Contribution> {
         let present = |value: Value| (!value.is_null()).then_some(value);
+        let told = |value| Told { message_id: facts.message_id.into(), value };
         Some(match self.reducer {
-            Reducer::Count => Contribution::Count,
+            Reducer::Count => match self.enough.zip(self.window) {
+                Some((enough, window)) => {
+                    let has_entered = window.enters(facts.timestamp.millis()) <= facts.received_at.millis();
+                    Contribution::Newest { enough, has_entered }
+                }
+                None => Contribution::Count,
+            },
             Reducer::Total(index) => {
                 let (number, rounded) = field(index)?.number()?;
                 Contribution::Total { number, rounded }
             }
             Reducer::Min(index, cast) => Contribution::Min(present(cast.apply(&field(index)?.value))?),
             Reducer::Max(index, cast) => Contribution::Max(present(cast.apply(&field(index)?.value))?),
-            Reducer::First(index) => {
-                Contribution::First(facts.message_id.into(), present(field(index)?.value.clone())?)
-            }
-            Reducer::Last(index) => {
-                Contribution::Last(facts.message_id.into(), present(field(index)?.value.clone())?)
-            }
+            Reducer::First(index) => Contribution::First(told(present(field(index)?.value.clone())?)),
+            Reducer::Last(index) => Contribution::Last(told(present(field(index)?.value.clone())?)),
             Reducer::Tally(index, cast) => {
                 let value = &field(index)?.value;
                 Contribution::Tally(present(cast.map_or_else(|| value.clone(), |cast| cast.apply(value)))?)

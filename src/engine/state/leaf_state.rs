@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{Number, Timestamp, Value};
 
-use super::aggregate::{Count, Edge, Extreme, Tally, Total};
+use super::aggregate::{Count, Edge, Extreme, Tally, Told, Total};
+use super::newest::NewestState;
 use super::timeline::{Change, Event, Timeline, When, Window};
 
 /// The state of one leaf: a commutative monoid with [`LeafState::merge`].
@@ -27,6 +28,8 @@ pub enum LeafState {
     Last(LastState),
     /// See [`super::Reducer::Tally`].
     Tally(TallyState),
+    /// See [`super::LeafSpec::enough`].
+    Newest(Box<NewestState>),
 }
 
 macro_rules! states {
@@ -48,11 +51,11 @@ states! {
     TallyState, Tally;
 }
 
-/// Runs one expression for whichever kind of timeline a state has.
+/// Runs one expression for whichever kind of timeline a state has, and another one where it has none.
 macro_rules! with_timeline {
     ($state:expr, $timeline:ident => $body:expr, $empty:expr) => {
         match $state {
-            LeafState::Empty => $empty,
+            LeafState::Empty | LeafState::Newest(_) => $empty,
             LeafState::Count(CountState($timeline)) => $body,
             LeafState::Total(TotalState($timeline)) => $body,
             LeafState::Min(MinState($timeline)) => $body,
@@ -67,11 +70,12 @@ macro_rules! with_timeline {
 /// What one event brings to a leaf.
 pub(super) enum Contribution {
     Count,
+    Newest { enough: u32, has_entered: bool },
     Total { number: Number, rounded: bool },
     Min(Value),
     Max(Value),
-    First(Box<str>, Value),
-    Last(Box<str>, Value),
+    First(Told),
+    Last(Told),
     Tally(Value),
 }
 
@@ -133,13 +137,16 @@ impl LeafState {
         }
         match (self, contribution) {
             (Self::Count(CountState(t)), Contribution::Count) => t.add(at, (), when),
+            (Self::Newest(newest), Contribution::Newest { has_entered, .. }) => {
+                newest.add(at.millis(), has_entered);
+            }
             (Self::Total(TotalState(t)), Contribution::Total { number, rounded }) => {
                 t.add(at, (number, rounded), when);
             }
             (Self::Min(MinState(t)), Contribution::Min(value)) => t.add(at, value, when),
             (Self::Max(MaxState(t)), Contribution::Max(value)) => t.add(at, value, when),
-            (Self::First(FirstState(t)), Contribution::First(id, value)) => t.add(at, (id, value), when),
-            (Self::Last(LastState(t)), Contribution::Last(id, value)) => t.add(at, (id, value), when),
+            (Self::First(FirstState(t)), Contribution::First(told)) => t.add(at, told, when),
+            (Self::Last(LastState(t)), Contribution::Last(told)) => t.add(at, told, when),
             (Self::Tally(TallyState(t)), Contribution::Tally(value)) => t.add(at, value, when),
             _ => debug_assert!(false, "a leaf has one kind of state"),
         }
@@ -148,11 +155,12 @@ impl LeafState {
     fn for_contribution(contribution: &Contribution) -> Self {
         match contribution {
             Contribution::Count => Self::Count(CountState::default()),
+            Contribution::Newest { enough, .. } => Self::Newest(Box::new(NewestState::new(*enough))),
             Contribution::Total { .. } => Self::Total(TotalState::default()),
             Contribution::Min(_) => Self::Min(MinState::default()),
             Contribution::Max(_) => Self::Max(MaxState::default()),
-            Contribution::First(..) => Self::First(FirstState::default()),
-            Contribution::Last(..) => Self::Last(LastState::default()),
+            Contribution::First(_) => Self::First(FirstState::default()),
+            Contribution::Last(_) => Self::Last(LastState::default()),
             Contribution::Tally(_) => Self::Tally(TallyState::default()),
         }
     }
@@ -163,6 +171,7 @@ impl LeafState {
             (_, Self::Empty) => {}
             (this @ Self::Empty, other) => *this = other,
             (Self::Count(CountState(a)), Self::Count(CountState(b))) => a.merge(*b),
+            (Self::Newest(a), Self::Newest(b)) => a.merge(*b),
             (Self::Total(TotalState(a)), Self::Total(TotalState(b))) => a.merge(*b),
             (Self::Min(MinState(a)), Self::Min(MinState(b))) => a.merge(*b),
             (Self::Max(MaxState(a)), Self::Max(MaxState(b))) => a.merge(*b),
@@ -176,8 +185,14 @@ impl LeafState {
     /// Drops what can never matter again at `now` or later, and settles what counts for ever from now on. Does not
     /// change any reading at `now` or later, and commutes with [`LeafState::merge`].
     pub fn compact(&mut self, window: Option<Window>, now: Timestamp) {
-        with_timeline!(self, timeline => timeline.compact(window, now), ());
-        if with_timeline!(self, timeline => timeline.is_empty(), true) {
+        let is_empty = if let Self::Newest(newest) = self {
+            newest.compact(window.unwrap_or(Window::ALL), now);
+            newest.is_empty()
+        } else {
+            with_timeline!(self, timeline => timeline.compact(window, now), ());
+            with_timeline!(self, timeline => timeline.is_empty(), true)
+        };
+        if is_empty {
             *self = Self::Empty;
         }
     }
@@ -199,6 +214,10 @@ impl LeafState {
                 _ => Value::Null,
             },
             Self::Count(CountState(timeline)) => Value::from(timeline.at(window, now).0),
+            Self::Newest(newest) => {
+                flags.coarse = newest.is_coarse();
+                Value::from(newest.count(window, now))
+            }
             Self::Total(TotalState(timeline)) => {
                 let total = timeline.at(window, now);
                 let (sum, rounded) = total.sum.number();
@@ -231,6 +250,9 @@ impl LeafState {
     /// The first instant after `now` at which an event enters or leaves with no new event.
     pub fn changes_at(&self, window: Option<Window>, now: Timestamp) -> Option<Timestamp> {
         let window = window.unwrap_or(Window::ALL);
+        if let Self::Newest(newest) = self {
+            return newest.changes_at(window, now);
+        }
         with_timeline!(self, timeline => timeline.changes_at(window, now), None)
     }
 
@@ -242,8 +264,12 @@ impl LeafState {
         now: Timestamp,
         accepts: impl Fn(u64) -> bool,
     ) -> Option<Timestamp> {
-        let Self::Count(CountState(timeline)) = self else { return self.changes_at(window, now) };
         let window = window.unwrap_or(Window::ALL);
+        let timeline = match self {
+            Self::Count(CountState(timeline)) => timeline,
+            Self::Newest(newest) => return newest.count_changes_at(window, now, accepts),
+            _ => return self.changes_at(Some(window), now),
+        };
         let mut count = timeline.at(window, now).0;
         let present = accepts(count);
         let size = |event| match event {
@@ -260,6 +286,6 @@ impl LeafState {
     }
 }
 
-fn edge_value<T, U>(edge: Option<&(T, U, Value)>) -> Value {
-    edge.map(|(_, _, value)| value.clone()).unwrap_or_default()
+fn edge_value(edge: Option<&(Timestamp, Told)>) -> Value {
+    edge.map(|(_, told)| told.value.clone()).unwrap_or_default()
 }

@@ -9,6 +9,7 @@ mod events;
 mod instants;
 mod leaf;
 mod leaf_state;
+mod newest;
 mod spans;
 mod states;
 mod sum;
