@@ -10,7 +10,19 @@ pub fn put_varint(out: &mut Vec<u8>, mut number: u64) {
 }
 
 /// Takes a number off the front of `bytes`; `None` when they end too soon or it is too long.
+#[inline]
 pub fn get_varint(bytes: &mut &[u8]) -> Option<u64> {
+    match bytes.split_first() {
+        // Nearly all of them.
+        Some((first, rest)) if *first < 0x80 => {
+            *bytes = rest;
+            Some(u64::from(*first))
+        }
+        _ => get_long(bytes),
+    }
+}
+
+fn get_long(bytes: &mut &[u8]) -> Option<u64> {
     let mut number = 0_u64;
     for shift in (0..64).step_by(7) {
         let (first, rest) = bytes.split_first()?;

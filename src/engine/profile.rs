@@ -122,8 +122,6 @@ pub struct Profile {
     /// The earliest of `dues`.
     due_at: Option<Timestamp>,
     pointers: Pointers,
-    /// Size of the row it came from: the next one is about as large.
-    row_len: usize,
 }
 
 /// What every look at a profile needs.
@@ -173,7 +171,6 @@ impl Profile {
             dues: Packed::default(),
             due_at: None,
             pointers: Pointers::default(),
-            row_len: 0,
         }
     }
 
@@ -287,7 +284,14 @@ impl Profile {
 
     /// Encodes the profile into its row.
     pub fn encode(&self) -> Result<Vec<u8>, DecodeError> {
-        let mut out = Vec::with_capacity(self.row_len + 256);
+        let mut row = Vec::new();
+        self.encode_into(&mut row)?;
+        Ok(row)
+    }
+
+    /// As [`Profile::encode`], into memory that may be used again for the next one.
+    pub fn encode_into(&self, out: &mut Vec<u8>) -> Result<(), DecodeError> {
+        out.clear();
         out.push(FORMAT);
         out.resize(HEAD_AT, 0);
         let head = Head {
@@ -300,22 +304,22 @@ impl Profile {
             last_seen_at: self.last_seen_at,
             due_at: self.due_at,
         };
-        encode(&head, &mut out)?;
+        encode(&head, out)?;
         let mut ends = [0; PARTS + 1];
         ends[0] = out.len();
-        self.owned.write(&mut out)?;
+        self.owned.write(out)?;
         ends[1] = out.len();
-        self.kin.write(&mut out)?;
+        self.kin.write(out)?;
         ends[2] = out.len();
-        self.traits.write(&mut out)?;
+        self.traits.write(out)?;
         ends[3] = out.len();
-        self.outcomes.write(&mut out)?;
+        self.outcomes.write(out)?;
         ends[4] = out.len();
-        self.leaves.write(&mut out)?;
+        self.leaves.write(out)?;
         ends[5] = out.len();
-        self.dues.write(&mut out)?;
+        self.dues.write(out)?;
         ends[6] = out.len();
-        self.pointers.write(&mut out);
+        self.pointers.write(out);
         ends[7] = out.len();
         let lengths = ends.windows(2).map(|pair| (pair[1] - pair[0]) as u32);
         for (slot, length) in out[LENGTHS_AT..HEAD_AT].chunks_exact_mut(4).zip(lengths) {
@@ -323,7 +327,7 @@ impl Profile {
         }
         let checksum = xxh3_64(&out[LENGTHS_AT..]);
         out[CHECKSUM_AT..LENGTHS_AT].copy_from_slice(&checksum.to_le_bytes());
-        Ok(out)
+        Ok(())
     }
 
     /// Reads it back. Its parts are read when they are looked at.
@@ -333,6 +337,14 @@ impl Profile {
         }
         if xxh3_64(&bytes[LENGTHS_AT..]).to_le_bytes() != bytes[CHECKSUM_AT..LENGTHS_AT] {
             return Err(DecodeError::Checksum);
+        }
+        Self::decode_own(bytes)
+    }
+
+    /// Reads back what this process has encoded or decoded before: nothing can have changed it since.
+    pub fn decode_own(bytes: &Bytes) -> Result<Self, DecodeError> {
+        if bytes.len() < HEAD_AT {
+            return Err(DecodeError::Format);
         }
         let (head, rest) = postcard::take_from_bytes::<Head>(&bytes[HEAD_AT..])?;
         let mut from = bytes.len() - rest.len();
@@ -359,7 +371,6 @@ impl Profile {
             dues: Packed::stored(part()),
             due_at: head.due_at,
             pointers: Pointers::stored(part()),
-            row_len: bytes.len(),
         })
     }
 }

@@ -149,7 +149,8 @@ fn decide_member(entry: &mut Entry, out: &mut Output, deciding: &Deciding<'_>, i
     let ins: Vec<Timestamp> =
         own.iter().chain(absorbed.iter().map(|(_, o)| o)).filter(|o| is_in(o)).map(|o| o.since).collect();
     for (profile, _) in absorbed.iter().filter(|(_, o)| is_in(o)) {
-        out.memberships.push(MembershipChange { computation: no, profile: *profile, entered_at: None });
+        let (profile, was_member) = (*profile, true);
+        out.memberships.push(MembershipChange { computation: no, profile, was_member, entered_at: None });
     }
     add_size(out, no, i64::from(is_member) - ins.len() as i64, now);
     let was_member = !ins.is_empty();
@@ -166,8 +167,8 @@ fn decide_member(entry: &mut Entry, out: &mut Output, deciding: &Deciding<'_>, i
     };
     let outcome = Outcome { computation: no, value: OutcomeValue::Member(is_member), since };
     if own_before.as_ref() != Some(&outcome) && (is_member || own_in) {
-        let entered_at = is_member.then_some(since);
-        out.memberships.push(MembershipChange { computation: no, profile: entry.profile.no, entered_at });
+        let (profile, entered_at) = (entry.profile.no, is_member.then_some(since));
+        out.memberships.push(MembershipChange { computation: no, profile, was_member: own_in, entered_at });
     }
     entry.profile.set_outcome(outcome);
     if meta.serving && is_member != was_member {
@@ -226,13 +227,20 @@ fn settle_absorbed(entry: &mut Entry, out: &mut Output, catalog: &Catalog, now: 
         let own_in = entry.profile.outcome(no).is_some_and(|o| o.value == OutcomeValue::Member(true));
         match outcome.value {
             OutcomeValue::Member(true) => {
-                out.memberships.push(MembershipChange { computation: no, profile, entered_at: None });
+                let change =
+                    MembershipChange { computation: no, profile, was_member: true, entered_at: None };
+                out.memberships.push(change);
                 if own_in {
                     add_size(out, no, -1, now);
                 } else {
+                    let (profile, was_member) = (entry.profile.no, false);
                     let entered_at = Some(outcome.since);
-                    let profile = entry.profile.no;
-                    out.memberships.push(MembershipChange { computation: no, profile, entered_at });
+                    out.memberships.push(MembershipChange {
+                        computation: no,
+                        profile,
+                        was_member,
+                        entered_at,
+                    });
                     entry.profile.set_outcome(outcome);
                 }
             }

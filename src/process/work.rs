@@ -252,7 +252,7 @@ impl Work {
         if !self.entries.contains_key(&no) {
             let Some(bytes) = caches.take_profile(no) else { return false };
             // Bytes that cannot be read are not used: the row is.
-            let Ok(profile) = Profile::decode(&bytes) else { return false };
+            let Ok(profile) = Profile::decode_own(&bytes) else { return false };
             self.insert(Box::new(profile), Some(bytes));
         }
         true

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 
@@ -73,6 +74,7 @@ pub(super) fn prepare(
     let mut pending =
         Pending { owners, redirects: redirects.iter().copied().collect(), ..Pending::default() };
     let Work { entries, mut out, .. } = work;
+    let mut buffer = Vec::new();
     pending.profiles.reserve(entries.len());
     let (mut fresh, mut updated, mut dues) = (std::mem::take(&mut out.stubs), Vec::new(), Vec::new());
     for (no, mut entry) in entries {
@@ -91,7 +93,7 @@ pub(super) fn prepare(
         if due != entry.indexed_due {
             dues.push((no, due.map(Timestamp::millis)));
         }
-        let row = row(&entry.profile)?;
+        let row = row(&entry.profile, &mut buffer)?;
         pending.profiles.insert(no, row.state.clone());
         if entry.fresh { fresh.push(row) } else { updated.push(row) }
     }
@@ -155,13 +157,17 @@ fn number_transitions(out: &mut Output, position: &mut processor::Progress) {
         position.last_transition += 1;
         transition.no = position.last_transition;
     }
+    // As their index has them.
+    out.transitions.sort_unstable_by_key(|t| (t.definition, t.no));
 }
 
-/// A membership may change more than once in a transaction; only what it is at the end is written.
+/// A membership may change more than once in a transaction; only what it was before and is at the end is written.
 fn last_of_each(changes: &[memberships::MembershipChange]) -> Vec<memberships::MembershipChange> {
     let mut last = std::collections::BTreeMap::new();
     for change in changes {
-        last.insert((change.computation, change.profile), *change);
+        last.entry((change.computation, change.profile))
+            .and_modify(|known: &mut memberships::MembershipChange| known.entered_at = change.entered_at)
+            .or_insert(*change);
     }
     last.into_values().collect()
 }
@@ -183,17 +189,17 @@ async fn write_profiles(tx: &mut PgConnection, space: SpaceNo, prepared: &Prepar
     Ok(())
 }
 
-fn row(profile: &Profile) -> Result<ProfileRow> {
+fn row(profile: &Profile, buffer: &mut Vec<u8>) -> Result<ProfileRow> {
+    let damaged = |e| StoreError::Damaged(format!("profile {}: {e}", profile.no));
+    profile.encode_into(buffer).map_err(damaged)?;
     Ok(ProfileRow {
         no: profile.no,
         id: profile.id,
         collection: profile.collection,
         created_at: profile.created_at,
         last_seen_at: profile.last_seen_at,
-        state: profile
-            .encode()
-            .map_err(|e| StoreError::Damaged(format!("profile {}: {e}", profile.no)))?
-            .into(),
+        // A copy has no room to spare, which rows that are kept would keep, too.
+        state: Bytes::copy_from_slice(buffer),
     })
 }
 

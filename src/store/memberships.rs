@@ -15,37 +15,46 @@ pub struct MembershipChange {
     pub computation: ComputationNo,
     /// Who.
     pub profile: ProfileNo,
+    /// Whether it was in before.
+    pub was_member: bool,
     /// In since then, or out.
     pub entered_at: Option<Timestamp>,
 }
 
-/// Applies membership changes.
+/// Applies membership changes, at most one for each version and profile.
 pub async fn write_memberships(
     tx: &mut PgConnection,
     space: SpaceNo,
     changes: &[MembershipChange],
 ) -> Result<()> {
-    let columns = |changes: &[&MembershipChange]| -> (Vec<i32>, Vec<i64>) {
-        changes.iter().map(|c| (c.computation.0 as i32, c.profile.0 as i64)).unzip()
+    let columns = |was_member: bool, is_member: bool| -> (Vec<(i32, i64)>, Vec<DateTime<Utc>>) {
+        let wanted =
+            |c: &&MembershipChange| c.was_member == was_member && c.entered_at.is_some() == is_member;
+        let column = |c: &MembershipChange| {
+            let entered_at = c.entered_at.unwrap_or_default().to_utc();
+            ((c.computation.0 as i32, c.profile.0 as i64), entered_at)
+        };
+        changes.iter().filter(wanted).map(column).unzip()
     };
-    let (entered, left): (Vec<&MembershipChange>, Vec<_>) =
-        changes.iter().partition(|c| c.entered_at.is_some());
-    if !left.is_empty() {
-        let (computations, profiles) = columns(&left);
-        let sql = "-- store::memberships::write_memberships
-             DELETE FROM membership m USING unnest($2::int[], $3::bigint[]) AS l (computation_no, profile_no)
-             WHERE m.space_id = $1 AND m.computation_no = l.computation_no AND m.profile_no = l.profile_no";
-        sqlx::query(sql).bind(space.0).bind(&computations).bind(&profiles).execute(&mut *tx).await?;
-    }
-    if !entered.is_empty() {
-        let (computations, profiles) = columns(&entered);
-        let times: Vec<DateTime<Utc>> =
-            entered.iter().filter_map(|c| c.entered_at).map(Timestamp::to_utc).collect();
-        let sql = "-- store::memberships::write_memberships
-             INSERT INTO membership (space_id, computation_no, profile_no, entered_at)
-             SELECT $1, * FROM unnest($2::int[], $3::bigint[], $4::timestamptz[])
-             ON CONFLICT (space_id, computation_no, profile_no) DO UPDATE SET entered_at = excluded.entered_at";
-        sqlx::query(sql).bind(space.0).bind(&computations).bind(&profiles).bind(&times).execute(tx).await?;
+    let left = "-- store::memberships::write_memberships
+         DELETE FROM membership m
+         USING unnest($2::int[], $3::bigint[], $4::timestamptz[]) AS c (computation_no, profile_no, entered_at)
+         WHERE m.space_id = $1 AND m.computation_no = c.computation_no AND m.profile_no = c.profile_no";
+    let stayed = "-- store::memberships::write_memberships
+         UPDATE membership m SET entered_at = c.entered_at
+         FROM unnest($2::int[], $3::bigint[], $4::timestamptz[]) AS c (computation_no, profile_no, entered_at)
+         WHERE m.space_id = $1 AND m.computation_no = c.computation_no AND m.profile_no = c.profile_no";
+    // A plain insert: looking for conflicts that cannot be costs half as much again.
+    let entered = "-- store::memberships::write_memberships
+         INSERT INTO membership (space_id, computation_no, profile_no, entered_at)
+         SELECT $1, * FROM unnest($2::int[], $3::bigint[], $4::timestamptz[])";
+    for (sql, was_member, is_member) in [(left, true, false), (stayed, true, true), (entered, false, true)] {
+        let (whose, times) = columns(was_member, is_member);
+        if !whose.is_empty() {
+            let (computations, profiles): (Vec<i32>, Vec<i64>) = whose.into_iter().unzip();
+            let query = sqlx::query(sql).bind(space.0).bind(computations).bind(profiles).bind(times);
+            query.execute(&mut *tx).await?;
+        }
     }
     Ok(())
 }
