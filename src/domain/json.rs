@@ -121,8 +121,19 @@ pub fn for_each_entry<'a>(
     deserializer.end()
 }
 
+/// As [`for_each_entry`] for text that is known to be valid JSON, which is much cheaper; false when it is no object,
+/// or not one that can be walked through to its end.
+pub fn for_each_entry_of_valid<'a>(json: &'a str, mut each: impl FnMut(Cow<'a, str>, &'a str)) -> bool {
+    let mut entries = entries(json);
+    while let Some((key, value)) = entries.step() {
+        each(key, value);
+    }
+    entries.rest.trim_ascii() == "}"
+}
+
 /// An object key, borrowed where it has no escapes.
-struct Key<'a>(Cow<'a, str>);
+#[derive(Debug)]
+pub struct Key<'a>(pub Cow<'a, str>);
 
 impl<'de> serde::Deserialize<'de> for Key<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -227,6 +238,13 @@ mod tests {
         assert_eq!(walk(text, &["a".to_owned(), "e".to_owned()]), None);
         assert_eq!(entries("[1]").count(), 0);
         assert_eq!(entries("").count(), 0);
+        let mut keys = Vec::new();
+        assert!(for_each_entry_of_valid(text, |key, _| keys.push(key)));
+        assert_eq!(keys, ["a", "b", "a", "é"]);
+        assert!(for_each_entry_of_valid(" { } ", |_, _| panic!("nothing is in it")));
+        for other in ["[1]", "\"{}\"", "", "1", r#"{"\ud800":1}"#, r#"{"a":1"#, r#"{"a":1}}"#] {
+            assert!(!for_each_entry_of_valid(other, |_, _| {}), "{other}");
+        }
     }
 
     #[test]

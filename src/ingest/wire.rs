@@ -1,7 +1,9 @@
 //! The tracking calls as they stand on the wire: raw JSON slices by name, nothing copied, nothing interpreted.
 
 use std::borrow::Cow;
+use std::fmt;
 
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::domain::json;
@@ -35,15 +37,18 @@ pub(crate) struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// Splits the object `json` into its fields; an error when it is not an object.
+    /// Splits the object in `json`, which is valid JSON, into its fields; an error when it is not an object.
     pub(crate) fn parse(json: &'a str) -> Result<Self, serde_json::Error> {
         let mut call = Self::default();
-        json::for_each_entry(json, |key, value| call.put(key, value))?;
+        if json::for_each_entry_of_valid(json, |key, value| call.put(key, value)) {
+            return Ok(call);
+        }
+        call = Self::default();
+        json::for_each_entry(json, |key, value| call.put(key, value.get()))?;
         Ok(call)
     }
 
-    fn put(&mut self, key: Cow<'a, str>, value: &'a RawValue) {
-        let raw = value.get();
+    fn put(&mut self, key: Cow<'a, str>, raw: &'a str) {
         let slot = match &*key {
             "type" => &mut self.event_type,
             "messageId" => &mut self.message_id,
@@ -88,16 +93,41 @@ impl<'a> Batch<'a> {
     /// Splits the body; an error when it is not an object or `batch` is not an array. A batch-level `timestamp` is
     /// not an event time and is left alone.
     pub(crate) fn parse(body: &'a str) -> Result<Self, serde_json::Error> {
-        let mut batch = Self::default();
-        let mut items = Ok(None);
-        json::for_each_entry(body, |key, value| match &*key {
-            "batch" => items = serde_json::from_str(value.get()).map(Some),
-            "context" => batch.context = present(value.get()),
-            "integrations" => batch.integrations = present(value.get()),
-            "sentAt" => batch.sent_at = present(value.get()),
-            _ => {}
-        })?;
-        batch.items = items?;
+        if body.is_empty() {
+            return Ok(Self::default());
+        }
+        let mut deserializer = serde_json::Deserializer::from_str(body);
+        let batch = deserializer.deserialize_map(BatchFields)?;
+        deserializer.end()?;
+        Ok(batch)
+    }
+}
+
+/// Reads the fields of a batch in one pass, the items of its list included.
+struct BatchFields;
+
+impl<'de> Visitor<'de> for BatchFields {
+    type Value = Batch<'de>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Batch<'de>, A::Error> {
+        let mut batch = Batch::default();
+        while let Some(key) = map.next_key::<json::Key<'de>>()? {
+            if key.0 == "batch" {
+                batch.items = Some(map.next_value()?);
+                continue;
+            }
+            let value = map.next_value::<&'de RawValue>()?.get();
+            match &*key.0 {
+                "context" => batch.context = present(value),
+                "integrations" => batch.integrations = present(value),
+                "sentAt" => batch.sent_at = present(value),
+                _ => {}
+            }
+        }
         Ok(batch)
     }
 }

@@ -22,7 +22,7 @@ use clap::{Args, ValueEnum};
 use crate::embedded::{self, Postgres};
 use reference::Reference;
 use report::{Report, Round};
-use service::Service;
+use service::{BATCH, Service};
 
 /// A round that begins with more load than that says more about its neighbours.
 const LOAD_MAX: f64 = 4.0;
@@ -173,23 +173,19 @@ impl Bank<'_> {
         let mut round = Round { reference: against, ..Round::default() };
         let before = service.pipeline().await?;
         match goal {
-            Goal::G1 => {
+            Goal::G1 | Goal::G2 => {
+                let events = if goal == Goal::G1 { BATCH } else { 1 };
                 // With the lease held elsewhere nothing is processed: what is measured is storing alone.
                 reference.hold_leases(true).await?;
-                let stored = service.batches(seconds).await;
+                let stored = service.store(events, seconds).await;
                 reference.hold_leases(false).await?;
                 let stored = stored?;
                 round.candidate = stored.rate();
                 service.check(before, stored.units).await?;
                 let before = service.pipeline().await?;
-                let both = service.batches(seconds).await?;
-                round.notes.push(("events/s stored while processing", both.rate()));
+                let both = service.store(events, seconds).await?;
+                round.notes.push(("a second while processing", both.rate()));
                 service.check(before, both.units).await?;
-            }
-            Goal::G2 => {
-                let done = service.singles(seconds).await?;
-                round.candidate = done.rate();
-                service.check(before, done.units).await?;
             }
             Goal::G4 => {
                 let postmaster = reference.postmaster().await?;

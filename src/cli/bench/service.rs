@@ -30,7 +30,8 @@ const AUDIENCES: usize = 50;
 const TRAITS: usize = 20;
 /// How long caches are warmed after every user exists.
 const WARM_UP: Duration = Duration::from_secs(3);
-const BATCH: u64 = 100;
+/// Events in a request of G1 and G4.
+pub(super) const BATCH: u64 = 100;
 const BATCH_CONNECTIONS: u64 = 16;
 const SINGLE_CONNECTIONS: u64 = 64;
 const READ_CONNECTIONS: u64 = 64;
@@ -203,14 +204,9 @@ impl Service {
         drive(self.address, sources.collect(), seconds, hold).await
     }
 
-    /// G1: events a second in batches.
-    pub(super) async fn batches(&mut self, seconds: Duration) -> anyhow::Result<Done> {
-        self.send(BATCH, seconds, Arc::default(), None).await
-    }
-
-    /// G2: requests a second with one event each.
-    pub(super) async fn singles(&mut self, seconds: Duration) -> anyhow::Result<Done> {
-        self.send(1, seconds, Arc::default(), None).await
+    /// G1 and G2: events a second, so many in each request.
+    pub(super) async fn store(&mut self, events: u64, seconds: Duration) -> anyhow::Result<Done> {
+        self.send(events, seconds, Arc::default(), None).await
     }
 
     /// G4: events a second that go all the way to the audiences, with a backlog that does not grow.
