@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::ChildStdout;
 use tokio::task::JoinSet;
 
 use crate::harness::app::{Answer, TOKEN, TestApp, WRITE_KEY, Wish, send};
@@ -160,6 +161,8 @@ async fn with_no_memory_reads_are_the_same() {
 /// A server in a process of its own, for what has to be frozen or counted alone. Killed when it is dropped.
 struct Server {
     child: Child,
+    /// Kept open: a server that cannot greet does not serve.
+    _out: Lines<BufReader<ChildStdout>>,
     url: String,
     client: reqwest::Client,
 }
@@ -176,11 +179,12 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let out = tokio::process::ChildStdout::from_std(child.stdout.take().unwrap()).unwrap();
-        let greeting = BufReader::new(out).lines().next_line().await.unwrap().unwrap();
+        let out = ChildStdout::from_std(child.stdout.take().unwrap()).unwrap();
+        let mut out = BufReader::new(out).lines();
+        let greeting = out.next_line().await.unwrap().unwrap();
         let url = greeting.split_once("listens on ").unwrap().1.trim().to_owned();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { child, url, client }
+        Self { child, _out: out, url, client }
     }
 
     fn signal(&self, name: &str) {
