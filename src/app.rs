@@ -34,6 +34,7 @@ use crate::manage::{DefinitionLimits, Manage, Registry};
 use crate::process;
 use crate::progress::Board;
 use crate::query::{self, Reader};
+use crate::read_cache::ReadCache;
 use crate::store;
 use crate::telemetry::metrics;
 
@@ -136,8 +137,8 @@ impl Tasks {
 }
 
 /// The read side, with the tasks that answer its look-ups.
-fn start_reading(tasks: &Tasks, pool: &PgPool, board: &Board, clock: &Clock) -> Reader {
-    let (lookup, answering) = query::lookup(store::connect_for_lookups(pool, LOOKUP_TASKS));
+fn start_reading(tasks: &Tasks, pool: &PgPool, board: &Board, clock: &Clock, cache: ReadCache) -> Reader {
+    let (lookup, answering) = query::lookup(store::connect_for_lookups(pool, LOOKUP_TASKS), cache);
     for _ in 0..LOOKUP_TASKS {
         let (answering, stop) = (answering.clone(), tasks.working.clone());
         tasks.work("profile look-up", async move {
@@ -170,7 +171,9 @@ impl App {
         let ids = id_maker(&clock, overrides.id_seed);
         let registry = Registry::load(pool.clone(), clock.clone()).await?;
         let limits = definition_limits(&config);
-        let manage = Manage::new(pool.clone(), clock.clone(), ids.clone(), registry.clone(), limits);
+        let cache = ReadCache::new(config.reads.cache_bytes_max);
+        let manage =
+            Manage::new(pool.clone(), clock.clone(), ids.clone(), registry.clone(), limits, cache.clone());
         let made = manage.bootstrap(&wanted(&config.bootstrap)).await?;
         manage.prepare_log().await?;
 
@@ -182,6 +185,7 @@ impl App {
             clock: clock.clone(),
             ids: ids.clone(),
             board: board.clone(),
+            read_cache: cache.clone(),
             appended,
             config: config.processor.clone(),
             limits: limits.query,
@@ -203,7 +207,7 @@ impl App {
             postgres.clone(),
         );
 
-        let reader = start_reading(&tasks, &pool, &board, &clock);
+        let reader = start_reading(&tasks, &pool, &board, &clock, cache);
         let services = Services {
             ingest,
             manage,

@@ -19,5 +19,6 @@ pub mod manage;
 pub mod process;
 pub mod progress;
 pub mod query;
+pub mod read_cache;
 pub mod store;
 pub mod telemetry;

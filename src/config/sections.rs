@@ -36,6 +36,8 @@ pub struct Config {
     pub processor: Processor,
     /// What a query may be.
     pub query: Query,
+    /// Answering questions.
+    pub reads: Reads,
     /// The log of events.
     pub log: LogRetention,
     /// What the process tells about itself.
@@ -141,6 +143,13 @@ pub struct Query {
     pub definitions_max: usize,
 }
 
+/// `[reads]`
+#[derive(Debug, Clone)]
+pub struct Reads {
+    /// Bytes of profiles in memory for reads; 0 turns it off.
+    pub cache_bytes_max: usize,
+}
+
 /// `[log]`
 #[derive(Debug, Clone)]
 pub struct LogRetention {
@@ -188,6 +197,7 @@ impl Config {
                 nesting_max: r.number("query.nesting_max", 1..=100),
                 definitions_max: r.number("query.definitions_max", 1..=1_000_000),
             },
+            reads: Reads { cache_bytes_max: r.number("reads.cache_bytes_max", 0..=64 * GIB) },
             log: LogRetention { retention_days: r.number("log.retention_days", 1..=DAYS_MAX) },
             telemetry: Telemetry::read(r),
         }

@@ -4,6 +4,7 @@
 //! ask. What a token cannot see is answered 404, never 403: the name of another tenant's space is not told.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::{HeaderMap, Method, header, request::Parts};
@@ -58,15 +59,15 @@ permission!(
 #[derive(Debug)]
 pub struct Authed<P> {
     /// The space of the path.
-    pub space: Space,
+    pub space: Arc<Space>,
     /// The token used.
-    pub token: Token,
+    pub token: Arc<Token>,
     permission: PhantomData<P>,
 }
 
 impl<P> Authed<P> {
     /// Number of the space.
-    pub const fn space_no(&self) -> SpaceNo {
+    pub fn space_no(&self) -> SpaceNo {
         self.space.no
     }
 }
@@ -84,7 +85,7 @@ impl<P: Permission> FromRequestParts<AppState> for Authed<P> {
             Problem::not_found(format!("there is no space {shown}"))
         };
         let space = state.manage.registry().find_space(key).await?;
-        let visible = |space: &Space| token.space.is_none_or(|no| no == space.no);
+        let visible = |space: &Arc<Space>| token.space.is_none_or(|no| no == space.no);
         let space = space.filter(visible).ok_or_else(missing)?;
         check_scope::<P>(&token)?;
         wait(parts, state, space.no).await?;
@@ -115,7 +116,7 @@ async fn wait(parts: &mut Parts, state: &AppState, space: SpaceNo) -> Result<(),
 #[derive(Debug)]
 pub struct Caller<P> {
     /// The token used.
-    pub token: Token,
+    pub token: Arc<Token>,
     permission: PhantomData<P>,
 }
 
@@ -129,7 +130,7 @@ impl<P: Permission> FromRequestParts<AppState> for Caller<P> {
     }
 }
 
-async fn token(headers: &HeaderMap, state: &AppState) -> Result<Token, Problem> {
+async fn token(headers: &HeaderMap, state: &AppState) -> Result<Arc<Token>, Problem> {
     let refused = || {
         let message = "send an access token, as the user name of Basic with an empty password or as Bearer";
         Problem::new(Code::Unauthorized, message)

@@ -52,7 +52,7 @@ impl Manage {
     async fn bootstrap_space(&self, wanted: &Wanted, made: &mut Made) -> Result<Option<Space>> {
         check_space_key(&wanted.space)?;
         let snapshot = self.registry.snapshot();
-        let known = snapshot.spaces.get(&wanted.space).cloned();
+        let known = snapshot.spaces.get(&wanted.space).map(|space| Space::clone(space));
         if known.is_some() || !(snapshot.spaces.is_empty() || wanted.write_key.is_some()) {
             return Ok(known);
         }
@@ -64,7 +64,7 @@ impl Manage {
             // Another process was faster.
             Err(ManageError::Exists { .. }) => {
                 self.registry.reload().await?;
-                Ok(self.registry.snapshot().spaces.get(&wanted.space).cloned())
+                Ok(self.registry.snapshot().spaces.get(&wanted.space).map(|space| Space::clone(space)))
             }
             Err(error) => Err(error),
         }

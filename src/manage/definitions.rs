@@ -101,7 +101,8 @@ impl Manage {
             query: &new.query,
             options: new.options,
         };
-        match definitions::insert_definition(&self.pool, space, &row, self.clock.now()).await {
+        let insert = definitions::insert_definition(&self.pool, space, &row, self.clock.now());
+        match self.reconfigure(space, insert).await {
             Err(StoreError::Exists) => return Err(taken()),
             made => made?,
         }
@@ -151,7 +152,8 @@ impl Manage {
             enabled: change.enabled,
             version: (is_new || is_resumed).then_some((query, options)),
         };
-        definitions::update_definition(&self.pool, space, present.no, &edit, self.clock.now()).await?;
+        let update = definitions::update_definition(&self.pool, space, present.no, &edit, self.clock.now());
+        self.reconfigure(space, update).await?;
         self.find_definition(space, kind, key).await
     }
 
@@ -164,7 +166,8 @@ impl Manage {
         if !by.is_empty() {
             return Err(ManageError::Referenced { key: key.to_owned(), by });
         }
-        Ok(definitions::delete_definition(&self.pool, space, definition.no, self.clock.now()).await?)
+        let delete = definitions::delete_definition(&self.pool, space, definition.no, self.clock.now());
+        Ok(self.reconfigure(space, delete).await?)
     }
 
     /// All versions of a definition, newest first.

@@ -19,7 +19,10 @@ use std::sync::Arc;
 use sqlx::postgres::PgPool;
 
 use crate::clock::{Clock, IdMaker};
+use crate::domain::SpaceNo;
 use crate::engine::Limits;
+use crate::read_cache::{ReadCache, TRUST};
+use crate::store::{self, processor};
 
 pub use crate::engine::{QueryError, query::ErrorKind};
 pub use error::{ManageError, Result};
@@ -42,6 +45,7 @@ pub struct Manage {
     ids: IdMaker,
     registry: Registry,
     limits: DefinitionLimits,
+    read_cache: ReadCache,
     /// Changes of definitions follow one another: each is checked against all others.
     editing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -54,13 +58,35 @@ impl Manage {
         ids: IdMaker,
         registry: Registry,
         limits: DefinitionLimits,
+        read_cache: ReadCache,
     ) -> Self {
-        Self { pool, clock, ids, registry, limits, editing: Arc::default() }
+        Self { pool, clock, ids, registry, limits, read_cache, editing: Arc::default() }
     }
 
     /// Who may do what.
     pub const fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// Does something that changes the configuration of a space. Once it returns, no process answers reads under the
+    /// configuration before.
+    async fn reconfigure<T>(
+        &self,
+        space: SpaceNo,
+        change: impl Future<Output = store::Result<T>>,
+    ) -> store::Result<T> {
+        let changing = self.read_cache.change(space);
+        let changed = change.await;
+        drop(changing);
+        // Only who holds the space answers from memory; if that is another process, it looks again in time.
+        let is_alone = match processor::find_holder(&self.pool, space).await {
+            Ok(epoch) => epoch.is_none_or(|epoch| self.read_cache.is_held(space, epoch)),
+            Err(_) => false,
+        };
+        if !is_alone {
+            tokio::time::sleep(TRUST + TRUST / 4).await;
+        }
+        changed
     }
 
     /// A secret with 256 random bits: `wk_…`, `tok_…`.

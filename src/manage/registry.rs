@@ -119,7 +119,7 @@ impl Registry {
     }
 
     /// The access token with this secret; `None` for an unknown, revoked or expired one.
-    pub async fn find_token(&self, secret: &str) -> store::Result<Option<Token>> {
+    pub async fn find_token(&self, secret: &str) -> store::Result<Option<Arc<Token>>> {
         let hash = hash_secret(secret);
         let find = || self.0.snapshot.load().tokens.get(&hash).cloned();
         let mut found = find();
@@ -136,7 +136,7 @@ impl Registry {
     }
 
     /// The space clients call `key`.
-    pub async fn find_space(&self, key: &str) -> store::Result<Option<Space>> {
+    pub async fn find_space(&self, key: &str) -> store::Result<Option<Arc<Space>>> {
         let find = || self.0.snapshot.load().spaces.get(key).cloned();
         if let Some(space) = find() {
             return Ok(Some(space));

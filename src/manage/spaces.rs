@@ -1,6 +1,7 @@
 //! Spaces, the sources that send into them, and the tokens that may look into and change them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -92,7 +93,7 @@ impl Manage {
     pub fn list_spaces(&self, only: Option<SpaceNo>) -> Vec<Space> {
         let snapshot = self.registry.snapshot();
         let visible = snapshot.spaces.values().filter(|s| only.is_none_or(|no| s.no == no));
-        let mut spaces: Vec<Space> = visible.cloned().collect();
+        let mut spaces: Vec<Space> = visible.map(|space| Space::clone(space)).collect();
         spaces.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         spaces
     }
@@ -172,8 +173,11 @@ impl Manage {
         let used: HashMap<Uuid, Timestamp> =
             registry::list_token_uses(&self.pool, space).await?.into_iter().collect();
         let snapshot = self.registry.snapshot();
-        let of_space = snapshot.tokens.values().filter(|t| t.space == Some(space)).cloned();
-        let view = |token: Token| TokenView { last_used_at: used.get(&token.id).copied(), token };
+        let of_space = snapshot.tokens.values().filter(|t| t.space == Some(space));
+        let view = |token: &Arc<Token>| TokenView {
+            last_used_at: used.get(&token.id).copied(),
+            token: Token::clone(token),
+        };
         let mut tokens: Vec<TokenView> = of_space.map(view).collect();
         tokens.sort_unstable_by_key(|t| (t.token.created_at, t.token.id));
         Ok(tokens)

@@ -19,6 +19,7 @@ use super::work::Work;
 use super::write;
 use crate::domain::{ComputationNo, LeafNo, Offset, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::{LeafSpec, LeafStates};
+use crate::read_cache::Writes;
 use crate::store::log::codec::Records;
 use crate::store::log::numbers::Fate;
 use crate::store::{Result, StoreError, computations, log, processor, profiles};
@@ -175,10 +176,12 @@ impl SpaceProcessor {
         }
         evaluate_all(&mut work, &self.catalog, now, Waiting { after: until, until: walk.end });
         let (prepared, pending) = write::prepare(work, &self.catalog, self.progress(self.ahead.processed))?;
+        let writing = self.hold.begin(prepared.writes());
         let mut tx = connection.begin().await?;
         write::write(&mut tx, self.fence(), &prepared).await?;
         computations::set_walked(&mut tx, self.space, &walk.plan.computations, until).await?;
         tx.commit().await?;
+        writing.committed();
         drop(connection);
         walk.plan.walked = until;
         walk.partials = walk.partials.split_off(&ProfileNo(until.0 + 1));
@@ -189,6 +192,8 @@ impl SpaceProcessor {
     /// Swaps the walked versions in, and walks again whatever refers to them.
     async fn finish_walk(&mut self, walk: &Walk, now: Timestamp) -> Result<()> {
         let mut progress = self.progress(self.ahead.processed);
+        // It changes what the numbers in all profiles mean.
+        let writing = self.hold.begin(Writes::Anything);
         let mut tx = self.pool.begin().await?;
         let fence = self.fence();
         let version = processor::advance(&mut tx, self.space, fence.epoch, &progress, fence.lease).await?;
@@ -216,6 +221,7 @@ impl SpaceProcessor {
         processor::advance(&mut tx, self.space, self.fence().epoch, &progress, self.config.lease).await?;
         processor::bump_config(&mut tx, self.space).await?;
         tx.commit().await?;
+        writing.committed();
         self.moved_on(&progress);
         self.note_config_change();
         tracing::info!(space = %self.space, "definitions {keys:?} of space {} are complete", self.space);

@@ -30,6 +30,7 @@ use crate::config;
 use crate::domain::SpaceNo;
 use crate::engine::Limits;
 use crate::progress::Board;
+use crate::read_cache::ReadCache;
 use crate::store::{self, StoreError, processor, registry};
 use crate::telemetry::metrics;
 use space::SpaceProcessor;
@@ -54,6 +55,8 @@ pub struct Context {
     pub ids: IdMaker,
     /// Where progress is told.
     pub board: Board,
+    /// Told what is written, so that reads are answered from memory.
+    pub read_cache: ReadCache,
     /// Raised after every append of this process.
     pub appended: watch::Receiver<u64>,
     /// Settings.

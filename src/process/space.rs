@@ -25,6 +25,7 @@ use crate::config;
 use crate::domain::{Offset, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::Limits;
 use crate::progress::{Board, Progress};
+use crate::read_cache::{Hold, Writing};
 use crate::store::memberships::Transition;
 use crate::store::processor::{self, Lease};
 use crate::store::{Result, StoreError, computations, log};
@@ -60,6 +61,8 @@ struct UnderWay {
     counts: Counts,
     transitions: [u64; 2],
     started: Instant,
+    /// Reads of what is written are not answered from memory meanwhile.
+    writing: Writing,
 }
 
 /// After a small batch the processor pauses for so many times what it took, and no longer than that.
@@ -89,6 +92,8 @@ pub(super) struct SpaceProcessor {
     pub(super) was_small: bool,
     clock: Clock,
     board: Board,
+    /// Lets reads be answered from memory for as long as this processor lives.
+    pub(super) hold: Hold,
     limits: Limits,
     epoch: i64,
     latest_version: i64,
@@ -103,6 +108,7 @@ impl SpaceProcessor {
     /// Loads what the lease found.
     pub(super) async fn load(context: &Context, pool: &PgPool, space: SpaceNo, lease: Lease) -> Result<Self> {
         let config = context.config.clone();
+        let hold = context.read_cache.hold(space, lease.epoch);
         log::ensure_partitions(pool, space, context.clock.now()).await?;
         let mut tx = pool.begin().await?;
         // Fenced like everything else: loading starts what is pending, at the position of this lease.
@@ -141,6 +147,7 @@ impl SpaceProcessor {
             was_small: false,
             clock: context.clock.clone(),
             board: context.board.clone(),
+            hold,
             limits: context.limits,
             epoch: lease.epoch,
             latest_version: version,
@@ -179,7 +186,10 @@ impl SpaceProcessor {
             }
         }
         self.settle().await?;
-        processor::release_lease(&self.pool, self.space, self.epoch).await
+        let Self { pool, space, epoch, hold, .. } = self;
+        // Nothing is answered from memory any more when the next one may begin to write.
+        drop(hold);
+        processor::release_lease(&pool, space, epoch).await
     }
 
     /// One round of everything there is to do; false when there was nothing. What was computed under a configuration
@@ -288,10 +298,12 @@ impl SpaceProcessor {
         }
         work.out = out;
         let (prepared, pending) = write::prepare(work, &self.catalog, self.progress(self.ahead.processed))?;
+        let writing = self.hold.begin(prepared.writes());
         let mut tx = connection.begin().await?;
         write::write(&mut tx, self.fence(), &prepared).await?;
         let next_due = processor::next_due(&mut tx, self.space).await?.map(Timestamp::from_millis);
         tx.commit().await?;
+        writing.committed();
         self.committed_now(&prepared, pending);
         self.next_due = next_due;
         self.fired = self.fired.max(until);
@@ -313,10 +325,11 @@ impl SpaceProcessor {
         self.moved(&prepared.position);
         self.note_due(prepared.next_due());
         let transitions = entered_and_left(&prepared.out.transitions);
+        let writing = self.hold.begin(prepared.writes());
         let mut task = JoinSet::new();
         task.spawn(write::commit(self.pool.clone(), self.fence(), prepared));
         self.caches.expect(pending);
-        self.under_way = Some(UnderWay { task, to: self.ahead, counts, transitions, started });
+        self.under_way = Some(UnderWay { task, to: self.ahead, counts, transitions, started, writing });
     }
 
     /// Waits until what is under way is committed. When it was rolled back, everything is as it was before.
@@ -334,7 +347,9 @@ impl SpaceProcessor {
             return Err(error);
         }
         self.caches.confirm();
-        let UnderWay { to, counts, transitions, started, .. } = under_way;
+        let UnderWay { to, counts, transitions, started, writing, .. } = under_way;
+        // Before anybody is told.
+        writing.committed();
         metrics::PIPELINE_BATCH_SIZE.record(&[], counts.events as f64);
         metrics::PIPELINE_EVENTS.add(&[], counts.events as u64);
         metrics::PIPELINE_DUPLICATES.add(&[], counts.duplicates);

@@ -13,6 +13,7 @@ use super::evaluate::tidy;
 use super::work::{Output, Pending, Work};
 use crate::domain::{ProfileNo, SpaceNo, Timestamp};
 use crate::engine::profile::{Pointer, Profile, encode_pointers};
+use crate::read_cache::Writes;
 use crate::store::profiles::ProfileRow;
 use crate::store::timeline::PointerPage;
 use crate::store::{
@@ -47,6 +48,20 @@ impl Prepared {
     /// Profiles it makes.
     pub(super) const fn created(&self) -> u64 {
         self.fresh.len() as u64
+    }
+
+    /// What reads may no longer find in memory.
+    pub(super) fn writes(&self) -> Writes {
+        if !self.out.new_types.is_empty() {
+            // They are part of the configuration.
+            return Writes::Anything;
+        }
+        let written = self.updated.iter().map(|row| row.no);
+        let mut profiles: Vec<ProfileNo> = written.chain(self.redirects.iter().map(|(no, _)| *no)).collect();
+        let mut keys = self.out.deleted_identifiers.clone();
+        profiles.sort_unstable();
+        keys.sort_unstable();
+        Writes::Only { profiles, keys }
     }
 
     /// The earliest due time it sets.

@@ -1,7 +1,9 @@
-//! Coalesced profile look-ups: many requests, one statement.
+//! Profile look-ups: from memory where this process is the one that writes the space, else coalesced: many requests,
+//! one statement.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -10,6 +12,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::QueryError;
 use crate::domain::{IdKey, SpaceNo};
+use crate::read_cache::{self, Found, LEASE_LEFT_MIN, ReadCache};
 use crate::store::StoreError;
 use crate::store::profiles;
 
@@ -31,26 +34,34 @@ struct Question {
 
 /// The asking side.
 #[derive(Debug, Clone)]
-pub struct Lookup(mpsc::Sender<Question>);
+pub struct Lookup {
+    questions: mpsc::Sender<Question>,
+    cache: ReadCache,
+}
 
 /// The answering side: run it on as many tasks as statements should overlap.
 #[derive(Debug, Clone)]
 pub struct LookupTask {
     questions: Arc<Mutex<mpsc::Receiver<Question>>>,
     pool: PgPool,
+    cache: ReadCache,
 }
 
 /// Makes the two sides.
-pub fn lookup(pool: PgPool) -> (Lookup, LookupTask) {
+pub fn lookup(pool: PgPool, cache: ReadCache) -> (Lookup, LookupTask) {
     let (sender, receiver) = mpsc::channel(QUEUE_MAX);
-    (Lookup(sender), LookupTask { questions: Arc::new(Mutex::new(receiver)), pool })
+    let asking = Lookup { questions: sender, cache: cache.clone() };
+    (asking, LookupTask { questions: Arc::new(Mutex::new(receiver)), pool, cache })
 }
 
 impl Lookup {
     /// The profile that has or had the identifier, and the version of the space's configuration.
     pub(super) async fn find(&self, space: SpaceNo, key: IdKey) -> Result<Option<Answered>, QueryError> {
+        if let Some(known) = self.cache.get(space, key, Instant::now()) {
+            return Ok(Some(known));
+        }
         let (answer, answered) = oneshot::channel();
-        self.0.send(Question { space, key, answer }).await.map_err(|_| QueryError::Stopping)?;
+        self.questions.send(Question { space, key, answer }).await.map_err(|_| QueryError::Stopping)?;
         let answer = answered.await.map_err(|_| QueryError::Stopping)?;
         answer.map_err(|error| match Arc::try_unwrap(error) {
             Ok(error) => QueryError::Store(error),
@@ -103,7 +114,18 @@ impl LookupTask {
     }
 
     async fn ask(&self, space: SpaceNo, keys: &[IdKey]) -> Result<HashMap<IdKey, Answered>, StoreError> {
-        let found = profiles::find_by_keys(&self.pool, space, keys).await?;
-        Ok(found.into_iter().map(|(key, state, version)| (key, (state, version))).collect())
+        // Before the statement: what it finds is good from now on.
+        let look = self.cache.look(space, Instant::now());
+        let found = profiles::find_by_keys(&self.pool, space, keys, LEASE_LEFT_MIN).await?;
+        if let (Some(look), Some(first)) = (look, found.first()) {
+            let standing = read_cache::Standing {
+                version: first.version,
+                epoch: first.epoch,
+                is_leased: first.is_leased,
+            };
+            let keep = |f: &profiles::FoundProfile| Found { key: f.key, no: f.no, state: f.state.clone() };
+            look.keep(standing, found.iter().map(keep));
+        }
+        Ok(found.into_iter().map(|f| (f.key, (f.state, f.version))).collect())
     }
 }

@@ -168,18 +168,19 @@ impl Reader {
         collection: Collection,
         selector: &Selector,
     ) -> Result<Option<Person>, QueryError> {
-        let (state, version) = match selector {
+        let (state, directory) = match selector {
             Selector::Id(id) => match profiles::find_by_number(&self.pool, space, number_of(*id)).await? {
-                Some(state) if self.has_id(space, *id).await? => (state, None),
+                Some(state) if self.has_id(space, *id).await? => (state, self.directory(space, None).await?),
                 _ => return Ok(None),
             },
             Selector::Identifier { id_type, value } => {
                 // The directory at hand will do for the case rule; a type it does not know may be new.
-                let Some(key) = self.key_of(space, collection, id_type, value).await? else {
+                let Some((key, known)) = self.key_of(space, collection, id_type, value).await? else {
                     return Ok(None);
                 };
                 match self.lookup.find(space, key).await? {
-                    Some((state, version)) => (state, Some(version)),
+                    Some((state, version)) if known.version >= version => (state, known),
+                    Some((state, version)) => (state, self.directory(space, Some(version)).await?),
                     None => return Ok(None),
                 }
             }
@@ -188,7 +189,7 @@ impl Reader {
         if profile.collection != collection {
             return Ok(None);
         }
-        Ok(Some(Person { profile, directory: self.directory(space, version).await? }))
+        Ok(Some(Person { profile, directory }))
     }
 
     /// Checks that the id asked for is one a profile has or had: numbers can be guessed, ids cannot.
@@ -197,20 +198,21 @@ impl Reader {
         Ok(ids.iter().any(|(_, known)| *known == id))
     }
 
+    /// What an identifier is found by, and the directory that says so.
     async fn key_of(
         &self,
         space: SpaceNo,
         collection: Collection,
         id_type: &str,
         value: &str,
-    ) -> Result<Option<IdKey>, QueryError> {
+    ) -> Result<Option<(IdKey, Arc<Directory>)>, QueryError> {
         let mut directory = self.directory(space, Some(0)).await?;
         if directory.id_type(id_type).is_none() {
             directory = self.directory(space, None).await?;
         }
         let Some(known) = directory.id_type(id_type) else { return Ok(None) };
         let value = normalise(value, known.case_insensitive);
-        Ok(Some(IdKey::of(collection, id_type, &value)))
+        Ok(Some((IdKey::of(collection, id_type, &value), directory)))
     }
 
     async fn people(

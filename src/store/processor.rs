@@ -140,6 +140,13 @@ pub async fn advance(
     version.ok_or(StoreError::Fenced)
 }
 
+/// The epoch of the space's lease, when somebody holds it.
+pub async fn find_holder(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<Option<i64>> {
+    let sql = "-- store::processor::find_holder
+         SELECT epoch FROM processor WHERE space_id = $1 AND lease_until > clock_timestamp()";
+    Ok(sqlx::query_scalar(sql).bind(space.0).fetch_optional(executor).await?)
+}
+
 /// The version of a space's definitions and identity settings.
 pub async fn config_version(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<i64> {
     let sql = "-- store::processor::config_version\nSELECT config_version FROM processor WHERE space_id = $1";

@@ -1,5 +1,7 @@
 //! Profile rows and account links: written by the processor in batches, read one statement per question.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgPool;
@@ -120,26 +122,54 @@ pub async fn list_numbers(
     Ok(rows.into_iter().map(|(no, live)| (ProfileNo(no as u64), ProfileNo(live as u64))).collect())
 }
 
-/// Looks profiles up by any identifier they ever had: many questions, one statement. Each encoded profile comes with the
-/// version of the space's configuration, as of the same snapshot.
+/// A profile as an identifier leads to it, and how its space stands as of the same snapshot.
+#[derive(Debug, Clone)]
+pub struct FoundProfile {
+    /// The identifier.
+    pub key: IdKey,
+    /// Its number.
+    pub no: ProfileNo,
+    /// It, encoded.
+    pub state: Bytes,
+    /// Version of the space's configuration.
+    pub version: i64,
+    /// Epoch of the space's lease.
+    pub epoch: i64,
+    /// The lease has more left than was asked for.
+    pub is_leased: bool,
+}
+
+/// Looks profiles up by any identifier they ever had: many questions, one statement.
 pub async fn find_by_keys(
     executor: impl PgExecutor<'_>,
     space: SpaceNo,
     keys: &[IdKey],
-) -> Result<Vec<(IdKey, Bytes, i64)>> {
-    let rows: Vec<(Uuid, Vec<u8>, i64)> = sqlx::query_as(
+    lease_left: Duration,
+) -> Result<Vec<FoundProfile>> {
+    let rows: Vec<(Uuid, i64, Vec<u8>, i64, i64, bool)> = sqlx::query_as(
         "-- store::profiles::find_by_keys
-         SELECT e.id_key, coalesce(l.state, p.state), (SELECT config_version FROM processor WHERE space_id = $1)
-         FROM unnest($2::uuid[]) AS w (id_key)
+         WITH space AS MATERIALIZED (
+             SELECT config_version, epoch, lease_until > clock_timestamp() + make_interval(secs => $3) AS is_leased
+             FROM processor WHERE space_id = $1
+         )
+         SELECT e.id_key, coalesce(l.profile_no, p.profile_no), coalesce(l.state, p.state),
+             space.config_version, space.epoch, space.is_leased
+         FROM space
+         CROSS JOIN unnest($2::uuid[]) AS w (id_key)
          JOIN external_id e ON e.space_id = $1 AND e.id_key = w.id_key
          JOIN profile p ON p.space_id = $1 AND p.profile_no = e.profile_no
          LEFT JOIN profile l ON l.space_id = $1 AND l.profile_no = p.merged_into",
     )
     .bind(space.0)
     .bind(keys.iter().map(|k| k.to_uuid()).collect::<Vec<_>>())
+    .bind(lease_left.as_secs_f64())
     .fetch_all(executor)
     .await?;
-    Ok(rows.into_iter().map(|(key, state, version)| (IdKey(key.as_u128()), state.into(), version)).collect())
+    let found = |(key, no, state, version, epoch, is_leased): (Uuid, i64, Vec<u8>, i64, i64, bool)| {
+        let (key, no) = (IdKey(key.as_u128()), ProfileNo(no as u64));
+        FoundProfile { key, no, state: state.into(), version, epoch, is_leased }
+    };
+    Ok(rows.into_iter().map(found).collect())
 }
 
 /// The encoded live profile that a number means or meant.

@@ -1,6 +1,7 @@
 //! Spaces, sources, write keys and access tokens, and the snapshot of them that every request is checked against.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
@@ -108,7 +109,7 @@ pub struct Registry {
     /// The version read; a larger one in the database means reload.
     pub version: i64,
     /// Spaces by what clients call them.
-    pub spaces: HashMap<String, Space>,
+    pub spaces: HashMap<String, Arc<Space>>,
     /// What clients call the space of a number.
     pub space_keys: HashMap<SpaceNo, String>,
     /// Sources by space and number.
@@ -116,13 +117,13 @@ pub struct Registry {
     /// Live write keys.
     pub write_keys: HashMap<SecretHash, (SpaceNo, SourceNo)>,
     /// Live tokens.
-    pub tokens: HashMap<SecretHash, Token>,
+    pub tokens: HashMap<SecretHash, Arc<Token>>,
 }
 
 impl Registry {
     /// The space of that number.
     pub fn space(&self, no: SpaceNo) -> Option<&Space> {
-        self.spaces.get(self.space_keys.get(&no)?)
+        self.spaces.get(self.space_keys.get(&no)?).map(Arc::as_ref)
     }
 }
 
@@ -151,7 +152,7 @@ pub async fn load(pool: &PgPool) -> Result<Registry> {
     Ok(Registry {
         version,
         space_keys: spaces.iter().map(|s| (s.no, s.key.clone())).collect(),
-        spaces: spaces.into_iter().map(|s| (s.key.clone(), s)).collect(),
+        spaces: spaces.into_iter().map(|s| (s.key.clone(), Arc::new(s))).collect(),
         sources: sources.into_iter().map(source).map(|s| ((s.space, s.no), s)).collect(),
         write_keys: keys
             .into_iter()
@@ -171,7 +172,7 @@ fn source((space, no, id, name, enabled, rate, at): SourceRow) -> Source {
     Source { space, no, id, name, enabled, events_per_second_max, created_at: at.into() }
 }
 
-async fn load_tokens(pool: &PgPool) -> Result<HashMap<SecretHash, Token>> {
+async fn load_tokens(pool: &PgPool) -> Result<HashMap<SecretHash, Arc<Token>>> {
     type Row = (i32, Vec<u8>, Uuid, String, String, Vec<String>, DateTime<Utc>, Option<DateTime<Utc>>);
     let rows: Vec<Row> = sqlx::query_as(
         "-- store::registry::load_tokens
@@ -190,7 +191,7 @@ async fn load_tokens(pool: &PgPool) -> Result<HashMap<SecretHash, Token>> {
             created_at: created_at.into(),
             expires_at: expires_at.map(Timestamp::from),
         };
-        Some((SecretHash::try_from(hash).ok()?, token))
+        Some((SecretHash::try_from(hash).ok()?, Arc::new(token)))
     };
     Ok(rows.into_iter().filter_map(token).collect())
 }

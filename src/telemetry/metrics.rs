@@ -214,6 +214,11 @@ metrics! {
         "Profiles that entered or left an audience.";
     AUDIENCE_BACKFILLS: Gauge = "personas_audience_backfills", [], "Definitions being computed over history.";
 
+    READ_CACHE_HITS: Counter = "personas_read_cache_hits_total", [], "Profile look-ups answered from memory.";
+    READ_CACHE_MISSES: Counter = "personas_read_cache_misses_total", [],
+        "Profile look-ups that had to ask the database, while the read cache is on.";
+    READ_CACHE_BYTES: Gauge = "personas_read_cache_bytes", [], "Profiles kept in memory for reads.";
+
     DB_ERRORS: Counter = "personas_db_errors_total", ["class"], "Failed database operations, by class of SQLSTATE.";
     DB_POOL: Gauge = "personas_db_pool_connections", ["state"], "Connections of the pool.";
     DISK_FREE: Gauge = "personas_disk_free_bytes", [], "Free space where the private Postgres keeps its data.";

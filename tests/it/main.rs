@@ -35,6 +35,8 @@ mod profiles;
 #[cfg(test)]
 mod rates;
 #[cfg(test)]
+mod read_cache;
+#[cfg(test)]
 mod refused_bodies;
 #[cfg(test)]
 mod relative_dates;

@@ -125,7 +125,7 @@ async fn create_space(
     params(("space" = String, Path, description = "Id of the space")),
     responses((status = 200, body = SpaceJson)))]
 async fn get_space(caller: Authed<Read>) -> Json<SpaceJson> {
-    Json(caller.space.into())
+    Json(Space::clone(&caller.space).into())
 }
 
 /// Change the plan of a space
@@ -142,5 +142,5 @@ async fn change_space(
 ) -> Result<Json<SpaceJson>, Problem> {
     let change = PlanChange { state: plan.state, starts_at: plan.starts_at, ends_at: plan.ends_at };
     let plan = app.manage.change_plan(caller.space_no(), change).await?;
-    Ok(Json(Space { plan, ..caller.space }.into()))
+    Ok(Json(Space { plan, ..Space::clone(&caller.space) }.into()))
 }

@@ -1,15 +1,16 @@
 //! Traits of a profile: custom, computed and audiences, a page of them by name.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
-use serde::{Deserialize, Serialize};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::extract::{Json, Query};
 use super::super::page::{Cursor, Page, PageParams};
 use super::super::problem::{Code, Problem};
-use super::{Found, ProfilePath, WaitParams, raw, words};
+use super::{Found, ProfilePath, WaitParams, words};
 use crate::domain::trait_names::canonical;
 use crate::query::{Directory, Trait, TraitClass};
 
@@ -28,29 +29,35 @@ pub(super) struct TraitParams {
 
 /// A page of traits.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct TraitsBody {
+#[schema(as = TraitsBody)]
+pub(super) struct TraitsBody<'a> {
     /// Values by name.
     #[schema(value_type = Object)]
-    traits: BTreeMap<String, Shown>,
+    #[serde(serialize_with = "by_name")]
+    traits: Vec<(&'a str, Shown<'a>)>,
     cursor: Cursor,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-enum Shown {
-    Plain(Option<Box<RawValue>>),
-    Verbose { value: Option<Box<RawValue>>, source_id: Option<String>, updated_at: String },
+enum Shown<'a> {
+    Plain(Option<&'a RawValue>),
+    Verbose { value: Option<&'a RawValue>, source_id: Option<String>, updated_at: String },
+}
+
+fn by_name<S: Serializer>(traits: &[(&str, Shown<'_>)], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(traits.iter().map(|(name, shown)| (name, shown)))
 }
 
 /// Traits of a profile: 10 a page unless `limit` (at most 200) says otherwise.
 #[utoipa::path(get, path = "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/traits",
     tag = "Profile API", params(ProfilePath, TraitParams, PageParams, WaitParams),
-    responses((status = 200, body = TraitsBody), (status = 404, description = "No such profile")))]
+    responses((status = 200, body = TraitsBody<'_>), (status = 404, description = "No such profile")))]
 pub(super) async fn get_traits(
     found: Found,
     Query(params): Query<TraitParams>,
     page: Page<10, 200>,
-) -> Result<Json<TraitsBody>, Problem> {
+) -> Result<Response, Problem> {
     let class = class(params.class.as_deref())?;
     let names =
         |list: Option<&str>| -> HashSet<String> { words(list).map(|w| canonical(w).into_owned()).collect() };
@@ -65,19 +72,21 @@ pub(super) async fn get_traits(
     let person = &found.person;
     let rows: Vec<Trait<'_>> = person.traits().into_iter().filter(wanted).take(page.limit + 1).collect();
     let verbose = params.verbose.as_deref() == Some("true");
-    let shown = |t: Trait<'_>| (t.name.to_owned(), show(&t, verbose, &person.directory));
-    let list = page.list("traits", rows, |t| t.name.to_owned(), shown);
-    Ok(Json(TraitsBody { traits: list.data.into_iter().collect(), cursor: list.cursor }))
+    let list =
+        page.list("traits", rows.iter().collect(), |t| t.name, |t| show(t, verbose, &person.directory));
+    Ok(Json(TraitsBody { traits: list.data, cursor: list.cursor }).into_response())
 }
 
-fn show(t: &Trait<'_>, verbose: bool, directory: &Directory) -> Shown {
-    let value = raw(&t.json);
-    if verbose {
+fn show<'a>(t: &'a Trait<'_>, verbose: bool, directory: &Directory) -> (&'a str, Shown<'a>) {
+    // Stored JSON, written as it is.
+    let value = serde_json::from_str(&t.json).ok();
+    let shown = if verbose {
         let source_id = t.source.and_then(|no| directory.source_id(no));
         Shown::Verbose { value, source_id, updated_at: t.updated_at.to_string() }
     } else {
         Shown::Plain(value)
-    }
+    };
+    (t.name, shown)
 }
 
 fn class(word: Option<&str>) -> Result<Option<TraitClass>, Problem> {
