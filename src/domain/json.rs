@@ -42,11 +42,12 @@ impl<'a> Entries<'a> {
         let rest = rest.strip_prefix(',').unwrap_or(rest).trim_ascii_start();
         let key_len = string_len(rest)?;
         let (key, rest) = rest.split_at_checked(key_len)?;
+        let key = unquote(key)?;
         let rest = rest.trim_ascii_start().strip_prefix(':')?.trim_ascii_start();
         let value_len = value_len(rest)?;
         let (value, rest) = rest.split_at_checked(value_len)?;
         self.rest = rest;
-        Some((unquote(key)?, value.trim_ascii_end()))
+        Some((key, value.trim_ascii_end()))
     }
 }
 
