@@ -1,5 +1,7 @@
 //! One micro-batch: whatever has gathered in the log since the last one, in one transaction.
 
+use std::time::Instant;
+
 use hashbrown::HashSet;
 
 use super::apply::{self, Attribution, Ground, Incoming};
@@ -14,6 +16,7 @@ use crate::store::log::codec::{Record, Records};
 use crate::store::log::numbers::Fate;
 use crate::store::log::{self, Chunk};
 use crate::store::messages::ChunkOutcome;
+use crate::telemetry::metrics;
 
 /// What a micro-batch was.
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,9 +44,11 @@ impl SpaceProcessor {
     /// Processes the next micro-batch: computes it while the one before is written, then begins to write it. Returns
     /// how many events there were, and whether there may be more.
     pub(super) async fn process_batch(&mut self) -> Result<Batched> {
+        let began = Instant::now();
         let Some(mut read) = self.read_batch().await? else { return Ok(Batched::default()) };
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let (prepared, pending, counts) = self.compute(&read).await?;
+        let computed = Instant::now();
         let newest = read.chunks.last().map_or(self.fired, |chunk| chunk.received_at);
         // Their memory is good for the next batch: taking it anew each time costs more than filling it.
         if read.contents.iter().map(Vec::capacity).sum::<usize>() <= CONTENTS_KEPT_MAX {
@@ -51,6 +56,11 @@ impl SpaceProcessor {
         }
         // What is under way was computed before this, and has to be true before this is.
         self.settle().await?;
+        for (stage, took) in
+            [("read", started - began), ("compute", computed - started), ("wait", computed.elapsed())]
+        {
+            metrics::PIPELINE_BATCH_DURATION.time(&[stage], took);
+        }
         self.ahead.day = read.chunks.last().map_or(self.ahead.day, |last| last.day);
         self.begin(prepared, pending, counts, started);
         if counts.events < OVERLAP_EVENTS || counts.adds_types {

@@ -2,7 +2,7 @@
 //!
 //! [`prepare`] computes the rows, [`write()`] does nothing but write them: so the next batch is computed meanwhile.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sqlx::PgConnection;
@@ -19,6 +19,7 @@ use crate::store::timeline::PointerPage;
 use crate::store::{
     Result, StoreError, identity, memberships, messages, processor, profiles, rejected, timeline,
 };
+use crate::telemetry::metrics;
 
 /// Profiles one statement writes: bounds what the connection's buffers take.
 const PROFILES_A_STATEMENT: usize = 500;
@@ -124,9 +125,13 @@ pub(super) fn prepare(
 
 /// Writes everything in a transaction of its own.
 pub(super) async fn commit(pool: PgPool, fence: Fence, prepared: Prepared) -> Result<()> {
+    let began = Instant::now();
     let mut tx = pool.begin().await?;
     write(&mut tx, fence, &prepared).await?;
+    let written = Instant::now();
     tx.commit().await?;
+    metrics::PIPELINE_BATCH_DURATION.time(&["write"], written - began);
+    metrics::PIPELINE_BATCH_DURATION.time(&["commit"], written.elapsed());
     Ok(())
 }
 

@@ -196,7 +196,7 @@ metrics! {
     PIPELINE_LAG_EVENTS: Gauge = "personas_pipeline_lag_events", [], "Events in the log not yet processed, of all spaces.";
     PIPELINE_LAG: Gauge = "personas_pipeline_lag_seconds", [], "Age of the oldest event not yet processed, of all spaces.";
     PIPELINE_BATCH_DURATION: Histogram = "personas_pipeline_batch_duration_seconds", ["stage"],
-        "Time one micro-batch took, by stage.";
+        "Time one micro-batch took, by stage: `read`, `compute`, `wait` for the one before, `write`, `commit`; `batch` is all of it.";
     PIPELINE_BATCH_SIZE: Histogram = "personas_pipeline_batch_size", [], "Events in one micro-batch.";
     PIPELINE_EVENTS: Counter = "personas_pipeline_events_total", [], "Events processed.";
     PIPELINE_DUPLICATES: Counter = "personas_pipeline_duplicates_total", [],

@@ -38,8 +38,10 @@ const READ_CONNECTIONS: u64 = 64;
 /// Longest wait for a backlog to be worked off.
 const DRAIN_LIMIT: Duration = Duration::from_mins(10);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Age of the oldest waiting event from which on no more are sent, in milliseconds.
-const LAG_MAX_MS: u64 = 500;
+/// How often the backlog is looked at while the load follows it.
+const WATCH_EVERY: Duration = Duration::from_millis(15);
+/// Waiting events from which on no more are sent: less than half a second of work, and enough for the next batch.
+const BACKLOG_MAX: u64 = 40_000;
 
 /// How far the server is.
 #[derive(Debug, Clone, Copy, Default)]
@@ -278,12 +280,12 @@ async fn pipeline(client: &Client) -> anyhow::Result<Pipeline> {
     })
 }
 
-/// Holds the load back while the backlog is old.
+/// Holds the load back while the backlog is long: what comes in is what can be worked off, without pauses.
 async fn watch(client: Client, hold: Arc<AtomicBool>) {
     loop {
         if let Ok(now) = pipeline(&client).await {
-            hold.store(now.lag_ms > LAG_MAX_MS, Ordering::Relaxed);
+            hold.store(now.log_end - now.processed > BACKLOG_MAX, Ordering::Relaxed);
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(WATCH_EVERY).await;
     }
 }
