@@ -40,9 +40,9 @@ impl<'a> Entries<'a> {
     fn step(&mut self) -> Option<(Cow<'a, str>, &'a str)> {
         let rest = self.rest.trim_ascii_start();
         let rest = rest.strip_prefix(',').unwrap_or(rest).trim_ascii_start();
-        let key_len = string_len(rest)?;
-        let (key, rest) = rest.split_at_checked(key_len)?;
-        let key = unquote(key)?;
+        let literal = string_literal(rest)?;
+        let (key, rest) = rest.split_at_checked(literal.len)?;
+        let key = if literal.escaped { unquote(key)? } else { Cow::Borrowed(key.get(1..key.len() - 1)?) };
         let rest = rest.trim_ascii_start().strip_prefix(':')?.trim_ascii_start();
         let value_len = value_len(rest)?;
         let (value, rest) = rest.split_at_checked(value_len)?;
@@ -178,25 +178,53 @@ pub fn compact(text: &str) -> String {
     out
 }
 
-/// Length of the string literal, quotes included, at the start of `text`.
-fn string_len(text: &str) -> Option<usize> {
+/// A string literal at the start of a text.
+#[derive(Debug, Clone, Copy)]
+struct StringLiteral {
+    /// In bytes, quotes included.
+    len: usize,
+    /// Whether there are escapes in it.
+    escaped: bool,
+}
+
+/// The string literal at the start of `text`.
+fn string_literal(text: &str) -> Option<StringLiteral> {
+    /// Most keys and many values are shorter: for them the set-up of a vectorised search costs more than it saves.
+    const SHORT: usize = 24;
     let bytes = text.as_bytes();
-    if bytes.first() != Some(&b'"') {
-        return None;
-    }
+    let (b'"', rest) = bytes.split_first()? else { return None };
     let mut at = 1;
+    for byte in rest.iter().take(SHORT) {
+        match byte {
+            b'"' => return Some(StringLiteral { len: at + 1, escaped: false }),
+            b'\\' => break,
+            _ => at += 1,
+        }
+    }
+    let mut escaped = false;
     loop {
         let found = at + memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?;
         if bytes.get(found) == Some(&b'"') {
-            return Some(found + 1);
+            return Some(StringLiteral { len: found + 1, escaped });
         }
+        escaped = true;
         at = found + 2;
     }
+}
+
+/// Length of the string literal, quotes included, at the start of `text`.
+fn string_len(text: &str) -> Option<usize> {
+    string_literal(text).map(|literal| literal.len)
 }
 
 /// Length of the JSON value at the start of `text`: up to the comma or bracket that ends it.
 fn value_len(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
+    match bytes.first()? {
+        b'"' => return string_len(text),
+        b'{' | b'[' => {}
+        _ => return bytes.iter().position(|byte| matches!(byte, b',' | b'}' | b']')).or(Some(bytes.len())),
+    }
     let mut depth = 0_usize;
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
@@ -206,13 +234,17 @@ fn value_len(text: &str) -> Option<usize> {
                 continue;
             }
             b'{' | b'[' => depth += 1,
-            b'}' | b']' | b',' if depth == 0 => return Some(at),
-            b'}' | b']' => depth -= 1,
+            b'}' | b']' => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(at + 1);
+                }
+            }
             _ => {}
         }
         at += 1;
     }
-    (depth == 0).then_some(at)
+    None
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use sqlx::postgres::PgPool;
 
 use super::catalog::Catalog;
 use super::evaluate::tidy;
-use super::work::{Output, Pending, Work};
+use super::work::{Entry, Output, Pending, Work};
 use crate::domain::{ProfileNo, SpaceNo, Timestamp};
 use crate::engine::profile::{Pointer, Profile, encode_pointers};
 use crate::read_cache::Writes;
@@ -23,6 +23,9 @@ use crate::telemetry::metrics;
 
 /// Profiles one statement writes: bounds what the connection's buffers take.
 const PROFILES_A_STATEMENT: usize = 500;
+
+/// Profiles from which on they are encoded on two threads.
+const PARALLEL_FROM: usize = 2_000;
 
 /// What a transaction is written under.
 #[derive(Debug, Clone, Copy)]
@@ -90,28 +93,15 @@ pub(super) fn prepare(
     let mut pending =
         Pending { owners, redirects: redirects.iter().copied().collect(), ..Pending::default() };
     let Work { entries, mut out, .. } = work;
-    let mut buffer = Vec::new();
     pending.profiles.reserve(entries.len());
-    let (mut fresh, mut updated, mut dues) = (std::mem::take(&mut out.stubs), Vec::new(), Vec::new());
-    for (no, mut entry) in entries {
-        if !entry.touched {
-            pending.profiles.extend(entry.encoded.map(|row| (no, row)));
-            continue;
-        }
-        if let Some(pointers) = entry.profile.spill() {
-            out.pages.extend(page(no, &pointers));
-            // What was due by its newest event has happened, what is due later has not: it still reads its states as
-            // of then, however much later the batch ends.
-            let at = entry.profile.last_seen_at;
-            tidy(&mut entry.profile, catalog, at);
-        }
-        let due = entry.profile.due_at();
-        if due != entry.indexed_due {
-            dues.push((no, due.map(Timestamp::millis)));
-        }
-        let row = row(&entry.profile, &mut buffer)?;
-        pending.profiles.insert(no, row.state.clone());
-        if entry.fresh { fresh.push(row) } else { updated.push(row) }
+    let mut fresh = std::mem::take(&mut out.stubs);
+    let (mut updated, mut dues) = (Vec::with_capacity(entries.len()), Vec::new());
+    for part in encode_in_parallel(entries.into_iter().collect(), catalog)? {
+        pending.profiles.extend(part.encoded);
+        fresh.extend(part.fresh);
+        updated.extend(part.updated);
+        dues.extend(part.dues);
+        out.pages.extend(part.pages);
     }
     dues.extend(out.forgotten_dues.iter().map(|no| (*no, None)));
     // One order for all who lock, and the index is walked once.
@@ -121,6 +111,57 @@ pub(super) fn prepare(
     out.pages.sort_unstable_by_key(|p| (p.profile, p.first_offset));
     out.identifiers.sort_unstable_by_key(|n| n.key);
     Ok((Prepared { position, out, fresh, updated, redirects, dues }, pending))
+}
+
+/// The rows of some profiles.
+#[derive(Default)]
+struct Rows {
+    /// What the next transaction finds of them.
+    encoded: Vec<(ProfileNo, Bytes)>,
+    fresh: Vec<ProfileRow>,
+    updated: Vec<ProfileRow>,
+    dues: Vec<(ProfileNo, Option<i64>)>,
+    pages: Vec<PointerPage>,
+}
+
+/// Encodes profiles, many of them on two threads: nothing of one depends on another, and the rest of a batch waits.
+fn encode_in_parallel(mut entries: Vec<(ProfileNo, Entry)>, catalog: &Catalog) -> Result<Vec<Rows>> {
+    if entries.len() < PARALLEL_FROM {
+        return Ok(vec![encode(entries, catalog)?]);
+    }
+    let half = entries.split_off(entries.len() / 2);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| encode(half, catalog));
+        let own = encode(entries, catalog)?;
+        let other = other.join().map_err(|_| StoreError::Damaged("encoding profiles failed".into()))??;
+        Ok(vec![own, other])
+    })
+}
+
+fn encode(entries: Vec<(ProfileNo, Entry)>, catalog: &Catalog) -> Result<Rows> {
+    let (mut rows, mut buffer) = (Rows::default(), Vec::new());
+    rows.encoded.reserve(entries.len());
+    for (no, mut entry) in entries {
+        if !entry.touched {
+            rows.encoded.extend(entry.encoded.map(|row| (no, row)));
+            continue;
+        }
+        if let Some(pointers) = entry.profile.spill() {
+            rows.pages.extend(page(no, &pointers));
+            // What was due by its newest event has happened, what is due later has not: it still reads its states as
+            // of then, however much later the batch ends.
+            let at = entry.profile.last_seen_at;
+            tidy(&mut entry.profile, catalog, at);
+        }
+        let due = entry.profile.due_at();
+        if due != entry.indexed_due {
+            rows.dues.push((no, due.map(Timestamp::millis)));
+        }
+        let row = row(&entry.profile, &mut buffer)?;
+        rows.encoded.push((no, row.state.clone()));
+        if entry.fresh { rows.fresh.push(row) } else { rows.updated.push(row) }
+    }
+    Ok(rows)
 }
 
 /// Writes everything in a transaction of its own.

@@ -31,6 +31,12 @@ pub(super) const NAMES: [&str; 20] = [
     "Product Shared",
     "Product Reviewed",
 ];
+/// Of a payload: between its properties and the last part of the address.
+const MIDDLE: &str = "\"},\"context\":{\"campaign\":{\"source\":\"newsletter\",\"name\":\"winter sale\"},\
+                      \"ip\":\"192.0.2.";
+/// Of a payload: from the address to the page.
+const USER_AGENT: &str = "\",\"locale\":\"en-GB\",\"userAgent\":\"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 \
+                          (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36\",\"page\":{\"path\":\"/p/";
 /// Columns of a reference row.
 const COLUMNS: i16 = 5;
 /// Postgres counts from 2000 on.
@@ -95,12 +101,13 @@ impl Generator {
 
     fn event(&mut self, out: &mut Vec<u8>) {
         let (name, user, id) = self.next();
-        let timestamp = &self.timestamp;
-        let _memory = write!(
-            out,
-            "{{\"type\":\"track\",\"messageId\":\"{id}\",\"userId\":\"user-{user:06}\",\"event\":\"{name}\",\
-             \"timestamp\":\"{timestamp}\","
-        );
+        out.extend_from_slice(b"{\"type\":\"track\",\"messageId\":\"");
+        out.extend_from_slice(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
+        out.extend_from_slice(b"\",\"userId\":\"user-");
+        digits::<10>(out, user, 6);
+        for text in ["\",\"event\":\"", name, "\",\"timestamp\":\"", &self.timestamp, "\","] {
+            out.extend_from_slice(text.as_bytes());
+        }
         // The payload is an object of its own; here its members are the event's.
         out.extend_from_slice(self.payload.get(1..).unwrap_or_default());
     }
@@ -124,28 +131,55 @@ impl Generator {
         let id = Uuid::from_u64_pair(self.stream, self.count);
         let (a, b, c) = (self.random(), self.random(), self.random());
         let (price, quantity, product) = (a % 20_000, 1 + a % 5, b % 5_000);
-        self.payload.clear();
-        let _memory = write!(
-            self.payload,
-            "{{\"properties\":{{\"order_id\":\"o-{a:016x}\",\"product_id\":\"p-{product}\",\"sku\":\"S-{product:05}\",\
-             \"category\":\"category-{}\",\"brand\":\"brand-{}\",\"price\":{}.{:02},\"revenue\":{}.{:02},\
-             \"quantity\":{quantity},\"currency\":\"EUR\",\"coupon\":\"c-{}\",\"session\":\"{b:016x}{c:016x}\"}},\
-             \"context\":{{\"campaign\":{{\"source\":\"newsletter\",\"name\":\"winter sale\"}},\"ip\":\"192.0.2.{}\",\"locale\":\"en-GB\",\"userAgent\":\"Mozilla/5.0 (X11; Linux x86_64) \
-             AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36\",\"page\":{{\"path\":\"/p/{product}\",\
-             \"url\":\"https://shop.example.com/p/{product}?ref={c:08x}\",\"title\":\"Product {product}\"}},\
-             \"library\":{{\"name\":\"bench\",\"version\":\"1.0.0\"}}}}}}",
-            b % 40,
-            c % 90,
-            price / 100,
-            price % 100,
-            price / 100,
-            price % 100,
-            c % 30,
-            c % 250,
-        );
+        // Not by `write!`, which would take as long as the server takes: what the load costs, the server does not get.
+        let out = &mut self.payload;
+        out.clear();
+        for (text, number) in [
+            ("{\"properties\":{\"order_id\":\"o-", Written::Hex(a, 16)),
+            ("\",\"product_id\":\"p-", Written::Decimal(product, 4)),
+            ("\",\"sku\":\"S-", Written::Decimal(product, 5)),
+            ("\",\"category\":\"category-", Written::Decimal(b % 40, 2)),
+            ("\",\"brand\":\"brand-", Written::Decimal(c % 90, 2)),
+            ("\",\"price\":", Written::Decimal(100 + price / 100, 3)),
+            (".", Written::Decimal(price % 100, 2)),
+            (",\"revenue\":", Written::Decimal(100 + price / 100, 3)),
+            (".", Written::Decimal(price % 100, 2)),
+            (",\"quantity\":", Written::Decimal(quantity, 1)),
+            (",\"currency\":\"EUR\",\"coupon\":\"c-", Written::Decimal(c % 30, 2)),
+            ("\",\"session\":\"", Written::Hex(b, 16)),
+            ("", Written::Hex(c, 16)),
+            (MIDDLE, Written::Decimal(c % 250, 3)),
+            (USER_AGENT, Written::Decimal(product, 4)),
+            ("\",\"url\":\"https://shop.example.com/p/", Written::Decimal(product, 4)),
+            ("?ref=", Written::Hex(c, 16)),
+            ("\",\"title\":\"Product ", Written::Decimal(product, 4)),
+        ] {
+            out.extend_from_slice(text.as_bytes());
+            match number {
+                Written::Decimal(number, width) => digits::<10>(out, number, width),
+                Written::Hex(number, width) => digits::<16>(out, number, width),
+            }
+        }
+        out.extend_from_slice(b"\"},\"library\":{\"name\":\"bench\",\"version\":\"1.0.0\"}}}");
         let name = NAMES.get((c >> 32) as usize % NAMES.len()).copied().unwrap_or_default();
         let user = self.sweep.as_ref().map_or(a >> 20, |next| next.fetch_add(1, Ordering::Relaxed));
         (name, user % USERS, id)
+    }
+}
+
+/// A number in a payload, and how many digits it has.
+enum Written {
+    Decimal(u64, usize),
+    Hex(u64, usize),
+}
+
+/// The last `width` digits of a number.
+fn digits<const BASE: u64>(out: &mut Vec<u8>, mut number: u64, width: usize) {
+    let start = out.len();
+    out.resize(start + width, 0);
+    for digit in out.iter_mut().skip(start).rev() {
+        *digit = b"0123456789abcdef"[(number % BASE) as usize];
+        number /= BASE;
     }
 }
 

@@ -40,7 +40,7 @@ const DRAIN_LIMIT: Duration = Duration::from_mins(10);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How often the backlog is looked at while the load follows it.
 const WATCH_EVERY: Duration = Duration::from_millis(15);
-/// Waiting events from which on no more are sent: less than half a second of work, and enough for the next batch.
+/// Waiting events from which on no more are sent: less than a second of work, and enough for the next batch.
 const BACKLOG_MAX: u64 = 40_000;
 
 /// How far the server is.
