@@ -21,5 +21,5 @@ pub mod traits;
 
 pub use evaluate::{Evaluation, View};
 pub use program::{Computation, Definition, Dirty, Program, ProgramError};
-pub use query::{Kind, Limits, Plan, QueryError, compile};
+pub use query::{Kind, KnownSource, Limits, Plan, QueryError, Sources, compile};
 pub use state::{Flags, LeafSpec, LeafState, LeafStates};

@@ -4,7 +4,7 @@ use personas::engine::query::ErrorKind;
 use personas::engine::{Kind, Limits, QueryError, compile};
 use proptest::prelude::*;
 
-use crate::harness::refused;
+use crate::harness::{refused, sources};
 
 /// The only error, and the text it points at.
 fn only(query: &str, kind: Kind) -> (QueryError, String) {
@@ -25,9 +25,6 @@ fn what_is_not_supported_yet_is_refused_at_its_place() {
         ("event('A').where(property('x') = trait('y')) >= 1", "trait('y')"),
         ("event('A').where(audience('y')) >= 1", "audience('y')"),
         ("event('A').expires_after(1 hour).count() >= 1", "expires_after(1 hour)"),
-        ("event('A').sources(exclude: ['a', 'b']) >= 1", "sources(exclude: ['a', 'b'])"),
-        ("event('A').where(source('web') = 1) >= 1", "source('web')"),
-        ("event('A').where(source('web')) >= 1", "source('web')"),
         ("event('A').where(property('p.$.sku') = 1) >= 1", "'p.$.sku'"),
         ("trait('tags.$') = 'vip'", "'tags.$'"),
         ("event('A').where(any_item('p', property('x') = 1)) >= 1", "any_item('p', property('x') = 1)"),
@@ -37,8 +34,6 @@ fn what_is_not_supported_yet_is_refused_at_its_place() {
         ("ANY event('A') >= 1", "ANY"),
         ("ALL NOT event('A').count() >= 1", "ALL"),
         ("entity('orders').where(entity('p').count() >= 1).count() >= 1", "entity('orders')"),
-        ("event('*') >= 1", "'*'"),
-        ("event('Cart *') >= 1", "'Cart *'"),
         ("event('A').where(property('d').held_for(3 days)) >= 1", "held_for(3 days)"),
         ("event('A').where(trait('d').within_last(3 days)) >= 1", "trait('d')"),
         ("event('A').where(property('d').within_next(parent: 3 days)) >= 1", "parent: 3 days"),
@@ -88,6 +83,10 @@ fn near_misses_get_a_suggestion() {
         ("trait('x').equal(1)", "equals"),
         ("event('A').where(propertty('x') = 1) >= 1", "property"),
         ("event('A').max(property('x') as nubmer) >= 1", "number"),
+        ("event('A').sources(exlude: ['web']) >= 1", "exclude"),
+        ("event('A').where(message_type() = 'trak') >= 1", "track"),
+        ("event('A').where('pge' != message_type()) >= 1", "page"),
+        ("event('A').where(message_type().one_of('track', 'scren')) >= 1", "screen"),
     ] {
         let (error, _) = only(query, Kind::Audience);
         assert!(error.message.ends_with(&format!("did you mean `{suggestion}`?")), "{error}");
@@ -138,6 +137,13 @@ fn mistakes_are_told_at_their_place() {
         ("property('x') = 1", ErrorKind::Type, "property('x')"),
         ("trait('x').before_date('soon')", ErrorKind::Type, "'soon'"),
         ("trait('x').matches('(')", ErrorKind::Type, "'('"),
+        ("event('A').where(source('web') = true) >= 1", ErrorKind::Type, "source('web')"),
+        ("event('A').last(source('web')) = true", ErrorKind::Type, "source('web')"),
+        ("event('A').sources() >= 1", ErrorKind::Syntax, "sources()"),
+        ("event('A').sources(['web']) >= 1", ErrorKind::Syntax, "sources(['web'])"),
+        ("event('A').sources(exclude: []) >= 1", ErrorKind::Syntax, "sources(exclude: [])"),
+        ("event('A').sources(exclude: ['web', 5]) >= 1", ErrorKind::Type, "5"),
+        ("event('A').where(message_type() = 'identify') >= 1", ErrorKind::Type, "'identify'"),
         ("(trait('x') = 1) = true", ErrorKind::Type, "(trait('x') = 1)"),
     ] {
         let (error, text) = only(query, Kind::Audience);
@@ -146,6 +152,31 @@ fn mistakes_are_told_at_their_place() {
     for query in ["event('A')", "event('A') >= 1", "everyone()"] {
         assert_eq!(only(query, Kind::ComputedTrait).0.kind, ErrorKind::Type, "{query}");
     }
+}
+
+#[test]
+fn sources_must_be_known_and_be_one() {
+    let checked = |query: &str| {
+        let plan = compile(query, Kind::Audience, Limits::default()).expect(query);
+        plan.check_sources(&sources()).err().unwrap_or_default()
+    };
+    for query in [
+        "event('A').where(source('web') OR source('src_3')).sources(exclude: ['app', 'src_4']) >= 1",
+        "trait('x') = 1",
+    ] {
+        assert_eq!(checked(query), []);
+    }
+    let errors = checked("event('A').where(source('wbe')).sources(exclude: ['twice', 'src_9']) >= 1");
+    let texts: Vec<&str> = errors.iter().map(|error| error.message.as_str()).collect();
+    assert_eq!(
+        texts,
+        [
+            "unknown source `wbe`; did you mean `web`?",
+            "2 sources are called `twice`; name the one by its id",
+            "unknown source `src_9`",
+        ]
+    );
+    assert_eq!((errors[0].column, errors[0].length, errors[1].expected.len()), (25, 5, 2));
 }
 
 #[test]
@@ -163,7 +194,7 @@ fn lines_and_columns_count_characters_and_offsets_bytes() {
 #[test]
 fn all_mistakes_are_told_at_once() {
     let errors = refused(
-        "evnt('A') >= 1 AND trait('x').frob() OR (trait('y') = AND event('*') = 1) OR traitt('z') = 1",
+        "evnt('A') >= 1 AND trait('x').frob() OR (trait('y') = AND entity('x') = 1) OR traitt('z') = 1",
         Kind::Audience,
     );
     let messages: Vec<&str> = errors.iter().map(|e| e.message.as_str()).collect();

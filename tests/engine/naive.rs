@@ -17,6 +17,9 @@ pub(crate) enum Naive {
 #[derive(Debug, Clone)]
 pub(crate) struct RawEvent {
     pub(crate) name: &'static str,
+    /// `track`, `page`, …
+    pub(crate) call: &'static str,
+    pub(crate) source: &'static str,
     pub(crate) at: i64,
     pub(crate) received_at: i64,
     pub(crate) id: String,
@@ -39,7 +42,28 @@ pub(crate) enum Query {
 #[derive(Debug, Clone)]
 pub(crate) enum Scalar {
     Plan,
-    Event { name: &'static str, filter: Option<Where>, window: Option<(i64, i64)>, reducer: Reducer },
+    Event {
+        /// A name, or a pattern with one `*`.
+        name: &'static str,
+        filter: Option<Where>,
+        /// A source to be left out.
+        without: Option<&'static str>,
+        window: Option<(i64, i64)>,
+        reducer: Reducer,
+    },
+}
+
+/// Whether an event is one of those that `event('…')` names.
+fn is_named(event: &RawEvent, name: &str) -> bool {
+    let fits = match name.split_once('*') {
+        None => event.name == name,
+        Some((start, end)) => {
+            event.name.len() >= start.len() + end.len()
+                && event.name.starts_with(start)
+                && event.name.ends_with(end)
+        }
+    };
+    fits && ["track", "page", "screen"].contains(&event.call)
 }
 
 /// A condition on one event.
@@ -50,6 +74,10 @@ pub(crate) enum Where {
     Not(Box<Where>),
     /// `property('y')`, comparator, literal.
     Y(&'static str, Naive),
+    /// `source('…')`.
+    Source(&'static str),
+    /// `message_type()`, comparator, type.
+    Type(&'static str, &'static str),
     /// What is read, comparator, seconds.
     Date(&'static str, &'static str, i64),
 }
@@ -165,6 +193,8 @@ impl Where {
             Self::Or(parts) => join(parts, " OR "),
             Self::Not(part) => format!("NOT {}", part.text()),
             Self::Y(op, literal) => format!("property('y') {op} {}", literal.literal()),
+            Self::Source(name) => format!("source('{name}')"),
+            Self::Type(op, call) => format!("message_type() {op} '{call}'"),
             Self::Date(read, op, seconds) => format!("{read}.{op}({seconds} seconds)"),
         }
     }
@@ -175,6 +205,8 @@ impl Where {
             Self::Or(parts) => parts.iter().any(|part| part.holds(event, now)),
             Self::Not(part) => !part.holds(event, now),
             Self::Y(op, literal) => compare(&event.y, op, literal),
+            Self::Source(name) => event.source == *name,
+            Self::Type(op, call) => (event.call == *call) == (*op == "="),
             Self::Date(read, op, seconds) => {
                 let date = if *read == "timestamp()" { Some(event.at) } else { event.d };
                 date.is_some_and(|date| dated(date, op, *seconds, now))
@@ -232,7 +264,10 @@ pub(crate) fn reduce(events: &[&RawEvent], reducer: Reducer) -> Naive {
 
 impl Scalar {
     pub(crate) fn text(&self) -> String {
-        let Self::Event { name, filter, window, reducer } = self else { return "trait('plan')".to_owned() };
+        let Self::Event { name, filter, without, window, reducer } = self else {
+            return "trait('plan')".to_owned();
+        };
+        let without = without.map_or_else(String::new, |name| format!(".sources(exclude: ['{name}'])"));
         let filter = filter.as_ref().map_or_else(String::new, |filter| format!(".where({})", filter.text()));
         let window = match window {
             None => String::new(),
@@ -252,14 +287,14 @@ impl Scalar {
             Reducer::Mode(1) => ".mode(property('x'), 1)",
             Reducer::Mode(_) => ".mode(property('x'))",
         };
-        format!("event('{name}'){filter}{window}{reducer}")
+        format!("event('{name}'){filter}{without}{window}{reducer}")
     }
 
     pub(crate) fn value(&self, events: &[RawEvent], plan: &Naive, now: i64) -> Naive {
-        let Self::Event { name, filter, window, reducer } = self else { return plan.clone() };
+        let Self::Event { name, filter, without, window, reducer } = self else { return plan.clone() };
         let inside: Vec<&RawEvent> = events
             .iter()
-            .filter(|e| e.name == *name && e.at <= now)
+            .filter(|e| is_named(e, name) && e.at <= now && *without != Some(e.source))
             .filter(|e| filter.as_ref().is_none_or(|filter| filter.holds(e, now)))
             .filter(|e| {
                 window

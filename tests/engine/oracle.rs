@@ -1,7 +1,7 @@
 //! The engine against the naive evaluator: random queries over random events, at random instants. The two meet only in
 //! the query's text.
 
-use personas::domain::{Timestamp, Value};
+use personas::domain::{EventType, Timestamp, Value};
 use personas::engine::{Kind, LeafStates, Limits, compile};
 use proptest::prelude::*;
 
@@ -25,16 +25,21 @@ fn naive() -> impl Strategy<Value = Naive> {
 
 fn events() -> impl Strategy<Value = Vec<RawEvent>> {
     let date = prop::option::weighted(0.9, -10..60_i64);
-    let one = (prop::sample::select(vec!["A", "B"]), 0..40_i64, 0..40_i64, naive(), naive(), date);
+    let name = prop::sample::select(vec!["A", "A", "B", "BA"]);
+    let call = prop::sample::select(vec!["track", "track", "track", "page", "screen", "identify"]);
+    let sent = (call, prop::sample::select(vec!["web", "app"]));
+    let one = (name, sent, 0..40_i64, 0..40_i64, naive(), naive(), date);
     prop::collection::vec(one, 0..16).prop_map(|raw| {
         raw.into_iter()
             .enumerate()
-            .map(|(i, (name, at, delay, x, y, date))| {
+            .map(|(i, (name, (call, source), at, delay, x, y, date))| {
+                // Calls of this kind have no name.
+                let name = if call == "identify" { "" } else { name };
                 let at = START + at * STEP;
                 // Most events are received after they happened, some before.
                 let received_at = (at + (delay - 10) * STEP).clamp(START, START + 20 * SECOND);
                 let d = date.map(|steps| START + steps * STEP);
-                RawEvent { name, at, received_at, id: format!("m{}", (i * 7) % 16), x, y, d }
+                RawEvent { name, call, source, at, received_at, id: format!("m{}", (i * 7) % 16), x, y, d }
             })
             .collect()
     })
@@ -61,7 +66,11 @@ fn filter() -> impl Strategy<Value = Where> {
     let ops = prop::sample::select(vec!["=", "!=", ">", ">=", "<", "<="]);
     let read = prop::sample::select(vec!["property('d')", "property('d')", "context('d')", "timestamp()"]);
     let date = (read, relative(), 0..9_i64).prop_map(|(read, op, seconds)| Where::Date(read, op, seconds));
-    let one = prop_oneof![2 => (ops, naive()).prop_map(|(op, literal)| Where::Y(op, literal)), 3 => date];
+    let source = prop::sample::select(vec!["web", "app"]).prop_map(Where::Source);
+    let call = prop::sample::select(vec!["track", "page", "screen"]);
+    let call = (prop::sample::select(vec!["=", "!="]), call).prop_map(|(op, call)| Where::Type(op, call));
+    let y = (ops, naive()).prop_map(|(op, literal)| Where::Y(op, literal));
+    let one = prop_oneof![4 => y, 1 => source, 1 => call, 6 => date];
     one.prop_recursive(3, 6, 3, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 2..4).prop_map(Where::And),
@@ -78,8 +87,11 @@ fn relative() -> impl Strategy<Value = &'static str> {
 fn scalar(reducer: impl Strategy<Value = Reducer>) -> impl Strategy<Value = Scalar> {
     let window =
         prop::option::of((0..4_i64, 0..8_i64).prop_map(|(newest, more)| (newest, newest + more.max(1))));
-    (prop::sample::select(vec!["A", "B"]), prop::option::of(filter()), window, reducer)
-        .prop_map(|(name, filter, window, reducer)| Scalar::Event { name, filter, window, reducer })
+    let name = prop::sample::select(vec!["A", "A", "A", "B", "*", "B*", "*A"]);
+    let without = prop::option::weighted(0.2, prop::sample::select(vec!["web", "app"]));
+    (name, prop::option::of(filter()), without, window, reducer).prop_map(
+        |(name, filter, without, window, reducer)| Scalar::Event { name, filter, without, window, reducer },
+    )
 }
 
 fn comparison() -> impl Strategy<Value = Query> {
@@ -120,6 +132,8 @@ fn engine_events(events: &[RawEvent]) -> Vec<Event> {
         context: date(e),
         message_id: e.id.clone(),
         offset: i as u64 + 1,
+        call: EventType::parse(e.call).expect("a call"),
+        source: if e.source == "web" { 1 } else { 2 },
         ..event(
             e.name,
             e.at,

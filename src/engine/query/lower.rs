@@ -16,6 +16,7 @@ use super::narrow::narrow;
 use super::plan::{Leaves, Plan, PlanOperand, Root};
 use super::stream::Draft;
 use super::vocabulary::{self, COMPARATORS, FILTERS, REDUCERS, Takes};
+use super::walk;
 
 /// Lowers a whole definition; nothing when an error was told.
 pub(super) fn lower(text: &str, tree: &Expr, kind: Kind, errors: &mut Errors) -> Option<Plan> {
@@ -36,6 +37,7 @@ pub(super) fn lower(text: &str, tree: &Expr, kind: Kind, errors: &mut Errors) ->
         leaves,
         numbers,
         traits: traits.into_iter().collect(),
+        sources: walk::sources(tree),
     })
 }
 

@@ -11,12 +11,15 @@ mod lower;
 mod narrow;
 mod parser;
 mod plan;
+mod sources;
 mod stream;
 mod vocabulary;
+mod walk;
 
 use error::Errors;
 pub use error::{ErrorKind, QueryError, Span};
 pub use plan::{Plan, PlanCondition, PlanOperand, Root};
+pub use sources::{KnownSource, Sources};
 
 /// What a definition makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -71,6 +74,7 @@ pub fn compile(text: &str, kind: Kind, limits: Limits) -> Result<Plan, Vec<Query
         return Err(errors.finish(text));
     }
     let tree = parser::parse(tokens, limits, &mut errors);
+    walk::check_message_types(&tree, &mut errors);
     let plan = lower::lower(text, &tree, kind, &mut errors);
     match plan {
         Some(plan) if errors.is_empty() => Ok(plan),

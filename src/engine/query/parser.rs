@@ -369,14 +369,15 @@ impl Parser<'_> {
 
     fn list(&mut self) -> Parsed<ArgumentValue> {
         self.advance();
+        let mut items = Vec::new();
         while !self.at_symbol(&["]"]) {
-            self.nested(0, |parser| Ok(parser.or()))?;
+            items.push(self.nested(0, |parser| Ok(parser.or()))?);
             if !self.eat_symbol(",") {
                 break;
             }
         }
         self.expect_symbol("]", &[",", "]"])?;
-        Ok(ArgumentValue::List)
+        Ok(ArgumentValue::List(items))
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Plan {
     pub(super) leaves: Vec<LeafSpec>,
     pub(super) numbers: Vec<LeafNo>,
     pub(super) traits: Vec<String>,
+    /// The sources it names, and where.
+    pub(super) sources: Vec<(String, Span)>,
 }
 
 impl Plan {
@@ -82,9 +84,9 @@ impl Plan {
         &self.traits
     }
 
-    /// The names of the events it counts, sorted.
+    /// The names of the events it counts, sorted; without those that only a pattern with `*` names.
     pub fn events(&self) -> Vec<&str> {
-        let mut events: Vec<&str> = self.leaves.iter().map(|leaf| leaf.event.as_str()).collect();
+        let mut events: Vec<&str> = self.leaves.iter().filter_map(|leaf| leaf.event.exact()).collect();
         events.sort_unstable();
         events.dedup();
         events

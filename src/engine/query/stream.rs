@@ -1,8 +1,10 @@
 //! Streams of events: `event('X')`, its filters, and the reducer that makes a leaf of them.
 
 use crate::domain::{Timestamp, Value};
-use crate::engine::condition::Logic;
-use crate::engine::state::{Cast, Field, Filter, FilterOperand, LeafSpec, Read, Reducer, Window};
+use crate::engine::condition::{Condition, Logic, Op};
+use crate::engine::state::{
+    Cast, EventName, Field, Filter, FilterOperand, LeafSpec, Read, Reducer, SourceName, Window,
+};
 
 use super::ast::{Argument, ArgumentValue, Call, Expr, ExprKind};
 use super::error::ErrorKind;
@@ -36,7 +38,9 @@ impl Scope for EventScope {
 
     fn function(lowering: &mut Lowering<'_, Self>, call: &Call) -> Option<Typed<FilterOperand>> {
         let field = lowering.field(call)?;
-        Some(Typed::Scalar(FilterOperand::Field(lowering.scope.place(field))))
+        let is_condition = matches!(field, Field::Source(_));
+        let left = FilterOperand::Field(lowering.scope.place(field));
+        Some(if is_condition { Typed::Boolean(holds(left)) } else { Typed::Scalar(left) })
     }
 
     // An event has no events inside of it, so there is nothing to reduce.
@@ -57,6 +61,10 @@ impl Lowering<'_, EventScope> {
             "context" => self.path(call).map(Field::Context),
             "message_type" => self.no_arguments(call).map(|()| Field::MessageType),
             "timestamp" => self.no_arguments(call).map(|()| Field::Timestamp),
+            "source" => {
+                let (name, _) = self.only_string(call)?;
+                Some(Field::Source(SourceName { name: name.to_owned(), no: None }))
+            }
             "event" => self.unsupported(call.span, "funnels (`event` inside of `where`)"),
             "trait" | "audience" => {
                 let what = format!("`{}` inside of `where` or a reducer", call.name.text);
@@ -69,7 +77,7 @@ impl Lowering<'_, EventScope> {
 
 /// Events on the way to a leaf.
 pub(super) struct Draft {
-    event: String,
+    event: EventName,
     fields: Vec<Field>,
     filters: Vec<Filter>,
     window: Option<Window>,
@@ -83,11 +91,8 @@ impl Draft {
         if event.is_empty() {
             return lowering.error(ErrorKind::Syntax, span, "the event's name is empty");
         }
-        if event.contains('*') {
-            return lowering.unsupported(span, "`*` in the name of an event");
-        }
         Some(Self {
-            event: event.to_owned(),
+            event: EventName::parse(event),
             fields: Vec::new(),
             filters: Vec::new(),
             window: None,
@@ -95,11 +100,18 @@ impl Draft {
         })
     }
 
-    /// `.where(…)`, `.within(…)` or `.between(…)`.
+    /// `.where(…)`, `.sources(…)`, `.within(…)` or `.between(…)`.
     pub(super) fn filter<S: Scope>(mut self, lowering: &mut Lowering<'_, S>, call: &Call) -> Option<Self> {
-        if call.name.text == "where" {
-            self.add_where(lowering, call)?;
-            return Some(self);
+        match call.name.text.as_str() {
+            "where" => {
+                self.add_where(lowering, call)?;
+                return Some(self);
+            }
+            "sources" => {
+                self.exclude_sources(lowering, call)?;
+                return Some(self);
+            }
+            _ => {}
         }
         if self.window.is_some() || self.between.is_some() {
             return lowering.error(ErrorKind::Type, call.span, "events can have only one window");
@@ -127,6 +139,38 @@ impl Draft {
         match filter {
             Logic::And(parts) => self.filters.extend(parts),
             other => self.filters.push(other),
+        }
+        Some(())
+    }
+
+    /// `.sources(exclude: ['…', …])`.
+    fn exclude_sources<S: Scope>(&mut self, lowering: &mut Lowering<'_, S>, call: &Call) -> Option<()> {
+        let [Argument { label: Some(label), value, cast: None, .. }] = call.arguments.as_slice() else {
+            let message = "`sources` needs the ones to leave out: `sources(exclude: ['…'])`";
+            lowering.errors.add_expecting(ErrorKind::Syntax, call.span, message, &["exclude"]);
+            return None;
+        };
+        if label.text != "exclude" {
+            lowering.errors.add_unknown(label.span, "label", &label.text, &["exclude"]);
+            return None;
+        }
+        let list = match value {
+            ArgumentValue::List(items) if !items.is_empty() => items.as_slice(),
+            ArgumentValue::Expr(one) => std::slice::from_ref(one),
+            ArgumentValue::Error => return None,
+            _ => &[],
+        };
+        if list.is_empty() {
+            return lowering.error(ErrorKind::Syntax, call.span, "`sources` needs at least one source");
+        }
+        for item in list {
+            let ExprKind::Literal(Value::String(name)) = &item.kind else {
+                let message = "a source is named by its id or name, in single quotes";
+                return lowering.error(ErrorKind::Type, item.span, message);
+            };
+            let field = Field::Source(SourceName { name: name.to_string(), no: None });
+            let left = self.in_event(lowering, |inner| Some(inner.scope.place(field)))?;
+            self.filters.push(Logic::Not(Box::new(holds(FilterOperand::Field(left)))));
         }
         Some(())
     }
@@ -220,6 +264,10 @@ impl Draft {
         };
         let field = self.in_event(lowering, |inner| {
             let field = inner.field(call)?;
+            if matches!(field, Field::Source(_)) {
+                let message = "`source` is a condition; it stands inside of `where`";
+                return inner.error(ErrorKind::Type, call.span, message);
+            }
             Some(inner.scope.place(field))
         })?;
         Some((field, cast))
@@ -253,6 +301,12 @@ impl Draft {
             since: None,
         }
     }
+}
+
+/// The condition that a field is true.
+fn holds(left: FilterOperand) -> Filter {
+    let arguments = vec![FilterOperand::Literal(Value::Bool(true))];
+    Logic::Is(Condition { left, op: Op::Equals, arguments })
 }
 
 /// Whether any condition in it depends on the time.

@@ -6,27 +6,28 @@ use crate::engine::condition::{Op, RelativeDate};
 pub(super) const PROFILE_FUNCTIONS: [&str; 4] = ["event", "trait", "audience", "everyone"];
 
 /// Functions that read an event, inside of `where` and reducers.
-pub(super) const EVENT_FUNCTIONS: [&str; 4] = ["property", "context", "message_type", "timestamp"];
+pub(super) const EVENT_FUNCTIONS: [&str; 5] = ["property", "context", "message_type", "timestamp", "source"];
+
+/// The calls that are events of the language.
+pub(super) const MESSAGE_TYPES: [&str; 3] = ["track", "page", "screen"];
 
 /// Functions of the language that this version cannot do, and what they are.
-const LATER_FUNCTIONS: [(&str, &str); 5] = [
+const LATER_FUNCTIONS: [(&str, &str); 4] = [
     ("entity", "linked entities (`entity`)"),
-    ("source", "conditions on the source (`source`)"),
     ("random_bucket", "random shares (`random_bucket`)"),
     ("any_item", "conditions on the items of a list (`any_item`)"),
     ("item", "conditions on the items of a list"),
 ];
 
 /// Methods of the language that this version cannot do, and what they are.
-const LATER_METHODS: [(&str, &str); 4] = [
+const LATER_METHODS: [(&str, &str); 3] = [
     ("expires_after", "session windows (`expires_after`)"),
-    ("sources", "filters by source (`sources`)"),
     ("held_for", "`held_for`"),
     ("any_item", "conditions on the items of a list (`any_item`)"),
 ];
 
 /// Methods that narrow a stream of events.
-pub(super) const FILTERS: [&str; 3] = ["where", "within", "between"];
+pub(super) const FILTERS: [&str; 4] = ["where", "sources", "within", "between"];
 
 /// Methods that make one value of a stream of events.
 pub(super) const REDUCERS: [&str; 9] =

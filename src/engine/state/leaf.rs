@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use crate::domain::{EventType, Facts, Number, Offset, Path, Timestamp, Value, json};
+use crate::domain::{EventType, Facts, Number, Offset, Path, SourceNo, Timestamp, Value, json};
 use crate::engine::condition::{Condition, Logic, Operand};
 
 use super::aggregate::Told;
+use super::event_name::EventName;
 use super::instants::Instants;
 use super::leaf_state::{Contribution, LeafState};
 use super::timeline::{When, Window};
@@ -22,6 +23,17 @@ pub enum Field {
     Timestamp,
     /// `message_type()`: `track`, `page` or another call.
     MessageType,
+    /// `source('…')`: whether that source sent it.
+    Source(SourceName),
+}
+
+/// A source as a query names it, by its name or id. Which one that is, the space says ([`crate::engine::Plan::bind_sources`]).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SourceName {
+    /// Name or id.
+    pub name: String,
+    /// Its number; nothing until it is bound.
+    pub no: Option<SourceNo>,
 }
 
 impl Field {
@@ -32,6 +44,14 @@ impl Field {
             Self::Context(path) => format!("context({})", json::quote(&path.to_string())),
             Self::Timestamp => "timestamp()".to_owned(),
             Self::MessageType => "message_type()".to_owned(),
+            Self::Source(source) => format!("source({})", json::quote(&source.name)),
+        }
+    }
+
+    /// Finds out which source is meant, where one is named.
+    pub(in crate::engine) fn bind_source(&mut self, find: &dyn Fn(&str) -> Option<SourceNo>) {
+        if let Self::Source(source) = self {
+            source.no = find(&source.name);
         }
     }
 
@@ -46,6 +66,9 @@ impl Field {
                 return FieldValue { raw: "", value: facts.timestamp.to_string().as_str().into() };
             }
             Self::MessageType => return FieldValue { raw: "", value: facts.event_type.as_str().into() },
+            Self::Source(source) => {
+                return FieldValue { raw: "", value: (source.no == Some(facts.source)).into() };
+            }
         };
         FieldValue::from_raw(raw)
     }
@@ -147,8 +170,8 @@ pub type Filter = Logic<Condition<FilterOperand>>;
 /// One incremental state shared by all definitions that need it: which events, and what is kept of them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeafSpec {
-    /// The exact event name.
-    pub event: String,
+    /// The names of its events.
+    pub event: EventName,
     /// The fields that the filter and the reducer read, without repetition.
     pub fields: Vec<Field>,
     /// The conditions of `where` that are decided by the event alone; `Constant(true)` when there are none.
@@ -170,7 +193,10 @@ pub struct LeafSpec {
 impl LeafSpec {
     /// The text by which equal leaves are found: the same for every spelling of the same leaf.
     pub fn canonical(&self) -> String {
-        let mut text = format!("event({})", json::quote(&self.event));
+        let mut text = match &self.event {
+            EventName::Exact(name) => format!("event({})", json::quote(name)),
+            glob @ EventName::Glob(_) => format!("events({})", json::quote(&glob.to_string())),
+        };
         let filters = (self.filter != Logic::Constant(true)).then_some(&self.filter);
         for filter in filters.into_iter().chain(&self.moving_filter) {
             let filter = filter.canonical(&|condition| condition.canonical(|o| self.operand_text(o)));
@@ -215,12 +241,13 @@ impl LeafSpec {
     /// Whether the event counts for this leaf (apart from what depends on the time of the evaluation: the rolling
     /// window and the moving filter).
     pub fn matches(&self, facts: &Facts<'_>) -> bool {
-        facts.name == self.event && self.selects(facts, &self.read_fields(facts), &self.identity())
+        self.event.matches(facts.name) && self.selects(facts, &self.read_fields(facts), &self.identity())
     }
 
     /// Folds one event into a state; says whether the state is another one now.
     pub fn fold(&self, state: &mut LeafState, facts: &Facts<'_>) -> bool {
-        facts.name == self.event && self.fold_fields(state, facts, &self.read_fields(facts), &self.identity())
+        self.event.matches(facts.name)
+            && self.fold_fields(state, facts, &self.read_fields(facts), &self.identity())
     }
 
     /// Folds an event of this name whose fields are already read: field `i` of the leaf is `values[slots[i]]`.

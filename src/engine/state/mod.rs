@@ -5,6 +5,7 @@
 //! the same events gives the same state, down to its bytes. A backfill is the same fold over history.
 
 mod aggregate;
+mod event_name;
 mod events;
 mod instants;
 mod leaf;
@@ -15,8 +16,9 @@ mod states;
 mod sum;
 mod timeline;
 
+pub use event_name::EventName;
 pub use events::EXACT_ITEMS;
-pub use leaf::{Cast, Field, FieldValue, Filter, FilterOperand, LeafSpec, Reducer};
+pub use leaf::{Cast, Field, FieldValue, Filter, FilterOperand, LeafSpec, Reducer, SourceName};
 pub use leaf_state::{Flags, LeafState, Read, Reading};
 pub use spans::HOURLY_SPANS;
 pub use states::LeafStates;
