@@ -51,6 +51,30 @@ impl<'a> Entries<'a> {
     }
 }
 
+/// The elements of a JSON list, raw, in order. Yields nothing when `text` is not a list.
+pub fn elements(text: &str) -> Elements<'_> {
+    let text = text.trim_ascii_start();
+    Elements { rest: text.strip_prefix('[').unwrap_or("") }
+}
+
+/// Iterator of [`elements`].
+#[derive(Debug, Clone)]
+pub struct Elements<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let rest = self.rest.trim_ascii_start();
+        let rest = rest.strip_prefix(',').unwrap_or(rest).trim_ascii_start();
+        let (value, rest) = rest.split_at_checked(value_len(rest)?)?;
+        self.rest = rest;
+        Some(value.trim_ascii_end()).filter(|value| !value.is_empty())
+    }
+}
+
 /// The raw value of `key` in a JSON object; of duplicate keys the last wins (decision T11).
 pub fn get<'a>(object: &'a str, key: &str) -> Option<&'a str> {
     entries(object).filter(|(found, _)| found == key).last().map(|(_, value)| value)
@@ -249,6 +273,18 @@ mod tests {
     }
 
     #[test]
+    fn walks_through_lists() {
+        let all = |text| elements(text).collect::<Vec<_>>();
+        assert_eq!(
+            all(r#" [ 1 , "a,]" ,{"b":[2]}, [ ] ,null] "#),
+            ["1", r#""a,]""#, r#"{"b":[2]}"#, "[ ]", "null"]
+        );
+        for nothing in ["[]", " [ ] ", "", "{}", r#"{"a":[1]}"#, "5", "\"[1]\"", "[", "[,"] {
+            assert_eq!(all(nothing), Vec::<&str>::new(), "{nothing}");
+        }
+    }
+
+    #[test]
     fn pick_takes_the_last_of_two_equal_keys() {
         assert_eq!(pick(r#"{"a":1,"b":{"a":2},"a":3}"#, ["a", "c"]), [Some("3"), None]);
         assert_eq!(pick(r#"{"\u0061":1}"#, ["a"]), [Some("1")]);
@@ -277,6 +313,7 @@ mod tests {
         #[test]
         fn never_panics(text in "[\\{\\}\\[\\]\",:\\\\a1é ]{0,40}") {
             let _ = entries(&text).count();
+            let _ = elements(&text).count();
             let _ = compact(&text);
         }
     }

@@ -267,35 +267,23 @@ impl EventLeaves {
 
     /// Reads all fields in one pass over the event's properties and one over its context.
     fn read<'a>(&self, facts: &Facts<'a>) -> Vec<FieldValue<'a>> {
-        let mut raws: Vec<Option<&'a str>> = vec![None; self.fields.len()];
+        let mut heads: Vec<Option<&'a str>> = vec![None; self.fields.len()];
         let mut scan = |object: &'a str, in_object: fn(&Field) -> Option<&crate::domain::Path>| {
             if !self.fields.iter().any(|field| in_object(field).is_some()) {
                 return;
             }
             for (key, value) in json::entries(object) {
-                for (field, raw) in self.fields.iter().zip(&mut raws) {
-                    if let Some(path) = in_object(field).filter(|path| path.head() == key) {
+                for (field, head) in self.fields.iter().zip(&mut heads) {
+                    if in_object(field).is_some_and(|path| path.head() == key) {
                         // A later duplicate of a key replaces an earlier one, also with nothing.
-                        *raw = path.walk_tail(value);
+                        *head = Some(value);
                     }
                 }
             }
         };
-        scan(facts.properties, |field| match field {
-            Field::Property(path) => Some(path),
-            _ => None,
-        });
-        scan(facts.context, |field| match field {
-            Field::Context(path) => Some(path),
-            _ => None,
-        });
-        let values = self.fields.iter().zip(raws);
-        values
-            .map(|(field, raw)| match field {
-                Field::Property(_) | Field::Context(_) => FieldValue::from_raw(raw),
-                Field::Timestamp | Field::MessageType | Field::Source(_) => field.read(facts),
-            })
-            .collect()
+        scan(facts.properties, Field::in_properties);
+        scan(facts.context, Field::in_context);
+        self.fields.iter().zip(heads).map(|(field, head)| field.read_head(head, facts)).collect()
     }
 }
 

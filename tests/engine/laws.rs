@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use crate::harness::*;
 
 /// Leaves of every kind, with and without windows.
-const QUERIES: [&str; 24] = [
+const QUERIES: [&str; 26] = [
     "event('A').count()",
     "event('A').within(3 hours).count()",
     "event('A').sum(property('x'))",
@@ -33,6 +33,8 @@ const QUERIES: [&str; 24] = [
     "event('A').within(3 hours).count() < 1",
     "event('A').between(1 hour, 3 hours).count() = 2",
     "event('A').where(property('x') > 1).within(2 hours).count().one_of(1, 4)",
+    "event('A').within(2 hours).sum(property('l.$.x'))",
+    "event('A').where(any_item('l', property('d').within_next(1 hour) OR property('x') = 1)).last(property('l.$.x'))",
 ];
 
 fn leaf(index: usize) -> LeafSpec {
@@ -91,7 +93,10 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
             ..event(
                 "A",
                 NOW + minute * 60_000,
-                &format!("{{\"x\":{x},\"d\":\"{}\"}}", instant(NOW + date * 60_000)),
+                &format!(
+                    "{{\"x\":{x},\"d\":\"{0}\",\"l\":[{{\"x\":{x},\"d\":\"{0}\"}},{{\"x\":{id}}}]}}",
+                    instant(NOW + date * 60_000)
+                ),
             )
         };
         all.into_iter().enumerate().map(convert).collect()

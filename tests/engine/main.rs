@@ -11,6 +11,7 @@ mod errors;
 mod harness;
 mod laws;
 mod naive;
+mod naive_items;
 mod oracle;
 mod program;
 mod relative;

@@ -4,6 +4,8 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
+use crate::naive_items::*;
+
 /// A value in thousandths, or another type.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Naive {
@@ -27,6 +29,24 @@ pub(crate) struct RawEvent {
     pub(crate) y: Naive,
     /// A date in the properties and the context.
     pub(crate) d: Option<i64>,
+    /// A list of scalars, or a text instead of it.
+    pub(crate) tags: Option<Vec<Naive>>,
+    /// A list of objects.
+    pub(crate) items: Vec<RawItem>,
+}
+
+/// All there is of one profile.
+#[derive(Debug, Clone)]
+pub(crate) struct World {
+    pub(crate) events: Vec<RawEvent>,
+    /// The trait `plan`.
+    pub(crate) plan: Naive,
+    /// The trait `seen`, a date.
+    pub(crate) seen: i64,
+    /// The trait `tags`.
+    pub(crate) tags: Option<Vec<Naive>>,
+    /// The trait `items`.
+    pub(crate) items: Vec<RawItem>,
 }
 
 #[derive(Debug, Clone)]
@@ -37,6 +57,10 @@ pub(crate) enum Query {
     Compare(Scalar, &'static str, Naive),
     /// `trait('seen')`, comparator, seconds.
     Seen(&'static str, i64),
+    /// `trait('tags.$')` or `trait('items.$.a')`.
+    TraitList(&'static str, &'static str, Naive),
+    /// `any_item` on the trait `items`.
+    TraitItem(Item),
 }
 
 #[derive(Debug, Clone)]
@@ -50,6 +74,8 @@ pub(crate) enum Scalar {
         without: Option<&'static str>,
         window: Option<(i64, i64)>,
         reducer: Reducer,
+        /// What the reducer reads: `x`, `tags.$` or `items.$.a`.
+        read: &'static str,
     },
 }
 
@@ -78,6 +104,12 @@ pub(crate) enum Where {
     Source(&'static str),
     /// `message_type()`, comparator, type.
     Type(&'static str, &'static str),
+    /// `property('tags.$')` or `property('items.$.a')`, comparator, literal.
+    List(&'static str, &'static str, Naive),
+    /// `property('items.$.d')`, comparator, seconds.
+    ListDate(&'static str, i64),
+    /// `any_item` on `items`.
+    AnyItem(Item),
     /// What is read, comparator, seconds.
     Date(&'static str, &'static str, i64),
 }
@@ -94,6 +126,8 @@ pub(crate) enum Reducer {
     Distinct,
     Unique,
     Mode(usize),
+    /// `mode(… as array, 1)`.
+    ModeArray,
 }
 
 pub(crate) fn number_text(thousandths: i64) -> String {
@@ -166,6 +200,8 @@ pub(crate) fn compare(value: &Naive, op: &str, literal: &Naive) -> bool {
         "<" => order.is_some_and(Ordering::is_lt),
         "<=" => order.is_some_and(Ordering::is_le),
         ".contains" => *value != Naive::Null && value.text().contains(&literal.text()),
+        ".exists" => *value != Naive::Null,
+        ".absent" => *value == Naive::Null,
         ".omits" => *value == Naive::Null || !value.text().contains(&literal.text()),
         other => panic!("{other}"),
     }
@@ -192,7 +228,10 @@ impl Where {
             Self::And(parts) => join(parts, " AND "),
             Self::Or(parts) => join(parts, " OR "),
             Self::Not(part) => format!("NOT {}", part.text()),
-            Self::Y(op, literal) => format!("property('y') {op} {}", literal.literal()),
+            Self::Y(op, literal) => compared("property('y')", op, literal),
+            Self::List(path, op, literal) => compared(&format!("property('{path}')"), op, literal),
+            Self::ListDate(op, seconds) => format!("property('items.$.d').{op}({seconds} seconds)"),
+            Self::AnyItem(item) => format!("any_item('items', {})", item.text()),
             Self::Source(name) => format!("source('{name}')"),
             Self::Type(op, call) => format!("message_type() {op} '{call}'"),
             Self::Date(read, op, seconds) => format!("{read}.{op}({seconds} seconds)"),
@@ -205,6 +244,9 @@ impl Where {
             Self::Or(parts) => parts.iter().any(|part| part.holds(event, now)),
             Self::Not(part) => !part.holds(event, now),
             Self::Y(op, literal) => compare(&event.y, op, literal),
+            Self::List(path, op, literal) => any_of(&event.list(path), |value| compare(value, op, literal)),
+            Self::ListDate(op, seconds) => is_any_dated(&event.items, op, *seconds, now),
+            Self::AnyItem(condition) => event.items.iter().any(|item| condition.holds(item, now)),
             Self::Source(name) => event.source == *name,
             Self::Type(op, call) => (event.call == *call) == (*op == "="),
             Self::Date(read, op, seconds) => {
@@ -215,13 +257,34 @@ impl Where {
     }
 }
 
-pub(crate) fn reduce(events: &[&RawEvent], reducer: Reducer) -> Naive {
-    let numbers: Vec<i64> = events.iter().filter_map(|e| e.x.number()).collect();
-    let mut present: Vec<&&RawEvent> = events.iter().filter(|e| e.x != Naive::Null).collect();
-    present.sort_by_key(|e| (e.at, e.id.clone()));
+impl RawEvent {
+    /// The values at a path through a list.
+    fn list(&self, path: &str) -> Vec<Naive> {
+        if path == "tags.$" { tag_values(self.tags.as_ref()) } else { item_values(&self.items) }
+    }
+
+    /// What a reducer takes of it, in order.
+    fn values(&self, read: &str, reducer: Reducer) -> Vec<Naive> {
+        match (read, reducer) {
+            ("x", Reducer::ModeArray) => Vec::new(),
+            ("x", _) => vec![self.x.clone()],
+            (path, Reducer::ModeArray) => {
+                Some(self.list(path)).filter(|all| !all.is_empty()).map(Naive::List).into_iter().collect()
+            }
+            (path, _) => self.list(path),
+        }
+    }
+}
+
+pub(crate) fn reduce(events: &[&RawEvent], reducer: Reducer, read: &str) -> Naive {
+    let mut events = events.to_vec();
+    events.sort_by_key(|e| (e.at, e.id.clone()));
+    let values: Vec<Naive> = events.iter().flat_map(|e| e.values(read, reducer)).collect();
+    let numbers: Vec<i64> = values.iter().filter_map(Naive::number).collect();
+    let present: Vec<&Naive> = values.iter().filter(|value| **value != Naive::Null).collect();
     let mut counts: BTreeMap<&Naive, usize> = BTreeMap::new();
-    for event in &present {
-        *counts.entry(&event.x).or_default() += 1;
+    for value in &present {
+        *counts.entry(value).or_default() += 1;
     }
     let whole = |n: usize| Naive::Number(n as i64 * 1000);
     match reducer {
@@ -239,16 +302,11 @@ pub(crate) fn reduce(events: &[&RawEvent], reducer: Reducer) -> Naive {
             }
         }
         Reducer::Min => Naive::Number(*numbers.iter().min().unwrap()),
-        Reducer::MaxString => present.iter().map(|e| e.x.text()).max().map_or(Naive::Null, Naive::Text),
-        Reducer::First => present.first().map_or(Naive::Null, |e| e.x.clone()),
-        Reducer::Last => present.last().map_or(Naive::Null, |e| e.x.clone()),
-        Reducer::Mode(minimum) => {
-            let mut candidates: Vec<_> = counts.into_iter().filter(|(_, n)| *n >= minimum).collect();
-            // Where a number and a string have the same text, the number comes first.
-            candidates
-                .sort_by_key(|(value, n)| (usize::MAX - n, value.text(), matches!(value, Naive::Text(_))));
-            candidates.first().map_or(Naive::Null, |(value, _)| (*value).clone())
-        }
+        Reducer::MaxString => present.iter().map(|v| v.text()).max().map_or(Naive::Null, Naive::Text),
+        Reducer::First => present.first().map_or(Naive::Null, |v| (*v).clone()),
+        Reducer::Last => present.last().map_or(Naive::Null, |v| (*v).clone()),
+        Reducer::ModeArray => mode(&counts, 1),
+        Reducer::Mode(minimum) => mode(&counts, minimum),
         Reducer::Unique if counts.is_empty() => Naive::Null,
         Reducer::Unique => {
             let mut values: Vec<Naive> = counts.into_keys().cloned().collect();
@@ -262,9 +320,16 @@ pub(crate) fn reduce(events: &[&RawEvent], reducer: Reducer) -> Naive {
     }
 }
 
+fn mode(counts: &BTreeMap<&Naive, usize>, minimum: usize) -> Naive {
+    let mut candidates: Vec<_> = counts.iter().filter(|(_, n)| **n >= minimum).collect();
+    // Where a number and a string have the same text, the number comes first.
+    candidates.sort_by_key(|(value, n)| (usize::MAX - **n, value.text(), matches!(value, Naive::Text(_))));
+    candidates.first().map_or(Naive::Null, |(value, _)| (**value).clone())
+}
+
 impl Scalar {
     pub(crate) fn text(&self) -> String {
-        let Self::Event { name, filter, without, window, reducer } = self else {
+        let Self::Event { name, filter, without, window, reducer, read } = self else {
             return "trait('plan')".to_owned();
         };
         let without = without.map_or_else(String::new, |name| format!(".sources(exclude: ['{name}'])"));
@@ -275,24 +340,28 @@ impl Scalar {
             Some((newest, oldest)) => format!(".between({newest} seconds, {oldest} seconds)"),
         };
         let reducer = match reducer {
-            Reducer::Count => ".count()",
-            Reducer::Sum => ".sum(property('x'))",
-            Reducer::Average => ".avg(property('x'))",
-            Reducer::Min => ".min(property('x'))",
-            Reducer::MaxString => ".max(property('x') as string)",
-            Reducer::First => ".first(property('x'))",
-            Reducer::Last => ".last(property('x'))",
-            Reducer::Distinct => ".unique(property('x')).count()",
-            Reducer::Unique => ".unique(property('x'))",
-            Reducer::Mode(1) => ".mode(property('x'), 1)",
-            Reducer::Mode(_) => ".mode(property('x'))",
+            Reducer::Count => ".count()".to_owned(),
+            Reducer::Sum => format!(".sum(property('{read}'))"),
+            Reducer::Average => format!(".avg(property('{read}'))"),
+            Reducer::Min => format!(".min(property('{read}'))"),
+            Reducer::MaxString => format!(".max(property('{read}') as string)"),
+            Reducer::First => format!(".first(property('{read}'))"),
+            Reducer::Last => format!(".last(property('{read}'))"),
+            Reducer::Distinct => format!(".unique(property('{read}')).count()"),
+            Reducer::Unique => format!(".unique(property('{read}'))"),
+            Reducer::Mode(1) => format!(".mode(property('{read}'), 1)"),
+            Reducer::Mode(_) => format!(".mode(property('{read}'))"),
+            Reducer::ModeArray => format!(".mode(property('{read}') as array, 1)"),
         };
         format!("event('{name}'){filter}{without}{window}{reducer}")
     }
 
-    pub(crate) fn value(&self, events: &[RawEvent], plan: &Naive, now: i64) -> Naive {
-        let Self::Event { name, filter, without, window, reducer } = self else { return plan.clone() };
-        let inside: Vec<&RawEvent> = events
+    pub(crate) fn value(&self, world: &World, now: i64) -> Naive {
+        let Self::Event { name, filter, without, window, reducer, read } = self else {
+            return world.plan.clone();
+        };
+        let inside: Vec<&RawEvent> = world
+            .events
             .iter()
             .filter(|e| is_named(e, name) && e.at <= now && *without != Some(e.source))
             .filter(|e| filter.as_ref().is_none_or(|filter| filter.holds(e, now)))
@@ -301,7 +370,7 @@ impl Scalar {
                     .is_none_or(|(newest, oldest)| now - oldest * 1000 <= e.at && e.at <= now - newest * 1000)
             })
             .collect();
-        reduce(&inside, *reducer)
+        reduce(&inside, *reducer, read)
     }
 }
 
@@ -314,21 +383,28 @@ impl Query {
             Self::And(parts) => join(parts, " AND "),
             Self::Or(parts) => join(parts, " OR "),
             Self::Not(part) => format!("NOT {}", part.text()),
-            Self::Compare(scalar, op, literal) if op.starts_with('.') => {
-                format!("{}{op}({})", scalar.text(), literal.literal())
-            }
-            Self::Compare(scalar, op, literal) => format!("{} {op} {}", scalar.text(), literal.literal()),
+            Self::Compare(scalar, op, literal) => compared(&scalar.text(), op, literal),
+            Self::TraitList(path, op, literal) => compared(&format!("trait('{path}')"), op, literal),
+            Self::TraitItem(item) => format!("any_item('items', {})", item.text()),
             Self::Seen(op, seconds) => format!("trait('seen').{op}({seconds} seconds)"),
         }
     }
 
-    pub(crate) fn holds(&self, events: &[RawEvent], plan: &Naive, seen: i64, now: i64) -> bool {
+    pub(crate) fn holds(&self, world: &World, now: i64) -> bool {
         match self {
-            Self::And(parts) => parts.iter().all(|part| part.holds(events, plan, seen, now)),
-            Self::Or(parts) => parts.iter().any(|part| part.holds(events, plan, seen, now)),
-            Self::Not(part) => !part.holds(events, plan, seen, now),
-            Self::Compare(scalar, op, literal) => compare(&scalar.value(events, plan, now), op, literal),
-            Self::Seen(op, seconds) => dated(seen, op, *seconds, now),
+            Self::And(parts) => parts.iter().all(|part| part.holds(world, now)),
+            Self::Or(parts) => parts.iter().any(|part| part.holds(world, now)),
+            Self::Not(part) => !part.holds(world, now),
+            Self::Compare(scalar, op, literal) => compare(&scalar.value(world, now), op, literal),
+            Self::Seen(op, seconds) => dated(world.seen, op, *seconds, now),
+            Self::TraitList(path, op, literal) => {
+                let values = match *path {
+                    "tags.$" => tag_values(world.tags.as_ref()),
+                    _ => item_values(&world.items),
+                };
+                any_of(&values, |value| compare(value, op, literal))
+            }
+            Self::TraitItem(condition) => world.items.iter().any(|item| condition.holds(item, now)),
         }
     }
 }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use crate::harness::*;
 use crate::naive::*;
+use crate::naive_items::*;
 
 /// Event times and windows are multiples of this, so that few instants matter.
 const STEP: i64 = 500;
@@ -23,23 +24,47 @@ fn naive() -> impl Strategy<Value = Naive> {
     ]
 }
 
+fn tags() -> impl Strategy<Value = Option<Vec<Naive>>> {
+    prop::option::weighted(0.8, prop::collection::vec(naive(), 0..3))
+}
+
+fn items() -> impl Strategy<Value = Vec<RawItem>> {
+    let date = prop::option::weighted(0.8, -10..60_i64);
+    let one = (prop::option::weighted(0.8, naive()), date);
+    let one = one.prop_map(|(a, d)| RawItem { a, d: d.map(|steps| START + steps * STEP) });
+    prop::collection::vec(one, 0..3)
+}
+
 fn events() -> impl Strategy<Value = Vec<RawEvent>> {
     let date = prop::option::weighted(0.9, -10..60_i64);
     let name = prop::sample::select(vec!["A", "A", "B", "BA"]);
     let call = prop::sample::select(vec!["track", "track", "track", "page", "screen", "identify"]);
     let sent = (call, prop::sample::select(vec!["web", "app"]));
-    let one = (name, sent, 0..40_i64, 0..40_i64, naive(), naive(), date);
+    let lists = (tags(), items());
+    let one = (name, sent, 0..40_i64, 0..40_i64, naive(), naive(), date, lists);
     prop::collection::vec(one, 0..16).prop_map(|raw| {
         raw.into_iter()
             .enumerate()
-            .map(|(i, (name, (call, source), at, delay, x, y, date))| {
+            .map(|(i, (name, (call, source), at, delay, x, y, date, (tags, items)))| {
                 // Calls of this kind have no name.
                 let name = if call == "identify" { "" } else { name };
                 let at = START + at * STEP;
                 // Most events are received after they happened, some before.
                 let received_at = (at + (delay - 10) * STEP).clamp(START, START + 20 * SECOND);
                 let d = date.map(|steps| START + steps * STEP);
-                RawEvent { name, call, source, at, received_at, id: format!("m{}", (i * 7) % 16), x, y, d }
+                RawEvent {
+                    name,
+                    call,
+                    source,
+                    at,
+                    received_at,
+                    id: format!("m{}", (i * 7) % 16),
+                    x,
+                    y,
+                    d,
+                    tags,
+                    items,
+                }
             })
             .collect()
     })
@@ -59,18 +84,49 @@ fn reducer() -> impl Strategy<Value = Reducer> {
         Reducer::Distinct,
         Reducer::Mode(1),
         Reducer::Mode(2),
+        Reducer::ModeArray,
     ])
 }
 
+fn read() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["x", "x", "tags.$", "items.$.a"])
+}
+
+fn comparators() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["=", "!=", ">", ">=", "<", "<=", ".contains", ".omits", ".exists", ".absent"])
+}
+
+/// A condition on one item.
+fn item() -> impl Strategy<Value = Item> {
+    let a = (comparators(), naive()).prop_map(|(op, literal)| Item::A(op, literal));
+    let d = (relative(), 0..9_i64).prop_map(|(op, seconds)| Item::D(op, seconds));
+    prop_oneof![2 => a, 1 => d].prop_recursive(2, 4, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 2..3).prop_map(Item::And),
+            prop::collection::vec(inner.clone(), 2..3).prop_map(Item::Or),
+            inner.prop_map(|part| Item::Not(Box::new(part))),
+        ]
+    })
+}
+
+fn list() -> impl Strategy<Value = (&'static str, &'static str, Naive)> {
+    (prop::sample::select(vec!["tags.$", "items.$.a"]), comparators(), naive())
+}
+
 fn filter() -> impl Strategy<Value = Where> {
-    let ops = prop::sample::select(vec!["=", "!=", ">", ">=", "<", "<="]);
+    let ops = comparators();
+    let list = prop_oneof![
+        2 => list().prop_map(|(path, op, literal)| Where::List(path, op, literal)),
+        1 => (relative(), 0..9_i64).prop_map(|(op, seconds)| Where::ListDate(op, seconds)),
+        2 => item().prop_map(Where::AnyItem),
+    ];
     let read = prop::sample::select(vec!["property('d')", "property('d')", "context('d')", "timestamp()"]);
     let date = (read, relative(), 0..9_i64).prop_map(|(read, op, seconds)| Where::Date(read, op, seconds));
     let source = prop::sample::select(vec!["web", "app"]).prop_map(Where::Source);
     let call = prop::sample::select(vec!["track", "page", "screen"]);
     let call = (prop::sample::select(vec!["=", "!="]), call).prop_map(|(op, call)| Where::Type(op, call));
     let y = (ops, naive()).prop_map(|(op, literal)| Where::Y(op, literal));
-    let one = prop_oneof![4 => y, 1 => source, 1 => call, 6 => date];
+    let one = prop_oneof![4 => y, 1 => source, 1 => call, 5 => date, 4 => list];
     one.prop_recursive(3, 6, 3, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 2..4).prop_map(Where::And),
@@ -89,8 +145,15 @@ fn scalar(reducer: impl Strategy<Value = Reducer>) -> impl Strategy<Value = Scal
         prop::option::of((0..4_i64, 0..8_i64).prop_map(|(newest, more)| (newest, newest + more.max(1))));
     let name = prop::sample::select(vec!["A", "A", "A", "B", "*", "B*", "*A"]);
     let without = prop::option::weighted(0.2, prop::sample::select(vec!["web", "app"]));
-    (name, prop::option::of(filter()), without, window, reducer).prop_map(
-        |(name, filter, without, window, reducer)| Scalar::Event { name, filter, without, window, reducer },
+    (name, prop::option::of(filter()), without, window, reducer, read()).prop_map(
+        |(name, filter, without, window, reducer, read)| Scalar::Event {
+            name,
+            filter,
+            without,
+            window,
+            reducer,
+            read,
+        },
     )
 }
 
@@ -105,6 +168,8 @@ fn comparison() -> impl Strategy<Value = Query> {
         }),
         1 => (ops(), naive()).prop_map(|(op, literal)| Query::Compare(Scalar::Plan, op, literal)),
         1 => (relative(), 1..9_i64).prop_map(|(op, seconds)| Query::Seen(op, seconds)),
+        1 => list().prop_map(|(path, op, literal)| Query::TraitList(path, op, literal)),
+        1 => item().prop_map(Query::TraitItem),
     ]
 }
 
@@ -137,10 +202,40 @@ fn engine_events(events: &[RawEvent]) -> Vec<Event> {
         ..event(
             e.name,
             e.at,
-            &format!("{{ \"z\":[{{}}], {}, {}, {}", field("x", &e.x), field("y", &e.y), &date(e)[1..]),
+            &format!(
+                "{{ \"z\":[{{}}], {}, {}, \"tags\": {}, \"items\" :{}, {}",
+                field("x", &e.x),
+                field("y", &e.y),
+                tags_json(e.tags.as_ref()),
+                items_json(&e.items),
+                &date(e)[1..]
+            ),
         )
     };
     events.iter().enumerate().map(convert).collect()
+}
+
+fn tags_json(tags: Option<&Vec<Naive>>) -> String {
+    tags.map_or_else(|| "\"none\"".to_owned(), |tags| Naive::List(tags.clone()).json())
+}
+
+fn items_json(items: &[RawItem]) -> String {
+    let item = |item: &RawItem| {
+        let a = item.a.as_ref().map(|a| format!("\"a\": {}", a.json()));
+        let d = item.d.map(|at| format!("\"d\":\"{}\"", Timestamp::from_millis(at)));
+        format!("{{{}}}", a.into_iter().chain(d).collect::<Vec<_>>().join(" ,"))
+    };
+    format!("[{}]", items.iter().map(item).collect::<Vec<_>>().join(", "))
+}
+
+fn world() -> impl Strategy<Value = World> {
+    (events(), naive(), 0..60_i64, tags(), items()).prop_map(|(events, plan, seen, tags, items)| World {
+        events,
+        plan,
+        seen: START + seen * STEP,
+        tags,
+        items,
+    })
 }
 
 /// A space for a query of any length.
@@ -167,27 +262,26 @@ proptest! {
     #[test]
     fn audiences_are_what_the_naive_evaluator_says(
         query in query(),
-        events in events(),
-        plan in naive(),
-        seen in 0..60_i64,
+        world in world(),
         steps in 0..12_i64,
         odd: bool,
         split in any::<prop::sample::Index>(),
     ) {
         let text = query.text();
-        let seen = START + seen * STEP;
         let mut space = space(&text, Kind::Audience)
-            .with_trait("plan", &plan.json())
-            .with_trait("seen", &format!("\"{}\"", Timestamp::from_millis(seen)));
+            .with_trait("plan", &world.plan.json())
+            .with_trait("seen", &format!("\"{}\"", Timestamp::from_millis(world.seen)))
+            .with_trait("tags", &tags_json(world.tags.as_ref()))
+            .with_trait("items", &items_json(&world.items));
         // Two profiles that are merged have what one would have.
-        let folded = engine_events(&events);
+        let folded = engine_events(&world.events);
         let (left, right) = folded.split_at(split.index(folded.len() + 1));
         space.fold(right);
         let absorbed = std::mem::take(&mut space.profile.states);
         space.fold(left);
         space.profile.states.merge(&absorbed);
-        let now = now_after(&events, steps, odd);
-        let holds = |at: i64| query.holds(&events, &plan, seen, at);
+        let now = now_after(&world.events, steps, odd);
+        let holds = |at: i64| query.holds(&world, at);
         let evaluation = space.at(now);
         prop_assert_eq!(truth(&evaluation), holds(now), "{}", text);
         prop_assert!(evaluation.changes_at.is_none_or(|at| at.millis() > now));
@@ -212,19 +306,20 @@ proptest! {
     #[test]
     fn values_are_what_the_naive_evaluator_says(
         scalar in scalar(prop_oneof![reducer(), Just(Reducer::Unique)]),
-        events in events(),
+        world in world(),
         steps in 0..12_i64,
         order in any::<prop::sample::Index>(),
     ) {
         let average = matches!(scalar, Scalar::Event { reducer: Reducer::Average, .. });
         let text = scalar.text();
         let mut space = space(&text, Kind::ComputedTrait);
-        let mut folded = engine_events(&events);
-        folded.rotate_left(if events.is_empty() { 0 } else { order.index(events.len()) });
+        let mut folded = engine_events(&world.events);
+        let first = if folded.is_empty() { 0 } else { order.index(folded.len()) };
+        folded.rotate_left(first);
         space.fold(&folded);
-        let now = now_after(&events, steps, false);
+        let now = now_after(&world.events, steps, false);
         let compare = |space: &Space, at: i64| {
-            let (found, naive) = (space.at(at).value, scalar.value(&events, &Naive::Null, at));
+            let (found, naive) = (space.at(at).value, scalar.value(&world, at));
             match (&found, &naive) {
                 (Value::Number(number), Naive::Text(float)) if average => {
                     let (a, b): (f64, f64) = (number.to_string().parse().unwrap(), float.parse().unwrap());
@@ -235,7 +330,7 @@ proptest! {
         };
         let evaluation = space.at(now);
         for at in instants(now) {
-            prop_assert!(compare(&space, at), "{} {:?} {:?}", text, space.at(at), scalar.value(&events, &Naive::Null, at));
+            prop_assert!(compare(&space, at), "{} {:?} {:?}", text, space.at(at), scalar.value(&world, at));
         }
         let until = evaluation.changes_at.map_or(i64::MAX, Timestamp::millis);
         for at in instants(now).take_while(|at| *at < until) {

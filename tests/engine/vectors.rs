@@ -98,6 +98,82 @@ fn au_17_a_merge_adds_up() {
 }
 
 #[test]
+fn au_15_conditions_on_lists_may_be_met_by_different_elements_and_any_item_asks_for_one() {
+    let products = r#"{"products":[{"sku":"A","price":5},{"sku":"B","price":50}]}"#;
+    let of = |filter: &str| holds(&format!("event('E').where({filter}) = 1"), &[event("E", NOW, products)]);
+    assert!(of("property('products.$.sku') = 'A' AND property('products.$.price') > 20"));
+    assert!(!of("any_item('products', property('sku') = 'A' AND property('price') > 20)"));
+    assert!(of("any_item('products', property('sku') = 'B' AND property('price') > 20)"));
+    assert!(of("NOT any_item('products', property('sku') = 'C')"));
+    assert!(of("property('products.$.name').absent() AND property('products.$').exists()"));
+    let on_trait = |query: &str, json: &str| holds_for_trait(query, "products", json);
+    let list = r#"[{"sku":"A","price":5},{"sku":"B","price":50,"tags":["x","y"]}]"#;
+    assert!(on_trait("trait('products.$.sku') = 'A' AND trait('products.$.price') > 20", list));
+    assert!(!on_trait("any_item('products', property('sku') = 'A' AND property('price') > 20)", list));
+    assert!(on_trait("any_item('products', property('tags.$') = 'y' AND property('price') > 20)", list));
+    assert!(on_trait("any_item('products.$.tags', 1 = 1)", list));
+    assert!(!on_trait("any_item('products', 1 = 1)", "[]"));
+}
+
+#[test]
+fn a2b_an_empty_list_has_no_elements() {
+    let vip = r#"["new","vip"]"#;
+    let holds = |query: &str, json: &str| holds_for_trait(query, "tags", json);
+    assert!(holds("trait('tags.$') = 'vip'", vip) && !holds("trait('tags.$') = 'old'", vip));
+    assert!(holds("trait('tags.$').exists()", vip));
+    for nothing in ["[]", "null", "\"vip\"", "{}"] {
+        assert!(!holds("trait('tags.$').exists()", nothing), "{nothing}");
+        assert!(holds("trait('tags.$').absent() AND trait('tags.$').none_of('vip')", nothing), "{nothing}");
+        assert!(!holds("trait('tags.$') != 'vip'", nothing), "{nothing}");
+    }
+    assert!(holds("trait('tags.$') != 'vip'", vip), "one element is another");
+    let soon = format!("[\"x\",\"{}\"]", Timestamp::from_millis(NOW + DAY));
+    let space = Space::new("trait('tags.$').within_next(1 hour)", Kind::Audience).with_trait("tags", &soon);
+    assert!(!truth(&space.at(NOW)));
+    assert_eq!(space.at(NOW).changes_at, Some(Timestamp::from_millis(NOW + 23 * HOUR)));
+    assert!(truth(&space.at(NOW + 23 * HOUR)));
+}
+
+#[test]
+fn lists_of_the_item_scope_move_with_time() {
+    let ends = |at: i64| format!(r#"{{"subs":[{{"n":1,"ends":"{}"}}]}}"#, Timestamp::from_millis(at));
+    let query =
+        "event('E').where(any_item('subs', property('n') = 1 AND property('ends').within_next(1 day))) = 1";
+    let mut space = Space::new(query, Kind::Audience);
+    space.fold(&[event("E", NOW, &ends(NOW + 2 * DAY))]);
+    assert!(!truth(&space.at(NOW)));
+    assert_eq!(space.at(NOW).changes_at, Some(Timestamp::from_millis(NOW + DAY)));
+    assert!(truth(&space.at(NOW + DAY)) && !truth(&space.at(NOW + 2 * DAY + 1)));
+    let list = format!("[{{\"ends\":\"{}\"}},5]", Timestamp::from_millis(NOW + 2 * DAY));
+    let on_trait = "any_item('subs', property('ends').within_next(1 day))";
+    let space = Space::new(on_trait, Kind::Audience).with_trait("subs", &list);
+    assert!(!truth(&space.at(NOW)) && truth(&space.at(NOW + DAY)));
+    assert_eq!(space.at(NOW + DAY).changes_at, Some(Timestamp::from_millis(NOW + 2 * DAY + 1)));
+}
+
+#[test]
+fn reducers_take_each_element() {
+    let events = [
+        event("E", NOW - 1, r#"{"p":[{"n":"b","x":2},{"n":"a","x":0.5},{"y":1}],"t":["u","v"]}"#),
+        event("E", NOW, r#"{"p":[{"n":"a","x":"3"}],"t":["u","v"]}"#),
+        event("E", NOW, r#"{"p":[],"t":["v"]}"#),
+        event("E", NOW, r#"{"p":5,"t":"v"}"#),
+    ];
+    let of = |reducer: &str| value(&format!("event('E').{reducer}"), &events);
+    assert_eq!(of("sum(property('p.$.x'))"), "5.5");
+    assert_eq!(of("avg(property('p.$.x'))"), "1.83333333333");
+    assert_eq!(of("max(property('p.$.x'))"), "3");
+    assert_eq!(of("unique(property('p.$.n'))"), r#"["a","b"]"#);
+    assert_eq!(of("first(property('p.$.n'))"), "\"b\"");
+    assert_eq!(of("last(property('p.$.n'))"), "\"a\"");
+    assert_eq!(of("mode(property('p.$.n'), 2)"), "\"a\"");
+    assert_eq!(of("mode(property('t.$'), 2)"), "\"v\"");
+    assert_eq!(of("mode(property('t.$') as array, 2)"), r#"["u","v"]"#);
+    assert_eq!(of("mode(property('t') as array, 2)"), r#"["u","v"]"#);
+    assert_eq!(of("count()"), "4");
+}
+
+#[test]
 fn ct_01_mode() {
     let of = |values: &[&str], query: &str| {
         let events: Vec<Event> =

@@ -75,6 +75,7 @@ pub fn compile(text: &str, kind: Kind, limits: Limits) -> Result<Plan, Vec<Query
     }
     let tree = parser::parse(tokens, limits, &mut errors);
     walk::check_message_types(&tree, &mut errors);
+    walk::check_lists(&tree, &mut errors);
     let plan = lower::lower(text, &tree, kind, &mut errors);
     match plan {
         Some(plan) if errors.is_empty() => Ok(plan),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::domain::{LeafNo, Offset, Path, Value};
 use crate::engine::condition::{Condition, Logic, Operand};
-use crate::engine::state::{LeafSpec, Read};
+use crate::engine::state::{AnyItem, LeafSpec, Read};
 
 use super::{Kind, Span};
 
@@ -27,6 +27,8 @@ pub enum PlanOperand {
     Leaf(usize, Read),
     /// A trait: custom, computed, or an audience. The first name is canonical (decision R4).
     Trait(Path),
+    /// Whether an item of a trait's list satisfies a condition.
+    AnyItem(Box<AnyItem>),
     /// A value written in the query.
     Literal(Value),
 }

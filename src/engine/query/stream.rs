@@ -3,7 +3,7 @@
 use crate::domain::{Timestamp, Value};
 use crate::engine::condition::{Condition, Logic, Op};
 use crate::engine::state::{
-    Cast, EventName, Field, Filter, FilterOperand, LeafSpec, Read, Reducer, SourceName, Window,
+    self, AnyItem, Cast, EventName, Field, Filter, FilterOperand, LeafSpec, Read, Reducer, SourceName, Window,
 };
 
 use super::ast::{Argument, ArgumentValue, Call, Expr, ExprKind};
@@ -18,6 +18,26 @@ const MODE_MINIMUM: u64 = 2;
 #[derive(Default)]
 struct EventScope {
     fields: Vec<Field>,
+    /// An item of a trait's list, where there is no event.
+    in_trait: bool,
+}
+
+/// `any_item('list', condition)`.
+pub(super) fn any_item<S: Scope>(lowering: &mut Lowering<'_, S>, call: &Call) -> Option<AnyItem> {
+    let [list, condition] = call.arguments.as_slice() else {
+        // What could not be read may have been both.
+        call.arguments.iter().try_for_each(|argument| lowering.plain(argument).map(|_| ()))?;
+        let message = "`any_item` needs a list and a condition on its items: `any_item('products', property('price') > 5)`";
+        return lowering.error(ErrorKind::Syntax, call.span, message);
+    };
+    let path = lowering.path_in(call, list);
+    let ArgumentValue::Expr(condition) = lowering.plain(condition)? else {
+        return lowering.error(ErrorKind::Type, condition.span, "`any_item` needs a condition");
+    };
+    let scope = EventScope { fields: Vec::new(), in_trait: lowering.scope.is_in_trait() };
+    let mut inner = Lowering { scope, errors: &mut *lowering.errors };
+    let filter = inner.boolean(condition)?;
+    Some(AnyItem::new(path?, inner.scope.fields, filter))
 }
 
 impl EventScope {
@@ -38,7 +58,7 @@ impl Scope for EventScope {
 
     fn function(lowering: &mut Lowering<'_, Self>, call: &Call) -> Option<Typed<FilterOperand>> {
         let field = lowering.field(call)?;
-        let is_condition = matches!(field, Field::Source(_));
+        let is_condition = field.is_condition();
         let left = FilterOperand::Field(lowering.scope.place(field));
         Some(if is_condition { Typed::Boolean(holds(left)) } else { Typed::Scalar(left) })
     }
@@ -51,12 +71,21 @@ impl Scope for EventScope {
     fn list_count(_: usize) -> Option<FilterOperand> {
         None
     }
+
+    fn is_in_trait(&self) -> bool {
+        self.in_trait
+    }
 }
 
 impl Lowering<'_, EventScope> {
     /// The field of an event that a function reads.
     fn field(&mut self, call: &Call) -> Option<Field> {
         match call.name.text.as_str() {
+            name @ ("context" | "timestamp" | "message_type" | "source") if self.scope.in_trait => {
+                let message = format!("`{name}` reads an event, and this is the item of a trait");
+                self.errors.add_expecting(ErrorKind::Type, call.span, message, &["property"]);
+                None
+            }
             "property" => self.path(call).map(Field::Property),
             "context" => self.path(call).map(Field::Context),
             "message_type" => self.no_arguments(call).map(|()| Field::MessageType),
@@ -65,6 +94,7 @@ impl Lowering<'_, EventScope> {
                 let (name, _) = self.only_string(call)?;
                 Some(Field::Source(SourceName { name: name.to_owned(), no: None }))
             }
+            "any_item" => any_item(self, call).map(|item| Field::AnyItem(Box::new(item))),
             "event" => self.unsupported(call.span, "funnels (`event` inside of `where`)"),
             "trait" | "audience" => {
                 let what = format!("`{}` inside of `where` or a reducer", call.name.text);
@@ -217,8 +247,12 @@ impl Draft {
         };
         let (field, cast) = self.reduced_field(lowering, name, first)?;
         let text = self.fields.get(field) == Some(&Field::Timestamp);
-        if text && (matches!(name, "sum" | "avg") || cast == Some(Cast::Number)) {
-            return lowering.error(ErrorKind::Type, first.span, "`timestamp()` is not a number");
+        if text && (matches!(name, "sum" | "avg") || matches!(cast, Some(Cast::Number | Cast::Array))) {
+            return lowering.error(
+                ErrorKind::Type,
+                first.span,
+                "`timestamp()` is neither a number nor a list",
+            );
         }
         let extreme = cast.unwrap_or(if text { Cast::String } else { Cast::Number });
         Some(match name {
@@ -249,9 +283,15 @@ impl Draft {
             Some(cast) => Some(match cast.text.as_str() {
                 "number" => Cast::Number,
                 "string" => Cast::String,
-                "array" if reducer == "mode" => return lowering.unsupported(cast.span, "`as array`"),
+                "array" if reducer == "mode" => Cast::Array,
+                "array" => {
+                    let message = "`as array` can only be used in `mode`";
+                    return lowering.error(ErrorKind::Type, cast.span, message);
+                }
                 other => {
-                    lowering.errors.add_unknown(cast.span, "type", other, &["number", "string"]);
+                    let known = ["number", "string", "array"];
+                    let known = if reducer == "mode" { &known[..] } else { &known[..2] };
+                    lowering.errors.add_unknown(cast.span, "type", other, known);
                     return None;
                 }
             }),
@@ -264,8 +304,8 @@ impl Draft {
         };
         let field = self.in_event(lowering, |inner| {
             let field = inner.field(call)?;
-            if matches!(field, Field::Source(_)) {
-                let message = "`source` is a condition; it stands inside of `where`";
+            if field.is_condition() {
+                let message = format!("`{}` is a condition; it stands inside of `where`", call.name.text);
                 return inner.error(ErrorKind::Type, call.span, message);
             }
             Some(inner.scope.place(field))
@@ -279,7 +319,7 @@ impl Draft {
         lowering: &mut Lowering<'_, S>,
         lower: impl FnOnce(&mut Lowering<'_, EventScope>) -> Option<T>,
     ) -> Option<T> {
-        let scope = EventScope { fields: std::mem::take(&mut self.fields) };
+        let scope = EventScope { fields: std::mem::take(&mut self.fields), in_trait: false };
         let mut inner = Lowering { scope, errors: &mut *lowering.errors };
         let result = lower(&mut inner);
         self.fields = inner.scope.fields;
@@ -288,7 +328,8 @@ impl Draft {
 
     /// The leaf of these events.
     pub(super) fn finish(self, reducer: Reducer) -> LeafSpec {
-        let (moving, still) = self.filters.into_iter().partition(moves);
+        let (moving, still) =
+            self.filters.into_iter().partition(|filter| state::filter::moves(filter, &self.fields));
         LeafSpec {
             event: self.event,
             fields: self.fields,
@@ -307,13 +348,6 @@ impl Draft {
 fn holds(left: FilterOperand) -> Filter {
     let arguments = vec![FilterOperand::Literal(Value::Bool(true))];
     Logic::Is(Condition { left, op: Op::Equals, arguments })
-}
-
-/// Whether any condition in it depends on the time.
-fn moves(filter: &Filter) -> bool {
-    let mut moves = false;
-    filter.for_each(&mut |condition| moves |= condition.is_relative());
-    moves
 }
 
 fn all_of(mut filters: Vec<Filter>) -> Option<Filter> {

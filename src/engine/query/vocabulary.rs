@@ -3,28 +3,22 @@
 use crate::engine::condition::{Op, RelativeDate};
 
 /// Functions that can begin a chain on a profile.
-pub(super) const PROFILE_FUNCTIONS: [&str; 4] = ["event", "trait", "audience", "everyone"];
+pub(super) const PROFILE_FUNCTIONS: [&str; 5] = ["event", "trait", "audience", "any_item", "everyone"];
 
 /// Functions that read an event, inside of `where` and reducers.
-pub(super) const EVENT_FUNCTIONS: [&str; 5] = ["property", "context", "message_type", "timestamp", "source"];
+pub(super) const EVENT_FUNCTIONS: [&str; 6] =
+    ["property", "context", "message_type", "timestamp", "source", "any_item"];
 
 /// The calls that are events of the language.
 pub(super) const MESSAGE_TYPES: [&str; 3] = ["track", "page", "screen"];
 
 /// Functions of the language that this version cannot do, and what they are.
-const LATER_FUNCTIONS: [(&str, &str); 4] = [
-    ("entity", "linked entities (`entity`)"),
-    ("random_bucket", "random shares (`random_bucket`)"),
-    ("any_item", "conditions on the items of a list (`any_item`)"),
-    ("item", "conditions on the items of a list"),
-];
+const LATER_FUNCTIONS: [(&str, &str); 2] =
+    [("entity", "linked entities (`entity`)"), ("random_bucket", "random shares (`random_bucket`)")];
 
 /// Methods of the language that this version cannot do, and what they are.
-const LATER_METHODS: [(&str, &str); 3] = [
-    ("expires_after", "session windows (`expires_after`)"),
-    ("held_for", "`held_for`"),
-    ("any_item", "conditions on the items of a list (`any_item`)"),
-];
+const LATER_METHODS: [(&str, &str); 2] =
+    [("expires_after", "session windows (`expires_after`)"), ("held_for", "`held_for`")];
 
 /// Methods that narrow a stream of events.
 pub(super) const FILTERS: [&str; 4] = ["where", "sources", "within", "between"];

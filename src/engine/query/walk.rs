@@ -1,10 +1,11 @@
-//! What can be told of a query from its tree alone: the sources it names, and message types that do not exist.
+//! What can be told of a query from its tree alone: the sources it names, message types that do not exist, and lists
+//! where one value is needed.
 
-use crate::domain::Value;
+use crate::domain::{Path, Value};
 
 use super::ast::{Argument, ArgumentValue, Call, Expr, ExprKind};
 use super::error::{ErrorKind, Errors, Span};
-use super::vocabulary::MESSAGE_TYPES;
+use super::vocabulary::{self, MESSAGE_TYPES};
 
 /// Calls `visit` with each expression, outermost first.
 fn each<'t>(expr: &'t Expr, visit: &mut impl FnMut(&'t Expr)) {
@@ -85,5 +86,31 @@ fn check(expr: &Expr, errors: &mut Errors) {
         errors.add_expecting(ErrorKind::Type, span, message, &MESSAGE_TYPES);
     } else {
         errors.add_unknown(span, "message type", name, &MESSAGE_TYPES);
+    }
+}
+
+/// Refuses `$` on the right side of a comparison: there it would not be clear whether any or all elements are meant.
+pub(super) fn check_lists(tree: &Expr, errors: &mut Errors) {
+    each(tree, &mut |expr| {
+        let rights = match &expr.kind {
+            ExprKind::Comparison(_, _, right) => std::slice::from_ref(&**right),
+            ExprKind::Method(_, call) if vocabulary::comparator(&call.name.text).is_some() => {
+                return call.arguments.iter().flat_map(parts).for_each(|part| check_list(part, errors));
+            }
+            _ => &[],
+        };
+        for right in rights {
+            check_list(right, errors);
+        }
+    });
+}
+
+fn check_list(expr: &Expr, errors: &mut Errors) {
+    let ExprKind::Call(call) = &expr.kind else { return };
+    let is_field = matches!(call.name.text.as_str(), "property" | "context" | "trait");
+    let path = call.arguments.iter().flat_map(parts).find_map(text);
+    if is_field && path.and_then(|(path, _)| Path::parse(path)).is_some_and(|path| path.reads_list()) {
+        let message = "`$` means any element of a list, so it can only stand on the left of a comparison";
+        errors.add(ErrorKind::Type, expr.span, message);
     }
 }

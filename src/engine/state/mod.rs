@@ -5,8 +5,11 @@
 //! the same events gives the same state, down to its bytes. A backfill is the same fold over history.
 
 mod aggregate;
+mod any_item;
 mod event_name;
 mod events;
+mod field;
+pub(in crate::engine) mod filter;
 mod instants;
 mod leaf;
 mod leaf_state;
@@ -16,9 +19,11 @@ mod states;
 mod sum;
 mod timeline;
 
+pub use any_item::AnyItem;
 pub use event_name::EventName;
 pub use events::EXACT_ITEMS;
-pub use leaf::{Cast, Field, FieldValue, Filter, FilterOperand, LeafSpec, Reducer, SourceName};
+pub use field::{Cast, Field, FieldValue, SourceName};
+pub use leaf::{Filter, FilterOperand, LeafSpec, Reducer};
 pub use leaf_state::{Flags, LeafState, Read, Reading};
 pub use spans::HOURLY_SPANS;
 pub use states::LeafStates;
