@@ -2,14 +2,20 @@
 
 use std::borrow::Cow;
 
+use uuid::Uuid;
+
 use crate::domain::{LeafNo, Path, Timestamp, Value};
 
+use super::bucket::bucket;
 use super::condition::{Condition, Logic, Operand};
 use super::query::{Plan, PlanCondition, PlanOperand, Root};
 use super::state::{Flags, LeafSpec, LeafState, Read, Reading};
 
 /// What one profile has.
 pub trait View {
+    /// The public id of the profile.
+    fn profile_id(&self) -> Uuid;
+
     /// The state of a leaf; none is the same as an empty one.
     fn leaf(&self, leaf: LeafNo) -> Option<Cow<'_, LeafState>>;
 
@@ -164,6 +170,9 @@ impl Plan {
             PlanOperand::Trait(path) => {
                 let value = view.trait_value(path.head()).unwrap_or_default();
                 (if path.is_key() { value } else { Cow::Owned(nested(&value, path)) }, None, Flags::default())
+            }
+            PlanOperand::Bucket(salt) => {
+                (Cow::Owned(bucket(salt, view.profile_id())), None, Flags::default())
             }
             PlanOperand::AnyItem(item) => {
                 let value = view.trait_value(item.path().head()).unwrap_or_default();

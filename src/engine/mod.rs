@@ -8,6 +8,7 @@
 //! A [`Program`] holds all plans of a space, folds each event into the leaves that name it, and tells which
 //! definitions to evaluate again.
 
+mod bucket;
 pub mod condition;
 pub mod evaluate;
 pub mod identity;

@@ -69,6 +69,10 @@ pub(crate) struct Profile {
 }
 
 impl View for Profile {
+    fn profile_id(&self) -> uuid::Uuid {
+        uuid::Uuid::from_u128(1)
+    }
+
     fn leaf(&self, leaf: LeafNo) -> Option<Cow<'_, LeafState>> {
         self.states.get(leaf)
     }

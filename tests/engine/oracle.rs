@@ -170,6 +170,7 @@ fn comparison() -> impl Strategy<Value = Query> {
         1 => (relative(), 1..9_i64).prop_map(|(op, seconds)| Query::Seen(op, seconds)),
         1 => list().prop_map(|(path, op, literal)| Query::TraitList(path, op, literal)),
         1 => item().prop_map(Query::TraitItem),
+        1 => (370..380_i64).prop_map(Query::Bucket),
     ]
 }
 

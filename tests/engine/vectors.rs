@@ -380,6 +380,16 @@ fn small_extras() {
 }
 
 #[test]
+fn random_buckets_are_stable_shares() {
+    let of = |query: &str| truth(&Space::new(query, Kind::Audience).at(NOW));
+    let half = "random_bucket('b') < 0.5";
+    assert_ne!(of(half), of(&format!("NOT {half}")));
+    assert!(of("random_bucket('b') >= 0 AND random_bucket('b') < 1"));
+    assert_eq!(value("random_bucket('a')", &[]), value("random_bucket('a')", &[event("A", NOW, "")]));
+    assert_ne!(value("random_bucket('a')", &[]), value("random_bucket('b')", &[]));
+}
+
+#[test]
 fn a14_without_history_only_later_events_count() {
     let plan = compiled("event('A') >= 1 AND trait('x') = 1", Kind::Audience).with_events_since(Offset(7));
     let mut space = Space::of(plan).with_trait("x", "1");

@@ -108,6 +108,17 @@ impl Scope for ProfileScope {
                 let arguments = vec![PlanOperand::Literal(Value::Bool(true))];
                 Some(Typed::Boolean(Logic::Is(Condition { left, op: Op::Equals, arguments })))
             }
+            "random_bucket" => {
+                let (salt, span) = lowering.only_string(call)?;
+                if salt.is_empty() {
+                    return lowering.error(
+                        ErrorKind::Syntax,
+                        span,
+                        "the salt is empty; give the draw a name",
+                    );
+                }
+                Some(Typed::Scalar(PlanOperand::Bucket(salt.to_owned())))
+            }
             "any_item" => {
                 let item = any_item(lowering, call)?;
                 let head = trait_names::canonical(item.path().head()).into_owned();
@@ -120,7 +131,7 @@ impl Scope for ProfileScope {
                 lowering.no_arguments(call)?;
                 Some(Typed::Boolean(Logic::Constant(true)))
             }
-            name @ ("property" | "context" | "message_type" | "timestamp") => {
+            name @ ("property" | "context" | "message_type" | "timestamp" | "source") => {
                 let message =
                     format!("`{name}` reads an event, so it can only stand inside of `where` or a reducer");
                 lowering.error(ErrorKind::Type, call.span, message)

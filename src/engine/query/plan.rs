@@ -29,6 +29,8 @@ pub enum PlanOperand {
     Trait(Path),
     /// Whether an item of a trait's list satisfies a condition.
     AnyItem(Box<AnyItem>),
+    /// `random_bucket('salt')`.
+    Bucket(String),
     /// A value written in the query.
     Literal(Value),
 }

@@ -100,6 +100,10 @@ impl Lowering<'_, EventScope> {
                 let what = format!("`{}` inside of `where` or a reducer", call.name.text);
                 self.unsupported(call.span, &what)
             }
+            name @ ("everyone" | "random_bucket") => {
+                let message = format!("`{name}` is about a profile, so it stands outside of `where`");
+                self.error(ErrorKind::Type, call.span, message)
+            }
             _ => self.unknown_function(call, &EVENT_FUNCTIONS),
         }
     }

@@ -3,7 +3,8 @@
 use crate::engine::condition::{Op, RelativeDate};
 
 /// Functions that can begin a chain on a profile.
-pub(super) const PROFILE_FUNCTIONS: [&str; 5] = ["event", "trait", "audience", "any_item", "everyone"];
+pub(super) const PROFILE_FUNCTIONS: [&str; 6] =
+    ["event", "trait", "audience", "any_item", "random_bucket", "everyone"];
 
 /// Functions that read an event, inside of `where` and reducers.
 pub(super) const EVENT_FUNCTIONS: [&str; 6] =
