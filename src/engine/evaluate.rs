@@ -182,6 +182,9 @@ impl Plan {
             PlanOperand::Leaf(index, read) => {
                 let Some((leaf, spec)) = self.leaf(*index) else { return Default::default() };
                 let state = view.leaf(leaf).unwrap_or(Cow::Owned(LeafState::Empty));
+                if spec.session.is_some() && !state.is_running(now) {
+                    return (Cow::Owned(Value::Null), state.changes_at(spec.window, now), Flags::default());
+                }
                 let Reading { value, flags } = state.read(*read, spec.window, now);
                 (Cow::Owned(value), state.changes_at(spec.window, now), flags)
             }

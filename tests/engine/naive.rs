@@ -75,6 +75,8 @@ pub(crate) enum Scalar {
         /// A source to be left out.
         without: Option<&'static str>,
         window: Option<(i64, i64)>,
+        /// `expires_after`, in seconds.
+        session: Option<i64>,
         reducer: Reducer,
         /// What the reducer reads: `x`, `tags.$` or `items.$.a`.
         read: &'static str,
@@ -322,6 +324,15 @@ pub(crate) fn reduce(events: &[&RawEvent], reducer: Reducer, read: &str) -> Naiv
     }
 }
 
+/// R11: the latest run of events with gaps of at most `gap`, unless more has passed since its last one.
+fn latest_session<'e>(events: &[&'e RawEvent], gap: i64, now: i64) -> Option<Vec<&'e RawEvent>> {
+    let mut events = events.to_vec();
+    events.sort_by_key(|e| std::cmp::Reverse(e.at));
+    let mut before = now;
+    let run = events.into_iter().take_while(|e| std::mem::replace(&mut before, e.at) - e.at <= gap);
+    Some(run.collect::<Vec<_>>()).filter(|run| !run.is_empty())
+}
+
 fn mode(counts: &BTreeMap<&Naive, usize>, minimum: usize) -> Naive {
     let mut candidates: Vec<_> = counts.iter().filter(|(_, n)| **n >= minimum).collect();
     // Where a number and a string have the same text, the number comes first.
@@ -331,7 +342,7 @@ fn mode(counts: &BTreeMap<&Naive, usize>, minimum: usize) -> Naive {
 
 impl Scalar {
     pub(crate) fn text(&self) -> String {
-        let Self::Event { name, filter, without, window, reducer, read } = self else {
+        let Self::Event { name, filter, without, window, session, reducer, read } = self else {
             return "trait('plan')".to_owned();
         };
         let without = without.map_or_else(String::new, |name| format!(".sources(exclude: ['{name}'])"));
@@ -355,11 +366,12 @@ impl Scalar {
             Reducer::Mode(_) => format!(".mode(property('{read}'))"),
             Reducer::ModeArray => format!(".mode(property('{read}') as array, 1)"),
         };
-        format!("event('{name}'){filter}{without}{window}{reducer}")
+        let session = session.map_or_else(String::new, |gap| format!(".expires_after({gap} seconds)"));
+        format!("event('{name}'){filter}{without}{window}{session}{reducer}")
     }
 
     pub(crate) fn value(&self, world: &World, now: i64) -> Naive {
-        let Self::Event { name, filter, without, window, reducer, read } = self else {
+        let Self::Event { name, filter, without, window, session, reducer, read } = self else {
             return world.plan.clone();
         };
         let inside: Vec<&RawEvent> = world
@@ -372,7 +384,13 @@ impl Scalar {
                     .is_none_or(|(newest, oldest)| now - oldest * 1000 <= e.at && e.at <= now - newest * 1000)
             })
             .collect();
-        reduce(&inside, *reducer, read)
+        match session {
+            None => reduce(&inside, *reducer, read),
+            Some(gap) => {
+                let latest = latest_session(&inside, gap * 1000, now);
+                latest.map_or(Naive::Null, |events| reduce(&events, *reducer, read))
+            }
+        }
     }
 }
 

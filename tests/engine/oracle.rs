@@ -114,19 +114,27 @@ fn list() -> impl Strategy<Value = (&'static str, &'static str, Naive)> {
 }
 
 fn filter() -> impl Strategy<Value = Where> {
-    let ops = comparators();
     let list = prop_oneof![
-        2 => list().prop_map(|(path, op, literal)| Where::List(path, op, literal)),
         1 => (relative(), 0..9_i64).prop_map(|(op, seconds)| Where::ListDate(op, seconds)),
         2 => item().prop_map(Where::AnyItem),
     ];
     let read = prop::sample::select(vec!["property('d')", "property('d')", "context('d')", "timestamp()"]);
     let date = (read, relative(), 0..9_i64).prop_map(|(read, op, seconds)| Where::Date(read, op, seconds));
+    junctions(prop_oneof![7 => still(), 5 => date, 3 => list])
+}
+
+/// What does not depend on the time of the evaluation.
+fn still() -> impl Strategy<Value = Where> {
     let source = prop::sample::select(vec!["web", "app"]).prop_map(Where::Source);
     let call = prop::sample::select(vec!["track", "page", "screen"]);
     let call = (prop::sample::select(vec!["=", "!="]), call).prop_map(|(op, call)| Where::Type(op, call));
-    let y = (ops, naive()).prop_map(|(op, literal)| Where::Y(op, literal));
-    let one = prop_oneof![4 => y, 1 => source, 1 => call, 5 => date, 4 => list];
+    let y = (comparators(), naive()).prop_map(|(op, literal)| Where::Y(op, literal));
+    let list = list().prop_map(|(path, op, literal)| Where::List(path, op, literal));
+    let item = (comparators(), naive()).prop_map(|(op, literal)| Where::AnyItem(Item::A(op, literal)));
+    prop_oneof![4 => y, 1 => source, 1 => call, 2 => list, 1 => item]
+}
+
+fn junctions(one: impl Strategy<Value = Where> + 'static) -> impl Strategy<Value = Where> {
     one.prop_recursive(3, 6, 3, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 2..4).prop_map(Where::And),
@@ -141,16 +149,21 @@ fn relative() -> impl Strategy<Value = &'static str> {
 }
 
 fn scalar(reducer: impl Strategy<Value = Reducer>) -> impl Strategy<Value = Scalar> {
-    let window =
-        prop::option::of((0..4_i64, 0..8_i64).prop_map(|(newest, more)| (newest, newest + more.max(1))));
     let name = prop::sample::select(vec!["A", "A", "A", "B", "*", "B*", "*A"]);
     let without = prop::option::weighted(0.2, prop::sample::select(vec!["web", "app"]));
-    (name, prop::option::of(filter()), without, window, reducer, read()).prop_map(
-        |(name, filter, without, window, reducer, read)| Scalar::Event {
+    let window =
+        prop::option::of((0..4_i64, 0..8_i64).prop_map(|(newest, more)| (newest, newest + more.max(1))));
+    let windowed = (prop::option::of(filter()), window).prop_map(|(filter, window)| (filter, window, None));
+    let session = (prop::option::of(junctions(still())), 1..6_i64);
+    let session = session.prop_map(|(filter, gap)| (filter, None, Some(gap)));
+    let when = prop_oneof![3 => windowed, 1 => session];
+    (name, without, when, reducer, read()).prop_map(
+        |(name, without, (filter, window, session), reducer, read)| Scalar::Event {
             name,
             filter,
             without,
             window,
+            session,
             reducer,
             read,
         },
@@ -293,7 +306,7 @@ proptest! {
             prop_assert_eq!(holds(at), holds(now), "{} at {} of {}, until {}", text, at - START, now - START, until - START);
         }
         // A count compared with a number changes exactly then.
-        if let Query::Compare(Scalar::Event { reducer: Reducer::Count, .. }, ..) = query {
+        if let Query::Compare(Scalar::Event { reducer: Reducer::Count, session: None, .. }, ..) = query {
             let change = instants(now).find(|at| holds(*at) != holds(now));
             prop_assert_eq!(evaluation.changes_at.map(Timestamp::millis), change, "{}", text);
         }

@@ -225,6 +225,34 @@ fn ct_04_sum_takes_numbers_and_numeric_strings() {
 }
 
 #[test]
+fn ct_05_sessions_reset_after_the_gap() {
+    let minute = 60 * SECOND;
+    let [ten, twenty, late] = [NOW, NOW + 20 * minute, NOW + 90 * minute];
+    let mut space = Space::new("event('Page Viewed').expires_after(1 hour).count()", Kind::ComputedTrait);
+    let at = |space: &Space, now: i64| space.at(now).value.to_json();
+    assert_eq!(at(&space, ten), "null", "there is no session yet");
+    space.fold(&[event("Page Viewed", ten, "")]);
+    assert_eq!(at(&space, ten), "1");
+    space.fold(&[event("Page Viewed", twenty, "")]);
+    assert_eq!(at(&space, twenty), "2");
+    let expires = twenty + HOUR + 1;
+    assert_eq!(space.at(twenty).changes_at, Some(Timestamp::from_millis(expires)));
+    assert_eq!((at(&space, expires - 1), at(&space, expires)), ("2".to_owned(), "null".to_owned()));
+    space.fold(&[event("Page Viewed", late, "")]);
+    assert_eq!(at(&space, late), "1", "70 minutes after the one before");
+    // A late event joins what was apart.
+    space.fold(&[Event { received_at: late, ..event("Page Viewed", twenty + 30 * minute, "") }]);
+    assert_eq!(at(&space, late), "4");
+    let first = "event('Page Viewed').expires_after(1 hour).first(property('x'))";
+    let events =
+        [(ten, 1), (twenty, 2), (late, 3)].map(|(t, x)| event("Page Viewed", t, &format!("{{\"x\":{x}}}")));
+    let mut space = Space::new(first, Kind::ComputedTrait);
+    space.fold(&events);
+    assert_eq!(at(&space, late), "3");
+    assert_eq!(at(&space, late + HOUR + 1), "null");
+}
+
+#[test]
 fn ct_06_first_and_last_go_by_event_time_then_message_id() {
     let late =
         [event("E", NOW - 1, r#"{"x":"new"}"#), event("E", NOW - 9, r#"{"x":"old"}"#), event("E", NOW, "{}")];

@@ -7,7 +7,7 @@ use crate::engine::state::{
 };
 
 use super::ast::{Argument, ArgumentValue, Call, Expr, ExprKind};
-use super::error::ErrorKind;
+use super::error::{ErrorKind, Span};
 use super::lower::{Lowering, Scope, Typed};
 use super::vocabulary::EVENT_FUNCTIONS;
 
@@ -116,6 +116,7 @@ pub(super) struct Draft {
     filters: Vec<Filter>,
     window: Option<Window>,
     between: Option<(Timestamp, Timestamp)>,
+    session: Option<i64>,
 }
 
 impl Draft {
@@ -131,10 +132,11 @@ impl Draft {
             filters: Vec::new(),
             window: None,
             between: None,
+            session: None,
         })
     }
 
-    /// `.where(…)`, `.sources(…)`, `.within(…)` or `.between(…)`.
+    /// `.where(…)`, `.sources(…)`, `.within(…)`, `.between(…)` or `.expires_after(…)`.
     pub(super) fn filter<S: Scope>(mut self, lowering: &mut Lowering<'_, S>, call: &Call) -> Option<Self> {
         match call.name.text.as_str() {
             "where" => {
@@ -147,19 +149,34 @@ impl Draft {
             }
             _ => {}
         }
-        if self.window.is_some() || self.between.is_some() {
+        if self.window.is_some() || self.between.is_some() || self.session.is_some() {
             return lowering.error(ErrorKind::Type, call.span, "events can have only one window");
         }
-        if call.name.text == "within" {
-            let oldest = lowering.only_duration(call)?;
-            if oldest == 0 {
-                return lowering.error(ErrorKind::Type, call.span, "a window needs a length");
-            }
-            self.window = Some(Window { newest: 0, oldest });
+        if call.name.text == "between" {
+            self.add_between(lowering, call)?;
             return Some(self);
         }
-        self.add_between(lowering, call)?;
+        let length = lowering.only_duration(call)?;
+        if length == 0 {
+            return lowering.error(ErrorKind::Type, call.span, "a window needs a length");
+        }
+        if call.name.text == "within" {
+            self.window = Some(Window { newest: 0, oldest: length });
+        } else {
+            self.session = Some(length);
+            self.check_session(lowering, call.span)?;
+        }
         Some(self)
+    }
+
+    /// Sessions are made of events that stay: it is not defined which one an event belongs to that comes and goes.
+    fn check_session<S: Scope>(&self, lowering: &mut Lowering<'_, S>, span: Span) -> Option<()> {
+        let moves = |filter| state::filter::moves(filter, &self.fields);
+        if self.session.is_none() || !self.filters.iter().any(moves) {
+            return Some(());
+        }
+        let message = "`expires_after` cannot be combined with conditions that are relative to now";
+        lowering.error(ErrorKind::Type, span, message)
     }
 
     fn add_where<S: Scope>(&mut self, lowering: &mut Lowering<'_, S>, call: &Call) -> Option<()> {
@@ -174,7 +191,7 @@ impl Draft {
             Logic::And(parts) => self.filters.extend(parts),
             other => self.filters.push(other),
         }
-        Some(())
+        self.check_session(lowering, argument.span)
     }
 
     /// `.sources(exclude: ['…', …])`.
@@ -342,6 +359,7 @@ impl Draft {
             reducer,
             window: self.window,
             between: self.between,
+            session: self.session,
             enough: None,
             since: None,
         }

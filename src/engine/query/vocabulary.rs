@@ -18,11 +18,10 @@ const LATER_FUNCTIONS: [(&str, &str); 2] =
     [("entity", "linked entities (`entity`)"), ("random_bucket", "random shares (`random_bucket`)")];
 
 /// Methods of the language that this version cannot do, and what they are.
-const LATER_METHODS: [(&str, &str); 2] =
-    [("expires_after", "session windows (`expires_after`)"), ("held_for", "`held_for`")];
+const LATER_METHODS: [(&str, &str); 1] = [("held_for", "`held_for`")];
 
 /// Methods that narrow a stream of events.
-pub(super) const FILTERS: [&str; 4] = ["where", "sources", "within", "between"];
+pub(super) const FILTERS: [&str; 5] = ["where", "sources", "within", "between", "expires_after"];
 
 /// Methods that make one value of a stream of events.
 pub(super) const REDUCERS: [&str; 9] =

@@ -70,6 +70,9 @@ pub struct LeafSpec {
     pub window: Option<Window>,
     /// The absolute window: from the first instant until before the second.
     pub between: Option<(Timestamp, Timestamp)>,
+    /// The session window: the latest run of events with gaps of at most so many milliseconds, as long as no more have
+    /// passed since its last one.
+    pub session: Option<i64>,
     /// Of a windowed count: from so many events on it makes no difference how many there are.
     pub enough: Option<u32>,
     /// Only events after this offset count, for definitions without historical data.
@@ -94,6 +97,9 @@ impl LeafSpec {
         }
         if let Some((from, to)) = self.between {
             let _ = write!(text, ".between({from}, {to})");
+        }
+        if let Some(gap) = self.session {
+            let _ = write!(text, ".expires_after({gap}ms)");
         }
         let field = |index: usize| self.fields.get(index).map_or_else(String::new, Field::canonical);
         let _ = match self.reducer {
@@ -141,11 +147,21 @@ impl LeafSpec {
             return false;
         }
         let read = self.reducer.field().and_then(|index| slots.get(index)).and_then(|&slot| values.get(slot));
-        let Some(brought) = self.brought(facts, read) else { return false };
+        let is_ahead = facts.timestamp > facts.received_at;
+        let Some(brought) = self.brought(facts, read) else {
+            return self.session.is_some_and(|gap| {
+                state.extend_session(self.reducer, facts.timestamp, gap, is_ahead);
+                true
+            });
+        };
         let Some(filter) = &self.moving_filter else {
             // Without a window an event counts for ever once its time has come; until then it waits.
-            let settled = self.window.is_none() && facts.timestamp <= facts.received_at;
-            brought.add_to(state, facts.timestamp, if settled { When::Settled } else { When::InWindow });
+            let when = match self.session {
+                Some(gap) => When::InSession { gap, is_ahead },
+                None if self.window.is_none() && !is_ahead => When::Settled,
+                None => When::InWindow,
+            };
+            brought.add_to(state, facts.timestamp, when);
             return true;
         };
         // Nobody asks for an instant before the reception.
