@@ -27,7 +27,6 @@ fn what_is_not_supported_yet_is_refused_at_its_place() {
         ("trait('x').held_for(3 days)", "held_for(3 days)"),
         ("ANY event('A') >= 1", "ANY"),
         ("ALL NOT event('A').count() >= 1", "ALL"),
-        ("entity('orders').where(entity('p').count() >= 1).count() >= 1", "entity('orders')"),
         ("event('A').where(property('d').held_for(3 days)) >= 1", "held_for(3 days)"),
         ("event('A').where(trait('d').within_last(3 days)) >= 1", "trait('d')"),
         ("event('A').where(property('d').within_next(parent: 3 days)) >= 1", "parent: 3 days"),
@@ -38,6 +37,20 @@ fn what_is_not_supported_yet_is_refused_at_its_place() {
     }
     let (error, text) = only("event('A').mode(trait('email'), 1)", Kind::ComputedTrait);
     assert_eq!((error.kind, text.as_str()), (ErrorKind::Unsupported, "trait('email')"));
+}
+
+#[test]
+fn entities_are_refused_with_what_to_do_instead() {
+    for (query, place) in [
+        ("entity('orders').where(entity('p').count() >= 1).count() >= 1", "entity('orders')"),
+        ("entity('orders').count() >= 1 OR trait('VIP') = 'true'", "entity('orders')"),
+        ("entity('orders').where(property('total') > 500).count() >= 1", "entity('orders')"),
+        ("event('A').where(entity('orders') > 1) >= 1", "entity('orders')"),
+    ] {
+        let (error, text) = only(query, Kind::Audience);
+        assert_eq!((error.kind, text.as_str()), (ErrorKind::Unsupported, place), "{query}: {error}");
+        assert!(error.message.contains("as traits or events"), "{error}");
+    }
 }
 
 #[test]
@@ -83,9 +96,22 @@ fn near_misses_get_a_suggestion() {
     ] {
         let (error, _) = only(query, Kind::Audience);
         assert!(error.message.ends_with(&format!("did you mean `{suggestion}`?")), "{error}");
+        assert_eq!(error.suggestion.as_deref(), Some(suggestion), "{error:?}");
         assert!(error.expected.iter().any(|e| e == suggestion), "{error:?}");
     }
+    for (query, suggestion) in [
+        ("trait('x') = 1 ADN trait('y') = 2", "AND"),
+        ("(trait('x') = 1 orr trait('y') = 2)", "OR"),
+        ("trait('x') = flase", "false"),
+        ("trait('x') = nul", "null"),
+        ("event('A').within(parnt: 5 days) >= 1", "parent"),
+        ("event('A').where(property(parant: 'x') = 1) >= 1", "parent"),
+    ] {
+        let errors = refused(query, Kind::Audience);
+        assert_eq!(errors[0].suggestion.as_deref(), Some(suggestion), "{query} {errors:?}");
+    }
     assert!(!only("frobnicate('A') >= 1", Kind::Audience).0.message.contains("did you mean"));
+    assert_eq!(only("frobnicate('A') >= 1", Kind::Audience).0.suggestion, None);
 }
 
 #[test]

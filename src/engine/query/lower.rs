@@ -204,8 +204,10 @@ impl<S: Scope> Lowering<'_, S> {
 
     pub(super) fn unknown_function<T>(&mut self, call: &Call, known: &[&str]) -> Option<T> {
         let name = call.name.text.as_str();
-        if let Some(what) = vocabulary::later_function(name) {
-            return self.unsupported(call.span, what);
+        if name == "entity" {
+            let message = "`entity` reads linked tables of a warehouse, which do not exist here; send what they hold as \
+                traits or events, and use `trait('…')` or `event('…')`";
+            return self.error(ErrorKind::Unsupported, call.span, message);
         }
         self.errors.add_unknown(call.name.span, "function", name, known);
         None

@@ -13,10 +13,6 @@ pub(super) const EVENT_FUNCTIONS: [&str; 6] =
 /// The calls that are events of the language.
 pub(super) const MESSAGE_TYPES: [&str; 3] = ["track", "page", "screen"];
 
-/// Functions of the language that this version cannot do, and what they are.
-const LATER_FUNCTIONS: [(&str, &str); 2] =
-    [("entity", "linked entities (`entity`)"), ("random_bucket", "random shares (`random_bucket`)")];
-
 /// Methods of the language that this version cannot do, and what they are.
 const LATER_METHODS: [(&str, &str); 1] = [("held_for", "`held_for`")];
 
@@ -51,11 +47,6 @@ pub(super) const COMPARATORS: [&str; 21] = [
     "before_last",
     "after_next",
 ];
-
-/// What a function of a later version is.
-pub(super) fn later_function(name: &str) -> Option<&'static str> {
-    LATER_FUNCTIONS.iter().find(|(known, _)| *known == name).map(|(_, what)| *what)
-}
 
 /// What a method of a later version is.
 pub(super) fn later_method(name: &str) -> Option<&'static str> {
