@@ -22,5 +22,5 @@ pub mod traits;
 
 pub use evaluate::{Evaluation, View};
 pub use program::{Computation, Definition, Dirty, Program, ProgramError};
-pub use query::{Kind, KnownSource, Limits, Plan, QueryError, Sources, compile};
+pub use query::{Kind, KnownSource, Limits, Plan, QueryError, Sources, compile, format};
 pub use state::{Flags, LeafSpec, LeafState, LeafStates};

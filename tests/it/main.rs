@@ -33,6 +33,8 @@ mod plans;
 #[cfg(test)]
 mod profiles;
 #[cfg(test)]
+mod queries;
+#[cfg(test)]
 mod rates;
 #[cfg(test)]
 mod read_cache;

@@ -6,6 +6,7 @@
 
 mod ast;
 mod error;
+mod layout;
 mod lexer;
 mod lower;
 mod narrow;
@@ -81,4 +82,18 @@ pub fn compile(text: &str, kind: Kind, limits: Limits) -> Result<Plan, Vec<Query
         Some(plan) if errors.is_empty() => Ok(plan),
         _ => Err(errors.finish(text)),
     }
+}
+
+/// The canonical text of a definition, an audience or a computed trait: one spelling and layout for all texts with the
+/// same words. It means the same, comments stay behind the words they follow, and formatting it again changes nothing.
+pub fn format(text: &str, limits: Limits) -> Result<String, Vec<QueryError>> {
+    if let Err(of_audience) = compile(text, Kind::Audience, limits)
+        && let Err(of_value) = compile(text, Kind::ComputedTrait, limits)
+    {
+        // Whichever it was meant to be has fewer mistakes.
+        return Err(if of_value.len() < of_audience.len() { of_value } else { of_audience });
+    }
+    let (tokens, comments) = lexer::tokens_and_comments(text, &mut Errors::default());
+    let tokens: Vec<lexer::Token> = tokens.into_iter().map(|(token, _)| token).collect();
+    Ok(layout::layout(&tokens, &comments))
 }
