@@ -52,3 +52,5 @@ mod telemetry;
 mod tracking;
 #[cfg(test)]
 mod tracking_bodies;
+#[cfg(test)]
+mod vectors;
