@@ -16,4 +16,5 @@ mod naive_items;
 mod oracle;
 mod program;
 mod relative;
+mod traces;
 mod vectors;

@@ -10,12 +10,12 @@ use crate::naive::*;
 use crate::naive_items::*;
 
 /// Event times and windows are multiples of this, so that few instants matter.
-const STEP: i64 = 500;
+pub(crate) const STEP: i64 = 500;
 
 /// The tests live in the first 20 seconds of 2024-06-01, so that dates are ordinary ones.
-const START: i64 = NOW;
+pub(crate) const START: i64 = NOW;
 
-fn naive() -> impl Strategy<Value = Naive> {
+pub(crate) fn naive() -> impl Strategy<Value = Naive> {
     prop_oneof![
         1 => Just(Naive::Null),
         4 => prop::sample::select(vec![1000, 2000, 1500, -100, 100, 200, 0]).prop_map(Naive::Number),
@@ -35,7 +35,7 @@ fn items() -> impl Strategy<Value = Vec<RawItem>> {
     prop::collection::vec(one, 0..3)
 }
 
-fn events() -> impl Strategy<Value = Vec<RawEvent>> {
+pub(crate) fn events() -> impl Strategy<Value = Vec<RawEvent>> {
     let date = prop::option::weighted(0.9, -10..60_i64);
     let name = prop::sample::select(vec!["A", "A", "B", "BA"]);
     let call = prop::sample::select(vec!["track", "track", "track", "page", "screen", "identify"]);
@@ -70,7 +70,7 @@ fn events() -> impl Strategy<Value = Vec<RawEvent>> {
     })
 }
 
-fn reducer() -> impl Strategy<Value = Reducer> {
+pub(crate) fn reducer() -> impl Strategy<Value = Reducer> {
     prop::sample::select(vec![
         Reducer::Count,
         Reducer::Count,
@@ -113,7 +113,7 @@ fn list() -> impl Strategy<Value = (&'static str, &'static str, Naive)> {
     (prop::sample::select(vec!["tags.$", "items.$.a"]), comparators(), naive())
 }
 
-fn filter() -> impl Strategy<Value = Where> {
+pub(crate) fn filter() -> impl Strategy<Value = Where> {
     let list = prop_oneof![
         1 => (relative(), 0..9_i64).prop_map(|(op, seconds)| Where::ListDate(op, seconds)),
         2 => item().prop_map(Where::AnyItem),
@@ -148,7 +148,7 @@ fn relative() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["within_last", "within_next", "before_last", "after_next"])
 }
 
-fn scalar(reducer: impl Strategy<Value = Reducer>) -> impl Strategy<Value = Scalar> {
+pub(crate) fn scalar(reducer: impl Strategy<Value = Reducer>) -> impl Strategy<Value = Scalar> {
     let name = prop::sample::select(vec!["A", "A", "A", "B", "*", "B*", "*A"]);
     let without = prop::option::weighted(0.2, prop::sample::select(vec!["web", "app"]));
     let window =
@@ -187,7 +187,7 @@ fn comparison() -> impl Strategy<Value = Query> {
     ]
 }
 
-fn query() -> impl Strategy<Value = Query> {
+pub(crate) fn query() -> impl Strategy<Value = Query> {
     comparison().prop_recursive(3, 12, 3, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 2..4).prop_map(Query::And),
@@ -197,7 +197,7 @@ fn query() -> impl Strategy<Value = Query> {
     })
 }
 
-fn engine_events(events: &[RawEvent]) -> Vec<Event> {
+pub(crate) fn engine_events(events: &[RawEvent]) -> Vec<Event> {
     let field = |name: &str, value: &Naive| match value {
         Naive::Null => format!("\"{name}\":null"),
         other => format!("\"{name}\" : {}", other.json()),
@@ -229,11 +229,11 @@ fn engine_events(events: &[RawEvent]) -> Vec<Event> {
     events.iter().enumerate().map(convert).collect()
 }
 
-fn tags_json(tags: Option<&Vec<Naive>>) -> String {
+pub(crate) fn tags_json(tags: Option<&Vec<Naive>>) -> String {
     tags.map_or_else(|| "\"none\"".to_owned(), |tags| Naive::List(tags.clone()).json())
 }
 
-fn items_json(items: &[RawItem]) -> String {
+pub(crate) fn items_json(items: &[RawItem]) -> String {
     let item = |item: &RawItem| {
         let a = item.a.as_ref().map(|a| format!("\"a\": {}", a.json()));
         let d = item.d.map(|at| format!("\"d\":\"{}\"", Timestamp::from_millis(at)));
@@ -242,7 +242,7 @@ fn items_json(items: &[RawItem]) -> String {
     format!("[{}]", items.iter().map(item).collect::<Vec<_>>().join(", "))
 }
 
-fn world() -> impl Strategy<Value = World> {
+pub(crate) fn world() -> impl Strategy<Value = World> {
     (events(), naive(), 0..60_i64, tags(), items()).prop_map(|(events, plan, seen, tags, items)| World {
         events,
         plan,
@@ -253,7 +253,7 @@ fn world() -> impl Strategy<Value = World> {
 }
 
 /// A space for a query of any length.
-fn space(text: &str, kind: Kind) -> Space {
+pub(crate) fn space(text: &str, kind: Kind) -> Space {
     let limits = Limits { expressions: 1_000, nesting: 100, ..Limits::default() };
     Space::of(compile(text, kind, limits).unwrap_or_else(|errors| panic!("{text}\n{errors:#?}")))
 }
@@ -271,7 +271,7 @@ fn now_after(events: &[RawEvent], steps: i64, odd: bool) -> i64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_500))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
 
     #[test]
     fn audiences_are_what_the_naive_evaluator_says(
