@@ -203,6 +203,8 @@ pub(crate) fn compare(value: &Naive, op: &str, literal: &Naive) -> bool {
         ">=" => order.is_some_and(Ordering::is_ge),
         "<" => order.is_some_and(Ordering::is_lt),
         "<=" => order.is_some_and(Ordering::is_le),
+        // Null is a part of nothing.
+        ".contains" | ".omits" if *literal == Naive::Null => op == ".omits",
         ".contains" => *value != Naive::Null && value.text().contains(&literal.text()),
         ".exists" => *value != Naive::Null,
         ".absent" => *value == Naive::Null,
