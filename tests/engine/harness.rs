@@ -103,6 +103,11 @@ impl Space {
     pub(crate) fn of(mut plan: Plan) -> Self {
         plan.check_sources(&sources()).expect("known sources");
         plan.bind_sources(&sources());
+        Self::of_bound(plan)
+    }
+
+    /// Of a plan whose sources are known.
+    pub(crate) fn of_bound(plan: Plan) -> Self {
         let definition = Definition { no: ComputationNo(1), key: "tested".to_owned(), serving: true, plan };
         let mut next = 10;
         let program = Program::build(vec![definition], &mut |_| {
