@@ -91,11 +91,6 @@ pub fn pick<'a, const N: usize>(json: &'a str, keys: [&str; N]) -> [Option<&'a s
     found
 }
 
-/// The raw value found by walking `segments` into nested objects; nothing when one of them is missing.
-pub fn walk<'a>(value: &'a str, segments: &[String]) -> Option<&'a str> {
-    segments.iter().try_fold(value, |value, segment| get(value, segment))
-}
-
 /// The text of a JSON string literal, without quotes and escapes.
 pub fn unquote(literal: &str) -> Option<Cow<'_, str>> {
     let inner = literal.strip_prefix('"')?.strip_suffix('"')?;
@@ -259,8 +254,6 @@ mod tests {
             ]
         );
         assert_eq!(get(text, "a"), Some("2.50"), "duplicate keys: last wins");
-        assert_eq!(walk(text, &["b".to_owned(), "e".to_owned()]), Some(r#""x,y""#));
-        assert_eq!(walk(text, &["a".to_owned(), "e".to_owned()]), None);
         assert_eq!(entries("[1]").count(), 0);
         assert_eq!(entries("").count(), 0);
         let mut keys = Vec::new();

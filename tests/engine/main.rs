@@ -13,6 +13,7 @@ mod harness;
 mod laws;
 mod naive;
 mod naive_items;
+mod naive_reduce;
 mod oracle;
 mod program;
 mod relative;

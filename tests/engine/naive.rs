@@ -2,9 +2,11 @@
 //! decisions.md, over all raw events at each instant. It shares no code with the engine.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+
+use personas::domain::Timestamp;
 
 use crate::naive_items::*;
+pub(crate) use crate::naive_reduce::*;
 
 /// A value in thousandths, or another type.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +63,12 @@ pub(crate) enum Query {
     TraitList(&'static str, &'static str, Naive),
     /// `any_item` on the trait `items`.
     TraitItem(Item),
+    /// `trait('seen')`, `before_date` or `after_date`, instant.
+    SeenFixed(&'static str, i64),
+    /// Two computed values.
+    Pair(Box<(Scalar, &'static str, Scalar)>),
+    /// The time of the last event, comparator, seconds.
+    LastSeen(Scalar, &'static str, i64),
     /// `random_bucket('a')`, which is 0.376… for the profile of the tests, below so many thousandths.
     Bucket(i64),
 }
@@ -77,6 +85,8 @@ pub(crate) enum Scalar {
         window: Option<(i64, i64)>,
         /// `expires_after`, in seconds.
         session: Option<i64>,
+        /// `between` two instants.
+        fixed: Option<(i64, i64)>,
         reducer: Reducer,
         /// What the reducer reads: `x`, `tags.$` or `items.$.a`.
         read: &'static str,
@@ -114,24 +124,10 @@ pub(crate) enum Where {
     ListDate(&'static str, i64),
     /// `any_item` on `items`.
     AnyItem(Item),
+    /// What is read, `before_date` or `after_date`, instant.
+    Fixed(&'static str, &'static str, i64),
     /// What is read, comparator, seconds.
     Date(&'static str, &'static str, i64),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Reducer {
-    Count,
-    Sum,
-    Average,
-    Min,
-    MaxString,
-    First,
-    Last,
-    Distinct,
-    Unique,
-    Mode(usize),
-    /// `mode(… as array, 1)`.
-    ModeArray,
 }
 
 pub(crate) fn number_text(thousandths: i64) -> String {
@@ -206,11 +202,44 @@ pub(crate) fn compare(value: &Naive, op: &str, literal: &Naive) -> bool {
         // Null is a part of nothing.
         ".contains" | ".omits" if *literal == Naive::Null => op == ".omits",
         ".contains" => *value != Naive::Null && value.text().contains(&literal.text()),
+        ".starts_with" | ".ends_with" if *literal == Naive::Null => false,
+        ".starts_with" => *value != Naive::Null && value.text().starts_with(&literal.text()),
+        ".ends_with" => *value != Naive::Null && value.text().ends_with(&literal.text()),
+        ".one_of" => [literal, &Naive::Number(1000)].iter().any(|one| compare(value, "=", one)),
+        ".none_of" => ![literal, &Naive::Number(1000)].iter().any(|one| compare(value, "=", one)),
+        ".matches" => *value != Naive::Null && value.text().starts_with(['a', 'b', '1']),
         ".exists" => *value != Naive::Null,
         ".absent" => *value == Naive::Null,
         ".omits" => *value == Naive::Null || !value.text().contains(&literal.text()),
         other => panic!("{other}"),
     }
+}
+
+/// A6, between two values that are computed: no type becomes another one.
+fn compare_values(a: &Naive, op: &str, b: &Naive) -> bool {
+    let order = match (a, b) {
+        (Naive::Null, _) | (_, Naive::Null) => None,
+        (Naive::Number(a), Naive::Number(b)) => Some(a.cmp(b)),
+        (Naive::Text(a), Naive::Text(b)) => Some(a.as_bytes().cmp(b.as_bytes())),
+        (a, b) => (a == b).then_some(Ordering::Equal),
+    };
+    match op {
+        "=" => order.is_some_and(Ordering::is_eq),
+        "!=" => *a != Naive::Null && !order.is_some_and(Ordering::is_eq),
+        ">=" => order.is_some_and(Ordering::is_ge),
+        "<" => order.is_some_and(Ordering::is_lt),
+        other => panic!("{other}"),
+    }
+}
+
+/// An instant as a literal and as `timestamp()` gives it.
+pub(crate) fn instant_text(at: i64) -> String {
+    Timestamp::from_millis(at).to_string()
+}
+
+/// `before_date` and `after_date`.
+fn fixed(date: Option<i64>, op: &str, bound: i64) -> bool {
+    date.is_some_and(|date| if op == "before_date" { date < bound } else { date > bound })
 }
 
 /// A9.
@@ -238,6 +267,7 @@ impl Where {
             Self::List(path, op, literal) => compared(&format!("property('{path}')"), op, literal),
             Self::ListDate(op, seconds) => format!("property('items.$.d').{op}({seconds} seconds)"),
             Self::AnyItem(item) => format!("any_item('items', {})", item.text()),
+            Self::Fixed(read, op, at) => format!("{read}.{op}({})", instant_text(*at)),
             Self::Source(name) => format!("source('{name}')"),
             Self::Type(op, call) => format!("message_type() {op} '{call}'"),
             Self::Date(read, op, seconds) => format!("{read}.{op}({seconds} seconds)"),
@@ -256,95 +286,16 @@ impl Where {
             Self::Source(name) => event.source == *name,
             Self::Type(op, call) => (event.call == *call) == (*op == "="),
             Self::Date(read, op, seconds) => {
-                let date = if *read == "timestamp()" { Some(event.at) } else { event.d };
-                date.is_some_and(|date| dated(date, op, *seconds, now))
+                event.date(read).is_some_and(|date| dated(date, op, *seconds, now))
             }
+            Self::Fixed(read, op, at) => fixed(event.date(read), op, *at),
         }
     }
-}
-
-impl RawEvent {
-    /// The values at a path through a list.
-    fn list(&self, path: &str) -> Vec<Naive> {
-        if path == "tags.$" { tag_values(self.tags.as_ref()) } else { item_values(&self.items) }
-    }
-
-    /// What a reducer takes of it, in order.
-    fn values(&self, read: &str, reducer: Reducer) -> Vec<Naive> {
-        match (read, reducer) {
-            ("x", Reducer::ModeArray) => Vec::new(),
-            ("x", _) => vec![self.x.clone()],
-            (path, Reducer::ModeArray) => {
-                Some(self.list(path)).filter(|all| !all.is_empty()).map(Naive::List).into_iter().collect()
-            }
-            (path, _) => self.list(path),
-        }
-    }
-}
-
-pub(crate) fn reduce(events: &[&RawEvent], reducer: Reducer, read: &str) -> Naive {
-    let mut events = events.to_vec();
-    events.sort_by_key(|e| (e.at, e.id.clone()));
-    let values: Vec<Naive> = events.iter().flat_map(|e| e.values(read, reducer)).collect();
-    let numbers: Vec<i64> = values.iter().filter_map(Naive::number).collect();
-    let present: Vec<&Naive> = values.iter().filter(|value| **value != Naive::Null).collect();
-    let mut counts: BTreeMap<&Naive, usize> = BTreeMap::new();
-    for value in &present {
-        *counts.entry(value).or_default() += 1;
-    }
-    let whole = |n: usize| Naive::Number(n as i64 * 1000);
-    match reducer {
-        Reducer::Count => whole(events.len()),
-        Reducer::Distinct => whole(counts.len()),
-        Reducer::Sum | Reducer::Average | Reducer::Min if numbers.is_empty() => Naive::Null,
-        Reducer::Sum => Naive::Number(numbers.iter().sum()),
-        // Only compared with literals of three decimals, from which a rounded average cannot be told apart here.
-        Reducer::Average => {
-            let (sum, n) = (numbers.iter().sum::<i64>(), numbers.len() as i64);
-            if sum % n == 0 {
-                Naive::Number(sum / n)
-            } else {
-                Naive::Text(format!("{}", sum as f64 / n as f64 / 1000.0))
-            }
-        }
-        Reducer::Min => Naive::Number(*numbers.iter().min().unwrap()),
-        Reducer::MaxString => present.iter().map(|v| v.text()).max().map_or(Naive::Null, Naive::Text),
-        Reducer::First => present.first().map_or(Naive::Null, |v| (*v).clone()),
-        Reducer::Last => present.last().map_or(Naive::Null, |v| (*v).clone()),
-        Reducer::ModeArray => mode(&counts, 1),
-        Reducer::Mode(minimum) => mode(&counts, minimum),
-        Reducer::Unique if counts.is_empty() => Naive::Null,
-        Reducer::Unique => {
-            let mut values: Vec<Naive> = counts.into_keys().cloned().collect();
-            values.sort_by_key(|v| match v {
-                Naive::Number(n) => (0, *n, String::new(), 0),
-                Naive::Truth(_) => (1, 0, v.text(), 0),
-                _ => (1, 0, v.text(), 1),
-            });
-            Naive::List(values)
-        }
-    }
-}
-
-/// R11: the latest run of events with gaps of at most `gap`, unless more has passed since its last one.
-fn latest_session<'e>(events: &[&'e RawEvent], gap: i64, now: i64) -> Option<Vec<&'e RawEvent>> {
-    let mut events = events.to_vec();
-    events.sort_by_key(|e| std::cmp::Reverse(e.at));
-    let mut before = now;
-    let run = events.into_iter().take_while(|e| std::mem::replace(&mut before, e.at) - e.at <= gap);
-    Some(run.collect::<Vec<_>>()).filter(|run| !run.is_empty())
-}
-
-fn mode(counts: &BTreeMap<&Naive, usize>, minimum: usize) -> Naive {
-    let mut candidates: Vec<_> = counts.iter().filter(|(_, n)| **n >= minimum).collect();
-    // Where a number and a string have the same text, the number comes first.
-    candidates.sort_by_key(|(value, n)| (usize::MAX - **n, value.text(), matches!(value, Naive::Text(_))));
-    candidates.first().map_or(Naive::Null, |(value, _)| (**value).clone())
 }
 
 impl Scalar {
     pub(crate) fn text(&self) -> String {
-        let Self::Event { name, filter, without, window, session, reducer, read } = self else {
+        let Self::Event { name, filter, without, window, session, fixed, reducer, read } = self else {
             return "trait('plan')".to_owned();
         };
         let without = without.map_or_else(String::new, |name| format!(".sources(exclude: ['{name}'])"));
@@ -359,6 +310,12 @@ impl Scalar {
             Reducer::Sum => format!(".sum(property('{read}'))"),
             Reducer::Average => format!(".avg(property('{read}'))"),
             Reducer::Min => format!(".min(property('{read}'))"),
+            Reducer::MinString => format!(".min(property('{read}') as string)"),
+            Reducer::MaxNumber => format!(".max(property('{read}') as number)"),
+            Reducer::ModeString => format!(".mode(property('{read}') as string)"),
+            Reducer::ModeNumber => format!(".mode(property('{read}') as number, 1)"),
+            Reducer::FirstTime => ".first(timestamp())".to_owned(),
+            Reducer::LastTime => ".last(timestamp())".to_owned(),
             Reducer::MaxString => format!(".max(property('{read}') as string)"),
             Reducer::First => format!(".first(property('{read}'))"),
             Reducer::Last => format!(".last(property('{read}'))"),
@@ -369,11 +326,14 @@ impl Scalar {
             Reducer::ModeArray => format!(".mode(property('{read}') as array, 1)"),
         };
         let session = session.map_or_else(String::new, |gap| format!(".expires_after({gap} seconds)"));
-        format!("event('{name}'){filter}{without}{window}{session}{reducer}")
+        let fixed = fixed.map_or_else(String::new, |(from, to)| {
+            format!(".between({}, '{}')", instant_text(from), instant_text(to))
+        });
+        format!("event('{name}'){filter}{without}{window}{session}{fixed}{reducer}")
     }
 
     pub(crate) fn value(&self, world: &World, now: i64) -> Naive {
-        let Self::Event { name, filter, without, window, session, reducer, read } = self else {
+        let Self::Event { name, filter, without, window, session, fixed, reducer, read } = self else {
             return world.plan.clone();
         };
         let inside: Vec<&RawEvent> = world
@@ -385,6 +345,7 @@ impl Scalar {
                 window
                     .is_none_or(|(newest, oldest)| now - oldest * 1000 <= e.at && e.at <= now - newest * 1000)
             })
+            .filter(|e| fixed.is_none_or(|(from, to)| from <= e.at && e.at < to))
             .collect();
         match session {
             None => reduce(&inside, *reducer, read),
@@ -407,6 +368,9 @@ impl Query {
             Self::Not(part) => format!("NOT {}", part.text()),
             Self::Compare(scalar, op, literal) => compared(&scalar.text(), op, literal),
             Self::TraitList(path, op, literal) => compared(&format!("trait('{path}')"), op, literal),
+            Self::SeenFixed(op, at) => format!("trait('seen').{op}('{}')", instant_text(*at)),
+            Self::Pair(pair) => format!("{} {} {}", pair.0.text(), pair.1, pair.2.text()),
+            Self::LastSeen(scalar, op, seconds) => format!("{}.{op}({seconds} seconds)", scalar.text()),
             Self::Bucket(limit) => format!("random_bucket('a') < {}", number_text(*limit)),
             Self::TraitItem(item) => format!("any_item('items', {})", item.text()),
             Self::Seen(op, seconds) => format!("trait('seen').{op}({seconds} seconds)"),
@@ -427,6 +391,12 @@ impl Query {
                 };
                 any_of(&values, |value| compare(value, op, literal))
             }
+            Self::SeenFixed(op, at) => fixed(Some(world.seen), op, *at),
+            Self::Pair(pair) => compare_values(&pair.0.value(world, now), pair.1, &pair.2.value(world, now)),
+            Self::LastSeen(scalar, op, seconds) => match scalar.value(world, now) {
+                Naive::Text(at) => dated(Timestamp::parse(&at).unwrap().millis(), op, *seconds, now),
+                _ => false,
+            },
             Self::Bucket(limit) => *limit > 376,
             Self::TraitItem(condition) => world.items.iter().any(|item| condition.holds(item, now)),
         }

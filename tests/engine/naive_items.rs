@@ -68,6 +68,8 @@ impl Item {
 pub(crate) fn compared(left: &str, op: &str, literal: &Naive) -> String {
     match op {
         ".exists" | ".absent" => format!("{left}{op}()"),
+        ".matches" => format!("{left}.matches('^[ab1]')"),
+        ".one_of" | ".none_of" => format!("{left}{op}({}, 1)", literal.literal()),
         op if op.starts_with('.') => format!("{left}{op}({})", literal.literal()),
         op => format!("{left} {op} {}", literal.literal()),
     }

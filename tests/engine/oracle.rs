@@ -85,6 +85,12 @@ pub(crate) fn reducer() -> impl Strategy<Value = Reducer> {
         Reducer::Mode(1),
         Reducer::Mode(2),
         Reducer::ModeArray,
+        Reducer::MinString,
+        Reducer::MaxNumber,
+        Reducer::ModeString,
+        Reducer::ModeNumber,
+        Reducer::FirstTime,
+        Reducer::LastTime,
     ])
 }
 
@@ -93,7 +99,32 @@ fn read() -> impl Strategy<Value = &'static str> {
 }
 
 fn comparators() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(vec!["=", "!=", ">", ">=", "<", "<=", ".contains", ".omits", ".exists", ".absent"])
+    prop::sample::select(vec![
+        "=",
+        "!=",
+        ">",
+        ">=",
+        "<",
+        "<=",
+        ".contains",
+        ".omits",
+        ".exists",
+        ".absent",
+        ".starts_with",
+        ".ends_with",
+        ".one_of",
+        ".none_of",
+        ".matches",
+    ])
+}
+
+/// An instant among those of the events and dates.
+fn instant() -> impl Strategy<Value = i64> {
+    (-10..60_i64).prop_map(|steps| START + steps * STEP)
+}
+
+fn fixed_date() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["before_date", "after_date"])
 }
 
 /// A condition on one item.
@@ -131,7 +162,9 @@ fn still() -> impl Strategy<Value = Where> {
     let y = (comparators(), naive()).prop_map(|(op, literal)| Where::Y(op, literal));
     let list = list().prop_map(|(path, op, literal)| Where::List(path, op, literal));
     let item = (comparators(), naive()).prop_map(|(op, literal)| Where::AnyItem(Item::A(op, literal)));
-    prop_oneof![4 => y, 1 => source, 1 => call, 2 => list, 1 => item]
+    let read = prop::sample::select(vec!["property('d')", "context('d')", "timestamp()"]);
+    let fixed = (read, fixed_date(), instant()).prop_map(|(read, op, at)| Where::Fixed(read, op, at));
+    prop_oneof![4 => y, 1 => source, 1 => call, 2 => list, 1 => item, 1 => fixed]
 }
 
 fn junctions(one: impl Strategy<Value = Where> + 'static) -> impl Strategy<Value = Where> {
@@ -153,17 +186,21 @@ pub(crate) fn scalar(reducer: impl Strategy<Value = Reducer>) -> impl Strategy<V
     let without = prop::option::weighted(0.2, prop::sample::select(vec!["web", "app"]));
     let window =
         prop::option::of((0..4_i64, 0..8_i64).prop_map(|(newest, more)| (newest, newest + more.max(1))));
-    let windowed = (prop::option::of(filter()), window).prop_map(|(filter, window)| (filter, window, None));
+    let windowed =
+        (prop::option::of(filter()), window).prop_map(|(filter, window)| (filter, window, None, None));
     let session = (prop::option::of(junctions(still())), 1..6_i64);
-    let session = session.prop_map(|(filter, gap)| (filter, None, Some(gap)));
-    let when = prop_oneof![3 => windowed, 1 => session];
+    let session = session.prop_map(|(filter, gap)| (filter, None, Some(gap), None));
+    let fixed = (prop::option::of(filter()), instant(), 1..30_i64);
+    let fixed = fixed.prop_map(|(filter, from, more)| (filter, None, None, Some((from, from + more * STEP))));
+    let when = prop_oneof![6 => windowed, 2 => session, 1 => fixed];
     (name, without, when, reducer, read()).prop_map(
-        |(name, without, (filter, window, session), reducer, read)| Scalar::Event {
+        |(name, without, (filter, window, session, fixed), reducer, read)| Scalar::Event {
             name,
             filter,
             without,
             window,
             session,
+            fixed,
             reducer,
             read,
         },
@@ -171,7 +208,14 @@ pub(crate) fn scalar(reducer: impl Strategy<Value = Reducer>) -> impl Strategy<V
 }
 
 fn comparison() -> impl Strategy<Value = Query> {
-    let ops = || prop::sample::select(vec!["=", "!=", ">", ">=", "<", "<=", ".contains", ".omits"]);
+    let ops = comparators;
+    let pair = prop::sample::select(vec!["=", "!=", ">=", "<"]);
+    let pair = (scalar(reducer()), pair, prop_oneof![3 => scalar(reducer()), 1 => Just(Scalar::Plan)]);
+    let pair = pair.prop_filter_map("averages are binary fractions there", |(a, op, b)| {
+        let is_average = |scalar: &Scalar| matches!(scalar, Scalar::Event { reducer: Reducer::Average, .. });
+        (!is_average(&a) && !is_average(&b)).then(|| Query::Pair(Box::new((a, op, b))))
+    });
+    let last_seen = (scalar(Just(Reducer::LastTime)), relative(), 0..9_i64);
     let literal = prop_oneof![naive(), (0..5_i64).prop_map(|n| Naive::Number(n * 1000))];
     prop_oneof![
         6 => (scalar(reducer()), ops(), literal).prop_filter_map("averages are not text", |(scalar, op, literal)| {
@@ -181,6 +225,9 @@ fn comparison() -> impl Strategy<Value = Query> {
         }),
         1 => (ops(), naive()).prop_map(|(op, literal)| Query::Compare(Scalar::Plan, op, literal)),
         1 => (relative(), 1..9_i64).prop_map(|(op, seconds)| Query::Seen(op, seconds)),
+        1 => (fixed_date(), instant()).prop_map(|(op, at)| Query::SeenFixed(op, at)),
+        1 => pair,
+        1 => last_seen.prop_map(|(scalar, op, seconds)| Query::LastSeen(scalar, op, seconds)),
         1 => list().prop_map(|(path, op, literal)| Query::TraitList(path, op, literal)),
         1 => item().prop_map(Query::TraitItem),
         1 => (370..380_i64).prop_map(Query::Bucket),
