@@ -101,7 +101,9 @@ impl Plan {
         Evaluation { value: Value::Bool(decided.is_some() == decisive), changes_at, flags }
     }
 
-    /// A comparison of the elements of a trait's list: one is enough (decision A11).
+    /// A comparison of the elements of a trait's list: one is enough (decision A11). Rare, and kept out of the way of
+    /// the others.
+    #[inline(never)]
     fn comparison_of_items(
         &self,
         condition: &Condition<PlanOperand>,
@@ -171,14 +173,7 @@ impl Plan {
                 let value = view.trait_value(path.head()).unwrap_or_default();
                 (if path.is_key() { value } else { Cow::Owned(nested(&value, path)) }, None, Flags::default())
             }
-            PlanOperand::Bucket(salt) => {
-                (Cow::Owned(bucket(salt, view.profile_id())), None, Flags::default())
-            }
-            PlanOperand::AnyItem(item) => {
-                let value = view.trait_value(item.path().head()).unwrap_or_default();
-                let (holds, changes_at) = item.on_trait(&value, now);
-                (Cow::Owned(holds.into()), changes_at, Flags::default())
-            }
+            PlanOperand::Bucket(_) | PlanOperand::AnyItem(_) => rare_operand(operand, view, now),
             PlanOperand::Leaf(index, read) => {
                 let Some((leaf, spec)) = self.leaf(*index) else { return Default::default() };
                 let state = view.leaf(leaf).unwrap_or(Cow::Owned(LeafState::Empty));
@@ -189,6 +184,24 @@ impl Plan {
                 (Cow::Owned(value), state.changes_at(spec.window, now), flags)
             }
         }
+    }
+}
+
+/// As [`Plan::operand`] for the kinds that few queries have: kept out of the way of the others.
+#[inline(never)]
+fn rare_operand<'v>(
+    operand: &'v PlanOperand,
+    view: &'v impl View,
+    now: Timestamp,
+) -> (Cow<'v, Value>, Option<Timestamp>, Flags) {
+    match operand {
+        PlanOperand::Bucket(salt) => (Cow::Owned(bucket(salt, view.profile_id())), None, Flags::default()),
+        PlanOperand::AnyItem(item) => {
+            let value = view.trait_value(item.path().head()).unwrap_or_default();
+            let (holds, changes_at) = item.on_trait(&value, now);
+            (Cow::Owned(holds.into()), changes_at, Flags::default())
+        }
+        _ => Default::default(),
     }
 }
 

@@ -326,6 +326,16 @@ fn fragment() -> impl Strategy<Value = String> {
             "--",
             "\n",
             "parent:",
+            "any_item('x.$', ",
+            "random_bucket('s')",
+            "source('web')",
+            ".sources(exclude: ['a'])",
+            ".expires_after(1 hour)",
+            "message_type()",
+            "property('a.$.b')",
+            "event('*')",
+            "!",
+            "-- c\n",
             "é",
             ".one_of(1, 2)",
             "null",
@@ -345,7 +355,10 @@ proptest! {
         let query = parts.join(" ");
         for kind in [Kind::Audience, Kind::ComputedTrait] {
             match compile(&query, kind, Limits::default()) {
-                Ok(plan) => prop_assert!(!plan.conditions().is_empty() || kind == Kind::ComputedTrait),
+                Ok(plan) => {
+                    prop_assert!(!plan.conditions().is_empty() || kind == Kind::ComputedTrait);
+                    prop_assert!(personas::engine::format(&query, Limits::default()).is_ok());
+                }
                 Err(errors) => {
                     prop_assert!(!errors.is_empty());
                     for error in errors {
