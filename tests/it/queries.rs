@@ -67,3 +67,40 @@ async fn sources_are_meant_by_name_or_id_also_in_history() {
     assert!(wrong.to_string().contains("name the one by its id"), "{wrong}");
     app.make_live("audiences", "by_id", &format!("event('Opened').where(source('{id}')) >= 1")).await;
 }
+
+#[tokio::test]
+async fn a_merged_profile_has_the_bucket_of_the_survivor_and_one_session_of_both() {
+    let app = start().await;
+    let body = |query: &str| {
+        json!({"key": "x", "definition": {"type": "users", "query": query},
+        "options": {"include_anonymous": true}})
+    };
+    for (key, query) in
+        [("bucket", "random_bucket('salt')"), ("views", "event('Page Viewed').expires_after(1 hour).count()")]
+    {
+        let mut body = body(query);
+        body["key"] = json!(key);
+        app.make_live_from("computed-traits", key, body).await;
+    }
+    let traits = async |who: &str, offset: u64| {
+        let path = format!("{SPACE}/collections/users/profiles/{who}/traits?limit=200&min_offset={offset}");
+        app.get(&path).await.expect(200).json["traits"].clone()
+    };
+    let page = async |who: &str, id: &str, at: &str| {
+        app.track("/v1/page", json!({who: id, "timestamp": at})).await.expect(200).offset()
+    };
+    page("anonymousId", "a", "2024-03-01T10:30:00Z").await;
+    page("userId", "u", "2024-03-01T11:10:00Z").await;
+    let offset = page("anonymousId", "a", "2024-03-01T11:50:00Z").await;
+    let (first, second) = (traits("anonymous_id:a", offset).await, traits("user_id:u", offset).await);
+    assert_ne!(first["bucket"], second["bucket"]);
+    assert_eq!((&first["views"], &second["views"]), (&json!(1), &json!(1)));
+    let merge = json!({"anonymousId": "a", "userId": "u"});
+    let offset = app.track("/v1/identify", merge).await.expect(200).offset();
+    let merged = traits("user_id:u", offset).await;
+    assert_eq!(
+        merged,
+        json!({"bucket": first["bucket"], "views": 3}),
+        "one session, joined by the other's view"
+    );
+}
