@@ -62,6 +62,10 @@ fn facts(name: &str, at: i64) -> Facts<'_> {
 struct Profile(LeafStates);
 
 impl View for Profile {
+    fn profile_id(&self) -> uuid::Uuid {
+        uuid::Uuid::nil()
+    }
+
     fn leaf(&self, leaf: LeafNo) -> Option<Cow<'_, LeafState>> {
         self.0.get(leaf)
     }

@@ -51,6 +51,30 @@ impl<'a> Entries<'a> {
     }
 }
 
+/// The elements of a JSON list, raw, in order. Yields nothing when `text` is not a list.
+pub fn elements(text: &str) -> Elements<'_> {
+    let text = text.trim_ascii_start();
+    Elements { rest: text.strip_prefix('[').unwrap_or("") }
+}
+
+/// Iterator of [`elements`].
+#[derive(Debug, Clone)]
+pub struct Elements<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let rest = self.rest.trim_ascii_start();
+        let rest = rest.strip_prefix(',').unwrap_or(rest).trim_ascii_start();
+        let (value, rest) = rest.split_at_checked(value_len(rest)?)?;
+        self.rest = rest;
+        Some(value.trim_ascii_end()).filter(|value| !value.is_empty())
+    }
+}
+
 /// The raw value of `key` in a JSON object; of duplicate keys the last wins (decision T11).
 pub fn get<'a>(object: &'a str, key: &str) -> Option<&'a str> {
     entries(object).filter(|(found, _)| found == key).last().map(|(_, value)| value)
@@ -65,11 +89,6 @@ pub fn pick<'a, const N: usize>(json: &'a str, keys: [&str; N]) -> [Option<&'a s
         }
     }
     found
-}
-
-/// The raw value found by walking `segments` into nested objects; nothing when one of them is missing.
-pub fn walk<'a>(value: &'a str, segments: &[String]) -> Option<&'a str> {
-    segments.iter().try_fold(value, |value, segment| get(value, segment))
 }
 
 /// The text of a JSON string literal, without quotes and escapes.
@@ -267,8 +286,6 @@ mod tests {
             ]
         );
         assert_eq!(get(text, "a"), Some("2.50"), "duplicate keys: last wins");
-        assert_eq!(walk(text, &["b".to_owned(), "e".to_owned()]), Some(r#""x,y""#));
-        assert_eq!(walk(text, &["a".to_owned(), "e".to_owned()]), None);
         assert_eq!(entries("[1]").count(), 0);
         assert_eq!(entries("").count(), 0);
         let mut keys = Vec::new();
@@ -277,6 +294,18 @@ mod tests {
         assert!(for_each_entry_of_valid(" { } ", |_, _| panic!("nothing is in it")));
         for other in ["[1]", "\"{}\"", "", "1", r#"{"\ud800":1}"#, r#"{"a":1"#, r#"{"a":1}}"#] {
             assert!(!for_each_entry_of_valid(other, |_, _| {}), "{other}");
+        }
+    }
+
+    #[test]
+    fn walks_through_lists() {
+        let all = |text| elements(text).collect::<Vec<_>>();
+        assert_eq!(
+            all(r#" [ 1 , "a,]" ,{"b":[2]}, [ ] ,null] "#),
+            ["1", r#""a,]""#, r#"{"b":[2]}"#, "[ ]", "null"]
+        );
+        for nothing in ["[]", " [ ] ", "", "{}", r#"{"a":[1]}"#, "5", "\"[1]\"", "[", "[,"] {
+            assert_eq!(all(nothing), Vec::<&str>::new(), "{nothing}");
         }
     }
 
@@ -309,6 +338,7 @@ mod tests {
         #[test]
         fn never_panics(text in "[\\{\\}\\[\\]\",:\\\\a1é ]{0,40}") {
             let _ = entries(&text).count();
+            let _ = elements(&text).count();
             let _ = compact(&text);
         }
     }

@@ -2,14 +2,20 @@
 
 use std::borrow::Cow;
 
-use crate::domain::{LeafNo, Timestamp, Value};
+use uuid::Uuid;
 
+use crate::domain::{LeafNo, Path, Timestamp, Value};
+
+use super::bucket::bucket;
 use super::condition::{Condition, Logic, Operand};
 use super::query::{Plan, PlanCondition, PlanOperand, Root};
 use super::state::{Flags, LeafSpec, LeafState, Read, Reading};
 
 /// What one profile has.
 pub trait View {
+    /// The public id of the profile.
+    fn profile_id(&self) -> Uuid;
+
     /// The state of a leaf; none is the same as an empty one.
     fn leaf(&self, leaf: LeafNo) -> Option<Cow<'_, LeafState>>;
 
@@ -95,7 +101,37 @@ impl Plan {
         Evaluation { value: Value::Bool(decided.is_some() == decisive), changes_at, flags }
     }
 
+    /// A comparison of the elements of a trait's list: one is enough (decision A11). Rare, and kept out of the way of
+    /// the others.
+    #[inline(never)]
+    fn comparison_of_items(
+        &self,
+        condition: &Condition<PlanOperand>,
+        path: &Path,
+        view: &impl View,
+        now: Timestamp,
+    ) -> Evaluation {
+        let items = match view.trait_value(path.head()).as_deref() {
+            Some(Value::Json(text)) => path.walk_each(text).into_iter().map(Value::from_json).collect(),
+            _ => Vec::new(),
+        };
+        let items = if items.is_empty() { vec![Value::Null] } else { items };
+        let arguments: Vec<_> = condition.arguments.iter().map(|a| self.operand(a, view, now)).collect();
+        let of_items = items.iter().filter_map(|item| condition.changes_at(item, now)).min();
+        let (changes_at, flags) = arguments
+            .iter()
+            .fold((of_items, Flags::default()), |(at, flags), a| (sooner(at, a.1), flags.or(a.2)));
+        let resolve = |argument| self.operand(argument, view, now).0;
+        let holds = items.iter().any(|item| condition.holds(item, resolve, now));
+        Evaluation { value: Value::Bool(holds), changes_at, flags }
+    }
+
     fn comparison(&self, condition: &Condition<PlanOperand>, view: &impl View, now: Timestamp) -> Evaluation {
+        if let PlanOperand::Trait(path) = &condition.left
+            && path.reads_list()
+        {
+            return self.comparison_of_items(condition, path, view, now);
+        }
         let (left, left_changes_at, mut flags) = self.operand(&condition.left, view, now);
         let mut changes_at = if let Some((leaf, spec)) = self.counted_against_literals(condition) {
             // Exact, not just a lower bound: the instant at which the count crosses to the other side.
@@ -135,19 +171,37 @@ impl Plan {
             PlanOperand::Literal(value) => (Cow::Borrowed(value), None, Flags::default()),
             PlanOperand::Trait(path) => {
                 let value = view.trait_value(path.head()).unwrap_or_default();
-                (
-                    if path.tail().is_empty() { value } else { Cow::Owned(nested(&value, path)) },
-                    None,
-                    Flags::default(),
-                )
+                (if path.is_key() { value } else { Cow::Owned(nested(&value, path)) }, None, Flags::default())
             }
+            PlanOperand::Bucket(_) | PlanOperand::AnyItem(_) => rare_operand(operand, view, now),
             PlanOperand::Leaf(index, read) => {
                 let Some((leaf, spec)) = self.leaf(*index) else { return Default::default() };
                 let state = view.leaf(leaf).unwrap_or(Cow::Owned(LeafState::Empty));
+                if spec.session.is_some() && !state.is_running(now) {
+                    return (Cow::Owned(Value::Null), state.changes_at(spec.window, now), Flags::default());
+                }
                 let Reading { value, flags } = state.read(*read, spec.window, now);
                 (Cow::Owned(value), state.changes_at(spec.window, now), flags)
             }
         }
+    }
+}
+
+/// As [`Plan::operand`] for the kinds that few queries have: kept out of the way of the others.
+#[inline(never)]
+fn rare_operand<'v>(
+    operand: &'v PlanOperand,
+    view: &'v impl View,
+    now: Timestamp,
+) -> (Cow<'v, Value>, Option<Timestamp>, Flags) {
+    match operand {
+        PlanOperand::Bucket(salt) => (Cow::Owned(bucket(salt, view.profile_id())), None, Flags::default()),
+        PlanOperand::AnyItem(item) => {
+            let value = view.trait_value(item.path().head()).unwrap_or_default();
+            let (holds, changes_at) = item.on_trait(&value, now);
+            (Cow::Owned(holds.into()), changes_at, Flags::default())
+        }
+        _ => Default::default(),
     }
 }
 
@@ -156,9 +210,13 @@ fn literal_value(operand: &PlanOperand) -> Cow<'_, Value> {
     operand.literal().map_or(Cow::Owned(Value::Null), Cow::Borrowed)
 }
 
-/// The value inside of an object.
-fn nested(value: &Value, path: &crate::domain::Path) -> Value {
+/// The value inside of an object; of a path through a list all elements, as a list.
+fn nested(value: &Value, path: &Path) -> Value {
     match value {
+        Value::Json(text) if path.reads_list() => {
+            let items: Vec<Value> = path.walk_each(text).into_iter().map(Value::from_json).collect();
+            if items.is_empty() { Value::Null } else { Value::list(&items) }
+        }
         Value::Json(text) => path.walk_tail(text).map_or(Value::Null, Value::from_json),
         _ => Value::Null,
     }

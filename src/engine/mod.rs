@@ -8,6 +8,7 @@
 //! A [`Program`] holds all plans of a space, folds each event into the leaves that name it, and tells which
 //! definitions to evaluate again.
 
+mod bucket;
 pub mod condition;
 pub mod evaluate;
 pub mod identity;
@@ -21,5 +22,5 @@ pub mod traits;
 
 pub use evaluate::{Evaluation, View};
 pub use program::{Computation, Definition, Dirty, Program, ProgramError};
-pub use query::{Kind, Limits, Plan, QueryError, compile};
+pub use query::{Kind, KnownSource, Limits, Plan, QueryError, Sources, compile, format};
 pub use state::{Flags, LeafSpec, LeafState, LeafStates};

@@ -2,6 +2,7 @@
 //! and in which order definitions that refer to each other are evaluated.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use hashbrown::HashMap;
 
@@ -43,7 +44,13 @@ pub struct Program {
     places: HashMap<ComputationNo, usize>,
     leaves: Vec<Leaf>,
     leaf_places: HashMap<LeafNo, usize>,
+    /// By the exact names that leaves count.
     events: HashMap<String, EventLeaves>,
+    /// Leaves whose events a pattern names.
+    globs: Vec<usize>,
+    /// Other names that have been met while there are patterns, and what those say of them. A cache: it never changes
+    /// an answer.
+    met: RwLock<HashMap<String, Arc<EventLeaves>>>,
     readers_of_traits: HashMap<String, Vec<usize>>,
 }
 
@@ -53,14 +60,16 @@ struct Leaf {
     spec: LeafSpec,
     /// Places of the computations that read it.
     readers: Vec<usize>,
-    /// Where its fields are among those of its event.
-    slots: Vec<usize>,
 }
+
+/// Event names that are remembered beside those that definitions name; more are looked up each time.
+const NAMES_MET: usize = 10_000;
 
 /// The leaves of one event name, and the fields they read together.
 #[derive(Debug, Default)]
 struct EventLeaves {
-    leaves: Vec<usize>,
+    /// Places of the leaves, and where the fields of each are among those of the event.
+    leaves: Vec<(usize, Vec<usize>)>,
     fields: Vec<Field>,
 }
 
@@ -113,6 +122,7 @@ impl Program {
             }
         }
         program.computations = computations;
+        program.add_globs();
         Ok(program)
     }
 
@@ -121,11 +131,35 @@ impl Program {
             leaf.readers.push(reader);
             return;
         }
-        let event = self.events.entry(spec.event.clone()).or_default();
-        let slots = spec.fields.iter().map(|field| event.slot(field)).collect();
-        event.leaves.push(self.leaves.len());
-        self.leaf_places.insert(no, self.leaves.len());
-        self.leaves.push(Leaf { no, spec: spec.clone(), readers: vec![reader], slots });
+        let place = self.leaves.len();
+        match spec.event.exact() {
+            Some(name) => self.events.entry(name.to_owned()).or_default().add(place, spec),
+            None => self.globs.push(place),
+        }
+        self.leaf_places.insert(no, place);
+        self.leaves.push(Leaf { no, spec: spec.clone(), readers: vec![reader] });
+    }
+
+    /// Adds the leaves that a pattern names to the names it fits.
+    fn add_globs(&mut self) {
+        for (name, event) in &mut self.events {
+            event.add_globs(name, &self.globs, &self.leaves);
+        }
+    }
+
+    /// The leaves that patterns find for a name that no leaf counts by itself: once for each name.
+    fn find_globs(&self, name: &str) -> Arc<EventLeaves> {
+        let known = self.met.read().unwrap_or_else(PoisonError::into_inner).get(name).map(Arc::clone);
+        known.unwrap_or_else(|| {
+            let mut event = EventLeaves::default();
+            event.add_globs(name, &self.globs, &self.leaves);
+            let event = Arc::new(event);
+            let mut met = self.met.write().unwrap_or_else(PoisonError::into_inner);
+            if met.len() < NAMES_MET {
+                met.insert(name.to_owned(), Arc::clone(&event));
+            }
+            event
+        })
     }
 
     /// All definitions, in the order of evaluation: what is referred to comes first.
@@ -149,13 +183,30 @@ impl Program {
     }
 
     /// Folds one event into the states of its profile, marks the definitions to evaluate, and says whether any
-    /// state is another one now. An event whose name no leaf counts costs one look-up.
+    /// state is another one now. An event whose name no leaf counts costs one look-up, or two where there are patterns.
     pub fn fold(&self, states: &mut LeafStates, facts: &Facts<'_>, dirty: &mut Dirty) -> bool {
-        let Some(event) = self.events.get(facts.name) else { return false };
+        match self.events.get(facts.name) {
+            Some(event) => self.fold_event(event, states, facts, dirty),
+            None if self.globs.is_empty() => false,
+            None => self.fold_event(&self.find_globs(facts.name), states, facts, dirty),
+        }
+    }
+
+    fn fold_event(
+        &self,
+        event: &EventLeaves,
+        states: &mut LeafStates,
+        facts: &Facts<'_>,
+        dirty: &mut Dirty,
+    ) -> bool {
+        if event.leaves.is_empty() {
+            return false;
+        }
         let values = event.read(facts);
         let mut changed = false;
-        for leaf in event.leaves.iter().filter_map(|&place| self.leaves.get(place)) {
-            if states.update(leaf.no, |state| leaf.spec.fold_fields(state, facts, &values, &leaf.slots)) {
+        for (place, slots) in &event.leaves {
+            let Some(leaf) = self.leaves.get(*place) else { continue };
+            if states.update(leaf.no, |state| leaf.spec.fold_fields(state, facts, &values, slots)) {
                 dirty.mark(leaf.readers.iter().copied());
                 changed = true;
             }
@@ -194,6 +245,19 @@ impl Program {
 }
 
 impl EventLeaves {
+    fn add(&mut self, place: usize, spec: &LeafSpec) {
+        let slots = spec.fields.iter().map(|field| self.slot(field)).collect();
+        self.leaves.push((place, slots));
+    }
+
+    fn add_globs(&mut self, name: &str, globs: &[usize], leaves: &[Leaf]) {
+        for &place in globs {
+            if let Some(leaf) = leaves.get(place).filter(|leaf| leaf.spec.event.matches(name)) {
+                self.add(place, &leaf.spec);
+            }
+        }
+    }
+
     fn slot(&mut self, field: &Field) -> usize {
         self.fields.iter().position(|known| known == field).unwrap_or_else(|| {
             self.fields.push(field.clone());
@@ -203,35 +267,23 @@ impl EventLeaves {
 
     /// Reads all fields in one pass over the event's properties and one over its context.
     fn read<'a>(&self, facts: &Facts<'a>) -> Vec<FieldValue<'a>> {
-        let mut raws: Vec<Option<&'a str>> = vec![None; self.fields.len()];
+        let mut heads: Vec<Option<&'a str>> = vec![None; self.fields.len()];
         let mut scan = |object: &'a str, in_object: fn(&Field) -> Option<&crate::domain::Path>| {
             if !self.fields.iter().any(|field| in_object(field).is_some()) {
                 return;
             }
             for (key, value) in json::entries(object) {
-                for (field, raw) in self.fields.iter().zip(&mut raws) {
-                    if let Some(path) = in_object(field).filter(|path| path.head() == key) {
+                for (field, head) in self.fields.iter().zip(&mut heads) {
+                    if in_object(field).is_some_and(|path| path.head() == key) {
                         // A later duplicate of a key replaces an earlier one, also with nothing.
-                        *raw = path.walk_tail(value);
+                        *head = Some(value);
                     }
                 }
             }
         };
-        scan(facts.properties, |field| match field {
-            Field::Property(path) => Some(path),
-            _ => None,
-        });
-        scan(facts.context, |field| match field {
-            Field::Context(path) => Some(path),
-            _ => None,
-        });
-        let values = self.fields.iter().zip(raws);
-        values
-            .map(|(field, raw)| match field {
-                Field::Property(_) | Field::Context(_) => FieldValue::from_raw(raw),
-                Field::Timestamp | Field::MessageType => field.read(facts),
-            })
-            .collect()
+        scan(facts.properties, Field::in_properties);
+        scan(facts.context, Field::in_context);
+        self.fields.iter().zip(heads).map(|(field, head)| field.read_head(head, facts)).collect()
     }
 }
 

@@ -4,7 +4,8 @@ use super::graph::Graph;
 use super::spaces::check_name;
 use super::{Manage, ManageError, Result};
 use crate::domain::SpaceNo;
-use crate::engine::{self, Plan, compile};
+use crate::domain::ids::public_id;
+use crate::engine::{self, KnownSource, Plan, Sources, compile};
 use crate::store::StoreError;
 use crate::store::definitions::{self, Edit, NewDefinition};
 
@@ -79,7 +80,7 @@ impl Manage {
         check_collection(&new.collection)?;
         let name = check_name(new.name.as_deref().unwrap_or(&new.key))?;
         check_description(&new.description)?;
-        let plan = self.compile(&new.query, kind)?;
+        let plan = self.compile_in(space, &new.query, kind)?;
         let _editing = self.editing.lock().await;
         let others = definitions::list_definitions(&self.pool, space, None, None).await?;
         let taken = || ManageError::Exists { what: "the key", name: new.key.clone() };
@@ -132,7 +133,8 @@ impl Manage {
         let name = change.name.as_deref().map(check_name).transpose()?;
         change.description.as_deref().map_or(Ok(()), check_description)?;
         change.collection.as_deref().map_or(Ok(()), check_collection)?;
-        let plan = change.query.as_deref().map(|query| self.compile(query, kind)).transpose()?;
+        let compile = |query| self.compile_in(space, query, kind);
+        let plan = change.query.as_deref().map(compile).transpose()?;
         let _editing = self.editing.lock().await;
         let present = self.find_definition(space, kind, key).await?;
         if let Some(plan) = &plan {
@@ -189,6 +191,26 @@ impl Manage {
             refers_to: with_kinds(graph.references(key)),
             referenced_by: with_kinds(graph.referrers(key)),
         })
+    }
+
+    /// A query in its canonical form, or what is wrong with it.
+    pub fn format_query(&self, query: &str) -> Result<String> {
+        engine::format(query, self.limits.query).map_err(ManageError::Query)
+    }
+
+    /// Compiles a query whose sources must be those of the space.
+    fn compile_in(&self, space: SpaceNo, query: &str, kind: Kind) -> Result<Plan> {
+        let mut plan = self.compile(query, kind)?;
+        if plan.names_sources() {
+            let snapshot = self.registry.snapshot();
+            let of_space = snapshot.sources.values().filter(|s| s.space == space);
+            let known =
+                of_space.map(|s| KnownSource { no: s.no, id: public_id("src", s.id), name: s.name.clone() });
+            let sources = Sources::new(known.collect());
+            plan.check_sources(&sources).map_err(ManageError::Query)?;
+            plan.bind_sources(&sources);
+        }
+        Ok(plan)
     }
 
     fn compile(&self, query: &str, kind: Kind) -> Result<Plan> {

@@ -244,13 +244,12 @@ struct Scan {
 
 impl Scan {
     async fn run(self, pool: PgPool) -> Result<Partials> {
-        let mut names: Vec<String> = self.leaves.iter().map(|(_, _, spec)| spec.event.clone()).collect();
-        names.sort_unstable();
-        names.dedup();
+        let names = self.event_names();
         let end = self.leaves.iter().map(|(_, until, _)| *until).max().unwrap_or_default();
         let (mut partials, mut position) = (Partials::new(), Offset(0));
         while position < end {
-            let chunks = log::read_history(&pool, self.space, position, end, &names, SCAN_CHUNKS).await?;
+            let chunks =
+                log::read_history(&pool, self.space, position, end, names.as_deref(), SCAN_CHUNKS).await?;
             let Some(last) = chunks.last() else { break };
             position = last.chunk.end_offset;
             for history in &chunks {
@@ -259,6 +258,15 @@ impl Scan {
             }
         }
         Ok(partials)
+    }
+
+    /// The names of all events that matter; `None` where a pattern names them.
+    fn event_names(&self) -> Option<Vec<String>> {
+        let names = self.leaves.iter().map(|(_, _, spec)| spec.event.exact().map(str::to_owned));
+        let mut names: Vec<String> = names.collect::<Option<_>>()?;
+        names.sort_unstable();
+        names.dedup();
+        Some(names)
     }
 
     fn fold_chunk(&self, history: &log::HistoryChunk, partials: &mut Partials) -> Result<()> {
@@ -274,8 +282,9 @@ impl Scan {
                 continue;
             }
             let facts = record.facts(at);
-            let concerned =
-                |(_, until, spec): &&(LeafNo, Offset, LeafSpec)| at <= *until && spec.event == facts.name;
+            let concerned = |(_, until, spec): &&(LeafNo, Offset, LeafSpec)| {
+                at <= *until && spec.event.matches(facts.name)
+            };
             for (leaf, _, spec) in self.leaves.iter().filter(concerned) {
                 if spec.matches(&facts) {
                     partials.entry(user).or_default().update(*leaf, |state| spec.fold(state, &facts));

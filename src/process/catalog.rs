@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use hashbrown::{HashMap, HashSet};
 use sqlx::PgConnection;
 
+use crate::domain::ids::public_id;
 use crate::domain::{ComputationNo, LeafNo, Offset, ProfileNo, SpaceNo};
 use crate::engine::identity::{Settings, TypeNo};
-use crate::engine::{self, Definition, LeafSpec, Limits, Plan, Program};
+use crate::engine::{self, Definition, KnownSource, LeafSpec, Limits, Plan, Program, Sources};
 use crate::store::computations::{self, Computation};
 use crate::store::definitions::Kind;
-use crate::store::{Result, StoreError, identity};
+use crate::store::{Result, StoreError, identity, registry};
 
 /// Identifier types that make a profile a known one (decisions A13).
 const KNOWN_TYPES: [&str; 4] = ["user_id", "email", "android.idfa", "ios.idfa"];
@@ -180,6 +181,14 @@ async fn compile_all(tx: &mut PgConnection, space: SpaceNo, limits: Limits) -> R
                 tracing::error!(%space, key = row.key, why, "definition {} of space {space} does not compile", row.key);
                 computations::fail(tx, space, row.no, &why).await?;
             }
+        }
+    }
+    if active.iter().any(|a| a.plan.names_sources()) {
+        let known = registry::list_source_names(tx, space).await?.into_iter();
+        let sources = known.map(|(no, id, name)| KnownSource { no, id: public_id("src", id), name });
+        let sources = Sources::new(sources.collect());
+        for a in &mut active {
+            a.plan.bind_sources(&sources);
         }
     }
     Ok(active)

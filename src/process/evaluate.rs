@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use uuid::Uuid;
+
 use super::catalog::{Catalog, Meta};
 use super::work::{Entry, Output, Work};
 use crate::domain::{Collection, ComputationNo, LeafNo, ProfileNo, Timestamp, Value};
@@ -17,6 +19,10 @@ struct ProfileView<'a> {
 }
 
 impl View for ProfileView<'_> {
+    fn profile_id(&self) -> Uuid {
+        self.profile.id
+    }
+
     fn leaf(&self, leaf: LeafNo) -> Option<Cow<'_, LeafState>> {
         self.profile.leaves.get(leaf)
     }

@@ -164,6 +164,17 @@ pub async fn load(pool: &PgPool) -> Result<Registry> {
     })
 }
 
+/// The sources of one space: number, id, name.
+pub async fn list_source_names(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+) -> Result<Vec<(SourceNo, Uuid, String)>> {
+    let sql = "-- store::registry::list_source_names
+         SELECT source_no, source_id, name FROM source WHERE space_id = $1";
+    let rows: Vec<(i32, Uuid, String)> = sqlx::query_as(sql).bind(space.0).fetch_all(tx).await?;
+    Ok(rows.into_iter().map(|(no, id, name)| (SourceNo(no), id, name)).collect())
+}
+
 type SourceRow = (i32, i32, Uuid, String, bool, Option<i32>, DateTime<Utc>);
 
 fn source((space, no, id, name, enabled, rate, at): SourceRow) -> Source {

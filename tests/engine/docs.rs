@@ -1,7 +1,12 @@
-//! The examples of docs/query-language.md.
+//! The examples of docs/query-language.md, each of them run for the profile that stands there.
 
+use personas::domain::{EventType, Timestamp, Value, trait_names};
 use personas::engine::query::ErrorKind;
-use personas::engine::{Kind, Limits, compile};
+use personas::engine::{Kind, KnownSource, Limits, Sources, compile, format};
+
+use crate::harness::*;
+
+const TEXT: &str = include_str!("../../docs/query-language.md");
 
 /// The blocks of a Markdown text: their language and content.
 fn blocks(text: &str) -> Vec<(&str, &str)> {
@@ -11,33 +16,102 @@ fn blocks(text: &str) -> Vec<(&str, &str)> {
     fenced.collect()
 }
 
+/// The profile of the examples.
+fn profile() -> serde_json::Value {
+    let (_, json) = blocks(TEXT).into_iter().find(|(language, _)| *language == "profile").expect("a profile");
+    serde_json::from_str(json).expect("json")
+}
+
+/// The value of a definition for it.
+fn result(query: &str, kind: Kind) -> String {
+    let profile = profile();
+    let mut plan = compiled(query, kind);
+    let known = |(no, name): (i32, &str)| KnownSource {
+        no: personas::domain::SourceNo(no),
+        id: "src_0190163d86947b0b9a3e5fd3c2f1a7e4".to_owned() + &"x".repeat(no as usize - 1),
+        name: name.to_owned(),
+    };
+    let sources =
+        Sources::new([(1, "App"), (2, "Web shop"), (3, "Import"), (4, "Back office")].map(known).to_vec());
+    plan.check_sources(&sources).expect("known sources");
+    plan.bind_sources(&sources);
+    let mut space = Space::of_bound(plan);
+    for (name, value) in profile["traits"].as_object().expect("traits") {
+        space
+            .profile
+            .traits
+            .insert(trait_names::canonical(name).into_owned(), Value::from_json(&value.to_string()));
+    }
+    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    for (offset, told) in (1..).zip(profile["events"].as_array().expect("events")) {
+        let at = Timestamp::parse(told["at"].as_str().expect("at")).expect("instant").millis();
+        let is_page = told["type"] == "page";
+        let name = if is_page { "Page Viewed".to_owned() } else { text(&told["event"]).expect("a name") };
+        let object = |key: &str| if told[key].is_object() { told[key].to_string() } else { String::new() };
+        space.fold(&[Event {
+            call: if is_page { EventType::Page } else { EventType::Track },
+            context: object("context"),
+            source: if told["source"] == "Web shop" { 2 } else { 1 },
+            offset,
+            ..event(&name, at, &object("properties"))
+        }]);
+    }
+    space.at(Timestamp::parse("2024-06-01").expect("date").millis()).value.to_json()
+}
+
 #[test]
 fn examples_are_what_they_are_said_to_be() {
-    let text = include_str!("../../docs/query-language.md");
-    let blocks = blocks(text);
-    assert!(blocks.len() > 30, "found {}", blocks.len());
-    for (language, query) in blocks {
-        let kind = if language == "computed-trait" { Kind::ComputedTrait } else { Kind::Audience };
-        let compiled = compile(query, kind, Limits::default());
-        match language {
-            "audience" | "computed-trait" => assert!(compiled.is_ok(), "{query}\n{compiled:#?}"),
-            "not-yet" => {
-                let errors = compiled.err().unwrap_or_else(|| panic!("accepted: {query}"));
+    let (mut wrong, mut run) = (Vec::new(), 0);
+    for (language, query) in blocks(TEXT) {
+        let (language, expected) = language.split_once(' ').unwrap_or((language, ""));
+        let found = match (language, expected) {
+            ("audience", _) => match result(query, Kind::Audience).as_str() {
+                "true" => "in".to_owned(),
+                _ => "out".to_owned(),
+            },
+            ("computed-trait", _) => result(query, Kind::ComputedTrait),
+            ("not-yet", _) => {
+                let errors = refused(query, Kind::Audience);
                 assert!(errors.iter().all(|e| e.kind == ErrorKind::Unsupported), "{query}\n{errors:#?}");
+                continue;
             }
-            other => panic!("what is a block of {other}?"),
+            ("profile" | "grammar", "") => continue,
+            (other, _) => panic!("what is a block of {other}?"),
+        };
+        run += 1;
+        if found != expected {
+            wrong.push(format!("{language} {found}, not {expected:?}\n{query}"));
+        }
+    }
+    assert!(run > 30, "found {run}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn examples_are_formatted() {
+    for (language, query) in blocks(TEXT) {
+        // The one that shows how freely a query may be written.
+        let is_example = language.starts_with("audience") || language.starts_with("computed-trait");
+        if is_example && !query.contains("as you like it") {
+            assert_eq!(format(query, Limits::default()).expect("formats"), query.trim_end());
         }
     }
 }
 
 #[test]
 fn every_comparator_and_reducer_is_described() {
-    let text = include_str!("../../docs/query-language.md");
     let error =
         &compile("trait('x').nothing_like_it()", Kind::Audience, Limits::default()).expect_err("unknown")[0];
     let reducers =
         ["count", "sum", "avg", "min", "max", "first", "last", "unique", "mode"].map(str::to_owned);
     for name in error.expected.iter().chain(&reducers) {
-        assert!(text.contains(&format!("`{name}(")), "{name}");
+        assert!(TEXT.contains(&format!("`{name}(")), "{name}");
+    }
+    let of =
+        |query: &str| compile(query, Kind::Audience, Limits::default()).expect_err(query)[0].expected.clone();
+    let functions =
+        [of("nothing('x') = 1"), of("event('x').where(nothing('x') = 1) = 1"), of("event('x').nothing()")];
+    for name in functions.concat() {
+        assert!(TEXT.contains(&format!("`{name}`")) || TEXT.contains(&format!("`{name}(")), "{name}");
     }
 }

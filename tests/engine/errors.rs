@@ -4,7 +4,7 @@ use personas::engine::query::ErrorKind;
 use personas::engine::{Kind, Limits, QueryError, compile};
 use proptest::prelude::*;
 
-use crate::harness::refused;
+use crate::harness::{refused, sources};
 
 /// The only error, and the text it points at.
 fn only(query: &str, kind: Kind) -> (QueryError, String) {
@@ -24,34 +24,33 @@ fn what_is_not_supported_yet_is_refused_at_its_place() {
         ("event('A').where(property(parent: 'x') = 1) >= 1", "parent: 'x'"),
         ("event('A').where(property('x') = trait('y')) >= 1", "trait('y')"),
         ("event('A').where(audience('y')) >= 1", "audience('y')"),
-        ("event('A').expires_after(1 hour).count() >= 1", "expires_after(1 hour)"),
-        ("event('A').sources(exclude: ['a', 'b']) >= 1", "sources(exclude: ['a', 'b'])"),
-        ("event('A').where(source('web') = 1) >= 1", "source('web')"),
-        ("event('A').where(source('web')) >= 1", "source('web')"),
-        ("event('A').where(property('p.$.sku') = 1) >= 1", "'p.$.sku'"),
-        ("trait('tags.$') = 'vip'", "'tags.$'"),
-        ("event('A').where(any_item('p', property('x') = 1)) >= 1", "any_item('p', property('x') = 1)"),
-        ("any_item('p', property('x') = 1)", "any_item('p', property('x') = 1)"),
         ("trait('x').held_for(3 days)", "held_for(3 days)"),
-        ("random_bucket('salt') < 0.1", "random_bucket('salt')"),
         ("ANY event('A') >= 1", "ANY"),
         ("ALL NOT event('A').count() >= 1", "ALL"),
-        ("entity('orders').where(entity('p').count() >= 1).count() >= 1", "entity('orders')"),
-        ("event('*') >= 1", "'*'"),
-        ("event('Cart *') >= 1", "'Cart *'"),
         ("event('A').where(property('d').held_for(3 days)) >= 1", "held_for(3 days)"),
         ("event('A').where(trait('d').within_last(3 days)) >= 1", "trait('d')"),
         ("event('A').where(property('d').within_next(parent: 3 days)) >= 1", "parent: 3 days"),
-        ("event('A').where(property('p.$.d').within_next(3 days)) >= 1", "'p.$.d'"),
     ] {
         let (error, text) = only(query, Kind::Audience);
         assert_eq!((error.kind, text.as_str()), (ErrorKind::Unsupported, place), "{query}: {error}");
         assert!(error.message.ends_with("cannot be used yet"), "{error}");
     }
-    let (error, text) = only("event('A').mode(property('x') as array, 1)", Kind::ComputedTrait);
-    assert_eq!((error.kind, text.as_str()), (ErrorKind::Unsupported, "array"));
     let (error, text) = only("event('A').mode(trait('email'), 1)", Kind::ComputedTrait);
     assert_eq!((error.kind, text.as_str()), (ErrorKind::Unsupported, "trait('email')"));
+}
+
+#[test]
+fn entities_are_refused_with_what_to_do_instead() {
+    for (query, place) in [
+        ("entity('orders').where(entity('p').count() >= 1).count() >= 1", "entity('orders')"),
+        ("entity('orders').count() >= 1 OR trait('VIP') = 'true'", "entity('orders')"),
+        ("entity('orders').where(property('total') > 500).count() >= 1", "entity('orders')"),
+        ("event('A').where(entity('orders') > 1) >= 1", "entity('orders')"),
+    ] {
+        let (error, text) = only(query, Kind::Audience);
+        assert_eq!((error.kind, text.as_str()), (ErrorKind::Unsupported, place), "{query}: {error}");
+        assert!(error.message.contains("as traits or events"), "{error}");
+    }
 }
 
 #[test]
@@ -88,12 +87,31 @@ fn near_misses_get_a_suggestion() {
         ("trait('x').equal(1)", "equals"),
         ("event('A').where(propertty('x') = 1) >= 1", "property"),
         ("event('A').max(property('x') as nubmer) >= 1", "number"),
+        ("event('A').mode(property('x.$') as aray, 1) = 1", "array"),
+        ("any_itm('x', property('y') = 1)", "any_item"),
+        ("event('A').sources(exlude: ['web']) >= 1", "exclude"),
+        ("event('A').where(message_type() = 'trak') >= 1", "track"),
+        ("event('A').where('pge' != message_type()) >= 1", "page"),
+        ("event('A').where(message_type().one_of('track', 'scren')) >= 1", "screen"),
     ] {
         let (error, _) = only(query, Kind::Audience);
         assert!(error.message.ends_with(&format!("did you mean `{suggestion}`?")), "{error}");
+        assert_eq!(error.suggestion.as_deref(), Some(suggestion), "{error:?}");
         assert!(error.expected.iter().any(|e| e == suggestion), "{error:?}");
     }
+    for (query, suggestion) in [
+        ("trait('x') = 1 ADN trait('y') = 2", "AND"),
+        ("(trait('x') = 1 orr trait('y') = 2)", "OR"),
+        ("trait('x') = flase", "false"),
+        ("trait('x') = nul", "null"),
+        ("event('A').within(parnt: 5 days) >= 1", "parent"),
+        ("event('A').where(property(parant: 'x') = 1) >= 1", "parent"),
+    ] {
+        let errors = refused(query, Kind::Audience);
+        assert_eq!(errors[0].suggestion.as_deref(), Some(suggestion), "{query} {errors:?}");
+    }
     assert!(!only("frobnicate('A') >= 1", Kind::Audience).0.message.contains("did you mean"));
+    assert_eq!(only("frobnicate('A') >= 1", Kind::Audience).0.suggestion, None);
 }
 
 #[test]
@@ -126,6 +144,18 @@ fn mistakes_are_told_at_their_place() {
             "between(2024-02-01, 2024-01-01)",
         ),
         ("event('A').within(1 day).within(2 days) >= 1", ErrorKind::Type, "within(2 days)"),
+        ("event('A').within(1 day).expires_after(2 days) >= 1", ErrorKind::Type, "expires_after(2 days)"),
+        ("event('A').expires_after(0 days) >= 1", ErrorKind::Type, "expires_after(0 days)"),
+        (
+            "event('A').where(property('d').within_last(1 day)).expires_after(2 days) >= 1",
+            ErrorKind::Type,
+            "expires_after(2 days)",
+        ),
+        (
+            "event('A').expires_after(2 days).where(property('d').within_last(1 day)) >= 1",
+            ErrorKind::Type,
+            "property('d').within_last(1 day)",
+        ),
         ("event('A').count().within(1 day) >= 1", ErrorKind::Type, "within"),
         ("trait('x').exists().where(1 = 1)", ErrorKind::Type, "where"),
         ("trait('x')", ErrorKind::Type, "trait('x')"),
@@ -138,6 +168,34 @@ fn mistakes_are_told_at_their_place() {
         ("property('x') = 1", ErrorKind::Type, "property('x')"),
         ("trait('x').before_date('soon')", ErrorKind::Type, "'soon'"),
         ("trait('x').matches('(')", ErrorKind::Type, "'('"),
+        ("event('A').where(source('web') = true) >= 1", ErrorKind::Type, "source('web')"),
+        ("event('A').last(source('web')) = true", ErrorKind::Type, "source('web')"),
+        ("event('A').sources() >= 1", ErrorKind::Syntax, "sources()"),
+        ("event('A').sources(['web']) >= 1", ErrorKind::Syntax, "sources(['web'])"),
+        ("event('A').sources(exclude: []) >= 1", ErrorKind::Syntax, "sources(exclude: [])"),
+        ("event('A').sources(exclude: ['web', 5]) >= 1", ErrorKind::Type, "5"),
+        ("event('A').where(message_type() = 'identify') >= 1", ErrorKind::Type, "'identify'"),
+        ("event('A').max(property('x.$') as array) = 1", ErrorKind::Type, "array"),
+        ("event('A').mode(timestamp() as array) = 1", ErrorKind::Type, "timestamp() as array"),
+        ("trait('$') = 1", ErrorKind::Syntax, "'$'"),
+        ("trait('x') = trait('tags.$')", ErrorKind::Type, "trait('tags.$')"),
+        (
+            "event('A').where(property('x').one_of(1, property('y.$.z'))) = 1",
+            ErrorKind::Type,
+            "property('y.$.z')",
+        ),
+        ("random_bucket('') < 0.1", ErrorKind::Syntax, "''"),
+        ("random_bucket() < 0.1", ErrorKind::Syntax, "random_bucket()"),
+        ("event('A').where(random_bucket('a') < 0.1) = 1", ErrorKind::Type, "random_bucket('a')"),
+        ("event('A').where(everyone()) = 1", ErrorKind::Type, "everyone()"),
+        ("source('web')", ErrorKind::Type, "source('web')"),
+        ("any_item('p')", ErrorKind::Syntax, "any_item('p')"),
+        ("any_item(p, 1 = 1)", ErrorKind::Syntax, "p"),
+        ("any_item('p', 5 days)", ErrorKind::Type, "5 days"),
+        ("any_item('p', property('x'))", ErrorKind::Type, "property('x')"),
+        ("any_item('p', context('x') = 1)", ErrorKind::Type, "context('x')"),
+        ("any_item('p', any_item('q', timestamp() = 1))", ErrorKind::Type, "timestamp()"),
+        ("event('A').first(any_item('p', 1 = 1)) = 1", ErrorKind::Type, "any_item('p', 1 = 1)"),
         ("(trait('x') = 1) = true", ErrorKind::Type, "(trait('x') = 1)"),
     ] {
         let (error, text) = only(query, Kind::Audience);
@@ -146,6 +204,31 @@ fn mistakes_are_told_at_their_place() {
     for query in ["event('A')", "event('A') >= 1", "everyone()"] {
         assert_eq!(only(query, Kind::ComputedTrait).0.kind, ErrorKind::Type, "{query}");
     }
+}
+
+#[test]
+fn sources_must_be_known_and_be_one() {
+    let checked = |query: &str| {
+        let plan = compile(query, Kind::Audience, Limits::default()).expect(query);
+        plan.check_sources(&sources()).err().unwrap_or_default()
+    };
+    for query in [
+        "event('A').where(source('web') OR source('src_3')).sources(exclude: ['app', 'src_4']) >= 1",
+        "trait('x') = 1",
+    ] {
+        assert_eq!(checked(query), []);
+    }
+    let errors = checked("event('A').where(source('wbe')).sources(exclude: ['twice', 'src_9']) >= 1");
+    let texts: Vec<&str> = errors.iter().map(|error| error.message.as_str()).collect();
+    assert_eq!(
+        texts,
+        [
+            "unknown source `wbe`; did you mean `web`?",
+            "2 sources are called `twice`; name the one by its id",
+            "unknown source `src_9`",
+        ]
+    );
+    assert_eq!((errors[0].column, errors[0].length, errors[1].expected.len()), (25, 5, 2));
 }
 
 #[test]
@@ -163,7 +246,7 @@ fn lines_and_columns_count_characters_and_offsets_bytes() {
 #[test]
 fn all_mistakes_are_told_at_once() {
     let errors = refused(
-        "evnt('A') >= 1 AND trait('x').frob() OR (trait('y') = AND event('*') = 1) OR traitt('z') = 1",
+        "evnt('A') >= 1 AND trait('x').frob() OR (trait('y') = AND entity('x') = 1) OR traitt('z') = 1",
         Kind::Audience,
     );
     let messages: Vec<&str> = errors.iter().map(|e| e.message.as_str()).collect();
@@ -243,6 +326,16 @@ fn fragment() -> impl Strategy<Value = String> {
             "--",
             "\n",
             "parent:",
+            "any_item('x.$', ",
+            "random_bucket('s')",
+            "source('web')",
+            ".sources(exclude: ['a'])",
+            ".expires_after(1 hour)",
+            "message_type()",
+            "property('a.$.b')",
+            "event('*')",
+            "!",
+            "-- c\n",
             "é",
             ".one_of(1, 2)",
             "null",
@@ -262,7 +355,10 @@ proptest! {
         let query = parts.join(" ");
         for kind in [Kind::Audience, Kind::ComputedTrait] {
             match compile(&query, kind, Limits::default()) {
-                Ok(plan) => prop_assert!(!plan.conditions().is_empty() || kind == Kind::ComputedTrait),
+                Ok(plan) => {
+                    prop_assert!(!plan.conditions().is_empty() || kind == Kind::ComputedTrait);
+                    prop_assert!(personas::engine::format(&query, Limits::default()).is_ok());
+                }
                 Err(errors) => {
                     prop_assert!(!errors.is_empty());
                     for error in errors {

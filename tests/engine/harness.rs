@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use personas::domain::{ComputationNo, EventType, Facts, LeafNo, Offset, SourceNo, Timestamp, Value};
 use personas::engine::{
-    Definition, Dirty, Evaluation, Kind, LeafState, LeafStates, Limits, Plan, Program, QueryError, View,
-    compile,
+    Definition, Dirty, Evaluation, Kind, KnownSource, LeafState, LeafStates, Limits, Plan, Program,
+    QueryError, Sources, View, compile,
 };
 
 pub(crate) const SECOND: i64 = 1_000;
@@ -25,6 +25,7 @@ pub(crate) struct Event {
     pub(crate) received_at: i64,
     pub(crate) offset: u64,
     pub(crate) message_id: String,
+    pub(crate) source: i32,
     pub(crate) properties: String,
     pub(crate) context: String,
 }
@@ -38,6 +39,7 @@ pub(crate) fn event(name: &str, at: i64, properties: &str) -> Event {
         received_at: at,
         offset: 1,
         message_id: format!("m{at}"),
+        source: 1,
         properties: properties.to_owned(),
         context: String::new(),
     }
@@ -52,7 +54,7 @@ impl Event {
             received_at: Timestamp::from_millis(self.received_at),
             offset: Offset(self.offset),
             message_id: &self.message_id,
-            source: SourceNo(1),
+            source: SourceNo(self.source),
             properties: &self.properties,
             context: &self.context,
         }
@@ -67,6 +69,10 @@ pub(crate) struct Profile {
 }
 
 impl View for Profile {
+    fn profile_id(&self) -> uuid::Uuid {
+        uuid::Uuid::from_u128(1)
+    }
+
     fn leaf(&self, leaf: LeafNo) -> Option<Cow<'_, LeafState>> {
         self.states.get(leaf)
     }
@@ -94,7 +100,14 @@ impl Space {
         Self::of(compiled(query, kind))
     }
 
-    pub(crate) fn of(plan: Plan) -> Self {
+    pub(crate) fn of(mut plan: Plan) -> Self {
+        plan.check_sources(&sources()).expect("known sources");
+        plan.bind_sources(&sources());
+        Self::of_bound(plan)
+    }
+
+    /// Of a plan whose sources are known.
+    pub(crate) fn of_bound(plan: Plan) -> Self {
         let definition = Definition { no: ComputationNo(1), key: "tested".to_owned(), serving: true, plan };
         let mut next = 10;
         let program = Program::build(vec![definition], &mut |_| {
@@ -119,6 +132,16 @@ impl Space {
     pub(crate) fn at(&self, now: i64) -> Evaluation {
         self.program.computations()[0].plan.evaluate(&self.profile, Timestamp::from_millis(now))
     }
+}
+
+/// The sources of the tests: `web` is 1, `app` 2, and two are called `twice`.
+pub(crate) fn sources() -> Sources {
+    let known = |(no, name): (i32, &str)| KnownSource {
+        no: SourceNo(no),
+        id: format!("src_{no}"),
+        name: name.to_owned(),
+    };
+    Sources::new([(1, "web"), (2, "app"), (4, "twice"), (3, "twice")].map(known).to_vec())
 }
 
 /// Compiles a query that must be right.

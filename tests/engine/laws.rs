@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use crate::harness::*;
 
 /// Leaves of every kind, with and without windows.
-const QUERIES: [&str; 24] = [
+const QUERIES: [&str; 30] = [
     "event('A').count()",
     "event('A').within(3 hours).count()",
     "event('A').sum(property('x'))",
@@ -33,6 +33,12 @@ const QUERIES: [&str; 24] = [
     "event('A').within(3 hours).count() < 1",
     "event('A').between(1 hour, 3 hours).count() = 2",
     "event('A').where(property('x') > 1).within(2 hours).count().one_of(1, 4)",
+    "event('A').within(2 hours).sum(property('l.$.x'))",
+    "event('A').expires_after(20 minutes).count()",
+    "event('A').expires_after(7 minutes).sum(property('x'))",
+    "event('A').where(property('x') > 1).expires_after(1 hour).last(property('x'))",
+    "event('A').expires_after(1 minute).unique(property('x'))",
+    "event('A').where(any_item('l', property('d').within_next(1 hour) OR property('x') = 1)).last(property('l.$.x'))",
 ];
 
 fn leaf(index: usize) -> LeafSpec {
@@ -91,7 +97,10 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
             ..event(
                 "A",
                 NOW + minute * 60_000,
-                &format!("{{\"x\":{x},\"d\":\"{}\"}}", instant(NOW + date * 60_000)),
+                &format!(
+                    "{{\"x\":{x},\"d\":\"{0}\",\"l\":[{{\"x\":{x},\"d\":\"{0}\"}},{{\"x\":{id}}}]}}",
+                    instant(NOW + date * 60_000)
+                ),
             )
         };
         all.into_iter().enumerate().map(convert).collect()
@@ -165,6 +174,42 @@ fn the_laws_hold_beyond_the_exact_items() {
         let (left, right) = events.split_at(1_700);
         let early = merged(compacted(of(&leaf, left)), compacted(of(&leaf, right)));
         assert_eq!(bytes(&compacted(early)), bytes(&compacted(whole)));
+    }
+}
+
+#[test]
+fn the_laws_hold_beyond_the_cells_of_sessions() {
+    const COUNT: i64 = 2_000;
+    let session = compiled("event('A').expires_after(10 minutes).sum(property('x'))", Kind::ComputedTrait);
+    let leaf = session.leaves().next().expect("one leaf").1.clone();
+    // Some of them are ahead of their time, and more than are kept one by one.
+    for ahead in [0, i64::MAX] {
+        let one = |i: i64| {
+            let at = NOW + (i * 7_919) % COUNT * 4 * 60_000;
+            Event { received_at: at - ahead.min(1), ..event("A", at, &format!("{{\"x\":{i}}}")) }
+        };
+        let events: Vec<Event> = (0..COUNT).map(one).collect();
+        let whole = of(&leaf, &events);
+        assert!(bytes(&whole).len() < 20_000, "{}", bytes(&whole).len());
+        let backward: Vec<Event> = events.iter().rev().cloned().collect();
+        assert_eq!(bytes(&of(&leaf, &backward)), bytes(&whole));
+        let (left, right) = events.split_at(900);
+        let (left, right) = (of(&leaf, left), of(&leaf, right));
+        assert_eq!(bytes(&merged(left.clone(), right.clone())), bytes(&whole));
+        for minutes in [0, 100, 2_001, 4_000, 7_995, 7_996, 8_006, 8_007, 20_000] {
+            let now = instant(NOW + minutes * 60_000);
+            let compacted = |mut state: LeafState| {
+                state.compact(leaf.window, now);
+                state
+            };
+            let early = merged(compacted(left.clone()), compacted(right.clone()));
+            assert_eq!(bytes(&compacted(early)), bytes(&compacted(whole.clone())), "at {minutes}");
+            let read = |state: &LeafState| (state.read(Read::Sum, None, now), state.changes_at(None, now));
+            assert_eq!(read(&compacted(whole.clone())), read(&whole), "at {minutes}");
+        }
+        let end = instant(NOW + (COUNT - 1) * 4 * 60_000);
+        let flags = whole.read(Read::Sum, None, end).flags;
+        assert!(flags.cut && !flags.coarse, "{flags:?}");
     }
 }
 

@@ -8,10 +8,14 @@
 
 mod docs;
 mod errors;
+mod format;
 mod harness;
 mod laws;
 mod naive;
+mod naive_items;
+mod naive_reduce;
 mod oracle;
 mod program;
 mod relative;
+mod traces;
 mod vectors;

@@ -2,7 +2,11 @@
 //! decisions.md, over all raw events at each instant. It shares no code with the engine.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+
+use personas::domain::Timestamp;
+
+use crate::naive_items::*;
+pub(crate) use crate::naive_reduce::*;
 
 /// A value in thousandths, or another type.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +21,9 @@ pub(crate) enum Naive {
 #[derive(Debug, Clone)]
 pub(crate) struct RawEvent {
     pub(crate) name: &'static str,
+    /// `track`, `page`, …
+    pub(crate) call: &'static str,
+    pub(crate) source: &'static str,
     pub(crate) at: i64,
     pub(crate) received_at: i64,
     pub(crate) id: String,
@@ -24,6 +31,24 @@ pub(crate) struct RawEvent {
     pub(crate) y: Naive,
     /// A date in the properties and the context.
     pub(crate) d: Option<i64>,
+    /// A list of scalars, or a text instead of it.
+    pub(crate) tags: Option<Vec<Naive>>,
+    /// A list of objects.
+    pub(crate) items: Vec<RawItem>,
+}
+
+/// All there is of one profile.
+#[derive(Debug, Clone)]
+pub(crate) struct World {
+    pub(crate) events: Vec<RawEvent>,
+    /// The trait `plan`.
+    pub(crate) plan: Naive,
+    /// The trait `seen`, a date.
+    pub(crate) seen: i64,
+    /// The trait `tags`.
+    pub(crate) tags: Option<Vec<Naive>>,
+    /// The trait `items`.
+    pub(crate) items: Vec<RawItem>,
 }
 
 #[derive(Debug, Clone)]
@@ -34,12 +59,51 @@ pub(crate) enum Query {
     Compare(Scalar, &'static str, Naive),
     /// `trait('seen')`, comparator, seconds.
     Seen(&'static str, i64),
+    /// `trait('tags.$')` or `trait('items.$.a')`.
+    TraitList(&'static str, &'static str, Naive),
+    /// `any_item` on the trait `items`.
+    TraitItem(Item),
+    /// `trait('seen')`, `before_date` or `after_date`, instant.
+    SeenFixed(&'static str, i64),
+    /// Two computed values.
+    Pair(Box<(Scalar, &'static str, Scalar)>),
+    /// The time of the last event, comparator, seconds.
+    LastSeen(Scalar, &'static str, i64),
+    /// `random_bucket('a')`, which is 0.376… for the profile of the tests, below so many thousandths.
+    Bucket(i64),
 }
 
 #[derive(Debug, Clone)]
 pub(crate) enum Scalar {
     Plan,
-    Event { name: &'static str, filter: Option<Where>, window: Option<(i64, i64)>, reducer: Reducer },
+    Event {
+        /// A name, or a pattern with one `*`.
+        name: &'static str,
+        filter: Option<Where>,
+        /// A source to be left out.
+        without: Option<&'static str>,
+        window: Option<(i64, i64)>,
+        /// `expires_after`, in seconds.
+        session: Option<i64>,
+        /// `between` two instants.
+        fixed: Option<(i64, i64)>,
+        reducer: Reducer,
+        /// What the reducer reads: `x`, `tags.$` or `items.$.a`.
+        read: &'static str,
+    },
+}
+
+/// Whether an event is one of those that `event('…')` names.
+fn is_named(event: &RawEvent, name: &str) -> bool {
+    let fits = match name.split_once('*') {
+        None => event.name == name,
+        Some((start, end)) => {
+            event.name.len() >= start.len() + end.len()
+                && event.name.starts_with(start)
+                && event.name.ends_with(end)
+        }
+    };
+    fits && ["track", "page", "screen"].contains(&event.call)
 }
 
 /// A condition on one event.
@@ -50,22 +114,20 @@ pub(crate) enum Where {
     Not(Box<Where>),
     /// `property('y')`, comparator, literal.
     Y(&'static str, Naive),
+    /// `source('…')`.
+    Source(&'static str),
+    /// `message_type()`, comparator, type.
+    Type(&'static str, &'static str),
+    /// `property('tags.$')` or `property('items.$.a')`, comparator, literal.
+    List(&'static str, &'static str, Naive),
+    /// `property('items.$.d')`, comparator, seconds.
+    ListDate(&'static str, i64),
+    /// `any_item` on `items`.
+    AnyItem(Item),
+    /// What is read, `before_date` or `after_date`, instant.
+    Fixed(&'static str, &'static str, i64),
     /// What is read, comparator, seconds.
     Date(&'static str, &'static str, i64),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Reducer {
-    Count,
-    Sum,
-    Average,
-    Min,
-    MaxString,
-    First,
-    Last,
-    Distinct,
-    Unique,
-    Mode(usize),
 }
 
 pub(crate) fn number_text(thousandths: i64) -> String {
@@ -137,10 +199,47 @@ pub(crate) fn compare(value: &Naive, op: &str, literal: &Naive) -> bool {
         ">=" => order.is_some_and(Ordering::is_ge),
         "<" => order.is_some_and(Ordering::is_lt),
         "<=" => order.is_some_and(Ordering::is_le),
+        // Null is a part of nothing.
+        ".contains" | ".omits" if *literal == Naive::Null => op == ".omits",
         ".contains" => *value != Naive::Null && value.text().contains(&literal.text()),
+        ".starts_with" | ".ends_with" if *literal == Naive::Null => false,
+        ".starts_with" => *value != Naive::Null && value.text().starts_with(&literal.text()),
+        ".ends_with" => *value != Naive::Null && value.text().ends_with(&literal.text()),
+        ".one_of" => [literal, &Naive::Number(1000)].iter().any(|one| compare(value, "=", one)),
+        ".none_of" => ![literal, &Naive::Number(1000)].iter().any(|one| compare(value, "=", one)),
+        ".matches" => *value != Naive::Null && value.text().starts_with(['a', 'b', '1']),
+        ".exists" => *value != Naive::Null,
+        ".absent" => *value == Naive::Null,
         ".omits" => *value == Naive::Null || !value.text().contains(&literal.text()),
         other => panic!("{other}"),
     }
+}
+
+/// A6, between two values that are computed: no type becomes another one.
+fn compare_values(a: &Naive, op: &str, b: &Naive) -> bool {
+    let order = match (a, b) {
+        (Naive::Null, _) | (_, Naive::Null) => None,
+        (Naive::Number(a), Naive::Number(b)) => Some(a.cmp(b)),
+        (Naive::Text(a), Naive::Text(b)) => Some(a.as_bytes().cmp(b.as_bytes())),
+        (a, b) => (a == b).then_some(Ordering::Equal),
+    };
+    match op {
+        "=" => order.is_some_and(Ordering::is_eq),
+        "!=" => *a != Naive::Null && !order.is_some_and(Ordering::is_eq),
+        ">=" => order.is_some_and(Ordering::is_ge),
+        "<" => order.is_some_and(Ordering::is_lt),
+        other => panic!("{other}"),
+    }
+}
+
+/// An instant as a literal and as `timestamp()` gives it.
+pub(crate) fn instant_text(at: i64) -> String {
+    Timestamp::from_millis(at).to_string()
+}
+
+/// `before_date` and `after_date`.
+fn fixed(date: Option<i64>, op: &str, bound: i64) -> bool {
+    date.is_some_and(|date| if op == "before_date" { date < bound } else { date > bound })
 }
 
 /// A9.
@@ -164,7 +263,13 @@ impl Where {
             Self::And(parts) => join(parts, " AND "),
             Self::Or(parts) => join(parts, " OR "),
             Self::Not(part) => format!("NOT {}", part.text()),
-            Self::Y(op, literal) => format!("property('y') {op} {}", literal.literal()),
+            Self::Y(op, literal) => compared("property('y')", op, literal),
+            Self::List(path, op, literal) => compared(&format!("property('{path}')"), op, literal),
+            Self::ListDate(op, seconds) => format!("property('items.$.d').{op}({seconds} seconds)"),
+            Self::AnyItem(item) => format!("any_item('items', {})", item.text()),
+            Self::Fixed(read, op, at) => format!("{read}.{op}({})", instant_text(*at)),
+            Self::Source(name) => format!("source('{name}')"),
+            Self::Type(op, call) => format!("message_type() {op} '{call}'"),
             Self::Date(read, op, seconds) => format!("{read}.{op}({seconds} seconds)"),
         }
     }
@@ -175,64 +280,25 @@ impl Where {
             Self::Or(parts) => parts.iter().any(|part| part.holds(event, now)),
             Self::Not(part) => !part.holds(event, now),
             Self::Y(op, literal) => compare(&event.y, op, literal),
+            Self::List(path, op, literal) => any_of(&event.list(path), |value| compare(value, op, literal)),
+            Self::ListDate(op, seconds) => is_any_dated(&event.items, op, *seconds, now),
+            Self::AnyItem(condition) => event.items.iter().any(|item| condition.holds(item, now)),
+            Self::Source(name) => event.source == *name,
+            Self::Type(op, call) => (event.call == *call) == (*op == "="),
             Self::Date(read, op, seconds) => {
-                let date = if *read == "timestamp()" { Some(event.at) } else { event.d };
-                date.is_some_and(|date| dated(date, op, *seconds, now))
+                event.date(read).is_some_and(|date| dated(date, op, *seconds, now))
             }
-        }
-    }
-}
-
-pub(crate) fn reduce(events: &[&RawEvent], reducer: Reducer) -> Naive {
-    let numbers: Vec<i64> = events.iter().filter_map(|e| e.x.number()).collect();
-    let mut present: Vec<&&RawEvent> = events.iter().filter(|e| e.x != Naive::Null).collect();
-    present.sort_by_key(|e| (e.at, e.id.clone()));
-    let mut counts: BTreeMap<&Naive, usize> = BTreeMap::new();
-    for event in &present {
-        *counts.entry(&event.x).or_default() += 1;
-    }
-    let whole = |n: usize| Naive::Number(n as i64 * 1000);
-    match reducer {
-        Reducer::Count => whole(events.len()),
-        Reducer::Distinct => whole(counts.len()),
-        Reducer::Sum | Reducer::Average | Reducer::Min if numbers.is_empty() => Naive::Null,
-        Reducer::Sum => Naive::Number(numbers.iter().sum()),
-        // Only compared with literals of three decimals, from which a rounded average cannot be told apart here.
-        Reducer::Average => {
-            let (sum, n) = (numbers.iter().sum::<i64>(), numbers.len() as i64);
-            if sum % n == 0 {
-                Naive::Number(sum / n)
-            } else {
-                Naive::Text(format!("{}", sum as f64 / n as f64 / 1000.0))
-            }
-        }
-        Reducer::Min => Naive::Number(*numbers.iter().min().unwrap()),
-        Reducer::MaxString => present.iter().map(|e| e.x.text()).max().map_or(Naive::Null, Naive::Text),
-        Reducer::First => present.first().map_or(Naive::Null, |e| e.x.clone()),
-        Reducer::Last => present.last().map_or(Naive::Null, |e| e.x.clone()),
-        Reducer::Mode(minimum) => {
-            let mut candidates: Vec<_> = counts.into_iter().filter(|(_, n)| *n >= minimum).collect();
-            // Where a number and a string have the same text, the number comes first.
-            candidates
-                .sort_by_key(|(value, n)| (usize::MAX - n, value.text(), matches!(value, Naive::Text(_))));
-            candidates.first().map_or(Naive::Null, |(value, _)| (*value).clone())
-        }
-        Reducer::Unique if counts.is_empty() => Naive::Null,
-        Reducer::Unique => {
-            let mut values: Vec<Naive> = counts.into_keys().cloned().collect();
-            values.sort_by_key(|v| match v {
-                Naive::Number(n) => (0, *n, String::new(), 0),
-                Naive::Truth(_) => (1, 0, v.text(), 0),
-                _ => (1, 0, v.text(), 1),
-            });
-            Naive::List(values)
+            Self::Fixed(read, op, at) => fixed(event.date(read), op, *at),
         }
     }
 }
 
 impl Scalar {
     pub(crate) fn text(&self) -> String {
-        let Self::Event { name, filter, window, reducer } = self else { return "trait('plan')".to_owned() };
+        let Self::Event { name, filter, without, window, session, fixed, reducer, read } = self else {
+            return "trait('plan')".to_owned();
+        };
+        let without = without.map_or_else(String::new, |name| format!(".sources(exclude: ['{name}'])"));
         let filter = filter.as_ref().map_or_else(String::new, |filter| format!(".where({})", filter.text()));
         let window = match window {
             None => String::new(),
@@ -240,33 +306,54 @@ impl Scalar {
             Some((newest, oldest)) => format!(".between({newest} seconds, {oldest} seconds)"),
         };
         let reducer = match reducer {
-            Reducer::Count => ".count()",
-            Reducer::Sum => ".sum(property('x'))",
-            Reducer::Average => ".avg(property('x'))",
-            Reducer::Min => ".min(property('x'))",
-            Reducer::MaxString => ".max(property('x') as string)",
-            Reducer::First => ".first(property('x'))",
-            Reducer::Last => ".last(property('x'))",
-            Reducer::Distinct => ".unique(property('x')).count()",
-            Reducer::Unique => ".unique(property('x'))",
-            Reducer::Mode(1) => ".mode(property('x'), 1)",
-            Reducer::Mode(_) => ".mode(property('x'))",
+            Reducer::Count => ".count()".to_owned(),
+            Reducer::Sum => format!(".sum(property('{read}'))"),
+            Reducer::Average => format!(".avg(property('{read}'))"),
+            Reducer::Min => format!(".min(property('{read}'))"),
+            Reducer::MinString => format!(".min(property('{read}') as string)"),
+            Reducer::MaxNumber => format!(".max(property('{read}') as number)"),
+            Reducer::ModeString => format!(".mode(property('{read}') as string)"),
+            Reducer::ModeNumber => format!(".mode(property('{read}') as number, 1)"),
+            Reducer::FirstTime => ".first(timestamp())".to_owned(),
+            Reducer::LastTime => ".last(timestamp())".to_owned(),
+            Reducer::MaxString => format!(".max(property('{read}') as string)"),
+            Reducer::First => format!(".first(property('{read}'))"),
+            Reducer::Last => format!(".last(property('{read}'))"),
+            Reducer::Distinct => format!(".unique(property('{read}')).count()"),
+            Reducer::Unique => format!(".unique(property('{read}'))"),
+            Reducer::Mode(1) => format!(".mode(property('{read}'), 1)"),
+            Reducer::Mode(_) => format!(".mode(property('{read}'))"),
+            Reducer::ModeArray => format!(".mode(property('{read}') as array, 1)"),
         };
-        format!("event('{name}'){filter}{window}{reducer}")
+        let session = session.map_or_else(String::new, |gap| format!(".expires_after({gap} seconds)"));
+        let fixed = fixed.map_or_else(String::new, |(from, to)| {
+            format!(".between({}, '{}')", instant_text(from), instant_text(to))
+        });
+        format!("event('{name}'){filter}{without}{window}{session}{fixed}{reducer}")
     }
 
-    pub(crate) fn value(&self, events: &[RawEvent], plan: &Naive, now: i64) -> Naive {
-        let Self::Event { name, filter, window, reducer } = self else { return plan.clone() };
-        let inside: Vec<&RawEvent> = events
+    pub(crate) fn value(&self, world: &World, now: i64) -> Naive {
+        let Self::Event { name, filter, without, window, session, fixed, reducer, read } = self else {
+            return world.plan.clone();
+        };
+        let inside: Vec<&RawEvent> = world
+            .events
             .iter()
-            .filter(|e| e.name == *name && e.at <= now)
+            .filter(|e| is_named(e, name) && e.at <= now && *without != Some(e.source))
             .filter(|e| filter.as_ref().is_none_or(|filter| filter.holds(e, now)))
             .filter(|e| {
                 window
                     .is_none_or(|(newest, oldest)| now - oldest * 1000 <= e.at && e.at <= now - newest * 1000)
             })
+            .filter(|e| fixed.is_none_or(|(from, to)| from <= e.at && e.at < to))
             .collect();
-        reduce(&inside, *reducer)
+        match session {
+            None => reduce(&inside, *reducer, read),
+            Some(gap) => {
+                let latest = latest_session(&inside, gap * 1000, now);
+                latest.map_or(Naive::Null, |events| reduce(&events, *reducer, read))
+            }
+        }
     }
 }
 
@@ -279,21 +366,39 @@ impl Query {
             Self::And(parts) => join(parts, " AND "),
             Self::Or(parts) => join(parts, " OR "),
             Self::Not(part) => format!("NOT {}", part.text()),
-            Self::Compare(scalar, op, literal) if op.starts_with('.') => {
-                format!("{}{op}({})", scalar.text(), literal.literal())
-            }
-            Self::Compare(scalar, op, literal) => format!("{} {op} {}", scalar.text(), literal.literal()),
+            Self::Compare(scalar, op, literal) => compared(&scalar.text(), op, literal),
+            Self::TraitList(path, op, literal) => compared(&format!("trait('{path}')"), op, literal),
+            Self::SeenFixed(op, at) => format!("trait('seen').{op}('{}')", instant_text(*at)),
+            Self::Pair(pair) => format!("{} {} {}", pair.0.text(), pair.1, pair.2.text()),
+            Self::LastSeen(scalar, op, seconds) => format!("{}.{op}({seconds} seconds)", scalar.text()),
+            Self::Bucket(limit) => format!("random_bucket('a') < {}", number_text(*limit)),
+            Self::TraitItem(item) => format!("any_item('items', {})", item.text()),
             Self::Seen(op, seconds) => format!("trait('seen').{op}({seconds} seconds)"),
         }
     }
 
-    pub(crate) fn holds(&self, events: &[RawEvent], plan: &Naive, seen: i64, now: i64) -> bool {
+    pub(crate) fn holds(&self, world: &World, now: i64) -> bool {
         match self {
-            Self::And(parts) => parts.iter().all(|part| part.holds(events, plan, seen, now)),
-            Self::Or(parts) => parts.iter().any(|part| part.holds(events, plan, seen, now)),
-            Self::Not(part) => !part.holds(events, plan, seen, now),
-            Self::Compare(scalar, op, literal) => compare(&scalar.value(events, plan, now), op, literal),
-            Self::Seen(op, seconds) => dated(seen, op, *seconds, now),
+            Self::And(parts) => parts.iter().all(|part| part.holds(world, now)),
+            Self::Or(parts) => parts.iter().any(|part| part.holds(world, now)),
+            Self::Not(part) => !part.holds(world, now),
+            Self::Compare(scalar, op, literal) => compare(&scalar.value(world, now), op, literal),
+            Self::Seen(op, seconds) => dated(world.seen, op, *seconds, now),
+            Self::TraitList(path, op, literal) => {
+                let values = match *path {
+                    "tags.$" => tag_values(world.tags.as_ref()),
+                    _ => item_values(&world.items),
+                };
+                any_of(&values, |value| compare(value, op, literal))
+            }
+            Self::SeenFixed(op, at) => fixed(Some(world.seen), op, *at),
+            Self::Pair(pair) => compare_values(&pair.0.value(world, now), pair.1, &pair.2.value(world, now)),
+            Self::LastSeen(scalar, op, seconds) => match scalar.value(world, now) {
+                Naive::Text(at) => dated(Timestamp::parse(&at).unwrap().millis(), op, *seconds, now),
+                _ => false,
+            },
+            Self::Bucket(limit) => *limit > 376,
+            Self::TraitItem(condition) => world.items.iter().any(|item| condition.holds(item, now)),
         }
     }
 }

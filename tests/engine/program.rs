@@ -65,6 +65,33 @@ fn equal_leaves_are_shared_and_events_find_their_definitions() {
 }
 
 #[test]
+fn patterns_find_their_events_beside_exact_names() {
+    let program = build(vec![
+        audience(1, "cart", "event('Cart *').where(property('a') = 1) >= 1"),
+        audience(2, "viewed", "event('Cart Viewed').where(property('b') = 2 AND property('a') = 1) >= 1"),
+        audience(3, "any", "event('*') >= 1"),
+    ])
+    .expect("program");
+    let mut states = LeafStates::default();
+    let mut fold = |name: &str, properties: &str| {
+        let mut dirty = Dirty::default();
+        program.fold(&mut states, &event(name, NOW, properties).facts(), &mut dirty);
+        taken(&program, dirty)
+    };
+    for _ in 0..2 {
+        assert_eq!(fold("Cart Viewed", r#"{"a":1,"b":2}"#), ["cart", "viewed", "any"]);
+        assert_eq!(fold("Cart Left", r#"{"a":1,"b":2}"#), ["cart", "any"]);
+        assert_eq!(fold("Cart Left", r#"{"b":2}"#), ["any"]);
+        assert_eq!(fold("Other", ""), ["any"]);
+        assert_eq!(fold("", ""), Vec::<String>::new());
+    }
+    // More names than are remembered are answered the same.
+    for i in 0..10_100 {
+        assert_eq!(fold(&format!("Cart {i}"), r#"{"a":1}"#), ["cart", "any"]);
+    }
+}
+
+#[test]
 fn what_is_referred_to_comes_first() {
     let program = build(vec![
         audience(1, "a", "audience('b') AND audience('c')"),

@@ -98,6 +98,82 @@ fn au_17_a_merge_adds_up() {
 }
 
 #[test]
+fn au_15_conditions_on_lists_may_be_met_by_different_elements_and_any_item_asks_for_one() {
+    let products = r#"{"products":[{"sku":"A","price":5},{"sku":"B","price":50}]}"#;
+    let of = |filter: &str| holds(&format!("event('E').where({filter}) = 1"), &[event("E", NOW, products)]);
+    assert!(of("property('products.$.sku') = 'A' AND property('products.$.price') > 20"));
+    assert!(!of("any_item('products', property('sku') = 'A' AND property('price') > 20)"));
+    assert!(of("any_item('products', property('sku') = 'B' AND property('price') > 20)"));
+    assert!(of("NOT any_item('products', property('sku') = 'C')"));
+    assert!(of("property('products.$.name').absent() AND property('products.$').exists()"));
+    let on_trait = |query: &str, json: &str| holds_for_trait(query, "products", json);
+    let list = r#"[{"sku":"A","price":5},{"sku":"B","price":50,"tags":["x","y"]}]"#;
+    assert!(on_trait("trait('products.$.sku') = 'A' AND trait('products.$.price') > 20", list));
+    assert!(!on_trait("any_item('products', property('sku') = 'A' AND property('price') > 20)", list));
+    assert!(on_trait("any_item('products', property('tags.$') = 'y' AND property('price') > 20)", list));
+    assert!(on_trait("any_item('products.$.tags', 1 = 1)", list));
+    assert!(!on_trait("any_item('products', 1 = 1)", "[]"));
+}
+
+#[test]
+fn a2b_an_empty_list_has_no_elements() {
+    let vip = r#"["new","vip"]"#;
+    let holds = |query: &str, json: &str| holds_for_trait(query, "tags", json);
+    assert!(holds("trait('tags.$') = 'vip'", vip) && !holds("trait('tags.$') = 'old'", vip));
+    assert!(holds("trait('tags.$').exists()", vip));
+    for nothing in ["[]", "null", "\"vip\"", "{}"] {
+        assert!(!holds("trait('tags.$').exists()", nothing), "{nothing}");
+        assert!(holds("trait('tags.$').absent() AND trait('tags.$').none_of('vip')", nothing), "{nothing}");
+        assert!(!holds("trait('tags.$') != 'vip'", nothing), "{nothing}");
+    }
+    assert!(holds("trait('tags.$') != 'vip'", vip), "one element is another");
+    let soon = format!("[\"x\",\"{}\"]", Timestamp::from_millis(NOW + DAY));
+    let space = Space::new("trait('tags.$').within_next(1 hour)", Kind::Audience).with_trait("tags", &soon);
+    assert!(!truth(&space.at(NOW)));
+    assert_eq!(space.at(NOW).changes_at, Some(Timestamp::from_millis(NOW + 23 * HOUR)));
+    assert!(truth(&space.at(NOW + 23 * HOUR)));
+}
+
+#[test]
+fn lists_of_the_item_scope_move_with_time() {
+    let ends = |at: i64| format!(r#"{{"subs":[{{"n":1,"ends":"{}"}}]}}"#, Timestamp::from_millis(at));
+    let query =
+        "event('E').where(any_item('subs', property('n') = 1 AND property('ends').within_next(1 day))) = 1";
+    let mut space = Space::new(query, Kind::Audience);
+    space.fold(&[event("E", NOW, &ends(NOW + 2 * DAY))]);
+    assert!(!truth(&space.at(NOW)));
+    assert_eq!(space.at(NOW).changes_at, Some(Timestamp::from_millis(NOW + DAY)));
+    assert!(truth(&space.at(NOW + DAY)) && !truth(&space.at(NOW + 2 * DAY + 1)));
+    let list = format!("[{{\"ends\":\"{}\"}},5]", Timestamp::from_millis(NOW + 2 * DAY));
+    let on_trait = "any_item('subs', property('ends').within_next(1 day))";
+    let space = Space::new(on_trait, Kind::Audience).with_trait("subs", &list);
+    assert!(!truth(&space.at(NOW)) && truth(&space.at(NOW + DAY)));
+    assert_eq!(space.at(NOW + DAY).changes_at, Some(Timestamp::from_millis(NOW + 2 * DAY + 1)));
+}
+
+#[test]
+fn reducers_take_each_element() {
+    let events = [
+        event("E", NOW - 1, r#"{"p":[{"n":"b","x":2},{"n":"a","x":0.5},{"y":1}],"t":["u","v"]}"#),
+        event("E", NOW, r#"{"p":[{"n":"a","x":"3"}],"t":["u","v"]}"#),
+        event("E", NOW, r#"{"p":[],"t":["v"]}"#),
+        event("E", NOW, r#"{"p":5,"t":"v"}"#),
+    ];
+    let of = |reducer: &str| value(&format!("event('E').{reducer}"), &events);
+    assert_eq!(of("sum(property('p.$.x'))"), "5.5");
+    assert_eq!(of("avg(property('p.$.x'))"), "1.83333333333");
+    assert_eq!(of("max(property('p.$.x'))"), "3");
+    assert_eq!(of("unique(property('p.$.n'))"), r#"["a","b"]"#);
+    assert_eq!(of("first(property('p.$.n'))"), "\"b\"");
+    assert_eq!(of("last(property('p.$.n'))"), "\"a\"");
+    assert_eq!(of("mode(property('p.$.n'), 2)"), "\"a\"");
+    assert_eq!(of("mode(property('t.$'), 2)"), "\"v\"");
+    assert_eq!(of("mode(property('t.$') as array, 2)"), r#"["u","v"]"#);
+    assert_eq!(of("mode(property('t') as array, 2)"), r#"["u","v"]"#);
+    assert_eq!(of("count()"), "4");
+}
+
+#[test]
 fn ct_01_mode() {
     let of = |values: &[&str], query: &str| {
         let events: Vec<Event> =
@@ -146,6 +222,34 @@ fn ct_04_sum_takes_numbers_and_numeric_strings() {
     assert_eq!(of(&["0.1", "0.2"], "event('E').sum(property('x'))"), "0.3");
     assert_eq!(of(&["1", "0", "0"], "event('E').avg(property('x'))"), "0.333333333333");
     assert_eq!(of(&["\"x\""], "event('E').sum(property('x'))"), "null");
+}
+
+#[test]
+fn ct_05_sessions_reset_after_the_gap() {
+    let minute = 60 * SECOND;
+    let [ten, twenty, late] = [NOW, NOW + 20 * minute, NOW + 90 * minute];
+    let mut space = Space::new("event('Page Viewed').expires_after(1 hour).count()", Kind::ComputedTrait);
+    let at = |space: &Space, now: i64| space.at(now).value.to_json();
+    assert_eq!(at(&space, ten), "null", "there is no session yet");
+    space.fold(&[event("Page Viewed", ten, "")]);
+    assert_eq!(at(&space, ten), "1");
+    space.fold(&[event("Page Viewed", twenty, "")]);
+    assert_eq!(at(&space, twenty), "2");
+    let expires = twenty + HOUR + 1;
+    assert_eq!(space.at(twenty).changes_at, Some(Timestamp::from_millis(expires)));
+    assert_eq!((at(&space, expires - 1), at(&space, expires)), ("2".to_owned(), "null".to_owned()));
+    space.fold(&[event("Page Viewed", late, "")]);
+    assert_eq!(at(&space, late), "1", "70 minutes after the one before");
+    // A late event joins what was apart.
+    space.fold(&[Event { received_at: late, ..event("Page Viewed", twenty + 30 * minute, "") }]);
+    assert_eq!(at(&space, late), "4");
+    let first = "event('Page Viewed').expires_after(1 hour).first(property('x'))";
+    let events =
+        [(ten, 1), (twenty, 2), (late, 3)].map(|(t, x)| event("Page Viewed", t, &format!("{{\"x\":{x}}}")));
+    let mut space = Space::new(first, Kind::ComputedTrait);
+    space.fold(&events);
+    assert_eq!(at(&space, late), "3");
+    assert_eq!(at(&space, late + HOUR + 1), "null");
 }
 
 #[test]
@@ -301,6 +405,16 @@ fn small_extras() {
     let query = "Event('E') /* no */";
     assert!(compile(query, Kind::Audience, Limits::default()).is_err());
     assert!(holds("event('E')\n.COUNT() -- the number\n == 0 and not (TRUE = false)", &[]));
+}
+
+#[test]
+fn random_buckets_are_stable_shares() {
+    let of = |query: &str| truth(&Space::new(query, Kind::Audience).at(NOW));
+    let half = "random_bucket('b') < 0.5";
+    assert_ne!(of(half), of(&format!("NOT {half}")));
+    assert!(of("random_bucket('b') >= 0 AND random_bucket('b') < 1"));
+    assert_eq!(value("random_bucket('a')", &[]), value("random_bucket('a')", &[event("A", NOW, "")]));
+    assert_ne!(value("random_bucket('a')", &[]), value("random_bucket('b')", &[]));
 }
 
 #[test]

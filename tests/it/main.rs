@@ -33,6 +33,8 @@ mod plans;
 #[cfg(test)]
 mod profiles;
 #[cfg(test)]
+mod queries;
+#[cfg(test)]
 mod rates;
 #[cfg(test)]
 mod read_cache;
@@ -50,3 +52,5 @@ mod telemetry;
 mod tracking;
 #[cfg(test)]
 mod tracking_bodies;
+#[cfg(test)]
+mod vectors;

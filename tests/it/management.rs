@@ -95,6 +95,7 @@ const SCOPES: &[(&str, &str, &str)] = &[
     ("GET", "/v1/spaces/{space}/tokens", "admin"),
     ("POST", "/v1/spaces/{space}/tokens", "admin"),
     ("DELETE", "/v1/spaces/{space}/tokens/{id}", "admin"),
+    ("POST", "/v1/spaces/{space}/queries/format", "read"),
     ("GET", "/v1/spaces/{space}/audiences", "read"),
     ("POST", "/v1/spaces/{space}/audiences", "write"),
     ("GET", "/v1/spaces/{space}/audiences/{key}", "read"),

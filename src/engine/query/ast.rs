@@ -71,8 +71,8 @@ pub(super) enum ArgumentValue {
     Expr(Expr),
     /// `7 days`, in milliseconds.
     Duration(i64),
-    /// `[a, b]`; no function that is supported takes one, so its elements are not kept.
-    List,
+    /// `[a, b]`.
+    List(Vec<Expr>),
     /// Something that could not be read; its error is already told.
     Error,
 }

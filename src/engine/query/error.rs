@@ -66,6 +66,9 @@ pub struct QueryError {
     pub length: usize,
     /// What could stand there instead, where that is a short list.
     pub expected: Vec<String>,
+    /// Which of these was most likely meant, where one is near.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suggestion: Option<String>,
 }
 
 impl fmt::Display for QueryError {
@@ -79,7 +82,16 @@ impl std::error::Error for QueryError {}
 /// Gathers errors while a query is read, so that all of them can be told at once.
 #[derive(Debug, Default)]
 pub(super) struct Errors {
-    found: Vec<(Span, ErrorKind, String, Vec<String>)>,
+    found: Vec<Found>,
+}
+
+#[derive(Debug, PartialEq)]
+struct Found {
+    span: Span,
+    kind: ErrorKind,
+    message: String,
+    expected: Vec<String>,
+    suggestion: Option<String>,
 }
 
 impl Errors {
@@ -96,13 +108,32 @@ impl Errors {
         message: impl Into<String>,
         expected: &[&str],
     ) {
-        self.found.push((span, kind, message.into(), expected.iter().map(|&e| e.to_owned()).collect()));
+        self.add_suggesting(kind, span, message, expected, None);
+    }
+
+    /// Adds an error, what could stand there instead and which of that was most likely meant.
+    pub(super) fn add_suggesting(
+        &mut self,
+        kind: ErrorKind,
+        span: Span,
+        message: impl Into<String>,
+        expected: &[&str],
+        suggestion: Option<&str>,
+    ) {
+        let hint = suggestion.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+        self.found.push(Found {
+            span,
+            kind,
+            message: message.into() + &hint,
+            expected: expected.iter().map(|&e| e.to_owned()).collect(),
+            suggestion: suggestion.map(str::to_owned),
+        });
     }
 
     /// Adds an error about a word that is not known, with the nearest known one.
     pub(super) fn add_unknown(&mut self, span: Span, what: &str, word: &str, known: &[&str]) {
-        let hint = nearest(word, known).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
-        self.add_expecting(ErrorKind::Syntax, span, format!("unknown {what} `{word}`{hint}"), known);
+        let message = format!("unknown {what} `{word}`");
+        self.add_suggesting(ErrorKind::Syntax, span, message, known, nearest(word, known));
     }
 
     /// Whether nothing was wrong.
@@ -112,11 +143,11 @@ impl Errors {
 
     /// The errors in the order of the text, with lines and columns.
     pub(super) fn finish(mut self, query: &str) -> Vec<QueryError> {
-        self.found.sort_by_key(|(span, ..)| (span.offset, span.length));
+        self.found.sort_by_key(|found| (found.span.offset, found.span.length));
         self.found.dedup();
         self.found
             .into_iter()
-            .map(|(span, kind, message, expected)| {
+            .map(|Found { span, kind, message, expected, suggestion }| {
                 let before = query.get(..span.offset).unwrap_or(query);
                 let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
                 QueryError {
@@ -127,6 +158,7 @@ impl Errors {
                     offset: span.offset,
                     length: span.length,
                     expected,
+                    suggestion,
                 }
             })
             .collect()
@@ -139,7 +171,7 @@ pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let allowed = (word.chars().count() / 3).max(1);
     known
         .iter()
-        .map(|&candidate| (strsim::damerau_levenshtein(&word, candidate), candidate))
+        .map(|&candidate| (strsim::damerau_levenshtein(&word, &candidate.to_ascii_lowercase()), candidate))
         .filter(|(distance, _)| *distance <= allowed)
         .min()
         .map(|(_, candidate)| candidate)

@@ -25,12 +25,26 @@ pub(super) enum Token {
 const SYMBOLS: [&str; 17] =
     ["&&", "||", "==", "!=", ">=", "<=", "=", ">", "<", "!", "(", ")", "[", "]", ",", ".", ":"];
 
+/// A comment and where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Comment {
+    /// The position of the token behind it.
+    pub(super) before: usize,
+    /// Without the hyphens and the space around it.
+    pub(super) text: String,
+}
+
 /// Splits the text. The last token is always [`Token::End`].
 pub(super) fn tokens(text: &str, errors: &mut Errors) -> Vec<(Token, Span)> {
-    let mut lexer = Lexer { text, at: 0, errors, tokens: Vec::new() };
+    tokens_and_comments(text, errors).0
+}
+
+/// The same, with the comments.
+pub(super) fn tokens_and_comments(text: &str, errors: &mut Errors) -> (Vec<(Token, Span)>, Vec<Comment>) {
+    let mut lexer = Lexer { text, at: 0, errors, tokens: Vec::new(), comments: Vec::new() };
     while lexer.step() {}
     lexer.tokens.push((Token::End, Span::new(text.len(), text.len())));
-    lexer.tokens
+    (lexer.tokens, lexer.comments)
 }
 
 struct Lexer<'a> {
@@ -38,6 +52,7 @@ struct Lexer<'a> {
     at: usize,
     errors: &'a mut Errors,
     tokens: Vec<(Token, Span)>,
+    comments: Vec<Comment>,
 }
 
 impl<'a> Lexer<'a> {
@@ -57,7 +72,10 @@ impl<'a> Lexer<'a> {
         if first.is_whitespace() {
             self.at += first.len_utf8();
         } else if rest.starts_with("--") {
-            self.at += rest.find('\n').unwrap_or(rest.len());
+            let length = rest.find('\n').unwrap_or(rest.len());
+            let text = rest.get(2..length).unwrap_or_default().trim().to_owned();
+            self.comments.push(Comment { before: self.tokens.len(), text });
+            self.at += length;
         } else if first == '\'' || first == '"' {
             self.string(first);
         } else if signed.starts_with(|c: char| c.is_ascii_digit()) {

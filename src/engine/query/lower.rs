@@ -14,8 +14,9 @@ use super::ast::{Argument, ArgumentValue, Call, Expr, ExprKind, Name};
 use super::error::{ErrorKind, Errors, Span};
 use super::narrow::narrow;
 use super::plan::{Leaves, Plan, PlanOperand, Root};
-use super::stream::Draft;
+use super::stream::{Draft, any_item};
 use super::vocabulary::{self, COMPARATORS, FILTERS, REDUCERS, Takes};
+use super::walk;
 
 /// Lowers a whole definition; nothing when an error was told.
 pub(super) fn lower(text: &str, tree: &Expr, kind: Kind, errors: &mut Errors) -> Option<Plan> {
@@ -36,6 +37,7 @@ pub(super) fn lower(text: &str, tree: &Expr, kind: Kind, errors: &mut Errors) ->
         leaves,
         numbers,
         traits: traits.into_iter().collect(),
+        sources: walk::sources(tree),
     })
 }
 
@@ -75,6 +77,9 @@ pub(super) trait Scope: Sized {
 
     /// The number of elements of a list.
     fn list_count(leaf: usize) -> Option<Self::Operand>;
+
+    /// Whether there is no event, but a trait.
+    fn is_in_trait(&self) -> bool;
 }
 
 /// On a profile.
@@ -103,11 +108,30 @@ impl Scope for ProfileScope {
                 let arguments = vec![PlanOperand::Literal(Value::Bool(true))];
                 Some(Typed::Boolean(Logic::Is(Condition { left, op: Op::Equals, arguments })))
             }
+            "random_bucket" => {
+                let (salt, span) = lowering.only_string(call)?;
+                if salt.is_empty() {
+                    return lowering.error(
+                        ErrorKind::Syntax,
+                        span,
+                        "the salt is empty; give the draw a name",
+                    );
+                }
+                Some(Typed::Scalar(PlanOperand::Bucket(salt.to_owned())))
+            }
+            "any_item" => {
+                let item = any_item(lowering, call)?;
+                let head = trait_names::canonical(item.path().head()).into_owned();
+                lowering.scope.traits.insert(head.clone());
+                let left = PlanOperand::AnyItem(Box::new(item.with_head(head)));
+                let arguments = vec![PlanOperand::Literal(Value::Bool(true))];
+                Some(Typed::Boolean(Logic::Is(Condition { left, op: Op::Equals, arguments })))
+            }
             "everyone" => {
                 lowering.no_arguments(call)?;
                 Some(Typed::Boolean(Logic::Constant(true)))
             }
-            name @ ("property" | "context" | "message_type" | "timestamp") => {
+            name @ ("property" | "context" | "message_type" | "timestamp" | "source") => {
                 let message =
                     format!("`{name}` reads an event, so it can only stand inside of `where` or a reducer");
                 lowering.error(ErrorKind::Type, call.span, message)
@@ -127,6 +151,10 @@ impl Scope for ProfileScope {
 
     fn list_count(leaf: usize) -> Option<PlanOperand> {
         Some(PlanOperand::Leaf(leaf, Read::UniqueCount))
+    }
+
+    fn is_in_trait(&self) -> bool {
+        true
     }
 }
 
@@ -176,8 +204,10 @@ impl<S: Scope> Lowering<'_, S> {
 
     pub(super) fn unknown_function<T>(&mut self, call: &Call, known: &[&str]) -> Option<T> {
         let name = call.name.text.as_str();
-        if let Some(what) = vocabulary::later_function(name) {
-            return self.unsupported(call.span, what);
+        if name == "entity" {
+            let message = "`entity` reads linked tables of a warehouse, which do not exist here; send what they hold as \
+                traits or events, and use `trait('…')` or `event('…')`";
+            return self.error(ErrorKind::Unsupported, call.span, message);
         }
         self.errors.add_unknown(call.name.span, "function", name, known);
         None
@@ -377,6 +407,10 @@ impl<S: Scope> Lowering<'_, S> {
     /// The only argument, a string literal.
     pub(super) fn only_string<'c>(&mut self, call: &'c Call) -> Option<(&'c str, Span)> {
         let argument = self.only(call, "a name in single quotes")?;
+        self.string(call, argument)
+    }
+
+    fn string<'c>(&mut self, call: &Call, argument: &'c Argument) -> Option<(&'c str, Span)> {
         if let ArgumentValue::Expr(Expr { kind: ExprKind::Literal(Value::String(text)), span }) =
             self.plain(argument)?
         {
@@ -389,18 +423,21 @@ impl<S: Scope> Lowering<'_, S> {
 
     /// The only argument, a dotted name.
     pub(super) fn path(&mut self, call: &Call) -> Option<Path> {
-        let (text, span) = self.only_string(call)?;
-        let Some(path) = Path::parse(text) else {
-            return self.error(
-                ErrorKind::Syntax,
-                span,
-                "a name is empty here; a dot inside of a name is written `\\\\.`",
-            );
-        };
-        if path.segments().any(|segment| segment == "$") {
-            return self.unsupported(span, "`$`, the elements of a list,");
-        }
-        Some(path)
+        let argument = self.only(call, "a name in single quotes")?;
+        self.path_in(call, argument)
+    }
+
+    /// An argument that is a dotted name.
+    pub(super) fn path_in(&mut self, call: &Call, argument: &Argument) -> Option<Path> {
+        let (text, span) = self.string(call, argument)?;
+        Path::parse(text).or_else(|| {
+            let message = if text == "$" || text.starts_with("$.") {
+                "`$` is each element of a list, so the list's name stands before it"
+            } else {
+                "a name is empty here; a dot inside of a name is written `\\\\.`"
+            };
+            self.error(ErrorKind::Syntax, span, message)
+        })
     }
 
     fn only<'c>(&mut self, call: &'c Call, what: &str) -> Option<&'c Argument> {

@@ -6,17 +6,21 @@
 
 mod ast;
 mod error;
+mod layout;
 mod lexer;
 mod lower;
 mod narrow;
 mod parser;
 mod plan;
+mod sources;
 mod stream;
 mod vocabulary;
+mod walk;
 
 use error::Errors;
 pub use error::{ErrorKind, QueryError, Span};
 pub use plan::{Plan, PlanCondition, PlanOperand, Root};
+pub use sources::{KnownSource, Sources};
 
 /// What a definition makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -71,9 +75,25 @@ pub fn compile(text: &str, kind: Kind, limits: Limits) -> Result<Plan, Vec<Query
         return Err(errors.finish(text));
     }
     let tree = parser::parse(tokens, limits, &mut errors);
+    walk::check_message_types(&tree, &mut errors);
+    walk::check_lists(&tree, &mut errors);
     let plan = lower::lower(text, &tree, kind, &mut errors);
     match plan {
         Some(plan) if errors.is_empty() => Ok(plan),
         _ => Err(errors.finish(text)),
     }
+}
+
+/// The canonical text of a definition, an audience or a computed trait: one spelling and layout for all texts with the
+/// same words. It means the same, comments stay behind the words they follow, and formatting it again changes nothing.
+pub fn format(text: &str, limits: Limits) -> Result<String, Vec<QueryError>> {
+    if let Err(of_audience) = compile(text, Kind::Audience, limits)
+        && let Err(of_value) = compile(text, Kind::ComputedTrait, limits)
+    {
+        // Whichever it was meant to be has fewer mistakes.
+        return Err(if of_value.len() < of_audience.len() { of_value } else { of_audience });
+    }
+    let (tokens, comments) = lexer::tokens_and_comments(text, &mut Errors::default());
+    let tokens: Vec<lexer::Token> = tokens.into_iter().map(|(token, _)| token).collect();
+    Ok(layout::layout(&tokens, &comments))
 }

@@ -15,7 +15,7 @@ use crate::domain::{Number, Value};
 
 use super::Limits;
 use super::ast::{Argument, ArgumentValue, Call, Expr, ExprKind, Name};
-use super::error::{ErrorKind, Errors, Span};
+use super::error::{ErrorKind, Errors, Span, nearest};
 use super::lexer::Token;
 
 /// Calls inside of calls that need no depth of their own (`sum(property('x'))`) are bounded by this factor.
@@ -47,7 +47,8 @@ pub(super) fn parse(tokens: Vec<(Token, Span)>, limits: Limits, errors: &mut Err
     let expr = parser.or();
     if !matches!(parser.peek(), Token::End) {
         let message = format!("unexpected {}", parser.found());
-        parser.error(message, &["AND", "OR", ".", "end of the query"]);
+        let near = parser.near(&["AND", "OR"]);
+        parser.error_near(message, &["AND", "OR", ".", "end of the query"], near);
     }
     expr
 }
@@ -105,7 +106,8 @@ impl Parser<'_> {
             return Ok(());
         }
         let message = format!("expected `{symbol}`, found {}", self.found());
-        self.error(message, expected);
+        let near = self.near(&["AND", "OR", "AS"]).filter(|near| expected.contains(near));
+        self.error_near(message, expected, near);
         Err(Failed)
     }
 
@@ -121,9 +123,19 @@ impl Parser<'_> {
         }
     }
 
+    /// The word that was most likely meant by the next token.
+    fn near<'w>(&self, words: &[&'w str]) -> Option<&'w str> {
+        let Token::Word(word) = self.peek() else { return None };
+        nearest(word, words)
+    }
+
     fn error(&mut self, message: String, expected: &[&str]) {
+        self.error_near(message, expected, None);
+    }
+
+    fn error_near(&mut self, message: String, expected: &[&str], near: Option<&str>) {
         if !self.gave_up {
-            self.errors.add_expecting(ErrorKind::Syntax, self.span(), message, expected);
+            self.errors.add_suggesting(ErrorKind::Syntax, self.span(), message, expected, near);
         }
     }
 
@@ -302,7 +314,8 @@ impl Parser<'_> {
         if !self.eat_symbol("(") {
             let message =
                 format!("`{0}` needs parentheses, `{0}(…)`; a string needs single quotes", name.text);
-            self.errors.add_expecting(ErrorKind::Syntax, name.span, message, &["("]);
+            let near = nearest(&name.text, &["true", "false", "null"]);
+            self.errors.add_suggesting(ErrorKind::Syntax, name.span, message, &["("], near);
             return Err(Failed);
         }
         let mut arguments = Vec::new();
@@ -369,14 +382,15 @@ impl Parser<'_> {
 
     fn list(&mut self) -> Parsed<ArgumentValue> {
         self.advance();
+        let mut items = Vec::new();
         while !self.at_symbol(&["]"]) {
-            self.nested(0, |parser| Ok(parser.or()))?;
+            items.push(self.nested(0, |parser| Ok(parser.or()))?);
             if !self.eat_symbol(",") {
                 break;
             }
         }
         self.expect_symbol("]", &[",", "]"])?;
-        Ok(ArgumentValue::List)
+        Ok(ArgumentValue::List(items))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::domain::{LeafNo, Offset, Path, Value};
 use crate::engine::condition::{Condition, Logic, Operand};
-use crate::engine::state::{LeafSpec, Read};
+use crate::engine::state::{AnyItem, LeafSpec, Read};
 
 use super::{Kind, Span};
 
@@ -27,6 +27,10 @@ pub enum PlanOperand {
     Leaf(usize, Read),
     /// A trait: custom, computed, or an audience. The first name is canonical (decision R4).
     Trait(Path),
+    /// Whether an item of a trait's list satisfies a condition.
+    AnyItem(Box<AnyItem>),
+    /// `random_bucket('salt')`.
+    Bucket(String),
     /// A value written in the query.
     Literal(Value),
 }
@@ -53,6 +57,8 @@ pub struct Plan {
     pub(super) leaves: Vec<LeafSpec>,
     pub(super) numbers: Vec<LeafNo>,
     pub(super) traits: Vec<String>,
+    /// The sources it names, and where.
+    pub(super) sources: Vec<(String, Span)>,
 }
 
 impl Plan {
@@ -82,9 +88,9 @@ impl Plan {
         &self.traits
     }
 
-    /// The names of the events it counts, sorted.
+    /// The names of the events it counts, sorted; without those that only a pattern with `*` names.
     pub fn events(&self) -> Vec<&str> {
-        let mut events: Vec<&str> = self.leaves.iter().map(|leaf| leaf.event.as_str()).collect();
+        let mut events: Vec<&str> = self.leaves.iter().filter_map(|leaf| leaf.event.exact()).collect();
         events.sort_unstable();
         events.dedup();
         events

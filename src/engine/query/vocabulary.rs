@@ -3,30 +3,21 @@
 use crate::engine::condition::{Op, RelativeDate};
 
 /// Functions that can begin a chain on a profile.
-pub(super) const PROFILE_FUNCTIONS: [&str; 4] = ["event", "trait", "audience", "everyone"];
+pub(super) const PROFILE_FUNCTIONS: [&str; 6] =
+    ["event", "trait", "audience", "any_item", "random_bucket", "everyone"];
 
 /// Functions that read an event, inside of `where` and reducers.
-pub(super) const EVENT_FUNCTIONS: [&str; 4] = ["property", "context", "message_type", "timestamp"];
+pub(super) const EVENT_FUNCTIONS: [&str; 6] =
+    ["property", "context", "message_type", "timestamp", "source", "any_item"];
 
-/// Functions of the language that this version cannot do, and what they are.
-const LATER_FUNCTIONS: [(&str, &str); 5] = [
-    ("entity", "linked entities (`entity`)"),
-    ("source", "conditions on the source (`source`)"),
-    ("random_bucket", "random shares (`random_bucket`)"),
-    ("any_item", "conditions on the items of a list (`any_item`)"),
-    ("item", "conditions on the items of a list"),
-];
+/// The calls that are events of the language.
+pub(super) const MESSAGE_TYPES: [&str; 3] = ["track", "page", "screen"];
 
 /// Methods of the language that this version cannot do, and what they are.
-const LATER_METHODS: [(&str, &str); 4] = [
-    ("expires_after", "session windows (`expires_after`)"),
-    ("sources", "filters by source (`sources`)"),
-    ("held_for", "`held_for`"),
-    ("any_item", "conditions on the items of a list (`any_item`)"),
-];
+const LATER_METHODS: [(&str, &str); 1] = [("held_for", "`held_for`")];
 
 /// Methods that narrow a stream of events.
-pub(super) const FILTERS: [&str; 3] = ["where", "within", "between"];
+pub(super) const FILTERS: [&str; 5] = ["where", "sources", "within", "between", "expires_after"];
 
 /// Methods that make one value of a stream of events.
 pub(super) const REDUCERS: [&str; 9] =
@@ -56,11 +47,6 @@ pub(super) const COMPARATORS: [&str; 21] = [
     "before_last",
     "after_next",
 ];
-
-/// What a function of a later version is.
-pub(super) fn later_function(name: &str) -> Option<&'static str> {
-    LATER_FUNCTIONS.iter().find(|(known, _)| *known == name).map(|(_, what)| *what)
-}
 
 /// What a method of a later version is.
 pub(super) fn later_method(name: &str) -> Option<&'static str> {

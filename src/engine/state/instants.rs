@@ -69,16 +69,23 @@ impl Instants {
             Logic::And(parts) => {
                 parts.iter().fold(Self::constant(true), |all, part| all.and(&Self::of(part, condition)))
             }
-            // By De Morgan.
-            Logic::Or(parts) => {
-                let none = parts
-                    .iter()
-                    .fold(Self::constant(true), |none, part| none.and(&Self::of(part, condition).not()));
-                none.not()
-            }
+            Logic::Or(parts) => Self::any(parts.iter().map(|part| Self::of(part, condition))),
             Logic::Not(part) => Self::of(part, condition).not(),
             Logic::Is(this) => condition(this),
         }
+    }
+
+    /// What at least one of them has, by De Morgan.
+    pub(super) fn any(all: impl IntoIterator<Item = Self>) -> Self {
+        all.into_iter().fold(Self::constant(true), |none, one| none.and(&one.not())).not()
+    }
+
+    /// Whether it has `now`, and the first later instant at which that changes.
+    pub(super) fn at(&self, now: Timestamp) -> (bool, Option<Timestamp>) {
+        let now = now.millis();
+        let changes = self.0.iter().flat_map(|span| [span.enter, span.leave]);
+        let next = changes.filter(|at| *at > now && *at < Span::NEVER).min();
+        (self.0.iter().any(|span| span.contains(now)), next.map(Timestamp::from_millis))
     }
 
     /// What both have.

@@ -1,108 +1,17 @@
 //! Leaves: which events count, and what is kept of them.
 
-use std::borrow::Cow;
 use std::fmt::Write;
 
-use crate::domain::{EventType, Facts, Number, Offset, Path, Timestamp, Value, json};
+use crate::domain::{EventType, Facts, Offset, Timestamp, Value, json};
 use crate::engine::condition::{Condition, Logic, Operand};
 
 use super::aggregate::Told;
+use super::event_name::EventName;
+use super::field::{Cast, Field, FieldValue};
+use super::filter;
 use super::instants::Instants;
 use super::leaf_state::{Contribution, LeafState};
 use super::timeline::{When, Window};
-
-/// What a leaf reads of an event.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Field {
-    /// `property('a.b')`.
-    Property(Path),
-    /// `context('a.b')`.
-    Context(Path),
-    /// `timestamp()`: the event time, as RFC 3339 in UTC.
-    Timestamp,
-    /// `message_type()`: `track`, `page` or another call.
-    MessageType,
-}
-
-impl Field {
-    /// The text of this field in the language.
-    pub fn canonical(&self) -> String {
-        match self {
-            Self::Property(path) => format!("property({})", json::quote(&path.to_string())),
-            Self::Context(path) => format!("context({})", json::quote(&path.to_string())),
-            Self::Timestamp => "timestamp()".to_owned(),
-            Self::MessageType => "message_type()".to_owned(),
-        }
-    }
-
-    /// Reads this field of one event. To read many fields of an event use [`crate::engine::Program`].
-    pub fn read<'a>(&self, facts: &Facts<'a>) -> FieldValue<'a> {
-        let raw = match self {
-            Self::Property(path) => {
-                json::get(facts.properties, path.head()).and_then(|raw| path.walk_tail(raw))
-            }
-            Self::Context(path) => json::get(facts.context, path.head()).and_then(|raw| path.walk_tail(raw)),
-            Self::Timestamp => {
-                return FieldValue { raw: "", value: facts.timestamp.to_string().as_str().into() };
-            }
-            Self::MessageType => return FieldValue { raw: "", value: facts.event_type.as_str().into() },
-        };
-        FieldValue::from_raw(raw)
-    }
-}
-
-/// A field of one event.
-#[derive(Debug, Clone, Default)]
-pub struct FieldValue<'a> {
-    raw: &'a str,
-    value: Value,
-}
-
-impl<'a> FieldValue<'a> {
-    /// From the raw JSON that was found, if any.
-    pub fn from_raw(raw: Option<&'a str>) -> Self {
-        raw.map_or_else(Self::default, |raw| Self { raw, value: Value::from_json(raw) })
-    }
-
-    /// The number this is, and whether its literal had more digits than are kept.
-    fn number(&self) -> Option<(Number, bool)> {
-        let number = self.value.as_number()?;
-        let rounded = self.raw.len() > crate::domain::number::SIGNIFICANT_DIGITS as usize
-            && match &self.value {
-                Value::String(text) => Number::parse_rounding(text),
-                _ => Number::parse_rounding(self.raw),
-            }
-            .is_some_and(|(_, rounded)| rounded);
-        Some((number, rounded))
-    }
-}
-
-/// How values are taken: `as number`, `as string`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Cast {
-    /// Numbers, and strings that wholly are one; others are ignored.
-    Number,
-    /// The canonical text of anything that is not null.
-    String,
-}
-
-impl Cast {
-    fn apply(self, value: &Value) -> Value {
-        match self {
-            Self::Number => value.as_number().map_or(Value::Null, Value::Number),
-            Self::String if value.is_null() => Value::Null,
-            Self::String => value.text().as_ref().into(),
-        }
-    }
-
-    /// The word in the language.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Number => "number",
-            Self::String => "string",
-        }
-    }
-}
 
 /// What is kept of the events. The number is the position of the field in [`LeafSpec::fields`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -147,8 +56,8 @@ pub type Filter = Logic<Condition<FilterOperand>>;
 /// One incremental state shared by all definitions that need it: which events, and what is kept of them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeafSpec {
-    /// The exact event name.
-    pub event: String,
+    /// The names of its events.
+    pub event: EventName,
     /// The fields that the filter and the reducer read, without repetition.
     pub fields: Vec<Field>,
     /// The conditions of `where` that are decided by the event alone; `Constant(true)` when there are none.
@@ -161,6 +70,9 @@ pub struct LeafSpec {
     pub window: Option<Window>,
     /// The absolute window: from the first instant until before the second.
     pub between: Option<(Timestamp, Timestamp)>,
+    /// The session window: the latest run of events with gaps of at most so many milliseconds, as long as no more have
+    /// passed since its last one.
+    pub session: Option<i64>,
     /// Of a windowed count: from so many events on it makes no difference how many there are.
     pub enough: Option<u32>,
     /// Only events after this offset count, for definitions without historical data.
@@ -170,10 +82,13 @@ pub struct LeafSpec {
 impl LeafSpec {
     /// The text by which equal leaves are found: the same for every spelling of the same leaf.
     pub fn canonical(&self) -> String {
-        let mut text = format!("event({})", json::quote(&self.event));
+        let mut text = match &self.event {
+            EventName::Exact(name) => format!("event({})", json::quote(name)),
+            glob @ EventName::Glob(_) => format!("events({})", json::quote(&glob.to_string())),
+        };
         let filters = (self.filter != Logic::Constant(true)).then_some(&self.filter);
         for filter in filters.into_iter().chain(&self.moving_filter) {
-            let filter = filter.canonical(&|condition| condition.canonical(|o| self.operand_text(o)));
+            let filter = filter::canonical(filter, &self.fields);
             // Writing to a String cannot fail; `let _` says so.
             let _ = write!(text, ".where({filter})");
         }
@@ -182,6 +97,9 @@ impl LeafSpec {
         }
         if let Some((from, to)) = self.between {
             let _ = write!(text, ".between({from}, {to})");
+        }
+        if let Some(gap) = self.session {
+            let _ = write!(text, ".expires_after({gap}ms)");
         }
         let field = |index: usize| self.fields.get(index).map_or_else(String::new, Field::canonical);
         let _ = match self.reducer {
@@ -205,22 +123,16 @@ impl LeafSpec {
         text
     }
 
-    fn operand_text(&self, operand: &FilterOperand) -> String {
-        match operand {
-            FilterOperand::Field(index) => self.fields.get(*index).map_or_else(String::new, Field::canonical),
-            FilterOperand::Literal(value) => value.to_json(),
-        }
-    }
-
     /// Whether the event counts for this leaf (apart from what depends on the time of the evaluation: the rolling
     /// window and the moving filter).
     pub fn matches(&self, facts: &Facts<'_>) -> bool {
-        facts.name == self.event && self.selects(facts, &self.read_fields(facts), &self.identity())
+        self.event.matches(facts.name) && self.selects(facts, &self.read_fields(facts), &self.identity())
     }
 
     /// Folds one event into a state; says whether the state is another one now.
     pub fn fold(&self, state: &mut LeafState, facts: &Facts<'_>) -> bool {
-        facts.name == self.event && self.fold_fields(state, facts, &self.read_fields(facts), &self.identity())
+        self.event.matches(facts.name)
+            && self.fold_fields(state, facts, &self.read_fields(facts), &self.identity())
     }
 
     /// Folds an event of this name whose fields are already read: field `i` of the leaf is `values[slots[i]]`.
@@ -234,16 +146,22 @@ impl LeafSpec {
         if !self.selects(facts, values, slots) {
             return false;
         }
-        let Some(contribution) =
-            self.contribution(facts, |index| slots.get(index).and_then(|&s| values.get(s)))
-        else {
-            return false;
+        let read = self.reducer.field().and_then(|index| slots.get(index)).and_then(|&slot| values.get(slot));
+        let is_ahead = facts.timestamp > facts.received_at;
+        let Some(brought) = self.brought(facts, read) else {
+            return self.session.is_some_and(|gap| {
+                state.extend_session(self.reducer, facts.timestamp, gap, is_ahead);
+                true
+            });
         };
         let Some(filter) = &self.moving_filter else {
             // Without a window an event counts for ever once its time has come; until then it waits.
-            let settled = self.window.is_none() && facts.timestamp <= facts.received_at;
-            let when = if settled { When::Settled } else { When::InWindow };
-            state.add(contribution, facts.timestamp, when);
+            let when = match self.session {
+                Some(gap) => When::InSession { gap, is_ahead },
+                None if self.window.is_none() && !is_ahead => When::Settled,
+                None => When::InWindow,
+            };
+            brought.add_to(state, facts.timestamp, when);
             return true;
         };
         // Nobody asks for an instant before the reception.
@@ -253,7 +171,7 @@ impl LeafSpec {
             [only] if only.stays() && only.enter <= facts.received_at.millis() => When::Settled,
             _ => When::At(&instants),
         };
-        state.add(contribution, facts.timestamp, when);
+        brought.add_to(state, facts.timestamp, when);
         true
     }
 
@@ -265,33 +183,35 @@ impl LeafSpec {
         values: &[FieldValue<'_>],
         slots: &[usize],
     ) -> Instants {
-        let resolve = |operand| resolve(operand, values, slots);
-        let held = Instants::of(filter, &|condition| {
-            let left = resolve(&condition.left);
-            match condition.interval(&left) {
-                Some((from, until)) => Instants::between(from.millis(), until.millis()),
-                None => Instants::constant(condition.holds(&left, resolve, facts.timestamp)),
-            }
-        });
+        let held = filter::instants(filter, &self.fields, facts, values, slots);
         held.and(&self.window.unwrap_or(Window::ALL).instants(facts.timestamp))
     }
 
     fn selects(&self, facts: &Facts<'_>, values: &[FieldValue<'_>], slots: &[usize]) -> bool {
-        let resolve = |operand| resolve(operand, values, slots);
         // Calls without a name (identify, group, alias) are no events of the language.
         !matches!(facts.event_type, EventType::Identify | EventType::Group | EventType::Alias)
             && self.since.is_none_or(|since| facts.offset > since)
             && self.between.is_none_or(|(from, to)| from <= facts.timestamp && facts.timestamp < to)
-            && self
-                .filter
-                .holds(&|condition| condition.holds(&resolve(&condition.left), resolve, facts.timestamp))
+            && filter::holds(&self.filter, values, slots, facts.timestamp)
     }
 
-    fn contribution<'v, 'a: 'v>(
-        &self,
-        facts: &Facts<'_>,
-        field: impl Fn(usize) -> Option<&'v FieldValue<'a>>,
-    ) -> Option<Contribution> {
+    /// What the event brings, of which `read` is what the reducer reads; nothing where that is nothing.
+    fn brought(&self, facts: &Facts<'_>, read: Option<&FieldValue<'_>>) -> Option<Brought> {
+        let Some(items) = read.and_then(|read| read.items.as_deref()).filter(|_| !self.reducer.takes_lists())
+        else {
+            return self.contribution(facts, read).map(Brought::One);
+        };
+        let mut all: Vec<Contribution> =
+            items.iter().filter_map(|item| self.contribution(facts, Some(item))).collect();
+        match self.reducer {
+            // All have the time of the event, so the order in the list decides.
+            Reducer::First(_) if !all.is_empty() => Some(Brought::One(all.swap_remove(0))),
+            Reducer::Last(_) => all.pop().map(Brought::One),
+            _ => Some(all).filter(|all| !all.is_empty()).map(Brought::All),
+        }
+    }
+
+    fn contribution(&self, facts: &Facts<'_>, read: Option<&FieldValue<'_>>) -> Option<Contribution> {
         let present = |value: Value| (!value.is_null()).then_some(value);
         let told = |value| Told { message_id: facts.message_id.into(), value };
         Some(match self.reducer {
@@ -302,16 +222,16 @@ impl LeafSpec {
                 }
                 None => Contribution::Count,
             },
-            Reducer::Total(index) => {
-                let (number, rounded) = field(index)?.number()?;
+            Reducer::Total(_) => {
+                let (number, rounded) = read?.number()?;
                 Contribution::Total { number, rounded }
             }
-            Reducer::Min(index, cast) => Contribution::Min(present(cast.apply(&field(index)?.value))?),
-            Reducer::Max(index, cast) => Contribution::Max(present(cast.apply(&field(index)?.value))?),
-            Reducer::First(index) => Contribution::First(told(present(field(index)?.value.clone())?)),
-            Reducer::Last(index) => Contribution::Last(told(present(field(index)?.value.clone())?)),
-            Reducer::Tally(index, cast) => {
-                let value = &field(index)?.value;
+            Reducer::Min(_, cast) => Contribution::Min(present(cast.apply(&read?.value))?),
+            Reducer::Max(_, cast) => Contribution::Max(present(cast.apply(&read?.value))?),
+            Reducer::First(_) => Contribution::First(told(present(read?.value.clone())?)),
+            Reducer::Last(_) => Contribution::Last(told(present(read?.value.clone())?)),
+            Reducer::Tally(_, cast) => {
+                let value = &read?.value;
                 Contribution::Tally(present(cast.map_or_else(|| value.clone(), |cast| cast.apply(value)))?)
             }
         })
@@ -326,14 +246,37 @@ impl LeafSpec {
     }
 }
 
-/// The value of one side of a condition of `where`.
-fn resolve<'v>(operand: &'v FilterOperand, values: &'v [FieldValue<'_>], slots: &[usize]) -> Cow<'v, Value> {
-    const NOTHING: &Value = &Value::Null;
-    Cow::Borrowed(match operand {
-        FilterOperand::Field(index) => {
-            let field = slots.get(*index).and_then(|&slot| values.get(slot));
-            field.map_or(NOTHING, |field| &field.value)
+/// What one event brings: one thing, or one for each element of a list.
+enum Brought {
+    One(Contribution),
+    All(Vec<Contribution>),
+}
+
+impl Brought {
+    fn add_to(self, state: &mut LeafState, at: Timestamp, when: When<'_>) {
+        match self {
+            Self::One(contribution) => state.add(contribution, at, when),
+            Self::All(all) => all.into_iter().for_each(|contribution| state.add(contribution, at, when)),
         }
-        FilterOperand::Literal(value) => value,
-    })
+    }
+}
+
+impl Reducer {
+    /// The position of the field it reads.
+    const fn field(self) -> Option<usize> {
+        match self {
+            Self::Count => None,
+            Self::Total(field)
+            | Self::Min(field, _)
+            | Self::Max(field, _)
+            | Self::First(field)
+            | Self::Last(field)
+            | Self::Tally(field, _) => Some(field),
+        }
+    }
+
+    /// Whether a list is one value to it, and not as many as it has elements.
+    const fn takes_lists(self) -> bool {
+        matches!(self, Self::Tally(_, Some(Cast::Array)))
+    }
 }

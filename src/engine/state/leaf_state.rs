@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{Number, Timestamp, Value};
 
 use super::aggregate::{Count, Edge, Extreme, Tally, Told, Total};
+use super::leaf::Reducer;
 use super::newest::NewestState;
 use super::timeline::{Change, Event, Timeline, When, Window};
 
@@ -152,6 +153,22 @@ impl LeafState {
         }
     }
 
+    /// Adds one event that brings nothing but belongs to its session.
+    pub(super) fn extend_session(&mut self, reducer: Reducer, at: Timestamp, gap: i64, is_ahead: bool) {
+        if matches!(self, Self::Empty) {
+            *self = match reducer {
+                Reducer::Count => Self::Count(CountState::default()),
+                Reducer::Total(_) => Self::Total(TotalState::default()),
+                Reducer::Min(..) => Self::Min(MinState::default()),
+                Reducer::Max(..) => Self::Max(MaxState::default()),
+                Reducer::First(_) => Self::First(FirstState::default()),
+                Reducer::Last(_) => Self::Last(LastState::default()),
+                Reducer::Tally(..) => Self::Tally(TallyState::default()),
+            };
+        }
+        with_timeline!(self, timeline => timeline.extend_session(at, gap, is_ahead), ());
+    }
+
     fn for_contribution(contribution: &Contribution) -> Self {
         match contribution {
             Contribution::Count => Self::Count(CountState::default()),
@@ -200,6 +217,11 @@ impl LeafState {
     /// Whether there is nothing in it.
     pub const fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
+    }
+
+    /// Whether there is a session that has not expired at `now`.
+    pub fn is_running(&self, now: Timestamp) -> bool {
+        with_timeline!(self, timeline => timeline.is_running(now), false)
     }
 
     /// The value at `now`.

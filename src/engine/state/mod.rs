@@ -5,19 +5,28 @@
 //! the same events gives the same state, down to its bytes. A backfill is the same fold over history.
 
 mod aggregate;
+mod any_item;
+mod event_name;
 mod events;
+mod field;
+pub(in crate::engine) mod filter;
 mod instants;
 mod leaf;
 mod leaf_state;
 mod newest;
+mod sessions;
 mod spans;
 mod states;
 mod sum;
 mod timeline;
 
+pub use any_item::AnyItem;
+pub use event_name::EventName;
 pub use events::EXACT_ITEMS;
-pub use leaf::{Cast, Field, FieldValue, Filter, FilterOperand, LeafSpec, Reducer};
+pub use field::{Cast, Field, FieldValue, SourceName};
+pub use leaf::{Filter, FilterOperand, LeafSpec, Reducer};
 pub use leaf_state::{Flags, LeafState, Read, Reading};
+pub use sessions::SESSION_CELLS;
 pub use spans::HOURLY_SPANS;
 pub use states::LeafStates;
 pub use timeline::Window;

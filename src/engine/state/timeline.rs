@@ -12,6 +12,7 @@ use crate::domain::Timestamp;
 use super::aggregate::Aggregate;
 use super::events::Events;
 use super::instants::Instants;
+use super::sessions::Sessions;
 use super::spans::Spans;
 
 /// A rolling window: an event at `t` is inside while `now − oldest ≤ t ≤ now − newest` (decisions A7, A8).
@@ -67,6 +68,8 @@ enum Moving<A: Aggregate> {
     Events(Box<Events<A>>),
     /// Events that count at instants of their own.
     Spans(Box<Spans<A>>),
+    /// Events that count while their session is the latest and has not expired.
+    Sessions(Box<Sessions<A>>),
 }
 
 /// When an event counts.
@@ -78,6 +81,8 @@ pub(super) enum When<'a> {
     InWindow,
     /// At these instants.
     At(&'a Instants),
+    /// While its session lasts; so much may lie between two events. It may be ahead of its time.
+    InSession { gap: i64, is_ahead: bool },
 }
 
 impl<A: Aggregate> Timeline<A> {
@@ -95,6 +100,18 @@ impl<A: Aggregate> Timeline<A> {
                     spans.add(at, &item, instants, &mut self.settled);
                 }
             }
+            When::InSession { gap, is_ahead } => {
+                if let Some(sessions) = self.moving.sessions(gap) {
+                    sessions.add(at.millis(), Some(item), is_ahead);
+                }
+            }
+        }
+    }
+
+    /// Adds one event that brings nothing but belongs to its session.
+    pub(super) fn extend_session(&mut self, at: Timestamp, gap: i64, is_ahead: bool) {
+        if let Some(sessions) = self.moving.sessions(gap) {
+            sessions.add(at.millis(), None, is_ahead);
         }
     }
 
@@ -113,6 +130,10 @@ impl<A: Aggregate> Timeline<A> {
                     ours.merge(*theirs, &mut self.settled);
                 }
             }
+            Moving::Sessions(theirs) => match &mut self.moving {
+                Moving::Sessions(ours) => ours.merge(*theirs),
+                ours => *ours = Moving::Sessions(theirs),
+            },
         }
     }
 
@@ -127,6 +148,10 @@ impl<A: Aggregate> Timeline<A> {
             Moving::Spans(spans) => {
                 spans.compact(&mut self.settled, now);
                 spans.is_empty()
+            }
+            Moving::Sessions(sessions) => {
+                sessions.compact(now);
+                sessions.is_empty()
             }
         };
         if nothing_is_left {
@@ -145,12 +170,22 @@ impl<A: Aggregate> Timeline<A> {
             Moving::Nothing => false,
             Moving::Events(events) => events.is_coarse(),
             Moving::Spans(spans) => spans.is_coarse(now),
+            Moving::Sessions(sessions) => sessions.is_coarse(now),
         }
     }
 
     /// Whether there were more events than are known even by the hour.
     pub(super) fn is_cut(&self, now: Timestamp) -> bool {
-        matches!(&self.moving, Moving::Spans(spans) if spans.is_cut(now))
+        match &self.moving {
+            Moving::Spans(spans) => spans.is_cut(now),
+            Moving::Sessions(sessions) => sessions.is_cut(now),
+            Moving::Nothing | Moving::Events(_) => false,
+        }
+    }
+
+    /// Whether there is a session that has not expired.
+    pub(super) fn is_running(&self, now: Timestamp) -> bool {
+        matches!(&self.moving, Moving::Sessions(sessions) if sessions.is_running(now))
     }
 
     /// What counts at `now`.
@@ -167,6 +202,7 @@ impl<A: Aggregate> Timeline<A> {
                 spans.add_to(&mut total, now);
                 Cow::Owned(total)
             }
+            Moving::Sessions(sessions) => Cow::Owned(sessions.latest(now)),
         }
     }
 
@@ -176,11 +212,12 @@ impl<A: Aggregate> Timeline<A> {
             Moving::Nothing => None,
             Moving::Events(events) => events.changes_at(window, now),
             Moving::Spans(spans) => spans.changes_at(now),
+            Moving::Sessions(sessions) => sessions.changes_at(now),
         }
     }
 
     /// Walks through the later instants at which something enters or leaves, oldest first, until `stop` is told
-    /// which events those are and returns true.
+    /// which events those are and returns true. Of sessions it only knows when anything may change.
     pub(super) fn find_change<'a>(
         &'a self,
         window: Window,
@@ -191,6 +228,7 @@ impl<A: Aggregate> Timeline<A> {
             Moving::Nothing => None,
             Moving::Events(events) => events.find_change(window, now, stop),
             Moving::Spans(spans) => spans.find_change(now, stop),
+            Moving::Sessions(sessions) => sessions.changes_at(now),
         }
     }
 }
@@ -213,6 +251,17 @@ impl<A: Aggregate> Moving<A> {
         }
         if let Self::Spans(spans) = self {
             return Some(spans);
+        }
+        debug_assert!(false, "a leaf has one kind of moving events");
+        None
+    }
+
+    fn sessions(&mut self, gap: i64) -> Option<&mut Sessions<A>> {
+        if matches!(self, Self::Nothing) {
+            *self = Self::Sessions(Box::new(Sessions::new(gap)));
+        }
+        if let Self::Sessions(sessions) = self {
+            return Some(sessions);
         }
         debug_assert!(false, "a leaf has one kind of moving events");
         None

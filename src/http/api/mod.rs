@@ -2,6 +2,7 @@
 
 mod definitions;
 mod operations;
+mod queries;
 mod sources;
 mod spaces;
 mod test_clock;
@@ -25,6 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(tokens::routes())
         .merge(definitions::routes())
         .merge(operations::routes())
+        .merge(queries::routes())
 }
 
 /// An id of ours in a path.

@@ -286,7 +286,7 @@ pub async fn read_history(
     space: SpaceNo,
     after: Offset,
     until: Offset,
-    names: &[String],
+    names: Option<&[String]>,
     limit: i64,
 ) -> Result<Vec<HistoryChunk>> {
     let rows: Vec<HistoryRow> = sqlx::query_as(
@@ -295,7 +295,7 @@ pub async fn read_history(
          FROM event_chunk c
          JOIN chunk_outcome o ON o.space_id = $1 AND o.end_offset = c.end_offset AND o.day = c.day
          WHERE c.space_id = $1 AND c.end_offset > $2 AND c.end_offset <= $3
-             AND (c.names IS NULL OR c.names && $4)
+             AND ($4::text[] IS NULL OR c.names IS NULL OR c.names && $4)
          ORDER BY c.end_offset LIMIT $5",
     )
     .bind(space.0)

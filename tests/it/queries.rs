@@ -1,0 +1,106 @@
+//! The query language through the front door: formatting, sources by name, and errors with what was meant.
+
+use serde_json::json;
+
+use crate::harness::app::{TestApp, Wish};
+
+const NOW: &str = "2024-03-01T12:00:00.000Z";
+const SPACE: &str = "/v1/spaces/default";
+
+async fn start() -> TestApp {
+    Wish::default().at(NOW).start().await
+}
+
+#[tokio::test]
+async fn queries_are_formatted_or_refused_with_all_their_errors() {
+    let app = start().await;
+    let path = format!("{SPACE}/queries/format");
+    let format = async |query: &str| app.post(&path, json!({"query": query})).await;
+    let text = format("EVENT('A') . count()>=1&&trait( 'x' )==2 --why").await.expect(200).json;
+    assert_eq!(text, json!({"query": "event('A').count() >= 1 AND trait('x') = 2 -- why"}));
+    let text = text["query"].as_str().unwrap();
+    assert_eq!(format(text).await.expect(200).json["query"], text);
+    assert_eq!(
+        format("event('A').sum(property('x'))").await.expect(200).json["query"],
+        "event('A').sum(property('x'))"
+    );
+    let wrong =
+        format("trait('x') = 1 AND evnt('A').count() >= 1").await.expect_problem(422, "invalid_query");
+    let error = &wrong.json["errors"][0];
+    assert_eq!((&error["line"], &error["column"], &error["length"]), (&json!(1), &json!(20), &json!(4)));
+    assert_eq!(error["suggestion"], "event");
+    app.post(&path, json!({})).await.expect_problem(422, "invalid");
+    app.post(&path, json!({"query": ""})).await.expect_problem(422, "invalid_query");
+}
+
+#[tokio::test]
+async fn sources_are_meant_by_name_or_id_also_in_history() {
+    let app = start().await;
+    let made = app.post(&format!("{SPACE}/sources"), json!({"name": "App"})).await.expect(201).json;
+    let (id, key) = (made["id"].as_str().unwrap(), made["write_key"].as_str().unwrap());
+    let send = async |key: &str, user: &str| {
+        let body = json!({"writeKey": key, "userId": user, "event": "Opened"});
+        app.request(reqwest::Method::POST, "/v1/track").body(body.to_string()).send().await.unwrap()
+    };
+    assert_eq!(send(key, "u1").await.status(), 200);
+    assert_eq!(send(crate::harness::app::WRITE_KEY, "u2").await.status(), 200);
+    app.make_live("audiences", "by_name", "event('Opened').where(source('App')) >= 1").await;
+    app.make_live("audiences", "others", &format!("event('*').sources(exclude: ['{id}']) >= 1")).await;
+    let answer = send(key, "u3").await;
+    let offset = answer.headers()["personas-offset"].to_str().unwrap().to_owned();
+    let profiles = format!("{SPACE}/collections/users/profiles");
+    for (user, by_name, others) in [("u1", true, false), ("u2", false, true), ("u3", true, false)] {
+        let path = format!("{profiles}/user_id:{user}/traits?limit=200&min_offset={offset}");
+        let traits = app.get(&path).await.expect(200).json["traits"].clone();
+        let has = |key: &str| traits[key] == true;
+        assert_eq!((has("by_name"), has("others")), (by_name, others), "{user} {traits}");
+    }
+    let body = |query: &str| json!({"key": "no", "definition": {"type": "users", "query": query}});
+    let wrong =
+        app.post(&format!("{SPACE}/audiences"), body("event('Opened').where(source('Apps')) >= 1")).await;
+    let wrong = wrong.expect_problem(422, "invalid_query").json;
+    assert_eq!(wrong["errors"][0]["suggestion"], "App", "{wrong}");
+    app.post(&format!("{SPACE}/sources"), json!({"name": "App"})).await.expect(201);
+    let wrong =
+        app.post(&format!("{SPACE}/audiences"), body("event('Opened').where(source('App')) >= 1")).await;
+    let wrong = wrong.expect_problem(422, "invalid_query").json;
+    assert!(wrong.to_string().contains("name the one by its id"), "{wrong}");
+    app.make_live("audiences", "by_id", &format!("event('Opened').where(source('{id}')) >= 1")).await;
+}
+
+#[tokio::test]
+async fn a_merged_profile_has_the_bucket_of_the_survivor_and_one_session_of_both() {
+    let app = start().await;
+    let body = |query: &str| {
+        json!({"key": "x", "definition": {"type": "users", "query": query},
+        "options": {"include_anonymous": true}})
+    };
+    for (key, query) in
+        [("bucket", "random_bucket('salt')"), ("views", "event('Page Viewed').expires_after(1 hour).count()")]
+    {
+        let mut body = body(query);
+        body["key"] = json!(key);
+        app.make_live_from("computed-traits", key, body).await;
+    }
+    let traits = async |who: &str, offset: u64| {
+        let path = format!("{SPACE}/collections/users/profiles/{who}/traits?limit=200&min_offset={offset}");
+        app.get(&path).await.expect(200).json["traits"].clone()
+    };
+    let page = async |who: &str, id: &str, at: &str| {
+        app.track("/v1/page", json!({who: id, "timestamp": at})).await.expect(200).offset()
+    };
+    page("anonymousId", "a", "2024-03-01T10:30:00Z").await;
+    page("userId", "u", "2024-03-01T11:10:00Z").await;
+    let offset = page("anonymousId", "a", "2024-03-01T11:50:00Z").await;
+    let (first, second) = (traits("anonymous_id:a", offset).await, traits("user_id:u", offset).await);
+    assert_ne!(first["bucket"], second["bucket"]);
+    assert_eq!((&first["views"], &second["views"]), (&json!(1), &json!(1)));
+    let merge = json!({"anonymousId": "a", "userId": "u"});
+    let offset = app.track("/v1/identify", merge).await.expect(200).offset();
+    let merged = traits("user_id:u", offset).await;
+    assert_eq!(
+        merged,
+        json!({"bucket": first["bucket"], "views": 3}),
+        "one session, joined by the other's view"
+    );
+}
