@@ -9,6 +9,7 @@ use crate::domain::{LeafNo, Path, Timestamp, Value};
 use super::bucket::bucket;
 use super::condition::{Condition, Logic, Operand};
 use super::query::{Plan, PlanCondition, PlanOperand, Root};
+use super::scan;
 use super::state::{Flags, LeafSpec, LeafState, Read, Reading};
 
 /// What one profile has.
@@ -173,6 +174,11 @@ impl Plan {
                 let value = view.trait_value(path.head()).unwrap_or_default();
                 (if path.is_key() { value } else { Cow::Owned(nested(&value, path)) }, None, Flags::default())
             }
+            PlanOperand::Scan(index, read) => {
+                let Some(scan) = self.scan(*index) else { return Default::default() };
+                let (value, changes_at, flags) = scan::evaluate(self, scan, *read, view, now);
+                (Cow::Owned(value), changes_at, flags)
+            }
             PlanOperand::Bucket(_) | PlanOperand::AnyItem(_) => rare_operand(operand, view, now),
             PlanOperand::Leaf(index, read) => {
                 let Some((leaf, spec)) = self.leaf(*index) else { return Default::default() };
@@ -211,7 +217,7 @@ fn literal_value(operand: &PlanOperand) -> Cow<'_, Value> {
 }
 
 /// The value inside of an object; of a path through a list all elements, as a list.
-fn nested(value: &Value, path: &Path) -> Value {
+pub(super) fn nested(value: &Value, path: &Path) -> Value {
     match value {
         Value::Json(text) if path.reads_list() => {
             let items: Vec<Value> = path.walk_each(text).into_iter().map(Value::from_json).collect();
@@ -223,7 +229,7 @@ fn nested(value: &Value, path: &Path) -> Value {
 }
 
 /// The earlier of two instants; `None` is never.
-fn sooner(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
+pub(super) fn sooner(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (one, other) => one.or(other),

@@ -17,6 +17,7 @@ mod pointers;
 pub mod profile;
 pub mod program;
 pub mod query;
+mod scan;
 pub mod state;
 pub mod traits;
 

@@ -18,25 +18,44 @@ fn only(query: &str, kind: Kind) -> (QueryError, String) {
 #[test]
 fn what_is_not_supported_yet_is_refused_at_its_place() {
     for (query, place) in [
-        ("event('A').where(event('B') >= 1) >= 1", "event('B')"),
-        ("event('A').where(event('B').within(parent: 5 days).count() >= 1) >= 1", "event('B')"),
-        ("event('A').within(parent: 5 days) >= 1", "parent: 5 days"),
-        ("event('A').where(property(parent: 'x') = 1) >= 1", "parent: 'x'"),
-        ("event('A').where(property('x') = trait('y')) >= 1", "trait('y')"),
-        ("event('A').where(audience('y')) >= 1", "audience('y')"),
         ("trait('x').held_for(3 days)", "held_for(3 days)"),
         ("ANY event('A') >= 1", "ANY"),
         ("ALL NOT event('A').count() >= 1", "ALL"),
         ("event('A').where(property('d').held_for(3 days)) >= 1", "held_for(3 days)"),
-        ("event('A').where(trait('d').within_last(3 days)) >= 1", "trait('d')"),
-        ("event('A').where(property('d').within_next(parent: 3 days)) >= 1", "parent: 3 days"),
     ] {
         let (error, text) = only(query, Kind::Audience);
         assert_eq!((error.kind, text.as_str()), (ErrorKind::Unsupported, place), "{query}: {error}");
         assert!(error.message.ends_with("cannot be used yet"), "{error}");
     }
+}
+
+#[test]
+fn a_parent_is_refused_where_there_is_none() {
+    for (query, place) in [
+        ("event('A').within(parent: 5 days) >= 1", "within(parent: 5 days)"),
+        ("event('A').where(property(parent: 'x') = 1) >= 1", "property(parent: 'x')"),
+        ("event('A').where(property('d').within_next(parent: 3 days)) >= 1", "parent: 3 days"),
+        (
+            "event('A').where(event('B').within(parent: 1 day).within(parent: 2 days) >= 1) >= 1",
+            "within(parent: 2 days)",
+        ),
+        ("event('A').where(event('B').expires_after(1 day).count() >= 1) >= 1", "expires_after(1 day)"),
+        ("event('A').where(trait('x') = 1).expires_after(1 day).count() >= 1", "expires_after(1 day)"),
+        ("event('A').where(any_item('p', trait('x') = 1)) >= 1", "trait('x')"),
+        ("event('A').where(any_item('p', event('x') = 1)) >= 1", "event('x')"),
+        ("event('A').where(event('B')) >= 1", "event('B')"),
+    ] {
+        let (error, text) = only(query, Kind::Audience);
+        assert_eq!((error.kind, text.as_str()), (ErrorKind::Type, place), "{query}: {error}");
+    }
     let (error, text) = only("event('A').mode(trait('email'), 1)", Kind::ComputedTrait);
-    assert_eq!((error.kind, text.as_str()), (ErrorKind::Unsupported, "trait('email')"));
+    assert_eq!((error.kind, text.as_str()), (ErrorKind::Type, "trait('email')"));
+    for query in [
+        "event('A').where(trait('tags.$') = 'x') >= 1",
+        "event('A').where(any_item('p', property('d').within_last(1 day)) OR trait('x') = 1) >= 1",
+    ] {
+        assert_eq!(refused(query, Kind::Audience)[0].kind, ErrorKind::Unsupported, "{query}");
+    }
 }
 
 #[test]

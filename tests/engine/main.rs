@@ -12,6 +12,7 @@ mod format;
 mod harness;
 mod laws;
 mod naive;
+mod naive_funnel;
 mod naive_items;
 mod naive_reduce;
 mod oracle;

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 
 use personas::domain::Timestamp;
 
+use crate::naive_funnel::*;
 use crate::naive_items::*;
 pub(crate) use crate::naive_reduce::*;
 
@@ -94,7 +95,7 @@ pub(crate) enum Scalar {
 }
 
 /// Whether an event is one of those that `event('…')` names.
-fn is_named(event: &RawEvent, name: &str) -> bool {
+pub(crate) fn is_named(event: &RawEvent, name: &str) -> bool {
     let fits = match name.split_once('*') {
         None => event.name == name,
         Some((start, end)) => {
@@ -128,6 +129,8 @@ pub(crate) enum Where {
     Fixed(&'static str, &'static str, i64),
     /// What is read, comparator, seconds.
     Date(&'static str, &'static str, i64),
+    /// What more than the event decides.
+    More(More),
 }
 
 pub(crate) fn number_text(thousandths: i64) -> String {
@@ -216,7 +219,7 @@ pub(crate) fn compare(value: &Naive, op: &str, literal: &Naive) -> bool {
 }
 
 /// A6, between two values that are computed: no type becomes another one.
-fn compare_values(a: &Naive, op: &str, b: &Naive) -> bool {
+pub(crate) fn compare_values(a: &Naive, op: &str, b: &Naive) -> bool {
     let order = match (a, b) {
         (Naive::Null, _) | (_, Naive::Null) => None,
         (Naive::Number(a), Naive::Number(b)) => Some(a.cmp(b)),
@@ -271,14 +274,27 @@ impl Where {
             Self::Source(name) => format!("source('{name}')"),
             Self::Type(op, call) => format!("message_type() {op} '{call}'"),
             Self::Date(read, op, seconds) => format!("{read}.{op}({seconds} seconds)"),
+            Self::More(more) => more.text(),
         }
     }
 
-    pub(crate) fn holds(&self, event: &RawEvent, now: i64) -> bool {
+    /// Whether more than the event decides it.
+    pub(crate) fn is_dynamic(&self) -> bool {
         match self {
-            Self::And(parts) => parts.iter().all(|part| part.holds(event, now)),
-            Self::Or(parts) => parts.iter().any(|part| part.holds(event, now)),
-            Self::Not(part) => !part.holds(event, now),
+            Self::And(parts) | Self::Or(parts) => parts.iter().any(Self::is_dynamic),
+            Self::Not(part) => part.is_dynamic(),
+            Self::More(_) => true,
+            _ => false,
+        }
+    }
+
+    pub(crate) fn holds(&self, event: &RawEvent, around: Around<'_>) -> bool {
+        let now = around.now;
+        match self {
+            Self::And(parts) => parts.iter().all(|part| part.holds(event, around)),
+            Self::Or(parts) => parts.iter().any(|part| part.holds(event, around)),
+            Self::Not(part) => !part.holds(event, around),
+            Self::More(more) => more.holds(event, around),
             Self::Y(op, literal) => compare(&event.y, op, literal),
             Self::List(path, op, literal) => any_of(&event.list(path), |value| compare(value, op, literal)),
             Self::ListDate(op, seconds) => is_any_dated(&event.items, op, *seconds, now),
@@ -340,7 +356,9 @@ impl Scalar {
             .events
             .iter()
             .filter(|e| is_named(e, name) && e.at <= now && *without != Some(e.source))
-            .filter(|e| filter.as_ref().is_none_or(|filter| filter.holds(e, now)))
+            .filter(|e| {
+                filter.as_ref().is_none_or(|filter| filter.holds(e, Around { world, now, parent: None }))
+            })
             .filter(|e| {
                 window
                     .is_none_or(|(newest, oldest)| now - oldest * 1000 <= e.at && e.at <= now - newest * 1000)

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use crate::harness::*;
 use crate::naive::*;
+use crate::naive_funnel::*;
 use crate::naive_items::*;
 
 /// Event times and windows are multiples of this, so that few instants matter.
@@ -144,14 +145,50 @@ fn list() -> impl Strategy<Value = (&'static str, &'static str, Naive)> {
     (prop::sample::select(vec!["tags.$", "items.$.a"]), comparators(), naive())
 }
 
+/// What more than the event decides; `depth` children may stand inside of each other.
+fn more(depth: u32) -> BoxedStrategy<Where> {
+    let values = prop::sample::select(vec!["=", "!=", ">=", "<"]);
+    let plan = values.prop_map(More::Plan);
+    let seen = (relative(), 0..9_i64).prop_map(|(op, seconds)| More::Seen(op, seconds));
+    if depth == 0 {
+        return prop_oneof![2 => plan, 1 => seen].prop_map(Where::More).boxed();
+    }
+    prop_oneof![1 => plan, 1 => seen, 3 => child(depth)].prop_map(Where::More).boxed()
+}
+
+fn child(depth: u32) -> impl Strategy<Value = More> {
+    let parent =
+        prop::sample::select(vec!["=", "!=", ">=", "<"]).prop_map(|op| Where::More(More::Parent(op)));
+    let filter = junctions(prop_oneof![2 => still(), 2 => dates(), 2 => parent, 1 => more(depth - 1)]);
+    let name = prop::sample::select(vec!["A", "B", "*", "B*"]);
+    let bounds = (prop::option::weighted(0.7, 0..8_i64), prop::option::weighted(0.2, 1..8_i64));
+    let reducer = prop::sample::select(vec![Reducer::Count, Reducer::Count, Reducer::Sum, Reducer::Last]);
+    let op = prop::sample::select(vec!["=", "!=", ">", ">=", "<", "<="]);
+    let literal = prop_oneof![1 => naive(), 3 => (0..3_i64).prop_map(|n| Naive::Number(n * 1000))];
+    (name, prop::option::of(filter), bounds, reducer, op, literal).prop_map(
+        |(name, filter, (after, window), reducer, op, literal)| {
+            More::Child(Box::new(Child { name, filter, after, window, reducer, op, literal }))
+        },
+    )
+}
+
+/// A filter that more than the event decides.
+fn dynamic() -> impl Strategy<Value = Where> {
+    let list = (relative(), 0..9_i64).prop_map(|(op, seconds)| Where::ListDate(op, seconds));
+    junctions(prop_oneof![3 => still(), 2 => dates(), 1 => list, 4 => more(2)])
+}
+
+fn dates() -> impl Strategy<Value = Where> {
+    let read = prop::sample::select(vec!["property('d')", "property('d')", "context('d')", "timestamp()"]);
+    (read, relative(), 0..9_i64).prop_map(|(read, op, seconds)| Where::Date(read, op, seconds))
+}
+
 pub(crate) fn filter() -> impl Strategy<Value = Where> {
     let list = prop_oneof![
         1 => (relative(), 0..9_i64).prop_map(|(op, seconds)| Where::ListDate(op, seconds)),
         2 => item().prop_map(Where::AnyItem),
     ];
-    let read = prop::sample::select(vec!["property('d')", "property('d')", "context('d')", "timestamp()"]);
-    let date = (read, relative(), 0..9_i64).prop_map(|(read, op, seconds)| Where::Date(read, op, seconds));
-    junctions(prop_oneof![7 => still(), 5 => date, 3 => list])
+    junctions(prop_oneof![7 => still(), 5 => dates(), 3 => list])
 }
 
 /// What does not depend on the time of the evaluation.
@@ -186,11 +223,11 @@ pub(crate) fn scalar(reducer: impl Strategy<Value = Reducer>) -> impl Strategy<V
     let without = prop::option::weighted(0.2, prop::sample::select(vec!["web", "app"]));
     let window =
         prop::option::of((0..4_i64, 0..8_i64).prop_map(|(newest, more)| (newest, newest + more.max(1))));
-    let windowed =
-        (prop::option::of(filter()), window).prop_map(|(filter, window)| (filter, window, None, None));
+    let windowed = (prop::option::of(prop_oneof![2 => filter(), 1 => dynamic()]), window);
+    let windowed = windowed.prop_map(|(filter, window)| (filter, window, None, None));
     let session = (prop::option::of(junctions(still())), 1..6_i64);
     let session = session.prop_map(|(filter, gap)| (filter, None, Some(gap), None));
-    let fixed = (prop::option::of(filter()), instant(), 1..30_i64);
+    let fixed = (prop::option::of(prop_oneof![2 => filter(), 1 => dynamic()]), instant(), 1..30_i64);
     let fixed = fixed.prop_map(|(filter, from, more)| (filter, None, None, Some((from, from + more * STEP))));
     let when = prop_oneof![6 => windowed, 2 => session, 1 => fixed];
     (name, without, when, reducer, read()).prop_map(
@@ -305,6 +342,15 @@ pub(crate) fn space(text: &str, kind: Kind) -> Space {
     Space::of(compile(text, kind, limits).unwrap_or_else(|errors| panic!("{text}\n{errors:#?}")))
 }
 
+/// The same with the traits of the world.
+pub(crate) fn with_traits(space: Space, world: &World) -> Space {
+    space
+        .with_trait("plan", &world.plan.json())
+        .with_trait("seen", &format!("\"{}\"", Timestamp::from_millis(world.seen)))
+        .with_trait("tags", &tags_json(world.tags.as_ref()))
+        .with_trait("items", &items_json(&world.items))
+}
+
 /// All instants at which anything could change, and those right after: dates and events of at most 30 s, distances and
 /// windows of at most 11 s.
 fn instants(from: i64) -> impl Iterator<Item = i64> {
@@ -329,11 +375,7 @@ proptest! {
         split in any::<prop::sample::Index>(),
     ) {
         let text = query.text();
-        let mut space = space(&text, Kind::Audience)
-            .with_trait("plan", &world.plan.json())
-            .with_trait("seen", &format!("\"{}\"", Timestamp::from_millis(world.seen)))
-            .with_trait("tags", &tags_json(world.tags.as_ref()))
-            .with_trait("items", &items_json(&world.items));
+        let mut space = with_traits(space(&text, Kind::Audience), &world);
         // Two profiles that are merged have what one would have.
         let folded = engine_events(&world.events);
         let (left, right) = folded.split_at(split.index(folded.len() + 1));
@@ -353,7 +395,9 @@ proptest! {
             prop_assert_eq!(holds(at), holds(now), "{} at {} of {}, until {}", text, at - START, now - START, until - START);
         }
         // A count compared with a number changes exactly then.
-        if let Query::Compare(Scalar::Event { reducer: Reducer::Count, session: None, .. }, ..) = query {
+        if let Query::Compare(Scalar::Event { reducer: Reducer::Count, session: None, ref filter, .. }, ..) = query
+            && filter.as_ref().is_none_or(|filter| !filter.is_dynamic())
+        {
             let change = instants(now).find(|at| holds(*at) != holds(now));
             prop_assert_eq!(evaluation.changes_at.map(Timestamp::millis), change, "{}", text);
         }
@@ -373,7 +417,7 @@ proptest! {
     ) {
         let average = matches!(scalar, Scalar::Event { reducer: Reducer::Average, .. });
         let text = scalar.text();
-        let mut space = space(&text, Kind::ComputedTrait);
+        let mut space = with_traits(space(&text, Kind::ComputedTrait), &world);
         let mut folded = engine_events(&world.events);
         let first = if folded.is_empty() { 0 } else { order.index(folded.len()) };
         folded.rotate_left(first);

@@ -109,11 +109,7 @@ struct Live<'t> {
 impl<'t> Live<'t> {
     fn new(trace: &'t Trace) -> Self {
         let world = World { events: Vec::new(), ..trace.world.clone() };
-        let space = space(&trace.definition.text(), trace.definition.kind())
-            .with_trait("plan", &world.plan.json())
-            .with_trait("seen", &format!("\"{}\"", Timestamp::from_millis(world.seen)))
-            .with_trait("tags", &tags_json(world.tags.as_ref()))
-            .with_trait("items", &items_json(&world.items));
+        let space = with_traits(space(&trace.definition.text(), trace.definition.kind()), &world);
         let mut live = Self { definition: &trace.definition, space, world, value: String::new(), due: None };
         live.decide(START);
         live

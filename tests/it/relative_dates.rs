@@ -70,7 +70,7 @@ async fn trials_that_end_soon_come_and_go_with_the_clock() {
 #[tokio::test]
 async fn what_cannot_be_done_inside_of_where_is_still_refused_at_its_place() {
     let app = Wish::default().at(NOW).start().await;
-    let query = "event('Trial Started').where(trait('ends_at').within_next(3 days)).count() >= 1";
+    let query = "event('Trial Started').where(trait('ends_at').held_for(3 days)).count() >= 1";
     let body = json!({"key": "no", "definition": {"type": "users", "query": query}});
     let refused = app.post(AUDIENCES, body).await.expect(422);
     assert!(refused.json.to_string().contains("cannot be used yet"), "{}", refused.json);

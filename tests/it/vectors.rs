@@ -286,6 +286,69 @@ async fn ct_06_and_07_late_events_and_unchanged_values() {
 }
 
 #[tokio::test]
+async fn au_07_and_08_a_child_follows_its_parent_within_its_bound() {
+    let mut world = World::start().await;
+    let query = "event('Product Added').where(event('Order Completed').within(parent: 1 day).count() = 0).count() >= 1";
+    let all = [("left_cart", query)];
+    world.audiences(&all).await;
+    let (added, bought) = ("Product Added", "Order Completed");
+    for (user, events) in [
+        ("au_07", [(added, 1), (bought, 2), (added, 3)].as_slice()),
+        ("au_08", &[(added, 1), (bought, 2)]),
+        ("au_08_before", &[(bought, 0), (added, 1)]),
+        ("too_late", &[(added, 1), (bought, 26)]),
+    ] {
+        for (event, hour) in events {
+            let at = format!("2024-02-{:02}T{:02}:00:00Z", 20 + hour / 24, hour % 24);
+            world.track(user, event, &at, json!({})).await;
+        }
+    }
+    for (user, expected) in [("au_07", 1), ("au_08", 0), ("au_08_before", 1), ("too_late", 1)] {
+        assert_eq!(world.memberships(user, &all).await.len(), expected, "{user}");
+    }
+    // What arrives late counts from when it happened.
+    world.track("au_08_before", bought, "2024-02-20T02:00:00Z", json!({})).await;
+    assert_eq!(world.memberships("au_08_before", &all).await, Vec::<&str>::new());
+    // A definition that is made afterwards says the same of everybody.
+    world.app.make_live("audiences", "again", query).await;
+    for (user, expected) in [("au_07", 1), ("au_08", 0), ("au_08_before", 0), ("too_late", 1)] {
+        assert_eq!(world.memberships(user, &[("again", query)]).await.len(), expected, "{user}");
+    }
+}
+
+#[tokio::test]
+async fn au_09_q2_a_funnel_over_a_trait() {
+    let mut world = World::start().await;
+    let query = "event('Shoes Bought').where( property('price') >= trait('avg_spend') AND \
+        event('Shoes Returned').within(parent: 5 days).count() >= 1 ).within(30 days).count() >= 1";
+    let all = [("q2", query)];
+    world.audiences(&all).await;
+    world.computed(&[("avg_spend", "event('Shoes Bought').avg(property('price'))")]).await;
+    for (user, price, returned) in [("in", 100, 24), ("late", 100, 26), ("cheap", 10, 24)] {
+        world.track(user, "Shoes Bought", "2024-02-01T00:00:00Z", json!({"price": 60})).await;
+        world.track(user, "Shoes Bought", "2024-02-20T00:00:00Z", json!({"price": price})).await;
+        let at = format!("2024-02-{returned:02}T00:00:00Z");
+        world.track(user, "Shoes Returned", &at, json!({})).await;
+    }
+    assert_eq!(world.memberships("in", &all).await, ["q2"]);
+    assert_eq!(world.memberships("late", &all).await, Vec::<&str>::new());
+    assert_eq!(world.memberships("cheap", &all).await, Vec::<&str>::new());
+    // The average moves past the price by an event that is no part of the funnel, and back.
+    world.track("in", "Shoes Bought", "2024-01-01T00:00:00Z", json!({"price": 1_000})).await;
+    assert_eq!(world.memberships("in", &all).await, Vec::<&str>::new());
+    for _ in 0..40 {
+        world.track("in", "Shoes Bought", "2024-01-01T00:00:00Z", json!({"price": 1})).await;
+    }
+    assert_eq!(world.memberships("in", &all).await, ["q2"]);
+    // The parent leaves the window by the clock, also while the server is away.
+    world.move_to("2024-03-21T00:00:00Z").await;
+    assert_eq!(world.memberships("in", &all).await, ["q2"]);
+    world.move_to("2024-03-21T00:00:00.001Z").await;
+    assert_eq!(world.memberships("in", &all).await, Vec::<&str>::new());
+    assert_eq!(world.transitions("q2").await.last().unwrap(), "left 2024-03-21T00:00:00.001Z");
+}
+
+#[tokio::test]
 async fn the_official_examples() {
     let mut world = World::start().await;
     let all = [

@@ -7,14 +7,15 @@ use std::collections::BTreeSet;
 
 use crate::domain::{Path, Value, trait_names};
 use crate::engine::condition::{Condition, Logic, Op, Operand, Pattern};
-use crate::engine::state::{Read, Reducer};
+use crate::engine::state::{Field, Read, Reducer};
 
 use super::Kind;
 use super::ast::{Argument, ArgumentValue, Call, Expr, ExprKind, Name};
 use super::error::{ErrorKind, Errors, Span};
+use super::event_scope::any_item;
 use super::narrow::narrow;
-use super::plan::{Leaves, Plan, PlanOperand, Root};
-use super::stream::{Draft, any_item};
+use super::plan::{Leaves, Plan, PlanOperand, Root, Scan};
+use super::stream::Draft;
 use super::vocabulary::{self, COMPARATORS, FILTERS, REDUCERS, Takes};
 use super::walk;
 
@@ -25,7 +26,7 @@ pub(super) fn lower(text: &str, tree: &Expr, kind: Kind, errors: &mut Errors) ->
         Kind::Audience => lowering.boolean(tree).map(Root::Condition),
         Kind::ComputedTrait => lowering.output(tree).map(Root::Value),
     };
-    let ProfileScope { leaves, traits } = lowering.scope;
+    let ProfileScope { leaves, traits, scans } = lowering.scope;
     let (mut leaves, numbers) = leaves.finish();
     let root = root?;
     narrow(&root, &mut leaves);
@@ -37,6 +38,7 @@ pub(super) fn lower(text: &str, tree: &Expr, kind: Kind, errors: &mut Errors) ->
         leaves,
         numbers,
         traits: traits.into_iter().collect(),
+        scans,
         sources: walk::sources(tree),
     })
 }
@@ -55,8 +57,8 @@ pub(super) enum Typed<O> {
     Boolean(Logic<Condition<O>>),
     /// A value.
     Scalar(O),
-    /// A list: the leaf it is read from, by position.
-    List(usize),
+    /// A list.
+    List(O),
     /// Events that are not reduced to a value yet.
     Stream(Draft),
 }
@@ -76,7 +78,25 @@ pub(super) trait Scope: Sized {
     fn reduced(&mut self, draft: Draft, reducer: Reducer, read: Read) -> Option<Typed<Self::Operand>>;
 
     /// The number of elements of a list.
-    fn list_count(leaf: usize) -> Option<Self::Operand>;
+    fn list_count(list: Self::Operand) -> Option<Self::Operand>;
+
+    /// Whether it is an event, so that events inside of it come after it.
+    fn is_event(&self) -> bool {
+        false
+    }
+
+    /// The fields of the event it is, to become those of a parent; to be given back.
+    fn lend_fields(&mut self) -> Option<Vec<Field>> {
+        None
+    }
+
+    /// Gives back what was lent, and the traits that were read meanwhile.
+    fn take_back(&mut self, _fields: Option<Vec<Field>>, mut traits: BTreeSet<String>) {
+        self.traits().append(&mut traits);
+    }
+
+    /// The traits it reads, by their canonical names.
+    fn traits(&mut self) -> &mut BTreeSet<String>;
 
     /// Whether there is no event, but a trait.
     fn is_in_trait(&self) -> bool;
@@ -87,6 +107,7 @@ pub(super) trait Scope: Sized {
 pub(super) struct ProfileScope {
     leaves: Leaves,
     traits: BTreeSet<String>,
+    scans: Vec<Scan>,
 }
 
 impl Scope for ProfileScope {
@@ -141,20 +162,29 @@ impl Scope for ProfileScope {
     }
 
     fn reduced(&mut self, draft: Draft, reducer: Reducer, read: Read) -> Option<Typed<PlanOperand>> {
-        let leaf = self.leaves.add(draft.finish(reducer));
-        Some(if read == Read::Unique {
-            Typed::List(leaf)
+        let operand = if draft.is_dynamic() {
+            self.scans.push(draft.into_scan(reducer, &mut self.leaves, None));
+            PlanOperand::Scan(self.scans.len() - 1, read)
         } else {
-            Typed::Scalar(PlanOperand::Leaf(leaf, read))
-        })
+            PlanOperand::Leaf(self.leaves.add(draft.finish(reducer)), read)
+        };
+        Some(if read == Read::Unique { Typed::List(operand) } else { Typed::Scalar(operand) })
     }
 
-    fn list_count(leaf: usize) -> Option<PlanOperand> {
-        Some(PlanOperand::Leaf(leaf, Read::UniqueCount))
+    fn list_count(list: PlanOperand) -> Option<PlanOperand> {
+        match list {
+            PlanOperand::Leaf(leaf, _) => Some(PlanOperand::Leaf(leaf, Read::UniqueCount)),
+            PlanOperand::Scan(scan, _) => Some(PlanOperand::Scan(scan, Read::UniqueCount)),
+            _ => None,
+        }
     }
 
     fn is_in_trait(&self) -> bool {
         true
+    }
+
+    fn traits(&mut self) -> &mut BTreeSet<String> {
+        &mut self.traits
     }
 }
 
@@ -169,7 +199,7 @@ impl Lowering<'_, ProfileScope> {
     fn output(&mut self, tree: &Expr) -> Option<PlanOperand> {
         match self.typed(tree)? {
             Typed::Scalar(operand) => Some(operand),
-            Typed::List(leaf) => Some(PlanOperand::Leaf(leaf, Read::Unique)),
+            Typed::List(list) => Some(list),
             Typed::Stream(_) => {
                 let message = "a computed trait is a value; end it with a reducer such as `.count()`";
                 self.errors.add_expecting(ErrorKind::Type, tree.span, message, &REDUCERS);
@@ -181,16 +211,17 @@ impl Lowering<'_, ProfileScope> {
             }
         }
     }
-
-    fn trait_path(&mut self, call: &Call) -> Option<Path> {
-        let path = self.path(call)?;
-        let head = trait_names::canonical(path.head()).into_owned();
-        self.scope.traits.insert(head.clone());
-        Some(path.with_head(head))
-    }
 }
 
 impl<S: Scope> Lowering<'_, S> {
+    /// The path of a trait; notes that it is read.
+    pub(super) fn trait_path(&mut self, call: &Call) -> Option<Path> {
+        let path = self.path(call)?;
+        let head = trait_names::canonical(path.head()).into_owned();
+        self.scope.traits().insert(head.clone());
+        Some(path.with_head(head))
+    }
+
     /// Tells an error. Always nothing, so that it can end a function.
     pub(super) fn error<T>(&mut self, kind: ErrorKind, span: Span, message: impl Into<String>) -> Option<T> {
         self.errors.add(kind, span, message);
@@ -310,9 +341,9 @@ impl<S: Scope> Lowering<'_, S> {
                 let (reducer, read) = draft.reducer(self, call)?;
                 self.scope.reduced(draft, reducer, read)
             }
-            (Typed::List(leaf), _) if name == "count" => {
+            (Typed::List(list), _) if name == "count" => {
                 self.no_arguments(call)?;
-                S::list_count(leaf).map(Typed::Scalar)
+                S::list_count(list).map(Typed::Scalar)
             }
             (Typed::Scalar(_) | Typed::List(_), _) if known => {
                 let message = format!("`{name}` can only follow events, before they are reduced to a value");
@@ -460,7 +491,8 @@ impl<S: Scope> Lowering<'_, S> {
     pub(super) fn plain<'c>(&mut self, argument: &'c Argument) -> Option<&'c ArgumentValue> {
         if let Some(Name { text, span }) = &argument.label {
             if text == "parent" {
-                return self.unsupported(argument.span, "funnels (`parent:`)");
+                let message = "`parent:` can only stand in `within`, `property` and `context`, for an `event(…)` inside of another one's `where`";
+                return self.error(ErrorKind::Type, argument.span, message);
             }
             self.errors.add_unknown(*span, "label", text, &["parent"]);
             return None;

@@ -6,6 +6,8 @@
 
 mod ast;
 mod error;
+mod event_scope;
+mod funnel;
 mod layout;
 mod lexer;
 mod lower;
@@ -19,6 +21,7 @@ mod walk;
 
 use error::Errors;
 pub use error::{ErrorKind, QueryError, Span};
+pub(in crate::engine) use plan::Scan;
 pub use plan::{Plan, PlanCondition, PlanOperand, Root};
 pub use sources::{KnownSource, Sources};
 

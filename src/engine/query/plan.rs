@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::domain::{LeafNo, Offset, Path, Value};
 use crate::engine::condition::{Condition, Logic, Operand};
-use crate::engine::state::{AnyItem, LeafSpec, Read};
+use crate::engine::state::{AnyItem, Filter, LeafSpec, Read, Reducer, Window};
 
 use super::{Kind, Span};
 
@@ -25,6 +25,8 @@ pub enum Root {
 pub enum PlanOperand {
     /// What is read of the leaf at this position of [`Plan::leaves`].
     Leaf(usize, Read),
+    /// What is read of the scan at this position of [`Plan::scans`].
+    Scan(usize, Read),
     /// A trait: custom, computed, or an audience. The first name is canonical (decision R4).
     Trait(Path),
     /// Whether an item of a trait's list satisfies a condition.
@@ -57,6 +59,8 @@ pub struct Plan {
     pub(super) leaves: Vec<LeafSpec>,
     pub(super) numbers: Vec<LeafNo>,
     pub(super) traits: Vec<String>,
+    /// Events that are looked at one by one.
+    pub(super) scans: Vec<Scan>,
     /// The sources it names, and where.
     pub(super) sources: Vec<(String, Span)>,
 }
@@ -120,10 +124,32 @@ impl Plan {
         self.numbers = self.leaves.iter().map(intern).collect();
     }
 
+    /// The scan at a position of the plan.
+    pub(in crate::engine) fn scan(&self, index: usize) -> Option<&Scan> {
+        self.scans.get(index)
+    }
+
     /// The leaf at a position of the plan.
     pub(in crate::engine) fn leaf(&self, index: usize) -> Option<(LeafNo, &LeafSpec)> {
         self.numbers.get(index).copied().zip(self.leaves.get(index))
     }
+}
+
+/// Events that are looked at one by one at an evaluation, because more than the event decides whether it counts.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::engine) struct Scan {
+    /// The leaf that keeps the events, by position.
+    pub(in crate::engine) leaf: usize,
+    /// How long after its parent an event counts, in milliseconds; nothing for without end.
+    pub(in crate::engine) after_parent: Option<i64>,
+    /// The rolling window.
+    pub(in crate::engine) window: Option<Window>,
+    /// What has to hold besides what the leaf has asked already. Fields are those that the rows keep.
+    pub(in crate::engine) filter: Option<Filter>,
+    /// What is made of the events that count.
+    pub(in crate::engine) reducer: Reducer,
+    /// Events that come after one of these, as the filter reads them.
+    pub(in crate::engine) scans: Vec<Self>,
 }
 
 /// The leaves of a plan while it is made: equal ones become one.

@@ -1,122 +1,33 @@
-//! Streams of events: `event('X')`, its filters, and the reducer that makes a leaf of them.
+//! Streams of events: `event('X')`, its filters, and the reducer that makes a leaf or a scan of them.
 
 use crate::domain::{Timestamp, Value};
 use crate::engine::condition::{Condition, Logic, Op};
 use crate::engine::state::{
-    self, AnyItem, Cast, EventName, Field, Filter, FilterOperand, LeafSpec, Read, Reducer, SourceName, Window,
+    self, Cast, EventName, Field, Filter, FilterOperand, LeafSpec, Read, Reducer, SourceName, Window,
 };
 
 use super::ast::{Argument, ArgumentValue, Call, Expr, ExprKind};
 use super::error::{ErrorKind, Span};
-use super::lower::{Lowering, Scope, Typed};
-use super::vocabulary::EVENT_FUNCTIONS;
+use super::event_scope::EventScope;
+use super::funnel;
+use super::lower::{Lowering, Scope};
+use super::vocabulary::FIELD_FUNCTIONS;
 
 /// How often a value must occur to be the mode when nothing is said (decision R9).
 const MODE_MINIMUM: u64 = 2;
 
-/// Inside of `where` and of reducers: what can be read of one event.
-#[derive(Default)]
-struct EventScope {
-    fields: Vec<Field>,
-    /// An item of a trait's list, where there is no event.
-    in_trait: bool,
-}
-
-/// `any_item('list', condition)`.
-pub(super) fn any_item<S: Scope>(lowering: &mut Lowering<'_, S>, call: &Call) -> Option<AnyItem> {
-    let [list, condition] = call.arguments.as_slice() else {
-        // What could not be read may have been both.
-        call.arguments.iter().try_for_each(|argument| lowering.plain(argument).map(|_| ()))?;
-        let message = "`any_item` needs a list and a condition on its items: `any_item('products', property('price') > 5)`";
-        return lowering.error(ErrorKind::Syntax, call.span, message);
-    };
-    let path = lowering.path_in(call, list);
-    let ArgumentValue::Expr(condition) = lowering.plain(condition)? else {
-        return lowering.error(ErrorKind::Type, condition.span, "`any_item` needs a condition");
-    };
-    let scope = EventScope { fields: Vec::new(), in_trait: lowering.scope.is_in_trait() };
-    let mut inner = Lowering { scope, errors: &mut *lowering.errors };
-    let filter = inner.boolean(condition)?;
-    Some(AnyItem::new(path?, inner.scope.fields, filter))
-}
-
-impl EventScope {
-    fn place(&mut self, field: Field) -> usize {
-        self.fields.iter().position(|known| *known == field).unwrap_or_else(|| {
-            self.fields.push(field);
-            self.fields.len() - 1
-        })
-    }
-}
-
-impl Scope for EventScope {
-    type Operand = FilterOperand;
-
-    fn literal(value: Value) -> FilterOperand {
-        FilterOperand::Literal(value)
-    }
-
-    fn function(lowering: &mut Lowering<'_, Self>, call: &Call) -> Option<Typed<FilterOperand>> {
-        let field = lowering.field(call)?;
-        let is_condition = field.is_condition();
-        let left = FilterOperand::Field(lowering.scope.place(field));
-        Some(if is_condition { Typed::Boolean(holds(left)) } else { Typed::Scalar(left) })
-    }
-
-    // An event has no events inside of it, so there is nothing to reduce.
-    fn reduced(&mut self, _: Draft, _: Reducer, _: Read) -> Option<Typed<FilterOperand>> {
-        None
-    }
-
-    fn list_count(_: usize) -> Option<FilterOperand> {
-        None
-    }
-
-    fn is_in_trait(&self) -> bool {
-        self.in_trait
-    }
-}
-
-impl Lowering<'_, EventScope> {
-    /// The field of an event that a function reads.
-    fn field(&mut self, call: &Call) -> Option<Field> {
-        match call.name.text.as_str() {
-            name @ ("context" | "timestamp" | "message_type" | "source") if self.scope.in_trait => {
-                let message = format!("`{name}` reads an event, and this is the item of a trait");
-                self.errors.add_expecting(ErrorKind::Type, call.span, message, &["property"]);
-                None
-            }
-            "property" => self.path(call).map(Field::Property),
-            "context" => self.path(call).map(Field::Context),
-            "message_type" => self.no_arguments(call).map(|()| Field::MessageType),
-            "timestamp" => self.no_arguments(call).map(|()| Field::Timestamp),
-            "source" => {
-                let (name, _) = self.only_string(call)?;
-                Some(Field::Source(SourceName { name: name.to_owned(), no: None }))
-            }
-            "any_item" => any_item(self, call).map(|item| Field::AnyItem(Box::new(item))),
-            "event" => self.unsupported(call.span, "funnels (`event` inside of `where`)"),
-            "trait" | "audience" => {
-                let what = format!("`{}` inside of `where` or a reducer", call.name.text);
-                self.unsupported(call.span, &what)
-            }
-            name @ ("everyone" | "random_bucket") => {
-                let message = format!("`{name}` is about a profile, so it stands outside of `where`");
-                self.error(ErrorKind::Type, call.span, message)
-            }
-            _ => self.unknown_function(call, &EVENT_FUNCTIONS),
-        }
-    }
-}
-
-/// Events on the way to a leaf.
+/// Events on the way to a leaf or a scan.
 pub(super) struct Draft {
-    event: EventName,
-    fields: Vec<Field>,
-    filters: Vec<Filter>,
-    window: Option<Window>,
-    between: Option<(Timestamp, Timestamp)>,
-    session: Option<i64>,
+    pub(super) event: EventName,
+    pub(super) fields: Vec<Field>,
+    pub(super) filters: Vec<Filter>,
+    pub(super) window: Option<Window>,
+    pub(super) between: Option<(Timestamp, Timestamp)>,
+    pub(super) session: Option<i64>,
+    /// `within(parent: …)`: how long after its parent an event counts, in milliseconds.
+    pub(super) after_parent: Option<i64>,
+    /// Events inside of `where`, and how they are reduced.
+    pub(super) scans: Vec<(Self, Reducer)>,
 }
 
 impl Draft {
@@ -133,6 +44,8 @@ impl Draft {
             window: None,
             between: None,
             session: None,
+            after_parent: None,
+            scans: Vec::new(),
         })
     }
 
@@ -146,6 +59,14 @@ impl Draft {
             "sources" => {
                 self.exclude_sources(lowering, call)?;
                 return Some(self);
+            }
+            "within" if has_parent(call) => {
+                self.after_parent(lowering, call)?;
+                return Some(self);
+            }
+            "expires_after" if lowering.scope.is_event() => {
+                let message = "`expires_after` cannot stand inside of another event's `where`";
+                return lowering.error(ErrorKind::Type, call.span, message);
             }
             _ => {}
         }
@@ -169,13 +90,27 @@ impl Draft {
         Some(self)
     }
 
+    /// `.within(parent: 5 days)`.
+    fn after_parent<S: Scope>(&mut self, lowering: &mut Lowering<'_, S>, call: &Call) -> Option<()> {
+        if !lowering.scope.is_event() {
+            let message =
+                "`parent:` means the event in whose `where` another `event(…)` stands; this one has none";
+            return lowering.error(ErrorKind::Type, call.span, message);
+        }
+        if self.after_parent.is_some() {
+            return lowering.error(ErrorKind::Type, call.span, "`within(parent: …)` is said twice");
+        }
+        self.after_parent = Some(lowering.only_duration(&without_parent(call))?);
+        Some(())
+    }
+
     /// Sessions are made of events that stay: it is not defined which one an event belongs to that comes and goes.
     fn check_session<S: Scope>(&self, lowering: &mut Lowering<'_, S>, span: Span) -> Option<()> {
-        let moves = |filter| state::filter::moves(filter, &self.fields);
+        let moves = |filter| state::filter::moves(filter, &self.fields) || funnel::is_dynamic(filter);
         if self.session.is_none() || !self.filters.iter().any(moves) {
             return Some(());
         }
-        let message = "`expires_after` cannot be combined with conditions that are relative to now";
+        let message = "`expires_after` cannot be combined with conditions that are relative to now, or that read traits or other events";
         lowering.error(ErrorKind::Type, span, message)
     }
 
@@ -191,6 +126,7 @@ impl Draft {
             Logic::And(parts) => self.filters.extend(parts),
             other => self.filters.push(other),
         }
+        funnel::check_items(self, lowering, argument.span)?;
         self.check_session(lowering, argument.span)
     }
 
@@ -320,7 +256,7 @@ impl Draft {
         let plain = Argument { cast: None, ..argument.clone() };
         let ArgumentValue::Expr(Expr { kind: ExprKind::Call(call), .. }) = lowering.plain(&plain)? else {
             let message = format!("`{reducer}` reads `property(…)`, `context(…)` or `timestamp()`");
-            lowering.errors.add_expecting(ErrorKind::Type, argument.span, message, &EVENT_FUNCTIONS);
+            lowering.errors.add_expecting(ErrorKind::Type, argument.span, message, &FIELD_FUNCTIONS);
             return None;
         };
         let field = self.in_event(lowering, |inner| {
@@ -340,15 +276,24 @@ impl Draft {
         lowering: &mut Lowering<'_, S>,
         lower: impl FnOnce(&mut Lowering<'_, EventScope>) -> Option<T>,
     ) -> Option<T> {
-        let scope = EventScope { fields: std::mem::take(&mut self.fields), in_trait: false };
+        let scope = EventScope {
+            fields: std::mem::take(&mut self.fields),
+            scans: std::mem::take(&mut self.scans),
+            parent: lowering.scope.lend_fields(),
+            ..EventScope::default()
+        };
         let mut inner = Lowering { scope, errors: &mut *lowering.errors };
         let result = lower(&mut inner);
-        self.fields = inner.scope.fields;
+        let EventScope { fields, scans, parent, traits, .. } = inner.scope;
+        self.fields = fields;
+        self.scans = scans;
+        lowering.scope.take_back(parent, traits);
         result
     }
 
     /// The leaf of these events.
     pub(super) fn finish(self, reducer: Reducer) -> LeafSpec {
+        debug_assert!(!self.is_dynamic(), "those become scans");
         let (moving, still) =
             self.filters.into_iter().partition(|filter| state::filter::moves(filter, &self.fields));
         LeafSpec {
@@ -366,13 +311,24 @@ impl Draft {
     }
 }
 
+/// Whether the only argument is labelled `parent`.
+pub(super) fn has_parent(call: &Call) -> bool {
+    matches!(call.arguments.as_slice(), [Argument { label: Some(label), .. }] if label.text == "parent")
+}
+
+/// The same call without the labels of its arguments.
+pub(super) fn without_parent(call: &Call) -> Call {
+    let plain = |argument: &Argument| Argument { label: None, ..argument.clone() };
+    Call { arguments: call.arguments.iter().map(plain).collect(), ..call.clone() }
+}
+
 /// The condition that a field is true.
-fn holds(left: FilterOperand) -> Filter {
+pub(super) fn holds(left: FilterOperand) -> Filter {
     let arguments = vec![FilterOperand::Literal(Value::Bool(true))];
     Logic::Is(Condition { left, op: Op::Equals, arguments })
 }
 
-fn all_of(mut filters: Vec<Filter>) -> Option<Filter> {
+pub(super) fn all_of(mut filters: Vec<Filter>) -> Option<Filter> {
     if filters.len() > 1 { Some(Logic::And(filters)) } else { filters.pop() }
 }
 

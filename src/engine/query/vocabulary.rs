@@ -7,7 +7,11 @@ pub(super) const PROFILE_FUNCTIONS: [&str; 6] =
     ["event", "trait", "audience", "any_item", "random_bucket", "everyone"];
 
 /// Functions that read an event, inside of `where` and reducers.
-pub(super) const EVENT_FUNCTIONS: [&str; 6] =
+pub(super) const EVENT_FUNCTIONS: [&str; 9] =
+    ["property", "context", "message_type", "timestamp", "source", "any_item", "event", "trait", "audience"];
+
+/// Functions that read the event itself.
+pub(super) const FIELD_FUNCTIONS: [&str; 6] =
     ["property", "context", "message_type", "timestamp", "source", "any_item"];
 
 /// The calls that are events of the language.

@@ -119,11 +119,21 @@ impl<'a> FieldValue<'a> {
         raw.map_or_else(Self::default, |raw| Self { raw, value: Value::from_json(raw), items: None })
     }
 
+    /// The value; of the elements of a list all of them together.
+    pub(in crate::engine) const fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// The elements of a list, where the path means those.
+    pub(in crate::engine) fn items(&self) -> Option<&[Self]> {
+        self.items.as_deref()
+    }
+
     const fn of(value: Value) -> Self {
         Self { raw: "", value, items: None }
     }
 
-    fn of_items(raws: Vec<&'a str>) -> Self {
+    pub(super) fn of_items(raws: Vec<&'a str>) -> Self {
         let items: Vec<Self> = raws.into_iter().map(|raw| Self::from_raw(Some(raw))).collect();
         let value =
             if items.is_empty() { Value::Null } else { Value::list(items.iter().map(|item| &item.value)) };

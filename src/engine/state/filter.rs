@@ -80,6 +80,8 @@ pub(super) fn canonical(filter: &Filter, fields: &[Field]) -> String {
     let operand = |operand: &FilterOperand| match operand {
         FilterOperand::Field(index) => fields.get(*index).map_or_else(String::new, Field::canonical),
         FilterOperand::Literal(value) => value.to_json(),
+        // Filters of leaves have no others.
+        FilterOperand::Parent(_) | FilterOperand::Trait(_) | FilterOperand::Scan(..) => String::new(),
     };
     filter.canonical(&|condition| condition.canonical(operand))
 }
@@ -96,7 +98,7 @@ fn items<'v, 'a>(
 ) -> Option<&'v [FieldValue<'a>]> {
     match &condition.left {
         FilterOperand::Field(index) => field(*index, values, slots)?.items.as_deref(),
-        FilterOperand::Literal(_) => None,
+        _ => None,
     }
 }
 
@@ -105,5 +107,6 @@ fn resolve<'v>(operand: &'v FilterOperand, values: &'v [FieldValue<'_>], slots: 
     Cow::Borrowed(match operand {
         FilterOperand::Field(index) => field(*index, values, slots).map_or(NOTHING, |field| &field.value),
         FilterOperand::Literal(value) => value,
+        FilterOperand::Parent(_) | FilterOperand::Trait(_) | FilterOperand::Scan(..) => NOTHING,
     })
 }

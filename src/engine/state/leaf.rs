@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::domain::{EventType, Facts, Offset, Timestamp, Value, json};
+use crate::domain::{EventType, Facts, Offset, Path, Timestamp, Value, json};
 use crate::engine::condition::{Condition, Logic, Operand};
 
 use super::aggregate::Told;
@@ -10,7 +10,8 @@ use super::event_name::EventName;
 use super::field::{Cast, Field, FieldValue};
 use super::filter;
 use super::instants::Instants;
-use super::leaf_state::{Contribution, LeafState};
+use super::leaf_state::{Contribution, LeafState, Read};
+use super::rows::Row;
 use super::timeline::{When, Window};
 
 /// What is kept of the events. The number is the position of the field in [`LeafSpec::fields`].
@@ -30,6 +31,8 @@ pub enum Reducer {
     Last(usize),
     /// How often each value occurs: `unique`, `unique().count()` and `mode` share it.
     Tally(usize, Option<Cast>),
+    /// The events themselves, with so many of the fields: the first ones.
+    Rows(usize),
 }
 
 /// What a filter compares.
@@ -39,13 +42,26 @@ pub enum FilterOperand {
     Field(usize),
     /// A value written in the query.
     Literal(Value),
+    /// Of a [`Scan`](crate::engine::query::Scan) only: the field at this position of the parent's.
+    Parent(usize),
+    /// Of a scan only: a trait of the profile, whose first name is canonical.
+    Trait(Path),
+    /// Of a scan only: what is read of the scan at this position of its own.
+    Scan(usize, Read),
+}
+
+impl FilterOperand {
+    /// Whether the event alone decides what it is.
+    pub const fn is_static(&self) -> bool {
+        matches!(self, Self::Field(_) | Self::Literal(_))
+    }
 }
 
 impl Operand for FilterOperand {
     fn literal(&self) -> Option<&Value> {
         match self {
             Self::Literal(value) => Some(value),
-            Self::Field(_) => None,
+            _ => None,
         }
     }
 }
@@ -116,6 +132,9 @@ impl LeafSpec {
             Reducer::Tally(index, Some(cast)) => {
                 write!(text, ".tally({} as {})", field(index), cast.as_str())
             }
+            Reducer::Rows(kept) => {
+                write!(text, ".rows({})", (0..kept).map(field).collect::<Vec<_>>().join(", "))
+            }
         };
         if let Some(offset) = self.since {
             let _ = write!(text, ".since({offset})");
@@ -146,6 +165,9 @@ impl LeafSpec {
         if !self.selects(facts, values, slots) {
             return false;
         }
+        if let Reducer::Rows(kept) = self.reducer {
+            return self.fold_row(state, facts, values, slots, kept);
+        }
         let read = self.reducer.field().and_then(|index| slots.get(index)).and_then(|&slot| values.get(slot));
         let is_ahead = facts.timestamp > facts.received_at;
         let Some(brought) = self.brought(facts, read) else {
@@ -175,6 +197,25 @@ impl LeafSpec {
         true
     }
 
+    fn fold_row(
+        &self,
+        state: &mut LeafState,
+        facts: &Facts<'_>,
+        values: &[FieldValue<'_>],
+        slots: &[usize],
+        kept: usize,
+    ) -> bool {
+        let instants = self.moving_filter.as_ref().map(|filter| {
+            filter::instants(filter, &self.fields, facts, values, slots).after(facts.received_at)
+        });
+        if instants.as_ref().is_some_and(|instants| instants.spans().is_empty()) {
+            return false;
+        }
+        let fields = self.fields.iter().zip(slots).take(kept).map(|(field, &slot)| (field, values.get(slot)));
+        state.add_row(Row::new(facts.timestamp, facts.message_id, instants.as_ref(), fields));
+        true
+    }
+
     /// When the event counts, given that it does apart from the time.
     fn instants(
         &self,
@@ -197,44 +238,11 @@ impl LeafSpec {
 
     /// What the event brings, of which `read` is what the reducer reads; nothing where that is nothing.
     fn brought(&self, facts: &Facts<'_>, read: Option<&FieldValue<'_>>) -> Option<Brought> {
-        let Some(items) = read.and_then(|read| read.items.as_deref()).filter(|_| !self.reducer.takes_lists())
-        else {
-            return self.contribution(facts, read).map(Brought::One);
-        };
-        let mut all: Vec<Contribution> =
-            items.iter().filter_map(|item| self.contribution(facts, Some(item))).collect();
-        match self.reducer {
-            // All have the time of the event, so the order in the list decides.
-            Reducer::First(_) if !all.is_empty() => Some(Brought::One(all.swap_remove(0))),
-            Reducer::Last(_) => all.pop().map(Brought::One),
-            _ => Some(all).filter(|all| !all.is_empty()).map(Brought::All),
+        if let (Reducer::Count, Some((enough, window))) = (self.reducer, self.enough.zip(self.window)) {
+            let has_entered = window.enters(facts.timestamp.millis()) <= facts.received_at.millis();
+            return Some(Brought::One(Contribution::Newest { enough, has_entered }));
         }
-    }
-
-    fn contribution(&self, facts: &Facts<'_>, read: Option<&FieldValue<'_>>) -> Option<Contribution> {
-        let present = |value: Value| (!value.is_null()).then_some(value);
-        let told = |value| Told { message_id: facts.message_id.into(), value };
-        Some(match self.reducer {
-            Reducer::Count => match self.enough.zip(self.window) {
-                Some((enough, window)) => {
-                    let has_entered = window.enters(facts.timestamp.millis()) <= facts.received_at.millis();
-                    Contribution::Newest { enough, has_entered }
-                }
-                None => Contribution::Count,
-            },
-            Reducer::Total(_) => {
-                let (number, rounded) = read?.number()?;
-                Contribution::Total { number, rounded }
-            }
-            Reducer::Min(_, cast) => Contribution::Min(present(cast.apply(&read?.value))?),
-            Reducer::Max(_, cast) => Contribution::Max(present(cast.apply(&read?.value))?),
-            Reducer::First(_) => Contribution::First(told(present(read?.value.clone())?)),
-            Reducer::Last(_) => Contribution::Last(told(present(read?.value.clone())?)),
-            Reducer::Tally(_, cast) => {
-                let value = &read?.value;
-                Contribution::Tally(present(cast.map_or_else(|| value.clone(), |cast| cast.apply(value)))?)
-            }
-        })
+        self.reducer.brought(facts.message_id, read)
     }
 
     fn read_fields<'a>(&self, facts: &Facts<'a>) -> Vec<FieldValue<'a>> {
@@ -262,16 +270,77 @@ impl Brought {
 }
 
 impl Reducer {
-    /// The position of the field it reads.
-    const fn field(self) -> Option<usize> {
+    /// Adds one event to a state of its own; `read` is what it reads of it.
+    pub(in crate::engine) fn fold(
+        self,
+        state: &mut LeafState,
+        at: Timestamp,
+        message_id: &str,
+        read: Option<&FieldValue<'_>>,
+    ) {
+        if let Some(brought) = self.brought(message_id, read) {
+            brought.add_to(state, at, When::Settled);
+        }
+    }
+
+    fn brought(self, message_id: &str, read: Option<&FieldValue<'_>>) -> Option<Brought> {
+        let Some(items) = read.and_then(|read| read.items.as_deref()).filter(|_| !self.takes_lists()) else {
+            return self.contribution(message_id, read).map(Brought::One);
+        };
+        let mut all: Vec<Contribution> =
+            items.iter().filter_map(|item| self.contribution(message_id, Some(item))).collect();
         match self {
-            Self::Count => None,
+            // All have the time of the event, so the order in the list decides.
+            Self::First(_) if !all.is_empty() => Some(Brought::One(all.swap_remove(0))),
+            Self::Last(_) => all.pop().map(Brought::One),
+            _ => Some(all).filter(|all| !all.is_empty()).map(Brought::All),
+        }
+    }
+
+    fn contribution(self, message_id: &str, read: Option<&FieldValue<'_>>) -> Option<Contribution> {
+        let present = |value: Value| (!value.is_null()).then_some(value);
+        let told = |value| Told { message_id: message_id.into(), value };
+        Some(match self {
+            Self::Count => Contribution::Count,
+            Self::Total(_) => {
+                let (number, rounded) = read?.number()?;
+                Contribution::Total { number, rounded }
+            }
+            Self::Min(_, cast) => Contribution::Min(present(cast.apply(&read?.value))?),
+            Self::Max(_, cast) => Contribution::Max(present(cast.apply(&read?.value))?),
+            Self::First(_) => Contribution::First(told(present(read?.value.clone())?)),
+            Self::Last(_) => Contribution::Last(told(present(read?.value.clone())?)),
+            Self::Tally(_, cast) => {
+                let value = &read?.value;
+                Contribution::Tally(present(cast.map_or_else(|| value.clone(), |cast| cast.apply(value)))?)
+            }
+            Self::Rows(_) => return None,
+        })
+    }
+
+    /// The position of the field it reads.
+    pub(in crate::engine) const fn field(self) -> Option<usize> {
+        match self {
+            Self::Count | Self::Rows(_) => None,
             Self::Total(field)
             | Self::Min(field, _)
             | Self::Max(field, _)
             | Self::First(field)
             | Self::Last(field)
             | Self::Tally(field, _) => Some(field),
+        }
+    }
+
+    /// The same with the field at another position.
+    pub(in crate::engine) fn with_field(self, place: impl Fn(usize) -> usize) -> Self {
+        match self {
+            Self::Count | Self::Rows(_) => self,
+            Self::Total(field) => Self::Total(place(field)),
+            Self::Min(field, cast) => Self::Min(place(field), cast),
+            Self::Max(field, cast) => Self::Max(place(field), cast),
+            Self::First(field) => Self::First(place(field)),
+            Self::Last(field) => Self::Last(place(field)),
+            Self::Tally(field, cast) => Self::Tally(place(field), cast),
         }
     }
 

@@ -7,6 +7,7 @@ use crate::domain::{Number, Timestamp, Value};
 use super::aggregate::{Count, Edge, Extreme, Tally, Told, Total};
 use super::leaf::Reducer;
 use super::newest::NewestState;
+use super::rows::{Row, RowsState};
 use super::timeline::{Change, Event, Timeline, When, Window};
 
 /// The state of one leaf: a commutative monoid with [`LeafState::merge`].
@@ -31,6 +32,8 @@ pub enum LeafState {
     Tally(TallyState),
     /// See [`super::LeafSpec::enough`].
     Newest(Box<NewestState>),
+    /// See [`super::Reducer::Rows`].
+    Rows(Box<RowsState>),
 }
 
 macro_rules! states {
@@ -56,7 +59,7 @@ states! {
 macro_rules! with_timeline {
     ($state:expr, $timeline:ident => $body:expr, $empty:expr) => {
         match $state {
-            LeafState::Empty | LeafState::Newest(_) => $empty,
+            LeafState::Empty | LeafState::Newest(_) | LeafState::Rows(_) => $empty,
             LeafState::Count(CountState($timeline)) => $body,
             LeafState::Total(TotalState($timeline)) => $body,
             LeafState::Min(MinState($timeline)) => $body,
@@ -164,9 +167,29 @@ impl LeafState {
                 Reducer::First(_) => Self::First(FirstState::default()),
                 Reducer::Last(_) => Self::Last(LastState::default()),
                 Reducer::Tally(..) => Self::Tally(TallyState::default()),
+                Reducer::Rows(_) => Self::Rows(Box::default()),
             };
         }
         with_timeline!(self, timeline => timeline.extend_session(at, gap, is_ahead), ());
+    }
+
+    /// Adds one event that is kept as it is.
+    pub(super) fn add_row(&mut self, row: Row) {
+        if matches!(self, Self::Empty) {
+            *self = Self::Rows(Box::default());
+        }
+        match self {
+            Self::Rows(rows) => rows.add(row),
+            _ => debug_assert!(false, "a leaf has one kind of state"),
+        }
+    }
+
+    /// The events that are kept as they are.
+    pub(in crate::engine) fn rows(&self) -> Option<&RowsState> {
+        match self {
+            Self::Rows(rows) => Some(rows),
+            _ => None,
+        }
     }
 
     fn for_contribution(contribution: &Contribution) -> Self {
@@ -189,6 +212,7 @@ impl LeafState {
             (this @ Self::Empty, other) => *this = other,
             (Self::Count(CountState(a)), Self::Count(CountState(b))) => a.merge(*b),
             (Self::Newest(a), Self::Newest(b)) => a.merge(*b),
+            (Self::Rows(a), Self::Rows(b)) => a.merge(*b),
             (Self::Total(TotalState(a)), Self::Total(TotalState(b))) => a.merge(*b),
             (Self::Min(MinState(a)), Self::Min(MinState(b))) => a.merge(*b),
             (Self::Max(MaxState(a)), Self::Max(MaxState(b))) => a.merge(*b),
@@ -202,12 +226,19 @@ impl LeafState {
     /// Drops what can never matter again at `now` or later, and settles what counts for ever from now on. Does not
     /// change any reading at `now` or later, and commutes with [`LeafState::merge`].
     pub fn compact(&mut self, window: Option<Window>, now: Timestamp) {
-        let is_empty = if let Self::Newest(newest) = self {
-            newest.compact(window.unwrap_or(Window::ALL), now);
-            newest.is_empty()
-        } else {
-            with_timeline!(self, timeline => timeline.compact(window, now), ());
-            with_timeline!(self, timeline => timeline.is_empty(), true)
+        let is_empty = match self {
+            Self::Newest(newest) => {
+                newest.compact(window.unwrap_or(Window::ALL), now);
+                newest.is_empty()
+            }
+            Self::Rows(rows) => {
+                rows.compact(window.unwrap_or(Window::ALL), now);
+                rows.is_empty()
+            }
+            _ => {
+                with_timeline!(self, timeline => timeline.compact(window, now), ());
+                with_timeline!(self, timeline => timeline.is_empty(), true)
+            }
         };
         if is_empty {
             *self = Self::Empty;
@@ -235,6 +266,8 @@ impl LeafState {
                 Read::Count | Read::UniqueCount => Value::from(0),
                 _ => Value::Null,
             },
+            // They are looked at one by one.
+            Self::Rows(_) => Value::Null,
             Self::Count(CountState(timeline)) => Value::from(timeline.at(window, now).0),
             Self::Newest(newest) => {
                 flags.coarse = newest.is_coarse();

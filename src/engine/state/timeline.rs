@@ -26,9 +26,9 @@ pub struct Window {
 
 impl Window {
     /// The window of a leaf that has none: everything up to now.
-    pub(super) const ALL: Self = Self { newest: 0, oldest: i64::MAX };
+    pub(in crate::engine) const ALL: Self = Self { newest: 0, oldest: i64::MAX };
 
-    pub(super) const fn contains(self, at: i64, now: Timestamp) -> bool {
+    pub(in crate::engine) const fn contains(self, at: i64, now: Timestamp) -> bool {
         now.millis().saturating_sub(self.oldest) <= at && at <= now.millis().saturating_sub(self.newest)
     }
 
