@@ -9,6 +9,7 @@
 mod docs;
 mod errors;
 mod format;
+mod funnels;
 mod harness;
 mod laws;
 mod naive;

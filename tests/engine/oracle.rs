@@ -156,7 +156,7 @@ fn more(depth: u32) -> BoxedStrategy<Where> {
     prop_oneof![1 => plan, 1 => seen, 3 => child(depth)].prop_map(Where::More).boxed()
 }
 
-fn child(depth: u32) -> impl Strategy<Value = More> {
+pub(crate) fn child(depth: u32) -> impl Strategy<Value = More> {
     let parent =
         prop::sample::select(vec!["=", "!=", ">=", "<"]).prop_map(|op| Where::More(More::Parent(op)));
     let filter = junctions(prop_oneof![2 => still(), 2 => dates(), 2 => parent, 1 => more(depth - 1)]);

@@ -12,9 +12,9 @@ use crate::engine::state::{Field, Read, Reducer};
 use super::Kind;
 use super::ast::{Argument, ArgumentValue, Call, Expr, ExprKind, Name};
 use super::error::{ErrorKind, Errors, Span};
-use super::event_scope::any_item;
 use super::narrow::narrow;
-use super::plan::{Leaves, Plan, PlanOperand, Root, Scan};
+use super::plan::{Plan, Root};
+use super::profile_scope::ProfileScope;
 use super::stream::Draft;
 use super::vocabulary::{self, COMPARATORS, FILTERS, REDUCERS, Takes};
 use super::walk;
@@ -102,115 +102,10 @@ pub(super) trait Scope: Sized {
     fn is_in_trait(&self) -> bool;
 }
 
-/// On a profile.
-#[derive(Default)]
-pub(super) struct ProfileScope {
-    leaves: Leaves,
-    traits: BTreeSet<String>,
-    scans: Vec<Scan>,
-}
-
-impl Scope for ProfileScope {
-    type Operand = PlanOperand;
-
-    fn literal(value: Value) -> PlanOperand {
-        PlanOperand::Literal(value)
-    }
-
-    fn function(lowering: &mut Lowering<'_, Self>, call: &Call) -> Option<Typed<PlanOperand>> {
-        match call.name.text.as_str() {
-            "event" => Draft::new(lowering, call).map(Typed::Stream),
-            "trait" => {
-                let path = lowering.trait_path(call)?;
-                Some(Typed::Scalar(PlanOperand::Trait(path)))
-            }
-            "audience" => {
-                let left = PlanOperand::Trait(lowering.trait_path(call)?);
-                let arguments = vec![PlanOperand::Literal(Value::Bool(true))];
-                Some(Typed::Boolean(Logic::Is(Condition { left, op: Op::Equals, arguments })))
-            }
-            "random_bucket" => {
-                let (salt, span) = lowering.only_string(call)?;
-                if salt.is_empty() {
-                    return lowering.error(
-                        ErrorKind::Syntax,
-                        span,
-                        "the salt is empty; give the draw a name",
-                    );
-                }
-                Some(Typed::Scalar(PlanOperand::Bucket(salt.to_owned())))
-            }
-            "any_item" => {
-                let item = any_item(lowering, call)?;
-                let head = trait_names::canonical(item.path().head()).into_owned();
-                lowering.scope.traits.insert(head.clone());
-                let left = PlanOperand::AnyItem(Box::new(item.with_head(head)));
-                let arguments = vec![PlanOperand::Literal(Value::Bool(true))];
-                Some(Typed::Boolean(Logic::Is(Condition { left, op: Op::Equals, arguments })))
-            }
-            "everyone" => {
-                lowering.no_arguments(call)?;
-                Some(Typed::Boolean(Logic::Constant(true)))
-            }
-            name @ ("property" | "context" | "message_type" | "timestamp" | "source") => {
-                let message =
-                    format!("`{name}` reads an event, so it can only stand inside of `where` or a reducer");
-                lowering.error(ErrorKind::Type, call.span, message)
-            }
-            _ => lowering.unknown_function(call, &vocabulary::PROFILE_FUNCTIONS),
-        }
-    }
-
-    fn reduced(&mut self, draft: Draft, reducer: Reducer, read: Read) -> Option<Typed<PlanOperand>> {
-        let operand = if draft.is_dynamic() {
-            self.scans.push(draft.into_scan(reducer, &mut self.leaves, None));
-            PlanOperand::Scan(self.scans.len() - 1, read)
-        } else {
-            PlanOperand::Leaf(self.leaves.add(draft.finish(reducer)), read)
-        };
-        Some(if read == Read::Unique { Typed::List(operand) } else { Typed::Scalar(operand) })
-    }
-
-    fn list_count(list: PlanOperand) -> Option<PlanOperand> {
-        match list {
-            PlanOperand::Leaf(leaf, _) => Some(PlanOperand::Leaf(leaf, Read::UniqueCount)),
-            PlanOperand::Scan(scan, _) => Some(PlanOperand::Scan(scan, Read::UniqueCount)),
-            _ => None,
-        }
-    }
-
-    fn is_in_trait(&self) -> bool {
-        true
-    }
-
-    fn traits(&mut self) -> &mut BTreeSet<String> {
-        &mut self.traits
-    }
-}
-
 /// The walk through a tree in one scope.
 pub(super) struct Lowering<'e, S> {
     pub(super) scope: S,
     pub(super) errors: &'e mut Errors,
-}
-
-impl Lowering<'_, ProfileScope> {
-    /// The value of a computed trait.
-    fn output(&mut self, tree: &Expr) -> Option<PlanOperand> {
-        match self.typed(tree)? {
-            Typed::Scalar(operand) => Some(operand),
-            Typed::List(list) => Some(list),
-            Typed::Stream(_) => {
-                let message = "a computed trait is a value; end it with a reducer such as `.count()`";
-                self.errors.add_expecting(ErrorKind::Type, tree.span, message, &REDUCERS);
-                None
-            }
-            Typed::Boolean(_) => {
-                let message = "a computed trait is a value, not a condition; a condition makes an audience";
-                self.error(ErrorKind::Type, tree.span, message)
-            }
-        }
-    }
 }
 
 impl<S: Scope> Lowering<'_, S> {
@@ -273,7 +168,7 @@ impl<S: Scope> Lowering<'_, S> {
     }
 
     /// Any expression.
-    fn typed(&mut self, expr: &Expr) -> Option<Typed<S::Operand>> {
+    pub(super) fn typed(&mut self, expr: &Expr) -> Option<Typed<S::Operand>> {
         match &expr.kind {
             ExprKind::Error => None,
             ExprKind::Group(inner) => self.typed(inner),

@@ -14,6 +14,7 @@ mod lower;
 mod narrow;
 mod parser;
 mod plan;
+mod profile_scope;
 mod sources;
 mod stream;
 mod vocabulary;
