@@ -13,6 +13,7 @@ pub mod disk;
 pub mod domain;
 pub mod embedded;
 pub mod engine;
+pub mod history;
 pub mod http;
 pub mod ingest;
 pub mod manage;

@@ -15,6 +15,7 @@ pub mod identity;
 mod packed;
 mod pointers;
 pub mod profile;
+mod profile_view;
 pub mod program;
 pub mod query;
 mod scan;
@@ -22,6 +23,7 @@ pub mod state;
 pub mod traits;
 
 pub use evaluate::{Evaluation, View};
+pub use profile_view::ProfileView;
 pub use program::{Computation, Definition, Dirty, Program, ProgramError};
 pub use query::{Kind, KnownSource, Limits, Plan, QueryError, Sources, compile, format};
 pub use state::{Flags, LeafSpec, LeafState, LeafStates};

@@ -3,8 +3,8 @@
 use super::graph::Graph;
 use super::spaces::check_name;
 use super::{Manage, ManageError, Result};
-use crate::domain::SpaceNo;
 use crate::domain::ids::public_id;
+use crate::domain::{ComputationNo, SpaceNo};
 use crate::engine::{self, KnownSource, Plan, Sources, compile};
 use crate::store::StoreError;
 use crate::store::definitions::{self, Edit, NewDefinition};
@@ -130,22 +130,10 @@ impl Manage {
         key: &str,
         change: &Change,
     ) -> Result<Definition> {
-        let name = change.name.as_deref().map(check_name).transpose()?;
-        change.description.as_deref().map_or(Ok(()), check_description)?;
-        change.collection.as_deref().map_or(Ok(()), check_collection)?;
-        let compile = |query| self.compile_in(space, query, kind);
-        let plan = change.query.as_deref().map(compile).transpose()?;
         let _editing = self.editing.lock().await;
-        let present = self.find_definition(space, kind, key).await?;
-        if let Some(plan) = &plan {
-            let others = definitions::list_definitions(&self.pool, space, None, None).await?;
-            self.check_circles(&others, key, plan)?;
-        }
-        let query = change.query.as_deref().unwrap_or(&present.latest.query);
-        let options = Options {
-            include_anonymous: change.include_anonymous.unwrap_or(present.latest.options.include_anonymous),
-            include_history: change.include_history.unwrap_or(present.latest.options.include_history),
-        };
+        let (present, query, options) = self.check_change(space, kind, key, change).await?;
+        let name = change.name.as_deref().map(check_name).transpose()?;
+        let query = query.as_str();
         let is_new = query != present.latest.query || options != present.latest.options;
         let is_resumed = change.enabled == Some(true) && !present.enabled;
         let edit = Edit {
@@ -157,6 +145,58 @@ impl Manage {
         let update = definitions::update_definition(&self.pool, space, present.no, &edit, self.clock.now());
         self.reconfigure(space, update).await?;
         self.find_definition(space, kind, key).await
+    }
+
+    /// Checks a change as if it were carried out: the definition as it is, and the query and options it would have.
+    async fn check_change(
+        &self,
+        space: SpaceNo,
+        kind: Kind,
+        key: &str,
+        change: &Change,
+    ) -> Result<(Definition, String, Options)> {
+        change.name.as_deref().map_or(Ok(""), check_name)?;
+        change.description.as_deref().map_or(Ok(()), check_description)?;
+        change.collection.as_deref().map_or(Ok(()), check_collection)?;
+        let compile = |query| self.compile_in(space, query, kind);
+        let plan = change.query.as_deref().map(compile).transpose()?;
+        let present = self.find_definition(space, kind, key).await?;
+        if let Some(plan) = &plan {
+            let others = definitions::list_definitions(&self.pool, space, None, None).await?;
+            self.check_circles(&others, key, plan)?;
+        }
+        let query = change.query.as_ref().unwrap_or(&present.latest.query).clone();
+        let options = Options {
+            include_anonymous: change.include_anonymous.unwrap_or(present.latest.options.include_anonymous),
+            include_history: change.include_history.unwrap_or(present.latest.options.include_history),
+        };
+        Ok((present, query, options))
+    }
+
+    /// What a definition would be made of, with nothing made.
+    pub fn compile_definition(
+        &self,
+        space: SpaceNo,
+        kind: Kind,
+        collection: &str,
+        query: &str,
+    ) -> Result<Plan> {
+        check_collection(collection)?;
+        self.compile_in(space, query, kind)
+    }
+
+    /// What a change would make of a definition, with nothing changed: the plan, its options, and the version whose
+    /// answers it would replace.
+    pub async fn compile_change(
+        &self,
+        space: SpaceNo,
+        kind: Kind,
+        key: &str,
+        change: &Change,
+    ) -> Result<(Plan, Options, Option<ComputationNo>)> {
+        let (present, query, options) = self.check_change(space, kind, key, change).await?;
+        let plan = self.compile_in(space, &query, kind)?;
+        Ok((plan, options, present.serving.map(|version| version.no)))
     }
 
     /// Deletes a definition, unless another one refers to it.

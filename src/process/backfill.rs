@@ -5,11 +5,8 @@
 //! far the walk has come. So every event counts once, a restart goes on where the walk was, and ingest never waits.
 //! When the last profile is done the versions are swapped in together with their net transitions.
 
-use std::collections::BTreeMap;
-
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use sqlx::Acquire;
-use sqlx::postgres::PgPool;
 use tokio::task::JoinHandle;
 
 use super::catalog::{Catalog, WalkPlan};
@@ -17,22 +14,15 @@ use super::evaluate::{Waiting, evaluate_all};
 use super::space::SpaceProcessor;
 use super::work::Work;
 use super::write;
-use crate::domain::{ComputationNo, LeafNo, Offset, ProfileNo, SpaceNo, Timestamp};
-use crate::engine::{LeafSpec, LeafStates};
+use crate::domain::{ComputationNo, LeafNo, Offset, ProfileNo, Timestamp};
+use crate::engine::LeafSpec;
+use crate::history::{PASS_PROFILES, Partials, Scan};
 use crate::read_cache::Writes;
-use crate::store::log::codec::Records;
-use crate::store::log::numbers::Fate;
-use crate::store::{Result, StoreError, computations, log, processor, profiles};
+use crate::store::{Result, StoreError, computations, processor, profiles};
 use crate::telemetry::metrics;
 
-/// Profile numbers one pass over history gathers partial states for: bounds the memory of a walk.
-const PASS_PROFILES: u64 = 500_000;
 /// Profile numbers one transaction goes through.
 const SLICE_PROFILES: u64 = 2_000;
-/// Chunks of history read at a time.
-const SCAN_CHUNKS: i64 = 16;
-
-type Partials = BTreeMap<ProfileNo, LeafStates>;
 
 /// A walk in progress.
 pub(super) struct Walk {
@@ -134,7 +124,8 @@ impl SpaceProcessor {
         let Some(mut scan) = walk.scan.take() else {
             let until = ProfileNo((walk.plan.walked.0 + PASS_PROFILES).min(walk.end.0));
             let leaves = leaves_to_fill(&self.catalog, &walk.plan.leaves);
-            let scan = Scan { space: self.space, leaves, after: walk.plan.walked, until };
+            let scan =
+                Scan { space: self.space, leaves, after: walk.plan.walked, until, absorbed: HashMap::new() };
             #[expect(clippy::disallowed_methods, reason = "ScanTask ends it with the walk")]
             let handle = tokio::spawn(scan.run(self.pool.clone()));
             walk.scan = Some(ScanTask { until, handle });
@@ -232,65 +223,4 @@ impl SpaceProcessor {
 fn leaves_to_fill(catalog: &Catalog, wanted: &[(LeafNo, Offset)]) -> Vec<(LeafNo, Offset, LeafSpec)> {
     let spec = |(no, until): &(LeafNo, Offset)| Some((*no, *until, catalog.program.leaf(*no)?.clone()));
     wanted.iter().filter_map(spec).collect()
-}
-
-/// One pass over history for the profiles numbered in (after, until].
-struct Scan {
-    space: SpaceNo,
-    leaves: Vec<(LeafNo, Offset, LeafSpec)>,
-    after: ProfileNo,
-    until: ProfileNo,
-}
-
-impl Scan {
-    async fn run(self, pool: PgPool) -> Result<Partials> {
-        let names = self.event_names();
-        let end = self.leaves.iter().map(|(_, until, _)| *until).max().unwrap_or_default();
-        let (mut partials, mut position) = (Partials::new(), Offset(0));
-        while position < end {
-            let chunks =
-                log::read_history(&pool, self.space, position, end, names.as_deref(), SCAN_CHUNKS).await?;
-            let Some(last) = chunks.last() else { break };
-            position = last.chunk.end_offset;
-            for history in &chunks {
-                self.fold_chunk(history, &mut partials)?;
-                tokio::task::yield_now().await;
-            }
-        }
-        Ok(partials)
-    }
-
-    /// The names of all events that matter; `None` where a pattern names them.
-    fn event_names(&self) -> Option<Vec<String>> {
-        let names = self.leaves.iter().map(|(_, _, spec)| spec.event.exact().map(str::to_owned));
-        let mut names: Vec<String> = names.collect::<Option<_>>()?;
-        names.sort_unstable();
-        names.dedup();
-        Some(names)
-    }
-
-    fn fold_chunk(&self, history: &log::HistoryChunk, partials: &mut Partials) -> Result<()> {
-        let content = history.chunk.content()?;
-        let fates = Fate::decode_all(&history.numbers)?;
-        let mut offset = history.chunk.first_offset();
-        for (record, fate) in Records::new(&content)?.zip(fates) {
-            let record = record?;
-            let at = offset;
-            offset.0 += 1;
-            let Fate::Attributed { user: Some(user), .. } = fate else { continue };
-            if user <= self.after || user > self.until {
-                continue;
-            }
-            let facts = record.facts(at);
-            let concerned = |(_, until, spec): &&(LeafNo, Offset, LeafSpec)| {
-                at <= *until && spec.event.matches(facts.name)
-            };
-            for (leaf, _, spec) in self.leaves.iter().filter(concerned) {
-                if spec.matches(&facts) {
-                    partials.entry(user).or_default().update(*leaf, |state| spec.fold(state, &facts));
-                }
-            }
-        }
-        Ok(())
-    }
 }

@@ -1,42 +1,12 @@
 //! Evaluating a profile's definitions: new outcomes, and the members, sizes, transitions and due times that follow.
 
-use std::borrow::Cow;
-
-use uuid::Uuid;
-
 use super::catalog::{Catalog, Meta};
 use super::work::{Entry, Output, Work};
-use crate::domain::{Collection, ComputationNo, LeafNo, ProfileNo, Timestamp, Value};
+use crate::domain::{Collection, ComputationNo, ProfileNo, Timestamp, Value};
+use crate::engine::ProfileView;
 use crate::engine::profile::{Outcome, OutcomeValue, Profile};
-use crate::engine::{LeafState, View};
 use crate::store::definitions::Kind;
 use crate::store::memberships::{MembershipChange, Transition};
-
-/// What a plan may look at.
-struct ProfileView<'a> {
-    profile: &'a Profile,
-    catalog: &'a Catalog,
-}
-
-impl View for ProfileView<'_> {
-    fn profile_id(&self) -> Uuid {
-        self.profile.id
-    }
-
-    fn leaf(&self, leaf: LeafNo) -> Option<Cow<'_, LeafState>> {
-        self.profile.leaves.get(leaf)
-    }
-
-    fn trait_value(&self, name: &str) -> Option<Cow<'_, Value>> {
-        if let Some(no) = self.catalog.answers.get(name) {
-            return match self.profile.outcome(*no)?.value {
-                OutcomeValue::Member(is_member) => Some(Cow::Owned(Value::Bool(is_member))),
-                OutcomeValue::Value(json) => Some(Cow::Owned(Value::from_json(json.as_deref()?))),
-            };
-        }
-        Some(Cow::Owned(Value::from_json(self.profile.traits.get().get(name)?)))
-    }
-}
 
 /// Profile numbers a walk in progress has still to come to: versions that do not serve yet are left alone on them.
 #[derive(Debug, Clone, Copy, Default)]
@@ -103,7 +73,11 @@ pub(super) fn evaluate(
         if entry.profile.collection != Collection::Users || (meta.walking && waiting.has(entry.profile.no)) {
             continue;
         }
-        let view = ProfileView { profile: &entry.profile, catalog };
+        let view = ProfileView {
+            profile: &entry.profile,
+            leaves: &entry.profile.leaves,
+            answers: |key: &str| catalog.answers.get(key).copied(),
+        };
         let (value, changes_at) = if entry.profile.is_known || meta.include_anonymous {
             let evaluation = computation.plan.evaluate(&view, now);
             (evaluation.value, evaluation.changes_at)

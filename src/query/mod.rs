@@ -8,18 +8,21 @@ mod directory;
 mod import;
 mod lookup;
 mod people;
+mod preview;
 mod timeline;
 mod wait;
 
 use std::sync::Arc;
 
 use sqlx::postgres::PgPool;
+use tokio::sync::Semaphore;
 
 pub use audiences::{Size, ValueRow};
 pub use directory::Directory;
 pub use import::{ImportReport, NotYours};
 pub use lookup::{LookupTask, lookup};
 pub use people::{Computed, LinkedProfile, Person, Selector, Trait, TraitClass};
+pub use preview::{Draft, Preview};
 pub use timeline::{Direction, EventFilter, TimelineCursor, TimelineEvent};
 pub use wait::WaitError;
 
@@ -42,6 +45,8 @@ pub struct Reader {
     clock: Clock,
     lookup: Lookup,
     directories: Arc<Directories>,
+    /// One preview at a time.
+    previews: Arc<Semaphore>,
 }
 
 /// Why a question could not be answered.
@@ -61,7 +66,8 @@ pub enum QueryError {
 impl Reader {
     /// Puts the parts together; run the tasks of [`lookup()`] beside it.
     pub fn new(pool: PgPool, board: Board, clock: Clock, lookup: Lookup) -> Self {
-        Self { pool, board, clock, lookup, directories: Arc::default() }
+        let previews = Arc::new(Semaphore::new(1));
+        Self { pool, board, clock, lookup, directories: Arc::default(), previews }
     }
 
     /// What names and numbers of a space mean, at least as new as `version` of its configuration.

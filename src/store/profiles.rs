@@ -122,6 +122,21 @@ pub async fn list_numbers(
     Ok(rows.into_iter().map(|(no, live)| (ProfileNo(no as u64), ProfileNo(live as u64))).collect())
 }
 
+/// All profiles that were absorbed, with the live one each of them means today.
+pub async fn list_absorbed(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+) -> Result<Vec<(ProfileNo, ProfileNo)>> {
+    let rows: Vec<(i64, i64)> = sqlx::query_as(
+        "-- store::profiles::list_absorbed
+         SELECT profile_no, merged_into FROM profile WHERE space_id = $1 AND merged_into IS NOT NULL",
+    )
+    .bind(space.0)
+    .fetch_all(executor)
+    .await?;
+    Ok(rows.into_iter().map(|(no, live)| (ProfileNo(no as u64), ProfileNo(live as u64))).collect())
+}
+
 /// A profile as an identifier leads to it, and how its space stands as of the same snapshot.
 #[derive(Debug, Clone)]
 pub struct FoundProfile {

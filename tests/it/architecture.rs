@@ -14,8 +14,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // It counts failed operations where they are sorted: nobody else sees them all.
     ("store", &["domain", "telemetry"]),
     ("ingest", &["domain", "engine", "store"]),
-    ("process", &["domain", "engine", "store"]),
-    ("query", &["domain", "engine", "store"]),
+    ("history", &["domain", "engine", "store"]),
+    ("process", &["domain", "engine", "history", "store"]),
+    ("query", &["domain", "engine", "history", "store"]),
     ("manage", &["domain", "engine", "store"]),
     // The types of `store` reach `http` through the rooms; only its error is named.
     ("http", &["domain", "ingest", "query", "manage", "store"]),

@@ -181,9 +181,7 @@ async fn bodies_are_read_strictly() {
     ] {
         app.patch(&path, body).await.expect_problem(422, "invalid");
     }
-    app.patch(&format!("{path}?dry_run=true"), json!({"enabled": false}))
-        .await
-        .expect_problem(422, "invalid");
+    app.patch(&format!("{path}?dry_run=true"), json!({"enabled": false})).await.expect(200);
     assert_eq!(app.get(&path).await.expect(200).json["enabled"], true, "a dry run changes nothing");
 }
 

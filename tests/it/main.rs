@@ -31,6 +31,8 @@ mod openapi;
 #[cfg(test)]
 mod plans;
 #[cfg(test)]
+mod preview;
+#[cfg(test)]
 mod profiles;
 #[cfg(test)]
 mod queries;

@@ -96,6 +96,8 @@ const SCOPES: &[(&str, &str, &str)] = &[
     ("POST", "/v1/spaces/{space}/tokens", "admin"),
     ("DELETE", "/v1/spaces/{space}/tokens/{id}", "admin"),
     ("POST", "/v1/spaces/{space}/queries/format", "read"),
+    ("POST", "/v1/spaces/{space}/audiences/preview", "read"),
+    ("POST", "/v1/spaces/{space}/computed-traits/preview", "read"),
     ("GET", "/v1/spaces/{space}/audiences", "read"),
     ("POST", "/v1/spaces/{space}/audiences", "write"),
     ("GET", "/v1/spaces/{space}/audiences/{key}", "read"),

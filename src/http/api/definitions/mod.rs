@@ -1,9 +1,10 @@
 //! Audiences and computed traits: their JSON, and the calls behind the routes of both.
 
+mod preview;
 mod routes;
 
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -14,7 +15,7 @@ use crate::http::AppState;
 use crate::http::etag::IfNoneMatch;
 use crate::http::extract::Json;
 use crate::http::page::{List, Page};
-use crate::http::problem::{Code, Problem};
+use crate::http::problem::Problem;
 use crate::manage::definitions::{Change, Create, Definition, Kind, Options, References, Version};
 
 pub(super) use routes::routes;
@@ -181,7 +182,7 @@ struct OptionsChange {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ChangeParams {
-    /// Not supported yet: a dry run is refused rather than carried out.
+    /// Change nothing; say how many would enter and leave.
     #[serde(default)]
     dry_run: bool,
 }
@@ -309,12 +310,7 @@ async fn change(
     key: &str,
     change: DefinitionChange,
     params: &ChangeParams,
-) -> Result<Json<DefinitionJson>, Problem> {
-    if params.dry_run {
-        return Err(
-            Problem::new(Code::Invalid, "dry runs are not supported yet; nothing was changed").at("dry_run")
-        );
-    }
+) -> Result<Response, Problem> {
     let query = change.definition.unwrap_or_default();
     let options = change.options.unwrap_or_default();
     let change = Change {
@@ -326,7 +322,11 @@ async fn change(
         include_anonymous: options.include_anonymous,
         include_history: options.include_historical_data,
     };
-    Ok(Json(app.manage.change_definition(space, kind, key, &change).await?.into()))
+    if params.dry_run {
+        return Ok(Json(preview::dry_run(app, space, kind, key, &change).await?).into_response());
+    }
+    let changed = app.manage.change_definition(space, kind, key, &change).await?;
+    Ok(Json(DefinitionJson::from(changed)).into_response())
 }
 
 async fn delete(app: &AppState, space: SpaceNo, kind: Kind, key: &str) -> Result<StatusCode, Problem> {

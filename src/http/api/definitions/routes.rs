@@ -4,8 +4,10 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::preview::{DryRunJson, PreviewJson, PreviewRequest};
 use super::{
     ChangeParams, DefinitionChange, DefinitionJson, KeyPath, NewDefinition, ReferencesJson, VersionJson,
 };
@@ -16,6 +18,18 @@ use crate::http::extract::{Json, Path, Query};
 use crate::http::page::{List, Page, PageParams};
 use crate::http::problem::Problem;
 use crate::manage::definitions::Kind;
+
+/// What a change answers with.
+#[derive(ToSchema)]
+#[schema(as = DefinitionChanged)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what is answered")]
+enum ChangedJson {
+    /// The definition as it is now.
+    Changed(Box<DefinitionJson>),
+    /// Of a dry run.
+    DryRun(DryRunJson),
+}
 
 /// All routes of one kind. `word` makes the names of the operations, `one` and `many` their summaries. A macro, because
 /// the descriptions are made from functions by name, and a generic one has only one name.
@@ -72,14 +86,14 @@ macro_rules! routes_over {
                 ChangeParams,
             ),
             request_body = DefinitionChange,
-            responses((status = 200, body = DefinitionJson)))]
+            responses((status = 200, body = ChangedJson)))]
         async fn change(
             State(app): State<AppState>,
             caller: Authed<Write>,
             Path(path): Path<KeyPath>,
             Query(params): Query<ChangeParams>,
             Json(change): Json<DefinitionChange>,
-        ) -> Result<Json<DefinitionJson>, Problem> {
+        ) -> Result<Response, Problem> {
             super::change(&app, caller.space_no(), $kind, &path.key, change, &params).await
         }
 
@@ -133,8 +147,23 @@ macro_rules! routes_over {
             super::references(&app, caller.space_no(), $kind, &path.key).await
         }
 
+        #[utoipa::path(post, path = concat!("/v1/spaces/{space}/", $path, "/preview"), tag = $tag,
+            operation_id = concat!("preview_", $word), summary = concat!("Say what ", $one, " would be, without making it"),
+            description = "Looks at all profiles and all history as they are now; one preview of a server goes on at a time.",
+            params(("space" = String, Path, description = "Id of the space")),
+            request_body = PreviewRequest,
+            responses((status = 200, body = PreviewJson)))]
+        async fn preview(
+            State(app): State<AppState>,
+            caller: Authed<Read>,
+            Json(request): Json<PreviewRequest>,
+        ) -> Result<Json<PreviewJson>, Problem> {
+            Ok(Json(super::preview::preview(&app, caller.space_no(), $kind, &request).await?))
+        }
+
         OpenApiRouter::new()
             .routes(routes!(list, create))
+            .routes(routes!(preview))
             .routes(routes!(get, change, delete))
             .routes(routes!(list_versions))
             .routes(routes!(get_references))
