@@ -1,5 +1,5 @@
-//! The events everything is measured with: about 780 bytes each, 20 names, users uniform, the same for service and
-//! reference. Part of each is random, so that they do not compress better than real ones.
+//! The events everything is measured with: about 780 bytes each, 20 names, the same for service and reference. Part of
+//! each is random, so that they do not compress better than real ones; message ids are random as those of most SDKs.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -9,6 +9,8 @@ use uuid::Uuid;
 
 /// Users the events are spread over.
 pub(super) const USERS: u64 = 40_000;
+/// Events of a user one after the other, in sessions.
+const SESSION: u64 = 5;
 pub(super) const NAMES: [&str; 20] = [
     "Products Searched",
     "Product List Viewed",
@@ -51,12 +53,24 @@ pub(super) struct Generator {
     timestamp: String,
     millis: i64,
     payload: Vec<u8>,
-    /// Takes the users one after the other instead of by chance.
-    sweep: Option<Arc<AtomicU64>>,
+    /// Whose the last event was.
+    user: u64,
+    traffic: Traffic,
+}
+
+/// Whose the events are.
+#[derive(Debug, Clone)]
+pub(super) enum Traffic {
+    /// Every event is another user's: the worst case, since nothing is in any cache.
+    Uniform,
+    /// Each user sends [`SESSION`] events one after the other, as clients that collect events before they send them.
+    Sessions,
+    /// The users one after the other, shared with other generators.
+    Sweep(Arc<AtomicU64>),
 }
 
 impl Generator {
-    pub(super) fn new(stream: u64, now: crate::domain::Timestamp) -> Self {
+    pub(super) fn new(stream: u64, now: crate::domain::Timestamp, traffic: Traffic) -> Self {
         let mut generator = Self {
             state: stream.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             stream: 0,
@@ -64,15 +78,11 @@ impl Generator {
             timestamp: now.to_string(),
             millis: now.millis(),
             payload: Vec::new(),
-            sweep: None,
+            user: 0,
+            traffic,
         };
         generator.stream = generator.random();
         generator
-    }
-
-    /// The same, but the users one after the other, shared with other generators.
-    pub(super) fn sweeping(self, next: Arc<AtomicU64>) -> Self {
-        Self { sweep: Some(next), ..self }
     }
 
     /// The next of a sequence that is good enough for spreading things.
@@ -128,7 +138,7 @@ impl Generator {
 
     fn next(&mut self) -> (&'static str, u64, Uuid) {
         self.count += 1;
-        let id = Uuid::from_u64_pair(self.stream, self.count);
+        let id = Uuid::from_u64_pair(scattered(self.count), self.stream);
         let (a, b, c) = (self.random(), self.random(), self.random());
         let (price, quantity, product) = (a % 20_000, 1 + a % 5, b % 5_000);
         // Not by `write!`, which would take as long as the server takes: what the load costs, the server does not get.
@@ -162,9 +172,23 @@ impl Generator {
         }
         out.extend_from_slice(b"\"},\"library\":{\"name\":\"bench\",\"version\":\"1.0.0\"}}}");
         let name = NAMES.get((c >> 32) as usize % NAMES.len()).copied().unwrap_or_default();
-        let user = self.sweep.as_ref().map_or(a >> 20, |next| next.fetch_add(1, Ordering::Relaxed));
-        (name, user % USERS, id)
+        let is_next = !matches!(self.traffic, Traffic::Sessions) || self.count % SESSION == 1;
+        if is_next {
+            let user = match &self.traffic {
+                Traffic::Sweep(next) => next.fetch_add(1, Ordering::Relaxed),
+                Traffic::Uniform | Traffic::Sessions => a >> 20,
+            };
+            self.user = user % USERS;
+        }
+        (name, self.user, id)
     }
+}
+
+/// Another number for every number, in no order (the finalizer of SplitMix64).
+fn scattered(number: u64) -> u64 {
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
 }
 
 /// A number in a payload, and how many digits it has.
@@ -189,7 +213,7 @@ mod tests {
 
     #[test]
     fn events_have_their_size_and_are_different() {
-        let mut generator = Generator::new(7, crate::domain::Timestamp::from_millis(0));
+        let mut generator = Generator::new(7, crate::domain::Timestamp::from_millis(0), Traffic::Sessions);
         let mut out = Vec::new();
         generator.request(100, "", &mut out);
         let body = String::from_utf8(out).unwrap();
@@ -197,6 +221,8 @@ mod tests {
         let events = json["batch"].as_array().unwrap();
         let ids: std::collections::BTreeSet<_> = events.iter().map(|e| e["messageId"].to_string()).collect();
         assert_eq!(ids.len(), 100);
+        let users: Vec<_> = events.iter().map(|e| e["userId"].to_string()).collect();
+        assert_eq!(users.chunk_by(|a, b| a == b).count(), 100 / SESSION as usize);
         let average = body.len() / 100;
         assert!((740..820).contains(&average), "{average}");
     }

@@ -20,6 +20,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 
 use crate::embedded::{self, Postgres};
+use events::Traffic;
 use reference::Reference;
 use report::{Report, Round};
 use service::{BATCH, Service};
@@ -58,6 +59,8 @@ enum Goal {
     G2,
     /// Events a second all the way into audiences ÷ rows of COPY BINARY
     G4,
+    /// As G4, but users send five events one after the other
+    G4s,
     /// Profiles read a second ÷ point selects
     G7,
 }
@@ -68,6 +71,7 @@ impl Goal {
             Self::G1 => "G1 stored events/s ÷ COPY rows/s",
             Self::G2 => "G2 one-event requests/s ÷ single-row inserts/s",
             Self::G4 => "G4 events/s into audiences ÷ COPY rows/s",
+            Self::G4s => "G4s events/s into audiences, in sessions of five ÷ COPY rows/s",
             Self::G7 => "G7 profile reads/s ÷ point selects/s",
         }
     }
@@ -77,7 +81,7 @@ impl Goal {
         match self {
             Self::G1 => 2.0,
             Self::G2 => 1.3,
-            Self::G4 => 0.6,
+            Self::G4 | Self::G4s => 0.6,
             Self::G7 => 0.5,
         }
     }
@@ -165,7 +169,7 @@ impl Bank<'_> {
     ) -> anyhow::Result<Round> {
         let seconds = Duration::from_secs(self.bench.seconds.max(1));
         let against = match goal {
-            Goal::G1 | Goal::G4 => reference.copy(seconds, u64::from(number)).await?,
+            Goal::G1 | Goal::G4 | Goal::G4s => reference.copy(seconds, u64::from(number)).await?,
             Goal::G2 => reference.insert(seconds).await?,
             Goal::G7 => reference.select(seconds).await?,
         };
@@ -187,9 +191,10 @@ impl Bank<'_> {
                 round.notes.push(("a second while processing", both.rate()));
                 service.check(before, both.units).await?;
             }
-            Goal::G4 => {
+            Goal::G4 | Goal::G4s => {
                 let postmaster = reference.postmaster().await?;
-                let (sustained, sent) = service.sustain(seconds, postmaster).await?;
+                let traffic = if goal == Goal::G4 { Traffic::Uniform } else { Traffic::Sessions };
+                let (sustained, sent) = service.sustain(seconds, traffic, postmaster).await?;
                 round.candidate = sustained.rate;
                 round.notes.extend([
                     ("CPU µs/event, service", sustained.cpu_us_service),

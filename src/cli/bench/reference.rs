@@ -10,7 +10,7 @@ use sqlx::{Connection, Executor, Row};
 use tokio::process::Command;
 use tokio::time::Instant;
 
-use super::events::Generator;
+use super::events::{Generator, Traffic};
 use crate::clock::Clock;
 use crate::embedded::{DATABASE, Postgres, ROLE, Search};
 
@@ -77,7 +77,7 @@ impl Reference {
     /// Rows a second of one COPY BINARY into a table with jsonb and a primary key on the message id.
     pub(super) async fn copy(&mut self, seconds: Duration, stream: u64) -> anyhow::Result<f64> {
         self.clear().await?;
-        let mut generator = Generator::new(stream, Clock::System.now());
+        let mut generator = Generator::new(stream, Clock::System.now(), Traffic::Uniform);
         let started = Instant::now();
         let mut copy = self.connection.copy_in_raw("COPY bench_events FROM STDIN (FORMAT BINARY)").await?;
         let (mut chunk, mut rows) = (COPY_HEADER.to_vec(), 0_u64);
@@ -101,7 +101,7 @@ impl Reference {
         let script = self.folder.join("insert.sql");
         tokio::fs::write(&script, INSERT).await?;
         let mut row = Vec::new();
-        let mut generator = Generator::new(1, Clock::System.now());
+        let mut generator = Generator::new(1, Clock::System.now(), Traffic::Uniform);
         generator.row(&mut row);
         let text = String::from_utf8_lossy(&row);
         let payload = text.get(text.find('{').unwrap_or(0)..).unwrap_or_default().to_owned();

@@ -16,7 +16,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::Instant;
 
-use super::events::{Generator, NAMES, USERS};
+use super::events::{Generator, NAMES, Traffic, USERS};
 use super::load::{Done, Source, drive};
 use super::machine;
 use crate::cli::client::Client;
@@ -132,10 +132,10 @@ impl Service {
         let next = Arc::new(AtomicU64::new(0));
         while self.pipeline().await?.users < USERS {
             let seconds = Duration::from_millis(500);
-            self.send(BATCH, seconds, Arc::default(), Some(Arc::clone(&next))).await?;
+            self.send(BATCH, seconds, Arc::default(), Traffic::Sweep(Arc::clone(&next))).await?;
             self.drain().await?;
         }
-        self.send(BATCH, WARM_UP, Arc::default(), None).await?;
+        self.send(BATCH, WARM_UP, Arc::default(), Traffic::Uniform).await?;
         self.drain().await
     }
 
@@ -182,7 +182,7 @@ impl Service {
         events: u64,
         seconds: Duration,
         hold: Arc<AtomicBool>,
-        sweep: Option<Arc<AtomicU64>>,
+        traffic: Traffic,
     ) -> anyhow::Result<Done> {
         let basic = STANDARD.encode(format!("{WRITE_KEY}:"));
         let head = format!(
@@ -191,11 +191,7 @@ impl Service {
         let connections = if events == 1 { SINGLE_CONNECTIONS } else { BATCH_CONNECTIONS };
         let sources = (0..connections).map(|_| {
             self.stream += 1;
-            let generator = Generator::new(self.stream, Clock::System.now());
-            let mut generator = match &sweep {
-                Some(next) => generator.sweeping(Arc::clone(next)),
-                None => generator,
-            };
+            let mut generator = Generator::new(self.stream, Clock::System.now(), traffic.clone());
             let head = head.clone();
             let source: Source = Box::new(move |out| {
                 generator.request(events, &head, out);
@@ -208,24 +204,25 @@ impl Service {
 
     /// G1 and G2: events a second, so many in each request.
     pub(super) async fn store(&mut self, events: u64, seconds: Duration) -> anyhow::Result<Done> {
-        self.send(events, seconds, Arc::default(), None).await
+        self.send(events, seconds, Arc::default(), Traffic::Uniform).await
     }
 
     /// G4: events a second that go all the way to the audiences, with a backlog that does not grow.
     pub(super) async fn sustain(
         &mut self,
         seconds: Duration,
+        traffic: Traffic,
         postmaster: i32,
     ) -> anyhow::Result<(Sustained, u64)> {
         let hold = Arc::new(AtomicBool::new(false));
         let watching = tokio::task::JoinSet::from_iter([watch(self.client.clone(), Arc::clone(&hold))]);
         // The caches are those of a running service when the measuring begins.
-        let warm = self.send(BATCH, WARM_UP, Arc::clone(&hold), None).await?;
+        let warm = self.send(BATCH, WARM_UP, Arc::clone(&hold), traffic.clone()).await?;
         let cpu = |pid| (machine::cpu_of_family(pid), machine::cpu_of_family(postmaster));
         let (pid, before, started) = (self.pid(), self.pipeline().await?, Instant::now());
         let cpu_before = cpu(pid);
         machine::forget_peak_memory(pid);
-        let done = self.send(BATCH, seconds, hold, None).await?;
+        let done = self.send(BATCH, seconds, hold, traffic).await?;
         let (after, took, cpu_after) = (self.pipeline().await?, started.elapsed().as_secs_f64(), cpu(pid));
         drop(watching);
         let events = (after.processed - before.processed) as f64;
@@ -244,7 +241,7 @@ impl Service {
     pub(super) async fn reads(&mut self, seconds: Duration) -> anyhow::Result<Done> {
         let sources = (0..READ_CONNECTIONS).map(|_| {
             self.stream += 1;
-            let mut generator = Generator::new(self.stream, Clock::System.now());
+            let mut generator = Generator::new(self.stream, Clock::System.now(), Traffic::Uniform);
             let source: Source = Box::new(move |out| {
                 let user = generator.random() % USERS;
                 let text = format!(
