@@ -8,8 +8,9 @@ use std::process::{Command, ExitCode};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// After how many milliseconds the allocator gives free memory back to the system. It waits a second by itself, and
-/// what bursts of large batches need stays with the process all the time then: a third more memory, and no faster.
-const GIVE_BACK: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "10");
+/// what bursts of large batches need stays with the process all the time then: a fifth more memory. Ten cost two
+/// microseconds an event for clearing pages that are needed again at once (docs/performance.md).
+const GIVE_BACK: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "250");
 
 fn main() -> ExitCode {
     begin_again_with_options();
