@@ -48,6 +48,11 @@ impl Path {
         Some(Self { head, tail, reads_list })
     }
 
+    /// One key that walks nowhere.
+    pub fn key(name: &str) -> Self {
+        Self { head: name.to_owned(), tail: Vec::new(), reads_list: false }
+    }
+
     /// The key in the outermost object.
     pub fn head(&self) -> &str {
         &self.head

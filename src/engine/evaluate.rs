@@ -23,6 +23,12 @@ pub trait View {
     /// The value of a trait, custom or computed, or of an audience (`true` for members), by the canonical name of
     /// its top-level key ([`crate::domain::trait_names::canonical`]).
     fn trait_value(&self, name: &str) -> Option<Cow<'_, Value>>;
+
+    /// Since when a computed trait or audience of that name has had its value: `None` when there is no such definition,
+    /// `Some(None)` when it has no value.
+    fn computed_since(&self, _name: &str) -> Option<Option<Timestamp>> {
+        None
+    }
 }
 
 /// The outcome of a definition for one profile at one instant.
@@ -179,6 +185,7 @@ impl Plan {
                 let (value, changes_at, flags) = scan::evaluate(self, scan, *read, view, now);
                 (Cow::Owned(value), changes_at, flags)
             }
+            PlanOperand::HeldSince(path, index) => self.held_since(path, *index, view),
             PlanOperand::Bucket(_) | PlanOperand::AnyItem(_) => rare_operand(operand, view, now),
             PlanOperand::Leaf(index, read) => {
                 let Some((leaf, spec)) = self.leaf(*index) else { return Default::default() };
@@ -190,6 +197,26 @@ impl Plan {
                 (Cow::Owned(value), state.changes_at(spec.window, now), flags)
             }
         }
+    }
+}
+
+impl Plan {
+    /// When the latest run of writes with the present value began. It never changes by itself; what follows from it does.
+    #[inline(never)]
+    fn held_since<'v>(
+        &self,
+        path: &Path,
+        leaf: usize,
+        view: &impl View,
+    ) -> (Cow<'v, Value>, Option<Timestamp>, Flags) {
+        let since = |at: Option<Timestamp>| at.map_or(Value::Null, |at| at.to_string().as_str().into());
+        if let Some(computed) = view.computed_since(path.head()) {
+            return (Cow::Owned(since(computed)), None, Flags::default());
+        }
+        let state = self.leaf(leaf).and_then(|(no, _)| view.leaf(no));
+        let Some(state) = state.as_deref().and_then(LeafState::rows) else { return Default::default() };
+        let (at, is_cut) = state.value_since(path);
+        (Cow::Owned(since(at)), None, Flags { cut: is_cut, ..Flags::default() })
     }
 }
 

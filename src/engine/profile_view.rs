@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::evaluate::View;
 use super::profile::{OutcomeValue, Profile};
 use super::state::{LeafState, LeafStates};
-use crate::domain::{ComputationNo, LeafNo, Value};
+use crate::domain::{ComputationNo, LeafNo, Timestamp, Value};
 
 /// A profile, whose states may be others than those it keeps itself.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +27,12 @@ impl<A: Fn(&str) -> Option<ComputationNo>> View for ProfileView<'_, A> {
 
     fn leaf(&self, leaf: LeafNo) -> Option<Cow<'_, LeafState>> {
         self.leaves.get(leaf)
+    }
+
+    fn computed_since(&self, name: &str) -> Option<Option<Timestamp>> {
+        let no = (self.answers)(name)?;
+        let outcome = self.profile.outcome(no).filter(|outcome| outcome.value != OutcomeValue::Value(None));
+        Some(outcome.map(|outcome| outcome.since))
     }
 
     fn trait_value(&self, name: &str) -> Option<Cow<'_, Value>> {

@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use crate::domain::{ComputationNo, Facts, LeafNo, Timestamp, json};
 
 use super::query::Plan;
-use super::state::{Field, FieldValue, LeafSpec, LeafStates};
+use super::state::{EventName, Field, FieldValue, LeafSpec, LeafStates, writes_traits};
 
 /// A definition to put into a program.
 #[derive(Debug, Clone)]
@@ -46,6 +46,8 @@ pub struct Program {
     leaf_places: HashMap<LeafNo, usize>,
     /// By the exact names that leaves count.
     events: HashMap<String, EventLeaves>,
+    /// Leaves of the calls that write traits.
+    writes: EventLeaves,
     /// Leaves whose events a pattern names.
     globs: Vec<usize>,
     /// Other names that have been met while there are patterns, and what those say of them. A cache: it never changes
@@ -132,9 +134,10 @@ impl Program {
             return;
         }
         let place = self.leaves.len();
-        match spec.event.exact() {
-            Some(name) => self.events.entry(name.to_owned()).or_default().add(place, spec),
-            None => self.globs.push(place),
+        match &spec.event {
+            EventName::Exact(name) => self.events.entry(name.clone()).or_default().add(place, spec),
+            EventName::Glob(_) => self.globs.push(place),
+            EventName::TraitWrites => self.writes.add(place, spec),
         }
         self.leaf_places.insert(no, place);
         self.leaves.push(Leaf { no, spec: spec.clone(), readers: vec![reader] });
@@ -186,6 +189,7 @@ impl Program {
     /// state is another one now. An event whose name no leaf counts costs one look-up, or two where there are patterns.
     pub fn fold(&self, states: &mut LeafStates, facts: &Facts<'_>, dirty: &mut Dirty) -> bool {
         match self.events.get(facts.name) {
+            _ if writes_traits(facts.event_type) => self.fold_event(&self.writes, states, facts, dirty),
             Some(event) => self.fold_event(event, states, facts, dirty),
             None if self.globs.is_empty() => false,
             None => self.fold_event(&self.find_globs(facts.name), states, facts, dirty),
@@ -274,7 +278,7 @@ impl EventLeaves {
             }
             for (key, value) in json::entries(object) {
                 for (field, head) in self.fields.iter().zip(&mut heads) {
-                    if in_object(field).is_some_and(|path| path.head() == key) {
+                    if in_object(field).is_some_and(|path| field.is_at(path, &key)) {
                         // A later duplicate of a key replaces an earlier one, also with nothing.
                         *head = Some(value);
                     }

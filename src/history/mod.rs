@@ -77,9 +77,8 @@ impl Scan {
                 continue;
             }
             let facts = record.facts(at);
-            let concerned = |(_, until, spec): &&(LeafNo, Offset, LeafSpec)| {
-                at <= *until && spec.event.matches(facts.name)
-            };
+            let concerned =
+                |(_, until, spec): &&(LeafNo, Offset, LeafSpec)| at <= *until && spec.means(&facts);
             for (leaf, _, spec) in self.leaves.iter().filter(concerned) {
                 if spec.matches(&facts) {
                     partials.entry(user).or_default().update(*leaf, |state| spec.fold(state, &facts));

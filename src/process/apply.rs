@@ -268,10 +268,7 @@ fn add_identifier(work: &mut Work, no: ProfileNo, new: &Candidate, event: &Incom
 
 fn set_traits(work: &mut Work, space: SpaceNo, no: ProfileNo, event: &Incoming<'_>, catalog: &Catalog) {
     let record = event.record;
-    // Some SDKs send an identify's traits only in the context (R1).
-    let [context_traits] =
-        if record.body.is_empty() { json::pick(record.context, ["traits"]) } else { [None] };
-    let traits = if record.body.is_empty() { context_traits.unwrap_or_default() } else { record.body };
+    let traits = record.traits().unwrap_or_default();
     let mut values: Vec<(String, &str)> = Vec::new();
     let known = |name: &str| work.entries.get(&no).is_some_and(|e| e.profile.traits.get().knows(name));
     let is_full = work.entries.get(&no).is_some_and(|e| e.profile.traits.get().len() >= TRAITS_MAX);

@@ -45,15 +45,19 @@ fn result(query: &str, kind: Kind) -> String {
     let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
     for (offset, told) in (1..).zip(profile["events"].as_array().expect("events")) {
         let at = Timestamp::parse(told["at"].as_str().expect("at")).expect("instant").millis();
-        let is_page = told["type"] == "page";
-        let name = if is_page { "Page Viewed".to_owned() } else { text(&told["event"]).expect("a name") };
+        let (call, name) = match told["type"].as_str() {
+            Some("page") => (EventType::Page, "Page Viewed".to_owned()),
+            Some("identify") => (EventType::Identify, String::new()),
+            _ => (EventType::Track, text(&told["event"]).expect("a name")),
+        };
+        let body = if call == EventType::Identify { "traits" } else { "properties" };
         let object = |key: &str| if told[key].is_object() { told[key].to_string() } else { String::new() };
         space.fold(&[Event {
-            call: if is_page { EventType::Page } else { EventType::Track },
+            call,
             context: object("context"),
             source: if told["source"] == "Web shop" { 2 } else { 1 },
             offset,
-            ..event(&name, at, &object("properties"))
+            ..event(&name, at, &object(body))
         }]);
     }
     space.at(Timestamp::parse("2024-06-01").expect("date").millis()).value.to_json()

@@ -17,16 +17,30 @@ fn only(query: &str, kind: Kind) -> (QueryError, String) {
 
 #[test]
 fn what_is_not_supported_yet_is_refused_at_its_place() {
-    for (query, place) in [
-        ("trait('x').held_for(3 days)", "held_for(3 days)"),
-        ("ANY event('A') >= 1", "ANY"),
-        ("ALL NOT event('A').count() >= 1", "ALL"),
-        ("event('A').where(property('d').held_for(3 days)) >= 1", "held_for(3 days)"),
-    ] {
+    for (query, place) in [("ANY event('A') >= 1", "ANY"), ("ALL NOT event('A').count() >= 1", "ALL")] {
         let (error, text) = only(query, Kind::Audience);
         assert_eq!((error.kind, text.as_str()), (ErrorKind::Unsupported, place), "{query}: {error}");
         assert!(error.message.ends_with("cannot be used yet"), "{error}");
     }
+}
+
+#[test]
+fn held_for_follows_a_trait_on_a_profile_and_nothing_else() {
+    for query in [
+        "event('A').where(property('d').held_for(3 days)) >= 1",
+        "event('A').where(trait('d').held_for(3 days)) >= 1",
+        "event('A').count().held_for(3 days)",
+        "event('A').held_for(3 days)",
+        "audience('a').held_for(3 days)",
+        "trait('tags.$').held_for(3 days)",
+        "random_bucket('a').held_for(1 day)",
+    ] {
+        let (error, text) = only(query, Kind::Audience);
+        assert_eq!((error.kind, text.as_str()), (ErrorKind::Type, "held_for"), "{query}: {error}");
+        assert_eq!(error.message, "`held_for` can only follow `trait('…')`, outside of `where`");
+    }
+    let (error, text) = only("trait('a').held_for()", Kind::Audience);
+    assert_eq!((error.kind, text.as_str()), (ErrorKind::Syntax, "held_for()"), "{error}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod errors;
 mod format;
 mod funnels;
 mod harness;
+mod held_for;
 mod laws;
 mod naive;
 mod naive_funnel;

@@ -73,5 +73,38 @@ async fn what_cannot_be_done_inside_of_where_is_still_refused_at_its_place() {
     let query = "event('Trial Started').where(trait('ends_at').held_for(3 days)).count() >= 1";
     let body = json!({"key": "no", "definition": {"type": "users", "query": query}});
     let refused = app.post(AUDIENCES, body).await.expect(422);
-    assert!(refused.json.to_string().contains("cannot be used yet"), "{}", refused.json);
+    assert!(refused.json.to_string().contains("outside of `where`"), "{}", refused.json);
+}
+
+#[tokio::test]
+async fn a_trait_that_keeps_its_value_enters_by_the_clock_and_leaves_with_the_next_write() {
+    let app = Wish::default().at(NOW).start().await;
+    let identify = async |plan: &str, at: &str| {
+        let call = json!({"userId": "u", "traits": {"plan": plan}, "timestamp": at});
+        app.track("/v1/identify", call).await.expect(200).offset()
+    };
+    // Written before there is a definition that asks: history knows.
+    identify("pro", "2024-03-01T10:00:00Z").await;
+    app.make_live("audiences", "loyal", "trait('plan') = 'pro' AND trait('plan').held_for(3 days)").await;
+    app.make_live("computed-traits", "orders", "event('Bought').count()").await;
+    app.make_live("audiences", "sleeping", "trait('orders') = 1 AND trait('orders').held_for(1 day)").await;
+    app.track("/v1/track", json!({"userId": "u", "event": "Bought", "timestamp": NOW})).await.expect(200);
+    identify("pro", "2024-03-01T11:00:00Z").await;
+    assert_eq!(size_at(&app, "2024-03-02T11:59:59.999Z", "sleeping").await, 0);
+    assert_eq!(size_at(&app, "2024-03-02T12:00:00.000Z", "sleeping").await, 1, "computed traits, too");
+    assert_eq!(size_at(&app, "2024-03-04T09:59:59.999Z", "loyal").await, 0);
+    assert_eq!(size_at(&app, "2024-03-04T10:00:00.000Z", "loyal").await, 1);
+    // A late write between the two: it has been held from the second on only.
+    let offset = identify("free", "2024-03-01T10:30:00Z").await;
+    assert_eq!(traits(&app, "u", offset).await["loyal"], false);
+    assert_eq!(size_at(&app, "2024-03-04T11:00:00.000Z", "loyal").await, 1);
+    let offset = identify("free", "2024-03-04T11:00:00Z").await;
+    assert_eq!(traits(&app, "u", offset).await["loyal"], false);
+    let expected = [
+        "entered 2024-03-04T10:00:00.000Z",
+        "left 2024-03-04T10:00:00.000Z",
+        "entered 2024-03-04T11:00:00.000Z",
+        "left 2024-03-04T11:00:00.000Z",
+    ];
+    assert_eq!(transitions(&app, "loyal").await, expected);
 }

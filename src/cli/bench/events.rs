@@ -184,7 +184,7 @@ impl Generator {
     }
 }
 
-/// Another number for every number, in no order (the finalizer of SplitMix64).
+/// Another number for every number, in no order (the finalizer of `SplitMix64`).
 fn scattered(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

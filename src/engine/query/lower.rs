@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::domain::{Path, Value, trait_names};
-use crate::engine::condition::{Condition, Logic, Op, Operand, Pattern};
+use crate::engine::condition::{Condition, Logic, Op, Operand, Pattern, RelativeDate};
 use crate::engine::state::{Field, Read, Reducer};
 
 use super::Kind;
@@ -16,7 +16,7 @@ use super::narrow::narrow;
 use super::plan::{Plan, Root};
 use super::profile_scope::ProfileScope;
 use super::stream::Draft;
-use super::vocabulary::{self, COMPARATORS, FILTERS, REDUCERS, Takes};
+use super::vocabulary::{self, COMPARATORS, FILTERS, REDUCERS, TRAIT_METHODS, Takes};
 use super::walk;
 
 /// Lowers a whole definition; nothing when an error was told.
@@ -79,6 +79,11 @@ pub(super) trait Scope: Sized {
 
     /// The number of elements of a list.
     fn list_count(list: Self::Operand) -> Option<Self::Operand>;
+
+    /// Since when a trait has had its value; nothing where that is not known.
+    fn held_since(&mut self, _operand: Self::Operand) -> Option<Self::Operand> {
+        None
+    }
 
     /// Whether it is an event, so that events inside of it come after it.
     fn is_event(&self) -> bool {
@@ -215,8 +220,8 @@ impl<S: Scope> Lowering<'_, S> {
 
     fn method(&mut self, base: Typed<S::Operand>, call: &Call) -> Option<Typed<S::Operand>> {
         let name = call.name.text.as_str();
-        if let Some(what) = vocabulary::later_method(name) {
-            return self.unsupported(call.span, what);
+        if TRAIT_METHODS.contains(&name) {
+            return self.held_for(base, call);
         }
         let comparator = vocabulary::comparator(name);
         let known = comparator.is_some() || FILTERS.contains(&name) || REDUCERS.contains(&name);
@@ -245,7 +250,7 @@ impl<S: Scope> Lowering<'_, S> {
                 self.error(ErrorKind::Type, call.name.span, message)
             }
             (base, _) => {
-                let mut candidates = COMPARATORS.to_vec();
+                let mut candidates = [&COMPARATORS[..], &TRAIT_METHODS].concat();
                 if matches!(base, Typed::Stream(_)) {
                     candidates = [&FILTERS[..], &REDUCERS, &COMPARATORS].concat();
                 }
@@ -253,6 +258,21 @@ impl<S: Scope> Lowering<'_, S> {
                 None
             }
         }
+    }
+
+    /// `trait('x').held_for(3 days)`: the instant from which on it has had its value is at least so long ago.
+    fn held_for(&mut self, base: Typed<S::Operand>, call: &Call) -> Option<Typed<S::Operand>> {
+        let length = self.only_duration(call)?;
+        let held = match base {
+            Typed::Scalar(operand) => self.scope.held_since(operand),
+            _ => None,
+        };
+        let Some(left) = held else {
+            let message = "`held_for` can only follow `trait('…')`, outside of `where`";
+            return self.error(ErrorKind::Type, call.name.span, message);
+        };
+        let op = Op::Relative(RelativeDate::BeforeLast, length);
+        Some(Typed::Boolean(Logic::Is(Condition { left, op, arguments: Vec::new() })))
     }
 
     fn comparator(&mut self, takes: Takes, call: &Call) -> Option<(Op, Vec<S::Operand>)> {

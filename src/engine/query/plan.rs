@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::domain::{LeafNo, Offset, Path, Value};
 use crate::engine::condition::{Condition, Logic, Operand};
-use crate::engine::state::{AnyItem, Filter, LeafSpec, Read, Reducer, Window};
+use crate::engine::state::{AnyItem, EventName, Filter, LeafSpec, Read, Reducer, Window};
 
 use super::{Kind, Span};
 
@@ -29,6 +29,8 @@ pub enum PlanOperand {
     Scan(usize, Read),
     /// A trait: custom, computed, or an audience. The first name is canonical (decision R4).
     Trait(Path),
+    /// Since when a trait has had its present value: the leaf at this position keeps who wrote it and when.
+    HeldSince(Path, usize),
     /// Whether an item of a trait's list satisfies a condition.
     AnyItem(Box<AnyItem>),
     /// `random_bucket('salt')`.
@@ -112,7 +114,8 @@ impl Plan {
 
     /// Counts only events after this offset: a definition without historical data (decision A14).
     pub fn with_events_since(mut self, offset: Offset) -> Self {
-        for leaf in &mut self.leaves {
+        // A trait's value is always the present one, so how old that is counts from whenever it was written.
+        for leaf in self.leaves.iter_mut().filter(|leaf| leaf.event != EventName::TraitWrites) {
             leaf.since = Some(offset);
         }
         self

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::domain::{Value, trait_names};
+use crate::domain::{Path, Value, trait_names};
 use crate::engine::condition::{Condition, Logic, Op};
-use crate::engine::state::{Read, Reducer};
+use crate::engine::state::{LeafSpec, Read, Reducer};
 
 use super::ast::{Call, Expr};
 use super::error::ErrorKind;
@@ -81,6 +81,16 @@ impl Scope for ProfileScope {
             PlanOperand::Leaf(self.leaves.add(draft.finish(reducer)), read)
         };
         Some(if read == Read::Unique { Typed::List(operand) } else { Typed::Scalar(operand) })
+    }
+
+    fn held_since(&mut self, operand: PlanOperand) -> Option<PlanOperand> {
+        let PlanOperand::Trait(path) = operand else { return None };
+        if path.reads_list() {
+            return None;
+        }
+        let head = Path::key(path.head());
+        let leaf = self.leaves.add(LeafSpec::trait_writes(head));
+        Some(PlanOperand::HeldSince(path, leaf))
     }
 
     fn list_count(list: PlanOperand) -> Option<PlanOperand> {

@@ -17,8 +17,8 @@ pub(super) const FIELD_FUNCTIONS: [&str; 6] =
 /// The calls that are events of the language.
 pub(super) const MESSAGE_TYPES: [&str; 3] = ["track", "page", "screen"];
 
-/// Methods of the language that this version cannot do, and what they are.
-const LATER_METHODS: [(&str, &str); 1] = [("held_for", "`held_for`")];
+/// Methods of a trait alone.
+pub(super) const TRAIT_METHODS: [&str; 1] = ["held_for"];
 
 /// Methods that narrow a stream of events.
 pub(super) const FILTERS: [&str; 5] = ["where", "sources", "within", "between", "expires_after"];
@@ -51,11 +51,6 @@ pub(super) const COMPARATORS: [&str; 21] = [
     "before_last",
     "after_next",
 ];
-
-/// What a method of a later version is.
-pub(super) fn later_method(name: &str) -> Option<&'static str> {
-    LATER_METHODS.iter().find(|(known, _)| *known == name).map(|(_, what)| *what)
-}
 
 /// What a comparator takes.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,4 +1,4 @@
-//! Which events a leaf counts, by name: one name, or a pattern with `*`.
+//! Which events a leaf counts: those of one name, of a pattern with `*`, or the calls that write traits.
 
 use std::fmt;
 
@@ -9,6 +9,8 @@ pub enum EventName {
     Exact(String),
     /// Every name that fits.
     Glob(Glob),
+    /// No event of the language, but the calls that write traits: identify on users, group on accounts.
+    TraitWrites,
 }
 
 /// A name in which `*` stands for any characters, also none.
@@ -48,7 +50,7 @@ impl EventName {
     pub fn exact(&self) -> Option<&str> {
         match self {
             Self::Exact(name) => Some(name),
-            Self::Glob(_) => None,
+            Self::Glob(_) | Self::TraitWrites => None,
         }
     }
 
@@ -57,6 +59,7 @@ impl EventName {
         match self {
             Self::Exact(exact) => exact == name,
             Self::Glob(glob) => !name.is_empty() && glob.matches(name),
+            Self::TraitWrites => false,
         }
     }
 }
@@ -72,6 +75,7 @@ impl fmt::Display for EventName {
                 middle.iter().try_for_each(|piece| write!(f, "{}*", escape(piece)))?;
                 f.write_str(&escape(last))
             }
+            Self::TraitWrites => Ok(()),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a leaf reads of one event: properties, context and what else an event has, and how values are taken.
 
-use crate::domain::{Facts, Number, Path, SourceNo, Value, json};
+use crate::domain::{Facts, Number, Path, SourceNo, Value, json, trait_names};
 
 use super::any_item::AnyItem;
 
@@ -9,6 +9,8 @@ use super::any_item::AnyItem;
 pub enum Field {
     /// `property('a.b')`.
     Property(Path),
+    /// The trait of this canonical name that the call writes, as a whole.
+    Trait(Path),
     /// `context('a.b')`.
     Context(Path),
     /// `timestamp()`: the event time, as RFC 3339 in UTC.
@@ -35,6 +37,7 @@ impl Field {
     pub fn canonical(&self) -> String {
         match self {
             Self::Property(path) => format!("property({})", json::quote(&path.to_string())),
+            Self::Trait(path) => format!("trait({})", json::quote(path.head())),
             Self::Context(path) => format!("context({})", json::quote(&path.to_string())),
             Self::Timestamp => "timestamp()".to_owned(),
             Self::MessageType => "message_type()".to_owned(),
@@ -55,10 +58,15 @@ impl Field {
     /// The path of what it reads of the properties.
     pub(in crate::engine) const fn in_properties(&self) -> Option<&Path> {
         match self {
-            Self::Property(path) => Some(path),
+            Self::Property(path) | Self::Trait(path) => Some(path),
             Self::AnyItem(item) => Some(item.path()),
             _ => None,
         }
+    }
+
+    /// Whether the value of this key is where it reads.
+    pub(in crate::engine) fn is_at(&self, path: &Path, key: &str) -> bool {
+        path.head() == key || (matches!(self, Self::Trait(_)) && path.head() == trait_names::canonical(key))
     }
 
     /// The path of what it reads of the context.
@@ -72,11 +80,18 @@ impl Field {
     /// Reads this field of one event. To read many fields of an event use [`crate::engine::Program`].
     pub fn read<'a>(&self, facts: &Facts<'a>) -> FieldValue<'a> {
         let raw = match (self.in_properties(), self.in_context()) {
-            (Some(path), _) => json::get(facts.properties, path.head()),
-            (None, Some(path)) => json::get(facts.context, path.head()),
+            (Some(path), _) => self.find(facts.properties, path),
+            (None, Some(path)) => self.find(facts.context, path),
             (None, None) => None,
         };
         self.read_head(raw, facts)
+    }
+
+    fn find<'a>(&self, object: &'a str, path: &Path) -> Option<&'a str> {
+        if !matches!(self, Self::Trait(_)) {
+            return json::get(object, path.head());
+        }
+        json::entries(object).filter(|(key, _)| self.is_at(path, key)).last().map(|(_, value)| value)
     }
 
     /// The same where the value of the path's outermost key is already found.
@@ -88,6 +103,7 @@ impl Field {
             Self::Property(path) | Self::Context(path) => {
                 FieldValue::from_raw(raw.and_then(|raw| path.walk_tail(raw)))
             }
+            Self::Trait(_) => FieldValue::from_raw(raw),
             Self::Timestamp => FieldValue::of(facts.timestamp.to_string().as_str().into()),
             Self::MessageType => FieldValue::of(facts.event_type.as_str().into()),
             Self::Source(source) => FieldValue::of((source.no == Some(facts.source)).into()),

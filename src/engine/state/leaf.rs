@@ -96,11 +96,28 @@ pub struct LeafSpec {
 }
 
 impl LeafSpec {
+    /// The newest calls that wrote a trait, and what: the state behind `held_for`.
+    pub fn trait_writes(name: Path) -> Self {
+        Self {
+            event: EventName::TraitWrites,
+            fields: vec![Field::Trait(name)],
+            filter: Logic::Constant(true),
+            moving_filter: None,
+            reducer: Reducer::Rows(1),
+            window: None,
+            between: None,
+            session: None,
+            enough: None,
+            since: None,
+        }
+    }
+
     /// The text by which equal leaves are found: the same for every spelling of the same leaf.
     pub fn canonical(&self) -> String {
         let mut text = match &self.event {
             EventName::Exact(name) => format!("event({})", json::quote(name)),
             glob @ EventName::Glob(_) => format!("events({})", json::quote(&glob.to_string())),
+            EventName::TraitWrites => "trait_writes()".to_owned(),
         };
         let filters = (self.filter != Logic::Constant(true)).then_some(&self.filter);
         for filter in filters.into_iter().chain(&self.moving_filter) {
@@ -142,16 +159,24 @@ impl LeafSpec {
         text
     }
 
+    /// Whether the event is one of those the leaf names.
+    pub fn means(&self, facts: &Facts<'_>) -> bool {
+        match &self.event {
+            EventName::TraitWrites => writes_traits(facts.event_type),
+            // Calls without a name are no events of the language, and no name fits them.
+            named => named.matches(facts.name),
+        }
+    }
+
     /// Whether the event counts for this leaf (apart from what depends on the time of the evaluation: the rolling
     /// window and the moving filter).
     pub fn matches(&self, facts: &Facts<'_>) -> bool {
-        self.event.matches(facts.name) && self.selects(facts, &self.read_fields(facts), &self.identity())
+        self.means(facts) && self.selects(facts, &self.read_fields(facts), &self.identity())
     }
 
     /// Folds one event into a state; says whether the state is another one now.
     pub fn fold(&self, state: &mut LeafState, facts: &Facts<'_>) -> bool {
-        self.event.matches(facts.name)
-            && self.fold_fields(state, facts, &self.read_fields(facts), &self.identity())
+        self.means(facts) && self.fold_fields(state, facts, &self.read_fields(facts), &self.identity())
     }
 
     /// Folds an event of this name whose fields are already read: field `i` of the leaf is `values[slots[i]]`.
@@ -229,11 +254,19 @@ impl LeafSpec {
     }
 
     fn selects(&self, facts: &Facts<'_>, values: &[FieldValue<'_>], slots: &[usize]) -> bool {
-        // Calls without a name (identify, group, alias) are no events of the language.
-        !matches!(facts.event_type, EventType::Identify | EventType::Group | EventType::Alias)
+        self.is_told(facts.event_type, values, slots)
             && self.since.is_none_or(|since| facts.offset > since)
             && self.between.is_none_or(|(from, to)| from <= facts.timestamp && facts.timestamp < to)
             && filter::holds(&self.filter, values, slots, facts.timestamp)
+    }
+
+    /// Whether a call of this type is an event of the leaf; one that writes traits is when it writes the one that is read.
+    fn is_told(&self, call: EventType, values: &[FieldValue<'_>], slots: &[usize]) -> bool {
+        if self.event != EventName::TraitWrites {
+            return matches!(call, EventType::Track | EventType::Page | EventType::Screen);
+        }
+        let read = slots.first().and_then(|&slot| values.get(slot));
+        writes_traits(call) && read.is_some_and(|read| !read.raw.is_empty())
     }
 
     /// What the event brings, of which `read` is what the reducer reads; nothing where that is nothing.
@@ -252,6 +285,11 @@ impl LeafSpec {
     fn identity(&self) -> Vec<usize> {
         (0..self.fields.len()).collect()
     }
+}
+
+/// Whether the body of a call of this type is traits.
+pub(in crate::engine) const fn writes_traits(call: EventType) -> bool {
+    matches!(call, EventType::Identify | EventType::Group)
 }
 
 /// What one event brings: one thing, or one for each element of a list.

@@ -25,6 +25,7 @@ pub use any_item::AnyItem;
 pub use event_name::EventName;
 pub use events::EXACT_ITEMS;
 pub use field::{Cast, Field, FieldValue, SourceName};
+pub(in crate::engine) use leaf::writes_traits;
 pub use leaf::{Filter, FilterOperand, LeafSpec, Reducer};
 pub use leaf_state::{Flags, LeafState, Read, Reading};
 pub use rows::{ROWS, ROWS_BYTES, Row, RowsState};

@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::Timestamp;
+use crate::domain::{Path, Timestamp};
 
 use super::field::{Field, FieldValue};
 use super::instants::Instants;
@@ -110,7 +110,7 @@ impl Kept {
                 Self::Items(items.iter().map(|item| item.raw.into()).collect())
             }
             // With all its digits.
-            Some(value) if matches!(field, Field::Property(_) | Field::Context(_)) => {
+            Some(value) if matches!(field, Field::Property(_) | Field::Context(_) | Field::Trait(_)) => {
                 Self::Value(value.raw.into())
             }
             Some(value) => Self::Value(value.value.to_json().into()),
@@ -129,6 +129,19 @@ impl RowsState {
     /// What is kept, by time and message id.
     pub(in crate::engine) fn rows(&self) -> &[Row] {
         &self.rows
+    }
+
+    /// Of writes of a trait: when the run of writes with the newest one's value at this path began (nothing where that is
+    /// no value), and whether it may have begun earlier, with writes that were dropped.
+    pub(in crate::engine) fn value_since(&self, path: &Path) -> (Option<Timestamp>, bool) {
+        fn value<'r>(row: &'r Row, path: &Path) -> Option<&'r str> {
+            let Some(Kept::Value(text)) = row.values.first() else { return None };
+            path.walk_tail(text).filter(|text| *text != "null")
+        }
+        let Some(newest) = self.rows.last().and_then(|row| value(row, path)) else { return (None, false) };
+        let run = self.rows.iter().rev().take_while(|row| value(row, path) == Some(newest));
+        let (length, first) = run.fold((0, None), |(length, _), row| (length + 1, Some(row.at())));
+        (first, length == self.rows.len() && self.floor.is_some())
     }
 
     pub(super) fn add(&mut self, row: Row) {

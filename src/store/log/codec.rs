@@ -5,7 +5,7 @@
 //! The format is versioned by the first byte of a chunk's content.
 
 use crate::domain::varint::{get_varint, put_varint, unzigzag, zigzag};
-use crate::domain::{EventType, Facts, Offset, SourceNo, Timestamp};
+use crate::domain::{EventType, Facts, Offset, SourceNo, Timestamp, json};
 
 /// First byte of every chunk's decompressed content.
 pub const FORMAT: u8 = 1;
@@ -56,8 +56,6 @@ pub struct Record<'a> {
 impl<'a> Record<'a> {
     /// What the engine's leaves look at.
     pub fn facts(&self, offset: Offset) -> Facts<'a> {
-        let has_properties =
-            matches!(self.event_type, EventType::Track | EventType::Page | EventType::Screen);
         Facts {
             event_type: self.event_type,
             name: self.name,
@@ -66,9 +64,21 @@ impl<'a> Record<'a> {
             offset,
             message_id: self.message_id,
             source: self.source,
-            properties: if has_properties { self.body } else { "" },
+            properties: self.traits().unwrap_or(self.body),
             context: self.context,
         }
+    }
+
+    /// The traits an identify or group call writes: some SDKs send them only in the context (R1).
+    pub fn traits(&self) -> Option<&'a str> {
+        if !matches!(self.event_type, EventType::Identify | EventType::Group) {
+            return None;
+        }
+        if !self.body.is_empty() {
+            return Some(self.body);
+        }
+        let [traits] = json::pick(self.context, ["traits"]);
+        Some(traits.unwrap_or_default())
     }
 
     /// Appends the record to `out`.
