@@ -37,6 +37,19 @@ pub struct Create {
     pub enabled: bool,
 }
 
+/// A copy to be made of a definition.
+#[derive(Debug, Default)]
+pub struct Copy {
+    /// Its own name on the profile.
+    pub key: String,
+    /// For people.
+    pub name: Option<String>,
+    /// For people.
+    pub description: Option<String>,
+    /// Whether to start at once; so it does when nothing is said.
+    pub enabled: Option<bool>,
+}
+
 /// What is to be changed; `None` leaves as is.
 #[derive(Debug, Clone, Default)]
 pub struct Change {
@@ -76,22 +89,8 @@ pub const fn noun(kind: Kind) -> &'static str {
 impl Manage {
     /// Makes a definition.
     pub async fn create_definition(&self, space: SpaceNo, kind: Kind, new: &Create) -> Result<Definition> {
-        check_key(&new.key)?;
-        check_collection(&new.collection)?;
-        let name = check_name(new.name.as_deref().unwrap_or(&new.key))?;
-        check_description(&new.description)?;
-        let plan = self.compile_in(space, &new.query, kind)?;
         let _editing = self.editing.lock().await;
-        let others = definitions::list_definitions(&self.pool, space, None, None).await?;
-        let taken = || ManageError::Exists { what: "the key", name: new.key.clone() };
-        if others.iter().any(|d| d.key == new.key) {
-            return Err(taken());
-        }
-        let most = self.limits.definitions;
-        if others.len() >= most {
-            return Err(ManageError::TooMany { what: "audiences and computed traits", most });
-        }
-        self.check_circles(&others, &new.key, &plan)?;
+        let (name, _) = self.check_new(space, kind, new).await?;
         let row = NewDefinition {
             id: self.ids.uuid(),
             kind,
@@ -104,10 +103,55 @@ impl Manage {
         };
         let insert = definitions::insert_definition(&self.pool, space, &row, self.clock.now());
         match self.reconfigure(space, insert).await {
-            Err(StoreError::Exists) => return Err(taken()),
+            Err(StoreError::Exists) => return Err(taken(&new.key)),
             made => made?,
         }
         self.find_definition(space, kind, &new.key).await
+    }
+
+    /// Checks a definition as if it were made: its name, and what it would be made of. Nothing is made.
+    pub async fn check_new<'n>(
+        &self,
+        space: SpaceNo,
+        kind: Kind,
+        new: &'n Create,
+    ) -> Result<(&'n str, Plan)> {
+        check_key(&new.key)?;
+        check_collection(&new.collection)?;
+        let name = check_name(new.name.as_deref().unwrap_or(&new.key))?;
+        check_description(&new.description)?;
+        let plan = self.compile_in(space, &new.query, kind)?;
+        let others = definitions::list_definitions(&self.pool, space, None, None).await?;
+        if others.iter().any(|d| d.key == new.key) {
+            return Err(taken(&new.key));
+        }
+        let most = self.limits.definitions;
+        if others.len() >= most {
+            return Err(ManageError::TooMany { what: "audiences and computed traits", most });
+        }
+        self.check_circles(&others, &new.key, &plan)?;
+        Ok((name, plan))
+    }
+
+    /// Makes another definition of the newest version of one. What is `None` is taken over.
+    pub async fn clone_definition(
+        &self,
+        space: SpaceNo,
+        kind: Kind,
+        key: &str,
+        copy: &Copy,
+    ) -> Result<Definition> {
+        let of = self.find_definition(space, kind, key).await?;
+        let new = Create {
+            key: copy.key.clone(),
+            name: Some(copy.name.clone().unwrap_or(of.name)),
+            description: copy.description.clone().unwrap_or(of.description),
+            collection: USERS.to_owned(),
+            query: of.latest.query,
+            options: of.latest.options,
+            enabled: copy.enabled.unwrap_or(true),
+        };
+        self.create_definition(space, kind, &new).await
     }
 
     /// A definition by its key.
@@ -297,6 +341,10 @@ fn check_key(key: &str) -> Result<()> {
         return Err(ManageError::invalid("key", format!("`{key}` is a word of the API; choose another key")));
     }
     Ok(())
+}
+
+fn taken(key: &str) -> ManageError {
+    ManageError::Exists { what: "the key", name: key.to_owned() }
 }
 
 fn check_collection(collection: &str) -> Result<()> {

@@ -5,11 +5,14 @@ use uuid::Uuid;
 use super::definitions::{Kind, Version};
 use super::{Manage, ManageError, Result};
 use crate::domain::{SpaceNo, Timestamp};
-use crate::store::{definitions, log, migrate, processor, rejected};
+use crate::store::{audiences, definitions, log, migrate, processor, rejected};
 use crate::telemetry::metrics;
 
 pub use crate::store::processor::Status;
 pub use crate::store::rejected::RejectedEvent;
+
+/// How long sizes of audiences are kept by the minute (A19).
+const SIZE_MINUTES_DAYS: u32 = 30;
 
 /// How far a space is.
 #[derive(Debug, Clone)]
@@ -84,11 +87,13 @@ impl Manage {
         Ok(log::ensure_partitions(&self.pool, space.no, self.clock.now()).await?)
     }
 
-    /// Forgets what has been kept long enough: whole weeks of the log, and rejected events.
+    /// Forgets what has been kept long enough: whole weeks of the log, rejected events, and of the sizes of audiences all
+    /// but the last of each hour.
     pub async fn forget_old(&self, log_days: u32, rejected_days: u32) -> Result<()> {
         let ago = |days: u32| self.clock.now().plus_millis(-i64::from(days) * 86_400_000);
         log::drop_before(&self.pool, ago(log_days).to_utc().date_naive()).await?;
         rejected::delete_rejected_before(&self.pool, ago(rejected_days)).await?;
+        audiences::thin_size_points(&self.pool, ago(SIZE_MINUTES_DAYS)).await?;
         Ok(())
     }
 

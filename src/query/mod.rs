@@ -7,6 +7,7 @@ mod audiences;
 mod directory;
 mod import;
 mod lookup;
+mod members;
 mod people;
 mod preview;
 mod timeline;
@@ -21,6 +22,7 @@ pub use audiences::{Size, ValueRow};
 pub use directory::Directory;
 pub use import::{ImportReport, NotYours};
 pub use lookup::{LookupTask, lookup};
+pub use members::{FullMember, TypeCount};
 pub use people::{Computed, LinkedProfile, Person, Selector, Trait, TraitClass};
 pub use preview::{Draft, Preview};
 pub use timeline::{Direction, EventFilter, TimelineCursor, TimelineEvent};
@@ -47,7 +49,12 @@ pub struct Reader {
     directories: Arc<Directories>,
     /// One preview at a time.
     previews: Arc<Semaphore>,
+    /// A few streams of members at a time.
+    exports: Arc<Semaphore>,
 }
+
+/// Streams of members at a time; others wait.
+const EXPORTS: usize = 2;
 
 /// Why a question could not be answered.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +74,8 @@ impl Reader {
     /// Puts the parts together; run the tasks of [`lookup()`] beside it.
     pub fn new(pool: PgPool, board: Board, clock: Clock, lookup: Lookup) -> Self {
         let previews = Arc::new(Semaphore::new(1));
-        Self { pool, board, clock, lookup, directories: Arc::default(), previews }
+        let exports = Arc::new(Semaphore::new(EXPORTS));
+        Self { pool, board, clock, lookup, directories: Arc::default(), previews, exports }
     }
 
     /// What names and numbers of a space mean, at least as new as `version` of its configuration.

@@ -199,7 +199,7 @@ impl Reader {
     }
 
     /// What an identifier is found by, and the directory that says so.
-    async fn key_of(
+    pub(super) async fn key_of(
         &self,
         space: SpaceNo,
         collection: Collection,

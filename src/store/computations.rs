@@ -288,8 +288,28 @@ pub async fn swap(
     sqlx::query(sql).bind(space.0).bind(computation.0 as i32).bind(old).execute(&mut *tx).await?;
     let sql = "-- store::computations::swap
          UPDATE definition SET serving_no = $3 WHERE space_id = $1 AND definition_no = $2";
-    sqlx::query(sql).bind(space.0).bind(definition).bind(computation.0 as i32).execute(tx).await?;
+    sqlx::query(sql).bind(space.0).bind(definition).bind(computation.0 as i32).execute(&mut *tx).await?;
+    note_size(tx, space, definition, at).await?;
     Ok(done.rows_affected() as i64)
+}
+
+/// Notes the size of an audience for its history, as it is from `at` on.
+async fn note_size(tx: &mut PgConnection, space: SpaceNo, definition: i32, at: Timestamp) -> Result<()> {
+    sqlx::query(
+        "-- store::computations::note_size
+         INSERT INTO size_point (space_id, definition_no, minute, size)
+         SELECT $1, $2, date_trunc('minute', $3::timestamptz), c.size
+         FROM definition d
+         JOIN computation c ON c.space_id = $1 AND c.computation_no = d.serving_no
+         WHERE d.space_id = $1 AND d.definition_no = $2 AND d.kind = 0
+         ON CONFLICT (space_id, definition_no, minute) DO UPDATE SET size = EXCLUDED.size",
+    )
+    .bind(space.0)
+    .bind(definition)
+    .bind(at.to_utc())
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// Deleted definitions that still have a serving version: definition, version.
@@ -330,6 +350,10 @@ pub async fn clear(
     .await?;
     let sql = "-- store::computations::clear
          UPDATE definition SET serving_no = NULL WHERE space_id = $1 AND definition_no = $2";
+    sqlx::query(sql).bind(space.0).bind(definition).execute(&mut *tx).await?;
+    // Its key may be used again, its number never is.
+    let sql = "-- store::computations::clear
+         DELETE FROM size_point WHERE space_id = $1 AND definition_no = $2";
     sqlx::query(sql).bind(space.0).bind(definition).execute(&mut *tx).await?;
     let sql = "-- store::computations::clear
          UPDATE computation SET status = 'superseded', size = 0 WHERE space_id = $1 AND definition_no = $2";

@@ -2,6 +2,7 @@
 //!
 //! Each statement begins with `-- store::file::function`, so that `pg_stat_activity` and the logs show who runs it.
 
+pub mod audiences;
 pub mod computations;
 pub mod definitions;
 pub mod error;

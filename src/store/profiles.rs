@@ -207,6 +207,26 @@ pub async fn find_by_number(
     Ok(state.map(Bytes::from))
 }
 
+/// As [`find_by_number`] for many numbers, with the public id each of them has or had.
+pub async fn find_by_numbers(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    numbers: &[ProfileNo],
+) -> Result<Vec<(ProfileNo, Uuid, Bytes)>> {
+    let rows: Vec<(i64, Uuid, Vec<u8>)> = sqlx::query_as(
+        "-- store::profiles::find_by_numbers
+         SELECT p.profile_no, p.profile_id, l.state
+         FROM profile p
+         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
+         WHERE p.space_id = $1 AND p.profile_no = ANY($2)",
+    )
+    .bind(space.0)
+    .bind(numbers.iter().map(|n| n.0 as i64).collect::<Vec<_>>())
+    .fetch_all(executor)
+    .await?;
+    Ok(rows.into_iter().map(|(no, id, state)| (ProfileNo(no as u64), id, state.into())).collect())
+}
+
 /// Public ids of numbers that are or were profiles of the space.
 pub async fn list_ids(
     executor: impl PgExecutor<'_>,

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use axum::extract::FromRequestParts;
-use axum::http::request::Parts;
+use axum::http::{HeaderMap, request::Parts};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -12,9 +12,10 @@ use utoipa::{IntoParams, ToSchema};
 use super::super::AppState;
 use super::super::auth::{Authed, Read};
 use super::super::etag::IfNoneMatch;
-use super::super::extract::Path;
+use super::super::extract::{Path, Query};
 use super::super::page::{List, Page, PageParams};
 use super::super::problem::Problem;
+use super::members::{FileParams, send_file};
 use super::{State, WaitParams, raw};
 use crate::domain::ids::public_id;
 use crate::domain::{ComputationNo, ProfileNo, SpaceNo};
@@ -49,8 +50,8 @@ impl OfKind for ComputedTrait {
 
 /// The definition named by the path, read after waiting.
 pub(super) struct Named<K> {
-    space: SpaceNo,
-    definition: Definition,
+    pub(super) space: SpaceNo,
+    pub(super) definition: Definition,
     kind: PhantomData<K>,
 }
 
@@ -122,17 +123,22 @@ pub(super) struct MemberBody {
     entered_at: String,
 }
 
-/// Members of an audience, oldest profile first.
+/// Members of an audience, oldest profile first: a page, or with `format` all of them as a file.
 #[utoipa::path(get, path = "/v1/spaces/{space}/audiences/{key}/members", tag = "Audiences",
-    params(KeyPath, PageParams, WaitParams),
+    params(KeyPath, PageParams, FileParams, WaitParams),
     responses((status = 200, body = List<MemberBody>), (status = 304, description = "Nothing has changed"),
         (status = 404, description = "No such audience")))]
 pub(super) async fn list_members(
     axum::extract::State(state): State,
     named: Named<Audience>,
     page: Page,
+    Query(file): Query<FileParams>,
+    headers: HeaderMap,
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
+    if let Some(format) = file.format(&headers)? {
+        return send_file(&state, &named, format, &file).await;
+    }
     let after = ProfileNo(page.after::<u64>("members")?.unwrap_or(0));
     let members =
         state.reader.list_members(named.space, named.serving(), after, page.limit as i64 + 1).await?;

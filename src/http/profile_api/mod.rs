@@ -5,6 +5,8 @@ mod delete;
 mod events;
 mod identity;
 mod list;
+mod members;
+mod sizes;
 mod traits;
 
 use std::sync::Arc;
@@ -44,6 +46,10 @@ pub(super) fn audience_routes() -> OpenApiRouter<AppState> {
         .routes(routes!(audiences::list_sizes))
         .routes(routes!(audiences::get_size))
         .routes(routes!(audiences::list_members))
+        .routes(routes!(members::get_overlap))
+        .routes(routes!(members::get_identifier_breakdown))
+        .routes(routes!(members::check_memberships))
+        .routes(routes!(sizes::get_size_history))
         .routes(routes!(audiences::list_transitions))
         .routes(routes!(audiences::list_values))
 }

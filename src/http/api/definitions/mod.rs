@@ -16,7 +16,7 @@ use crate::http::etag::IfNoneMatch;
 use crate::http::extract::Json;
 use crate::http::page::{List, Page};
 use crate::http::problem::Problem;
-use crate::manage::definitions::{Change, Create, Definition, Kind, Options, References, Version};
+use crate::manage::definitions::{Change, Copy, Create, Definition, Kind, Options, References, Version};
 
 pub(super) use routes::routes;
 
@@ -178,11 +178,28 @@ struct OptionsChange {
     include_historical_data: Option<bool>,
 }
 
-/// How to change.
+/// A copy to be made of a definition.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct DefinitionCopy {
+    /// Its own name on the profile: lower-case letters, digits and `_`.
+    key: String,
+    /// For people; as the first one's when not given.
+    #[serde(default, deserialize_with = "not_null")]
+    name: Option<String>,
+    /// For people; as the first one's when not given.
+    #[serde(default, deserialize_with = "not_null")]
+    description: Option<String>,
+    /// Whether to start at once; yes when not given.
+    #[serde(default, deserialize_with = "not_null")]
+    enabled: Option<bool>,
+}
+
+/// Whether to carry it out.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct ChangeParams {
-    /// Change nothing; say how many would enter and leave.
+struct DryRunParams {
+    /// Check everything and change nothing; say how many would enter and leave.
     #[serde(default)]
     dry_run: bool,
 }
@@ -275,7 +292,8 @@ async fn create(
     space: SpaceNo,
     kind: Kind,
     new: NewDefinition,
-) -> Result<(StatusCode, Json<DefinitionJson>), Problem> {
+    params: &DryRunParams,
+) -> Result<Response, Problem> {
     let new = Create {
         key: new.key,
         name: new.name,
@@ -288,7 +306,23 @@ async fn create(
         },
         enabled: new.enabled,
     };
+    if params.dry_run {
+        return Ok(Json(preview::dry_run_of_new(app, space, kind, &new).await?).into_response());
+    }
     let made = app.manage.create_definition(space, kind, &new).await?;
+    Ok((StatusCode::CREATED, Json(DefinitionJson::from(made))).into_response())
+}
+
+async fn copy(
+    app: &AppState,
+    space: SpaceNo,
+    kind: Kind,
+    key: &str,
+    copy: DefinitionCopy,
+) -> Result<(StatusCode, Json<DefinitionJson>), Problem> {
+    let DefinitionCopy { key: new, name, description, enabled } = copy;
+    let copy = Copy { key: new, name, description, enabled };
+    let made = app.manage.clone_definition(space, kind, key, &copy).await?;
     Ok((StatusCode::CREATED, Json(made.into())))
 }
 
@@ -309,7 +343,7 @@ async fn change(
     kind: Kind,
     key: &str,
     change: DefinitionChange,
-    params: &ChangeParams,
+    params: &DryRunParams,
 ) -> Result<Response, Problem> {
     let query = change.definition.unwrap_or_default();
     let options = change.options.unwrap_or_default();

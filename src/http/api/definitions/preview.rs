@@ -5,11 +5,12 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::{OptionsJson, QueryJson};
-use crate::domain::SpaceNo;
 use crate::domain::ids::public_id;
+use crate::domain::{ComputationNo, SpaceNo};
+use crate::engine::Plan;
 use crate::http::AppState;
 use crate::http::problem::Problem;
-use crate::manage::definitions::{Change, Kind};
+use crate::manage::definitions::{Change, Create, Kind, Options};
 use crate::query::{Draft, Preview};
 
 /// What is to be looked at.
@@ -57,7 +58,7 @@ struct ConditionJson {
     size: u64,
 }
 
-/// What a change would do now. Nothing was changed.
+/// What a change or a new definition would do now. Nothing was changed.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DefinitionDryRun)]
 pub(super) struct DryRunJson {
@@ -100,6 +101,16 @@ pub(super) async fn preview(
     })
 }
 
+pub(super) async fn dry_run_of_new(
+    app: &AppState,
+    space: SpaceNo,
+    kind: Kind,
+    new: &Create,
+) -> Result<DryRunJson, Problem> {
+    let (_, plan) = app.manage.check_new(space, kind, new).await?;
+    compare(app, space, &plan, new.options, None).await
+}
+
 pub(super) async fn dry_run(
     app: &AppState,
     space: SpaceNo,
@@ -108,12 +119,18 @@ pub(super) async fn dry_run(
     change: &Change,
 ) -> Result<DryRunJson, Problem> {
     let (plan, options, replaces) = app.manage.compile_change(space, kind, key, change).await?;
-    let draft = Draft {
-        plan: &plan,
-        include_anonymous: options.include_anonymous,
-        include_history: options.include_history,
-        replaces,
-    };
+    compare(app, space, &plan, options, replaces).await
+}
+
+async fn compare(
+    app: &AppState,
+    space: SpaceNo,
+    plan: &Plan,
+    options: Options,
+    replaces: Option<ComputationNo>,
+) -> Result<DryRunJson, Problem> {
+    let Options { include_anonymous, include_history } = options;
+    let draft = Draft { plan, include_anonymous, include_history, replaces };
     let Preview { size, enters, leaves, took, .. } = app.reader.preview(space, &draft).await?;
     Ok(DryRunJson { dry_run: true, size, enters, leaves, took_ms: took.as_millis() as u64 })
 }

@@ -9,7 +9,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::preview::{DryRunJson, PreviewJson, PreviewRequest};
 use super::{
-    ChangeParams, DefinitionChange, DefinitionJson, KeyPath, NewDefinition, ReferencesJson, VersionJson,
+    DefinitionChange, DefinitionCopy, DefinitionJson, DryRunParams, KeyPath, NewDefinition, ReferencesJson,
+    VersionJson,
 };
 use crate::http::AppState;
 use crate::http::auth::{Authed, Read, Write};
@@ -50,15 +51,35 @@ macro_rules! routes_over {
 
         #[utoipa::path(post, path = concat!("/v1/spaces/{space}/", $path), tag = $tag,
             operation_id = concat!("create_", $word), summary = concat!("Make ", $one),
-            params(("space" = String, Path, description = "Id of the space")),
+            params(("space" = String, Path, description = "Id of the space"), DryRunParams),
             request_body = NewDefinition,
-            responses((status = 201, body = DefinitionJson)))]
+            responses((status = 201, body = DefinitionJson),
+                (status = 200, description = "Of a dry run", body = DryRunJson)))]
         async fn create(
             State(app): State<AppState>,
             caller: Authed<Write>,
+            Query(params): Query<DryRunParams>,
             Json(new): Json<NewDefinition>,
+        ) -> Result<Response, Problem> {
+            super::create(&app, caller.space_no(), $kind, new, &params).await
+        }
+
+        #[utoipa::path(post, path = concat!("/v1/spaces/{space}/", $path, "/{key}/clone"), tag = $tag,
+            operation_id = concat!("clone_", $word), summary = concat!("Make another of ", $one),
+            description = "Under a key of its own, with the query and options of the newest version.",
+            params(
+                ("space" = String, Path, description = "Id of the space"),
+                ("key" = String, Path, description = "Its key"),
+            ),
+            request_body = DefinitionCopy,
+            responses((status = 201, body = DefinitionJson)))]
+        async fn copy(
+            State(app): State<AppState>,
+            caller: Authed<Write>,
+            Path(path): Path<KeyPath>,
+            Json(copy): Json<DefinitionCopy>,
         ) -> Result<(StatusCode, Json<DefinitionJson>), Problem> {
-            super::create(&app, caller.space_no(), $kind, new).await
+            super::copy(&app, caller.space_no(), $kind, &path.key, copy).await
         }
 
         #[utoipa::path(get, path = concat!("/v1/spaces/{space}/", $path, "/{key}"), tag = $tag,
@@ -83,7 +104,7 @@ macro_rules! routes_over {
             params(
                 ("space" = String, Path, description = "Id of the space"),
                 ("key" = String, Path, description = "Its key"),
-                ChangeParams,
+                DryRunParams,
             ),
             request_body = DefinitionChange,
             responses((status = 200, body = ChangedJson)))]
@@ -91,7 +112,7 @@ macro_rules! routes_over {
             State(app): State<AppState>,
             caller: Authed<Write>,
             Path(path): Path<KeyPath>,
-            Query(params): Query<ChangeParams>,
+            Query(params): Query<DryRunParams>,
             Json(change): Json<DefinitionChange>,
         ) -> Result<Response, Problem> {
             super::change(&app, caller.space_no(), $kind, &path.key, change, &params).await
@@ -164,6 +185,7 @@ macro_rules! routes_over {
         OpenApiRouter::new()
             .routes(routes!(list, create))
             .routes(routes!(preview))
+            .routes(routes!(copy))
             .routes(routes!(get, change, delete))
             .routes(routes!(list_versions))
             .routes(routes!(get_references))
