@@ -93,7 +93,7 @@ impl Manage {
         let ago = |days: u32| self.clock.now().plus_millis(-i64::from(days) * 86_400_000);
         log::drop_before(&self.pool, ago(log_days).to_utc().date_naive()).await?;
         rejected::delete_rejected_before(&self.pool, ago(rejected_days)).await?;
-        audiences::thin_size_points(&self.pool, ago(SIZE_MINUTES_DAYS)).await?;
+        audiences::thin_size_changes(&self.pool, ago(SIZE_MINUTES_DAYS)).await?;
         Ok(())
     }
 

@@ -185,7 +185,7 @@ fn decide_value(
 
 fn add_size(out: &mut Output, no: ComputationNo, delta: i64, now: Timestamp) {
     if delta != 0 {
-        let size = out.sizes.entry(no).or_insert((0, now));
+        let size = out.sizes.entry((no, now.millis().div_euclid(60_000))).or_insert((0, now));
         *size = (size.0 + delta, size.1.max(now));
     }
 }

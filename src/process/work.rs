@@ -12,7 +12,7 @@ use sqlx::PgConnection;
 
 use super::cache::Cache;
 use super::catalog::Catalog;
-use crate::domain::{Collection, IdKey, Offset, ProfileNo, SpaceNo, Timestamp};
+use crate::domain::{Collection, ComputationNo, IdKey, Offset, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::Dirty;
 use crate::engine::identity::{Graph, IdType, Owned};
 use crate::engine::profile::{Outcome, Profile};
@@ -137,8 +137,8 @@ pub(super) struct Output {
     pub outcomes: Vec<ChunkOutcome>,
     pub warnings: Vec<RejectedEvent>,
     pub memberships: Vec<MembershipChange>,
-    /// By how much sizes change, and when they did last.
-    pub sizes: BTreeMap<crate::domain::ComputationNo, (i64, Timestamp)>,
+    /// By how much sizes change in each minute, and when they did last in it.
+    pub sizes: BTreeMap<(ComputationNo, i64), (i64, Timestamp)>,
     pub transitions: Vec<Transition>,
     /// Due times of absorbed profiles, to be forgotten.
     pub forgotten_dues: Vec<ProfileNo>,

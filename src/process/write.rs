@@ -197,7 +197,7 @@ pub(super) async fn write(tx: &mut PgConnection, fence: Fence, prepared: &Prepar
         memberships::write_memberships(tx, space, &last_of_each(&out.memberships)).await?;
     }
     if !out.sizes.is_empty() {
-        let sizes: Vec<_> = out.sizes.iter().map(|(no, (delta, at))| (*no, *delta, *at)).collect();
+        let sizes: Vec<_> = out.sizes.iter().map(|((no, _), (delta, at))| (*no, *delta, *at)).collect();
         memberships::add_sizes(tx, space, &sizes).await?;
     }
     if !out.transitions.is_empty() {

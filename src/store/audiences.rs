@@ -140,9 +140,12 @@ pub async fn list_size_points(
 ) -> Result<Vec<SizePoint>> {
     let rows: Vec<(DateTime<Utc>, i64)> = sqlx::query_as(
         "-- store::audiences::list_size_points
-         SELECT minute, size FROM size_point
-         WHERE space_id = $1 AND definition_no = $2 AND minute <= $4 AND minute >= coalesce((
-             SELECT max(minute) FROM size_point WHERE space_id = $1 AND definition_no = $2 AND minute <= $3), $3)
+         SELECT minute, size FROM (
+             SELECT minute, sum(delta) OVER (ORDER BY minute)::bigint AS size FROM size_change
+             WHERE space_id = $1 AND definition_no = $2 AND minute <= $4
+         ) point
+         WHERE minute >= coalesce((
+             SELECT max(minute) FROM size_change WHERE space_id = $1 AND definition_no = $2 AND minute <= $3), $3)
          ORDER BY minute LIMIT $5",
     )
     .bind(space.0)
@@ -155,16 +158,23 @@ pub async fn list_size_points(
     Ok(rows.into_iter().map(|(at, size)| (at.into(), size)).collect())
 }
 
-/// Of sizes older than that keeps the last one of each hour.
-pub async fn thin_size_points(pool: &PgPool, before: Timestamp) -> Result<u64> {
+/// Puts the changes of each hour before that together, at the last of its minutes.
+pub async fn thin_size_changes(pool: &PgPool, before: Timestamp) -> Result<u64> {
     let done = sqlx::query(
-        "-- store::audiences::thin_size_points
-         DELETE FROM size_point old
-         WHERE minute < $1 AND EXISTS (
-             SELECT FROM size_point later
-             WHERE later.space_id = old.space_id AND later.definition_no = old.definition_no
-                 AND later.minute > old.minute AND later.minute < $1
-                 AND date_trunc('hour', later.minute, 'UTC') = date_trunc('hour', old.minute, 'UTC'))",
+        "-- store::audiences::thin_size_changes
+         WITH hour AS (
+             SELECT space_id, definition_no, date_trunc('hour', minute, 'UTC') AS start, max(minute) AS last,
+                 sum(delta)::bigint AS delta
+             FROM size_change
+             WHERE minute < date_trunc('hour', $1::timestamptz, 'UTC')
+             GROUP BY 1, 2, 3 HAVING count(*) > 1
+         ), gone AS (
+             DELETE FROM size_change c USING hour h
+             WHERE c.space_id = h.space_id AND c.definition_no = h.definition_no
+                 AND c.minute >= h.start AND c.minute < h.last
+         )
+         UPDATE size_change c SET delta = h.delta FROM hour h
+         WHERE c.space_id = h.space_id AND c.definition_no = h.definition_no AND c.minute = h.last",
     )
     .bind(before.to_utc())
     .execute(pool)

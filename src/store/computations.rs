@@ -297,12 +297,13 @@ pub async fn swap(
 async fn note_size(tx: &mut PgConnection, space: SpaceNo, definition: i32, at: Timestamp) -> Result<()> {
     sqlx::query(
         "-- store::computations::note_size
-         INSERT INTO size_point (space_id, definition_no, minute, size)
-         SELECT $1, $2, date_trunc('minute', $3::timestamptz), c.size
+         INSERT INTO size_change AS known (space_id, definition_no, minute, delta)
+         SELECT $1, $2, date_trunc('minute', $3::timestamptz), c.size - (
+             SELECT coalesce(sum(delta), 0) FROM size_change WHERE space_id = $1 AND definition_no = $2)
          FROM definition d
          JOIN computation c ON c.space_id = $1 AND c.computation_no = d.serving_no
          WHERE d.space_id = $1 AND d.definition_no = $2 AND d.kind = 0
-         ON CONFLICT (space_id, definition_no, minute) DO UPDATE SET size = EXCLUDED.size",
+         ON CONFLICT (space_id, definition_no, minute) DO UPDATE SET delta = known.delta + EXCLUDED.delta",
     )
     .bind(space.0)
     .bind(definition)
@@ -353,7 +354,7 @@ pub async fn clear(
     sqlx::query(sql).bind(space.0).bind(definition).execute(&mut *tx).await?;
     // Its key may be used again, its number never is.
     let sql = "-- store::computations::clear
-         DELETE FROM size_point WHERE space_id = $1 AND definition_no = $2";
+         DELETE FROM size_change WHERE space_id = $1 AND definition_no = $2";
     sqlx::query(sql).bind(space.0).bind(definition).execute(&mut *tx).await?;
     let sql = "-- store::computations::clear
          UPDATE computation SET status = 'superseded', size = 0 WHERE space_id = $1 AND definition_no = $2";

@@ -59,8 +59,8 @@ pub async fn write_memberships(
     Ok(())
 }
 
-/// Adds to the sizes of versions, each with the instant of its last change. Those that answer for an audience are noted
-/// for its history, too.
+/// Adds to the sizes of versions: by how much, and when; of one version as many changes as there were minutes. Those that
+/// answer for an audience are noted for its history, too.
 pub async fn add_sizes(
     tx: &mut PgConnection,
     space: SpaceNo,
@@ -68,17 +68,21 @@ pub async fn add_sizes(
 ) -> Result<()> {
     sqlx::query(
         "-- store::memberships::add_sizes
-         WITH changed AS (
-             UPDATE computation c SET size = c.size + d.delta, changed_at = greatest(c.changed_at, d.at)
-             FROM unnest($2::int[], $3::bigint[], $4::timestamptz[]) AS d (no, delta, at)
-             WHERE c.space_id = $1 AND c.computation_no = d.no
-             RETURNING c.definition_no, c.computation_no, c.size, c.changed_at
+         WITH change AS (
+             SELECT * FROM unnest($2::int[], $3::bigint[], $4::timestamptz[]) AS c (no, delta, at)
+         ), total AS (
+             SELECT no, sum(delta)::bigint AS delta, max(at) AS at FROM change GROUP BY no
+         ), changed AS (
+             UPDATE computation c SET size = c.size + t.delta, changed_at = greatest(c.changed_at, t.at)
+             FROM total t
+             WHERE c.space_id = $1 AND c.computation_no = t.no
          )
-         INSERT INTO size_point (space_id, definition_no, minute, size)
-         SELECT $1, c.definition_no, date_trunc('minute', c.changed_at), c.size
-         FROM changed c
-         JOIN definition d ON d.space_id = $1 AND d.serving_no = c.computation_no AND d.kind = 0
-         ON CONFLICT (space_id, definition_no, minute) DO UPDATE SET size = EXCLUDED.size",
+         INSERT INTO size_change AS known (space_id, definition_no, minute, delta)
+         SELECT $1, d.definition_no, date_trunc('minute', c.at), sum(c.delta)
+         FROM change c
+         JOIN definition d ON d.space_id = $1 AND d.serving_no = c.no AND d.kind = 0
+         GROUP BY 2, 3
+         ON CONFLICT (space_id, definition_no, minute) DO UPDATE SET delta = known.delta + EXCLUDED.delta",
     )
     .bind(space.0)
     .bind(changes.iter().map(|(no, ..)| no.0 as i32).collect::<Vec<_>>())

@@ -56,3 +56,5 @@ mod tracking;
 mod tracking_bodies;
 #[cfg(test)]
 mod vectors;
+#[cfg(test)]
+mod wholes;

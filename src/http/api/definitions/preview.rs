@@ -5,9 +5,8 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::{OptionsJson, QueryJson};
+use crate::domain::SpaceNo;
 use crate::domain::ids::public_id;
-use crate::domain::{ComputationNo, SpaceNo};
-use crate::engine::Plan;
 use crate::http::AppState;
 use crate::http::problem::Problem;
 use crate::manage::definitions::{Change, Create, Kind, Options};
@@ -108,7 +107,8 @@ pub(super) async fn dry_run_of_new(
     new: &Create,
 ) -> Result<DryRunJson, Problem> {
     let (_, plan) = app.manage.check_new(space, kind, new).await?;
-    compare(app, space, &plan, new.options, None).await
+    let Options { include_anonymous, include_history } = new.options;
+    compare(app, space, &Draft { plan: &plan, include_anonymous, include_history, replaces: None }).await
 }
 
 pub(super) async fn dry_run(
@@ -119,18 +119,11 @@ pub(super) async fn dry_run(
     change: &Change,
 ) -> Result<DryRunJson, Problem> {
     let (plan, options, replaces) = app.manage.compile_change(space, kind, key, change).await?;
-    compare(app, space, &plan, options, replaces).await
+    let Options { include_anonymous, include_history } = options;
+    compare(app, space, &Draft { plan: &plan, include_anonymous, include_history, replaces }).await
 }
 
-async fn compare(
-    app: &AppState,
-    space: SpaceNo,
-    plan: &Plan,
-    options: Options,
-    replaces: Option<ComputationNo>,
-) -> Result<DryRunJson, Problem> {
-    let Options { include_anonymous, include_history } = options;
-    let draft = Draft { plan, include_anonymous, include_history, replaces };
-    let Preview { size, enters, leaves, took, .. } = app.reader.preview(space, &draft).await?;
+async fn compare(app: &AppState, space: SpaceNo, draft: &Draft<'_>) -> Result<DryRunJson, Problem> {
+    let Preview { size, enters, leaves, took, .. } = app.reader.preview(space, draft).await?;
     Ok(DryRunJson { dry_run: true, size, enters, leaves, took_ms: took.as_millis() as u64 })
 }
