@@ -12,6 +12,7 @@ pub mod number;
 pub mod patch;
 pub mod path;
 pub mod plan;
+pub mod seen;
 pub mod time;
 pub mod trait_names;
 pub mod value;

@@ -83,6 +83,9 @@ impl SpaceProcessor {
         let mut events: Vec<Incoming<'_>> = Vec::with_capacity(records.len());
         for ((record, offset), _) in counted {
             events.push(apply::identify(record, *offset, &mut self.catalog, &mut work.out.new_types));
+            if !record.act {
+                self.schema.note(record, *offset);
+            }
         }
         work.load_owners(&mut connection, self.space, &mut self.caches, apply::keys(&events)).await?;
         let wanted: HashSet<ProfileNo> = apply::keys(&events).filter_map(|key| work.owner(key)).collect();

@@ -12,6 +12,7 @@ mod cache;
 mod catalog;
 mod dedup;
 mod evaluate;
+mod schema;
 mod space;
 mod work;
 mod write;

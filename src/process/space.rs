@@ -18,6 +18,7 @@ use super::backfill::Walk;
 use super::catalog::Catalog;
 use super::dedup::Dedup;
 use super::evaluate::{Waiting, fire};
+use super::schema::Schema;
 use super::work::{Caches, Pending, Work};
 use super::write::{self, Fence, Prepared};
 use crate::clock::Clock;
@@ -79,6 +80,7 @@ pub(super) struct SpaceProcessor {
     pub(super) catalog: Catalog,
     pub(super) caches: Caches,
     pub(super) dedup: Dedup,
+    pub(super) schema: Schema,
     /// Where the next transaction begins: ahead of what is committed while one is under way.
     pub(super) ahead: Position,
     /// The last instant timers were fired at.
@@ -139,6 +141,7 @@ impl SpaceProcessor {
             catalog,
             caches: Caches::new(config.identity_cache_max, config.profile_cache_bytes_max),
             dedup,
+            schema: Schema::load(pool, space, lease.processed).await?,
             ahead: standing,
             committed: standing,
             fired: Timestamp::EPOCH,
@@ -176,6 +179,7 @@ impl SpaceProcessor {
                 continue;
             }
             self.renew_lease().await?;
+            self.schema.write(&self.pool, self.epoch, true).await?;
             let wait = self.idle_time();
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -215,6 +219,9 @@ impl SpaceProcessor {
         // Timers never overtake events that are in the log already.
         let horizon = batched.behind.map_or(now, |newest| newest.min(now));
         let fired = self.fire_due(horizon).await?;
+        if batched.events > 0 {
+            self.schema.write(&self.pool, self.epoch, false).await?;
+        }
         if batched.events > 0 || fired > 0 {
             if self.dedup.is_full() {
                 self.settle().await?;

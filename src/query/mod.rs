@@ -10,6 +10,7 @@ mod lookup;
 mod members;
 mod people;
 mod preview;
+mod schema;
 mod timeline;
 mod wait;
 
@@ -25,6 +26,7 @@ pub use lookup::{LookupTask, lookup};
 pub use members::{FullMember, TypeCount};
 pub use people::{Computed, LinkedProfile, Person, Selector, Trait, TraitClass};
 pub use preview::{Draft, Preview};
+pub use schema::{Remark, Seen};
 pub use timeline::{Direction, EventFilter, TimelineCursor, TimelineEvent};
 pub use wait::WaitError;
 

@@ -15,6 +15,7 @@ pub mod processor;
 pub mod profiles;
 pub mod registry;
 pub mod rejected;
+pub mod schema;
 pub mod server;
 pub mod spaces;
 pub mod timeline;

@@ -47,6 +47,8 @@ mod relative_dates;
 #[cfg(test)]
 mod schema;
 #[cfg(test)]
+mod seen;
+#[cfg(test)]
 mod server;
 #[cfg(test)]
 mod telemetry;

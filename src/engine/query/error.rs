@@ -47,6 +47,8 @@ pub enum ErrorKind {
     Unsupported,
     /// Too long, too deep or too many.
     Limit,
+    /// No mistake: a name that has not been seen yet.
+    Unseen,
 }
 
 /// One error. Lines and columns count from 1, columns in characters; offset and length are bytes.

@@ -12,6 +12,7 @@ use crate::engine::state::{Field, Read, Reducer};
 use super::Kind;
 use super::ast::{Argument, ArgumentValue, Call, Expr, ExprKind, Name};
 use super::error::{ErrorKind, Errors, Span};
+use super::mentions;
 use super::narrow::narrow;
 use super::plan::{Plan, Root};
 use super::profile_scope::ProfileScope;
@@ -40,6 +41,7 @@ pub(super) fn lower(text: &str, tree: &Expr, kind: Kind, errors: &mut Errors) ->
         traits: traits.into_iter().collect(),
         scans,
         sources: walk::sources(tree),
+        mentions: mentions::mentions(tree),
     })
 }
 

@@ -11,6 +11,7 @@ mod funnel;
 mod layout;
 mod lexer;
 mod lower;
+mod mentions;
 mod narrow;
 mod parser;
 mod plan;
@@ -22,6 +23,7 @@ mod walk;
 
 use error::Errors;
 pub use error::{ErrorKind, QueryError, Span};
+pub use mentions::Known;
 pub(in crate::engine) use plan::Scan;
 pub use plan::{Plan, PlanCondition, PlanOperand, Root};
 pub use sources::{KnownSource, Sources};

@@ -6,6 +6,7 @@ use crate::domain::{LeafNo, Offset, Path, Value};
 use crate::engine::condition::{Condition, Logic, Operand};
 use crate::engine::state::{AnyItem, EventName, Filter, LeafSpec, Read, Reducer, Window};
 
+use super::mentions::Mention;
 use super::{Kind, Span};
 
 /// The conditions of a plan, over what a profile has.
@@ -65,6 +66,8 @@ pub struct Plan {
     pub(super) scans: Vec<Scan>,
     /// The sources it names, and where.
     pub(super) sources: Vec<(String, Span)>,
+    /// The events, properties and traits it names, and where.
+    pub(super) mentions: Vec<Mention>,
 }
 
 impl Plan {

@@ -3,6 +3,7 @@
 mod definitions;
 mod operations;
 mod queries;
+mod schema;
 mod sources;
 mod spaces;
 mod test_clock;
@@ -27,6 +28,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(definitions::routes())
         .merge(operations::routes())
         .merge(queries::routes())
+        .merge(schema::routes())
 }
 
 /// An id of ours in a path.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::not_null;
+use super::schema::WarningJson;
 use crate::domain::SpaceNo;
 use crate::domain::ids::public_id;
 use crate::http::AppState;
@@ -44,6 +45,9 @@ struct DefinitionJson {
     size: i64,
     created_at: String,
     updated_at: String,
+    /// Told when it is made or changed: names of the query that have not been seen.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<WarningJson>,
 }
 
 /// What is counted.
@@ -103,6 +107,7 @@ impl From<Definition> for DefinitionJson {
             enabled: d.enabled,
             created_at: d.created_at.to_string(),
             updated_at: d.updated_at.to_string(),
+            warnings: Vec::new(),
         }
     }
 }
@@ -310,7 +315,22 @@ async fn create(
         return Ok(Json(preview::dry_run_of_new(app, space, kind, &new).await?).into_response());
     }
     let made = app.manage.create_definition(space, kind, &new).await?;
-    Ok((StatusCode::CREATED, Json(DefinitionJson::from(made))).into_response())
+    Ok((StatusCode::CREATED, Json(with_warnings(app, space, made).await?)).into_response())
+}
+
+async fn with_warnings(
+    app: &AppState,
+    space: SpaceNo,
+    definition: Definition,
+) -> Result<DefinitionJson, Problem> {
+    let query = &definition.latest.query;
+    // One that an older release took and this one does not has its reason told elsewhere.
+    let Ok(plan) = app.manage.compile_definition(space, definition.kind, &users(), query) else {
+        return Ok(definition.into());
+    };
+    let remarks = app.reader.remarks(space, &plan).await?;
+    let warnings = remarks.into_iter().map(WarningJson::from).collect();
+    Ok(DefinitionJson { warnings, ..definition.into() })
 }
 
 async fn copy(
@@ -323,7 +343,7 @@ async fn copy(
     let DefinitionCopy { key: new, name, description, enabled } = copy;
     let copy = Copy { key: new, name, description, enabled };
     let made = app.manage.clone_definition(space, kind, key, &copy).await?;
-    Ok((StatusCode::CREATED, Json(made.into())))
+    Ok((StatusCode::CREATED, Json(with_warnings(app, space, made).await?)))
 }
 
 async fn get(
@@ -360,7 +380,7 @@ async fn change(
         return Ok(Json(preview::dry_run(app, space, kind, key, &change).await?).into_response());
     }
     let changed = app.manage.change_definition(space, kind, key, &change).await?;
-    Ok(Json(DefinitionJson::from(changed)).into_response())
+    Ok(Json(with_warnings(app, space, changed).await?).into_response())
 }
 
 async fn delete(app: &AppState, space: SpaceNo, kind: Kind, key: &str) -> Result<StatusCode, Problem> {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::{OptionsJson, QueryJson};
+use super::{OptionsJson, QueryJson, WarningJson};
 use crate::domain::SpaceNo;
 use crate::domain::ids::public_id;
 use crate::http::AppState;
@@ -32,6 +32,8 @@ pub(super) struct PreviewJson {
     sample: Vec<SampleJson>,
     /// The operands of the outermost AND or OR, each alone, in order; for a computed trait none.
     conditions: Vec<ConditionJson>,
+    /// Names of the query that have not been seen.
+    warnings: Vec<WarningJson>,
     /// How long it took, in milliseconds.
     took_ms: u64,
 }
@@ -88,6 +90,7 @@ pub(super) async fn preview(
         replaces: None,
     };
     let Preview { size, sample, conditions, took, .. } = app.reader.preview(space, &draft).await?;
+    let remarks = app.reader.remarks(space, &plan).await?;
     let value = |json: String| RawValue::from_string(json).ok().filter(|_| kind == Kind::ComputedTrait);
     Ok(PreviewJson {
         size,
@@ -96,6 +99,7 @@ pub(super) async fn preview(
             .map(|(id, of)| SampleJson { profile_id: public_id("prf", id), value: value(of.to_json()) })
             .collect(),
         conditions: conditions.into_iter().map(|(text, size)| ConditionJson { text, size }).collect(),
+        warnings: remarks.into_iter().map(WarningJson::from).collect(),
         took_ms: took.as_millis() as u64,
     })
 }
