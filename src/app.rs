@@ -5,6 +5,8 @@
 //! elsewhere, requests under way end, the log writer empties its queue, the processor gives its leases back, Postgres
 //! stops. A part that ends by itself stops the process: half a service is worse than none.
 
+mod offline;
+
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -25,6 +27,7 @@ use crate::config::{self, Config};
 use crate::disk::DiskGuard;
 use crate::domain::Timestamp;
 use crate::embedded::{self, Postgres, Search};
+use crate::history::watch::Watch;
 use crate::http::health::Health;
 use crate::http::server::{self, Server};
 use crate::http::{self, Services, tracking};
@@ -37,6 +40,8 @@ use crate::query::{self, Reader};
 use crate::read_cache::ReadCache;
 use crate::store;
 use crate::telemetry::metrics;
+
+pub(crate) use offline::{Verified, inspect, migrate, verify};
 
 /// Flushes under way at the same time: while one waits for its commit the next one compresses.
 const FLUSHERS: usize = 2;
@@ -201,6 +206,7 @@ impl App {
         };
         let (disk, in_flight) = (tracking.disk.clone(), tracking.in_flight.clone());
         start_housekeeping(&tasks, registry, manage.clone(), &config);
+        start_verifying(&tasks, &pool, &clock, &config);
         start_measuring(
             &tasks,
             Measured { pool: pool.clone(), manage: manage.clone(), disk: disk.clone(), in_flight },
@@ -413,6 +419,21 @@ fn start_housekeeping(tasks: &Tasks, registry: Registry, manage: Manage, config:
     });
 }
 
+/// Verifies profiles in the background, where that is switched on.
+fn start_verifying(tasks: &Tasks, pool: &PgPool, clock: &Clock, config: &Config) {
+    let config::Verify { sample, every } = config.verify;
+    if sample == 0 {
+        return;
+    }
+    let limits = definition_limits(config).query;
+    let watch = Watch { pool: pool.clone(), clock: clock.clone(), every, sample, limits };
+    let stop = tasks.working.clone();
+    tasks.work("verification", async move {
+        watch.run(&stop).await;
+        Ok(())
+    });
+}
+
 /// What is looked at every second.
 struct Measured {
     pool: PgPool,
@@ -453,44 +474,4 @@ fn start_measuring(tasks: &Tasks, measured: Measured, postgres: Option<Arc<Postg
             None => Ok(()),
         }
     });
-}
-
-/// Brings the schema up to date and says its version: `personas migrate`.
-pub(crate) async fn migrate(config: &Config) -> anyhow::Result<i64> {
-    let Ready { pool, postgres, .. } = connect(config).await?;
-    let (version, _) = store::migrate::versions(&pool).await?;
-    pool.close().await;
-    if let Some(postgres) = postgres {
-        postgres.stop().await?;
-    }
-    Ok(version)
-}
-
-/// What `personas doctor` finds in a database.
-#[derive(Debug)]
-pub(crate) struct Inspected {
-    pub server_version: String,
-    /// Newest migration of this build, and of the database.
-    pub schema: (i64, Option<i64>),
-    /// The database's clock minus ours.
-    pub skew_ms: i64,
-}
-
-/// Looks into the database without changing it.
-pub(crate) async fn inspect(config: &Config, clock: &Clock) -> anyhow::Result<Inspected> {
-    let (options, postgres) = reach(config).await?;
-    let pool = store::connect(options, MIGRATION_CONNECTIONS, config.database.acquire_timeout).await?;
-    let inspected = async {
-        let server_version = store::server::version(&pool).await?;
-        let schema = store::migrate::versions(&pool).await?;
-        // Connected and warm: what is measured now is the clocks, not the connection.
-        let skew_ms = store::server::now(&pool).await?.millis() - clock.now().millis();
-        Ok(Inspected { server_version, schema, skew_ms })
-    };
-    let inspected = inspected.await;
-    pool.close().await;
-    if let Some(postgres) = postgres {
-        postgres.stop().await?;
-    }
-    inspected
 }

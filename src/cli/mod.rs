@@ -9,6 +9,7 @@ mod import;
 mod migrate;
 mod openapi;
 mod serve;
+mod verify;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -36,6 +37,8 @@ enum Command {
     Migrate(Common),
     /// Check configuration, database, schema, disk and clock, and say what is wrong
     Doctor(Common),
+    /// Make profiles again from the log and compare them with what is stored
+    Verify(verify::Verify),
     /// Make a space with a small shop, and watch its audiences fill
     Demo(demo::Demo),
     /// Send a file of tracking calls, one JSON object a line, plain or gzip, to a running server
@@ -66,6 +69,7 @@ pub fn run() -> ExitCode {
     let result = match command {
         Command::Serve(serve) => serve::run(&serve),
         Command::Migrate(common) => migrate::run(&common),
+        Command::Verify(verify) => verify::run(&verify),
         Command::Doctor(common) => doctor::run(&common),
         Command::Bench(bench) => bench::run(&bench),
         Command::Demo(demo) => demo::run(&demo),

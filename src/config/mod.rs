@@ -14,7 +14,7 @@ use std::fmt;
 pub use secret::Secret;
 pub use sections::{
     Bootstrap, Config, Database, Embedded, Ingest, LogFormat, LogRetention, Processor, Query, Server,
-    Telemetry,
+    Telemetry, Verify,
 };
 pub use sources::{Sources, variable};
 

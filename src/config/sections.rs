@@ -38,6 +38,8 @@ pub struct Config {
     pub query: Query,
     /// Answering questions.
     pub reads: Reads,
+    /// `[verify]`
+    pub verify: Verify,
     /// The log of events.
     pub log: LogRetention,
     /// What the process tells about itself.
@@ -143,6 +145,15 @@ pub struct Query {
     pub definitions_max: usize,
 }
 
+/// `[verify]`
+#[derive(Debug, Clone, Copy)]
+pub struct Verify {
+    /// About so many profiles of each space at a time; 0 turns it off.
+    pub sample: u64,
+    /// Pause between two samples.
+    pub every: Duration,
+}
+
 /// `[reads]`
 #[derive(Debug, Clone)]
 pub struct Reads {
@@ -198,6 +209,10 @@ impl Config {
                 definitions_max: r.number("query.definitions_max", 1..=1_000_000),
             },
             reads: Reads { cache_bytes_max: r.number("reads.cache_bytes_max", 0..=64 * GIB) },
+            verify: Verify {
+                sample: r.number("verify.sample", 0..=1_000_000_000),
+                every: r.seconds("verify.every_seconds", 1..=DAY_MS / 1_000),
+            },
             log: LogRetention { retention_days: r.number("log.retention_days", 1..=DAYS_MAX) },
             telemetry: Telemetry::read(r),
         }

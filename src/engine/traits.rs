@@ -8,6 +8,11 @@ use serde::{Deserialize, Serialize};
 use crate::domain::trait_names::canonical;
 use crate::domain::{SourceNo, Timestamp};
 
+/// Custom traits of a profile, removed ones included: they remember when they were removed.
+pub const TRAITS_MAX: usize = 5_000;
+/// Longest trait name, in characters (decision R4).
+pub const NAME_CHARS_MAX: usize = 255;
+
 /// Who wrote a trait, and when (event time).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Write {

@@ -1,6 +1,9 @@
 //! History: events of the log, folded again by the same pure engine that folds them live. A backfill reads it to bring
 //! new definitions up to date, a preview to say what a definition would be.
 
+pub mod verify;
+pub mod watch;
+
 use std::collections::BTreeMap;
 
 use hashbrown::HashMap;

@@ -17,7 +17,7 @@ use crate::engine::identity::resolve::Held;
 use crate::engine::identity::{
     Candidate, Extracted, IdType, Refusal, Resolution, Rule, TypeNo, extract, resolve,
 };
-use crate::engine::traits::Write;
+use crate::engine::traits::{NAME_CHARS_MAX, TRAITS_MAX, Write};
 use crate::store::identity::{Merge, NewIdentifier, RefusalRow};
 use crate::store::log::codec::Record;
 use crate::store::profiles::Link;
@@ -25,10 +25,6 @@ use crate::store::rejected::RejectedEvent;
 
 /// Identifier types of a space, those added by events included.
 const TYPES_MAX: usize = 200;
-/// Custom traits of a profile, removed ones included: they remember when they were removed.
-const TRAITS_MAX: usize = 5_000;
-/// Longest trait name, in characters (decisions R4).
-const TRAIT_NAME_CHARS_MAX: usize = 255;
 
 /// An event of the batch that counts, with its identifiers.
 pub(super) struct Incoming<'a> {
@@ -279,9 +275,8 @@ fn set_traits(work: &mut Work, space: SpaceNo, no: ProfileNo, event: &Incoming<'
                 "trait_reserved",
                 format!("trait {name:?} is a computed trait or audience and was left out"),
             ));
-        } else if name.is_empty() || name.chars().count() > TRAIT_NAME_CHARS_MAX {
-            let message =
-                format!("a trait name must have 1 to {TRAIT_NAME_CHARS_MAX} characters; it was left out");
+        } else if name.is_empty() || name.chars().count() > NAME_CHARS_MAX {
+            let message = format!("a trait name must have 1 to {NAME_CHARS_MAX} characters; it was left out");
             refused.push(("trait_name_invalid", message));
         } else if is_full && !known(&name) {
             let message = format!("the profile has {TRAITS_MAX} traits; trait {name:?} was left out");

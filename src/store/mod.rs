@@ -19,6 +19,7 @@ pub mod schema;
 pub mod server;
 pub mod spaces;
 pub mod timeline;
+pub mod verify;
 
 pub use error::StoreError;
 pub use migrate::migrate;

@@ -214,6 +214,11 @@ metrics! {
         "Profiles that entered or left an audience.";
     AUDIENCE_BACKFILLS: Gauge = "personas_audience_backfills", [], "Definitions being computed over history.";
 
+    VERIFIED: Counter = "personas_verify_checked_total", [],
+        "Traits, outcomes and memberships made again from the log and compared.";
+    VERIFY_MISMATCHES: Counter = "personas_verify_mismatched_total", [],
+        "Those of them that differed from what is stored; each is a bug or damage.";
+
     READ_CACHE_HITS: Counter = "personas_read_cache_hits_total", [], "Profile look-ups answered from memory.";
     READ_CACHE_MISSES: Counter = "personas_read_cache_misses_total", [],
         "Profile look-ups that had to ask the database, while the read cache is on.";

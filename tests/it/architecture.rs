@@ -20,7 +20,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("manage", &["domain", "engine", "store"]),
     // The types of `store` reach `http` through the rooms; only its error is named.
     ("http", &["domain", "ingest", "query", "manage", "store"]),
-    ("app", &["domain", "engine", "store", "ingest", "process", "query", "manage", "http", "embedded"]),
+    (
+        "app",
+        &["domain", "engine", "history", "store", "ingest", "process", "query", "manage", "http", "embedded"],
+    ),
     ("cli", &["domain", "app", "http", "manage", "embedded"]),
     ("embedded", &[]),
     ("clock", &["domain"]),

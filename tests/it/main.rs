@@ -59,4 +59,6 @@ mod tracking_bodies;
 #[cfg(test)]
 mod vectors;
 #[cfg(test)]
+mod verify;
+#[cfg(test)]
 mod wholes;
