@@ -138,7 +138,7 @@ impl Task {
                     report.skipped += 1;
                     continue;
                 }
-                self.compare(profile, again, &judge, &of_it, &mut report);
+                self.compare(&profile, again, &judge, &of_it, &mut report);
             }
             let Some(last) = last else { break };
             after = last;
@@ -219,7 +219,7 @@ impl Task {
 
     fn compare(
         &self,
-        stored: Profile,
+        stored: &Profile,
         again: Again,
         judge: &Judge,
         memberships: &BTreeMap<ComputationNo, Timestamp>,
@@ -234,10 +234,10 @@ impl Task {
         }
         report.profiles += 1;
         let who = public_id("prf", stored.id);
-        compare_traits(&stored, &again.traits, judge, &who, report);
+        compare_traits(stored, &again.traits, judge, &who, report);
         if stored.collection == Collection::Users {
             let beside = Beside { at: at.max(stored.last_seen_at), memberships, who };
-            judge.compare_outcomes(&stored, again, &beside, report);
+            judge.compare_outcomes(stored, again, &beside, report);
         }
     }
 }
