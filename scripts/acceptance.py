@@ -44,7 +44,7 @@ class Server:
         own = {name: value for name, value in os.environ.items()
                if not name.startswith("PERSONAS_") or name == "PERSONAS_POSTGRES_BIN"}
         own.pop("DATABASE_URL", None)
-        environment = own | {
+        self.environment = environment = own | {
             "PERSONAS_DATA_DIR": f"{self.folder}/data", "PERSONAS_LISTEN": "127.0.0.1:0",
             "PERSONAS_BOOTSTRAP_SPACE": SPACE, "PERSONAS_BOOTSTRAP_WRITE_KEY": WRITE_KEY,
             "PERSONAS_BOOTSTRAP_TOKEN": TOKEN, "PERSONAS_TELEMETRY_LOG": "error",
@@ -67,6 +67,16 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def verify(self):
+        """Stops the server and lets `personas verify` compare everything with the log."""
+        self.process.terminate()
+        self.process.wait(60)
+        ended = subprocess.run([self.binary, "verify"], cwd=self.folder, env=self.environment, text=True,
+                               capture_output=True)
+        said = ended.stdout.strip() + ended.stderr.strip()
+        check("what is stored is what the log says", (ended.returncode, "0 differ" in said), (0, True))
+        print(f"  {said}")
 
     def wait(self, seconds, what, done):
         end = time.monotonic() + seconds
@@ -166,6 +176,7 @@ def totals(binary, file, events, duplicates):
         for key, size in sizes.items():
             members = [row["profile_id"] for row in server.rows(f"/audiences/{key}/members")]
             check(f"distinct members of {key}", len(set(members)), size)
+        server.verify()
 
 
 def shuffled(file, folder):

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Collection;
 
+/// What the names of the traits begin with that keep who is on a list. Events cannot set them, and nobody is shown them.
+pub const LIST_TRAIT: &str = "$list:";
+
 /// An operator's act.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "act", rename_all = "snake_case")]
@@ -17,5 +20,14 @@ pub enum Act {
         id_type: String,
         /// Its normalised value.
         value: String,
+    },
+    /// Puts the profiles that have these identifiers onto a list, or takes them off it.
+    ChangeList {
+        /// The trait that keeps it.
+        list: String,
+        /// Type and normalised value of one identifier of each profile.
+        ids: Vec<(String, String)>,
+        /// Onto it, or off it.
+        listed: bool,
     },
 }

@@ -12,6 +12,7 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::domain::act::LIST_TRAIT;
 use crate::domain::ids::public_id;
 use crate::domain::{
     Collection, ComputationNo, EventType, LeafNo, Offset, ProfileNo, SpaceNo, Timestamp, Value,
@@ -256,7 +257,8 @@ impl Again {
             };
             let mut values: Vec<(String, &str)> = Vec::new();
             for (name, value) in json::entries(record.traits().unwrap_or_default()) {
-                if !name.is_empty() && name.chars().count() <= NAME_CHARS_MAX {
+                if !name.is_empty() && !name.starts_with(LIST_TRAIT) && name.chars().count() <= NAME_CHARS_MAX
+                {
                     values.retain(|(known, _)| *known != name);
                     values.push((name.into_owned(), value));
                 }
@@ -279,7 +281,7 @@ fn compare_traits(stored: &Profile, again: &Traits, judge: &Judge, who: &str, re
         .iter()
         .chain(again.iter())
         .map(|(name, ..)| trait_names::canonical(name).into_owned())
-        .filter(|name| !judge.reserved.contains(name))
+        .filter(|name| !judge.reserved.contains(name) && !name.starts_with(LIST_TRAIT))
         .collect();
     for name in names {
         report.compare(&stored.get(&name), &again.get(&name), || format!("trait {name:?} of {who}"));
@@ -329,7 +331,13 @@ impl Judge {
         let at = *at;
         // Of what is computed here only the outcomes are taken from what is stored: in order, each after it was made again.
         let mut profile = stored.clone();
-        profile.traits.update(|traits| *traits = again.traits);
+        profile.traits.update(|traits| {
+            // Lists are operators' acts: those are taken as they are.
+            let listed = std::mem::replace(traits, again.traits);
+            for (name, json, write) in listed.iter().filter(|(name, ..)| name.starts_with(LIST_TRAIT)) {
+                traits.apply(write, [(name.to_owned(), json)]);
+            }
+        });
         for definition in self.program.computations() {
             let Some(row) = self.rows.get(&definition.no) else { continue };
             let answers = |key: &str| self.answers.get(key).copied();

@@ -17,6 +17,21 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 #[derive(Debug, Clone, Copy)]
 pub struct Json<T>(pub T);
 
+/// A body that is no JSON: rows, at most 5 MiB of them.
+#[derive(Debug, Clone)]
+pub struct Body(pub Bytes);
+
+/// Largest body of rows, in bytes.
+const ROWS_BYTES_MAX: usize = 5 << 20;
+
+impl<S: Sync> FromRequest<S> for Body {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        Ok(Self(read_body(request, ROWS_BYTES_MAX).await?))
+    }
+}
+
 /// The parameters behind `?`.
 #[derive(Debug, Clone, Copy)]
 pub struct Query<T>(pub T);
@@ -29,15 +44,15 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        Ok(Self(read_json(&read_body(request).await?)?))
+        Ok(Self(read_json(&read_body(request, BODY_BYTES_MAX).await?)?))
     }
 }
 
-async fn read_body(request: Request) -> Result<Bytes, Problem> {
-    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await;
+async fn read_body(request: Request, bytes_max: usize) -> Result<Bytes, Problem> {
+    let body = Limited::new(request.into_body(), bytes_max).collect().await;
     body.map(http_body_util::Collected::to_bytes).map_err(|error| {
         if error.is::<LengthLimitError>() {
-            let message = format!("the body has more than {BODY_BYTES_MAX} bytes");
+            let message = format!("the body has more than {bytes_max} bytes");
             Problem::new(Code::PayloadTooLarge, message)
         } else {
             Problem::new(Code::BadRequest, "the body did not arrive whole")

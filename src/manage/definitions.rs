@@ -1,8 +1,11 @@
 //! Audiences and computed traits: made, changed, deleted; never without being checked against all others.
 
+use uuid::Uuid;
+
 use super::graph::Graph;
 use super::spaces::check_name;
 use super::{Manage, ManageError, Result};
+use crate::domain::act::LIST_TRAIT;
 use crate::domain::ids::public_id;
 use crate::domain::{ComputationNo, SpaceNo};
 use crate::engine::{self, KnownSource, Plan, Sources, compile};
@@ -29,8 +32,8 @@ pub struct Create {
     pub description: String,
     /// `users` or `accounts`.
     pub collection: String,
-    /// Query text.
-    pub query: String,
+    /// Query text; `None` for a list, whose members are told one by one.
+    pub query: Option<String>,
     /// Options.
     pub options: Options,
     /// Whether to start at once.
@@ -91,14 +94,16 @@ impl Manage {
     pub async fn create_definition(&self, space: SpaceNo, kind: Kind, new: &Create) -> Result<Definition> {
         let _editing = self.editing.lock().await;
         let (name, _) = self.check_new(space, kind, new).await?;
+        let id = self.ids.uuid();
+        let query = new.query.clone().unwrap_or_else(|| query_of_list(id));
         let row = NewDefinition {
-            id: self.ids.uuid(),
+            id,
             kind,
             key: &new.key,
             name,
             description: &new.description,
             enabled: new.enabled,
-            query: &new.query,
+            query: &query,
             options: new.options,
         };
         let insert = definitions::insert_definition(&self.pool, space, &row, self.clock.now());
@@ -120,7 +125,13 @@ impl Manage {
         check_collection(&new.collection)?;
         let name = check_name(new.name.as_deref().unwrap_or(&new.key))?;
         check_description(&new.description)?;
-        let plan = self.compile_in(space, &new.query, kind)?;
+        let plan = match (&new.query, kind) {
+            (Some(query), _) => self.compile_in(space, query, kind)?,
+            (None, Kind::Audience) => self.compile(&query_of_list(Uuid::nil()), kind)?,
+            (None, Kind::ComputedTrait) => {
+                return Err(ManageError::invalid("definition.list", "only audiences can be lists"));
+            }
+        };
         let others = definitions::list_definitions(&self.pool, space, None, None).await?;
         if others.iter().any(|d| d.key == new.key) {
             return Err(taken(&new.key));
@@ -142,12 +153,16 @@ impl Manage {
         copy: &Copy,
     ) -> Result<Definition> {
         let of = self.find_definition(space, kind, key).await?;
+        if of.is_list() {
+            let message = "a list has no query to copy; make another list and upload the members";
+            return Err(ManageError::invalid("key", message));
+        }
         let new = Create {
             key: copy.key.clone(),
             name: Some(copy.name.clone().unwrap_or(of.name)),
             description: copy.description.clone().unwrap_or(of.description),
             collection: USERS.to_owned(),
-            query: of.latest.query,
+            query: Some(of.latest.query),
             options: of.latest.options,
             enabled: copy.enabled.unwrap_or(true),
         };
@@ -205,6 +220,10 @@ impl Manage {
         let compile = |query| self.compile_in(space, query, kind);
         let plan = change.query.as_deref().map(compile).transpose()?;
         let present = self.find_definition(space, kind, key).await?;
+        if present.is_list() && (change.query.is_some() || change.include_history.is_some()) {
+            let message = "a list has no query; its members are uploaded to …/members";
+            return Err(ManageError::invalid("definition", message));
+        }
         if let Some(plan) = &plan {
             let others = definitions::list_definitions(&self.pool, space, None, None).await?;
             self.check_circles(&others, key, plan)?;
@@ -285,6 +304,11 @@ impl Manage {
     /// Compiles a query whose sources must be those of the space.
     fn compile_in(&self, space: SpaceNo, query: &str, kind: Kind) -> Result<Plan> {
         let mut plan = self.compile(query, kind)?;
+        if plan.traits().iter().any(|name| name.starts_with(LIST_TRAIT)) {
+            let message =
+                format!("names that begin with {LIST_TRAIT} are kept for lists; name the list by its key");
+            return Err(ManageError::invalid("definition.query", message));
+        }
         if plan.names_sources() {
             let snapshot = self.registry.snapshot();
             let of_space = snapshot.sources.values().filter(|s| s.space == space);
@@ -341,6 +365,16 @@ fn check_key(key: &str) -> Result<()> {
         return Err(ManageError::invalid("key", format!("`{key}` is a word of the API; choose another key")));
     }
     Ok(())
+}
+
+/// Who is on a list is kept in a trait of its own; being on it is having that.
+fn query_of_list(id: Uuid) -> String {
+    format!("trait('{}') = true", trait_of_list(id))
+}
+
+/// The trait that keeps who is on a list.
+pub fn trait_of_list(id: Uuid) -> String {
+    format!("{LIST_TRAIT}{}", id.simple())
 }
 
 fn taken(key: &str) -> ManageError {

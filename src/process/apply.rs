@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::catalog::Catalog;
 use super::evaluate::{Waiting, evaluate, fire};
 use super::work::Work;
+use crate::domain::act::LIST_TRAIT;
 use crate::domain::{Act, Collection, EventType, IdKey, Offset, ProfileNo, SpaceNo, Timestamp, json};
 use crate::engine::identity::Graph;
 use crate::engine::identity::extract::Parts;
@@ -92,13 +93,39 @@ pub(super) fn identify<'a>(
 /// The identifier an operator's act is about, so that its owner is brought into work.
 fn act_identifiers(body: &str, catalog: &Catalog) -> Extracted {
     let mut ids = Extracted::default();
-    if let Ok(Act::DeleteIdentifier { collection, id_type, value }) = serde_json::from_str(body)
-        && let Some(known) = catalog.settings.by_name(&id_type)
-    {
+    let (collection, named) = match serde_json::from_str(body) {
+        Ok(Act::DeleteIdentifier { collection, id_type, value }) => (collection, vec![(id_type, value)]),
+        Ok(Act::ChangeList { ids, .. }) => (Collection::Users, ids),
+        Err(_) => return ids,
+    };
+    for (id_type, value) in named {
+        let Some(known) = catalog.settings.by_name(&id_type) else { continue };
         let key = IdKey::of(collection, &id_type, &value);
         ids.users.push(Candidate { type_no: known.no, value, key });
     }
     ids
+}
+
+/// Puts a profile onto a list, or takes it off it.
+fn change_list(
+    work: &mut Work,
+    no: ProfileNo,
+    list: &str,
+    listed: bool,
+    event: &Incoming<'_>,
+    catalog: &Catalog,
+) {
+    let Some(entry) = work.entries.get_mut(&no) else { return };
+    let record = event.record;
+    let write =
+        Write { at: record.received_at, message_id: record.message_id.to_owned(), source: record.source };
+    let value = if listed { "true" } else { "null" };
+    entry.profile.traits.update(|traits| {
+        traits.apply(&write, [(list.to_owned(), value)]);
+        traits.tidy();
+    });
+    entry.touched = true;
+    catalog.program.mark_trait(list, &mut entry.dirty);
 }
 
 /// Takes an identifier away from its profile, unless it is the last one.
@@ -127,13 +154,7 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
     let Ground { space, catalog, .. } = *ground;
     let record = event.record;
     if record.act {
-        for gone in &event.ids.users {
-            if let Some(no) = work.owner(gone.key) {
-                let at = catch_up(work, no, record.received_at, ground);
-                delete_identifier(work, no, gone, catalog);
-                look_again(work, no, at, ground);
-            }
-        }
+        apply_act(work, event, ground);
         return Attribution::default();
     }
     let user = settle(work, event, &event.ids.users, Collection::Users, ground);
@@ -180,6 +201,22 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
         evaluate(entry, &mut work.out, catalog, at, ground.waiting);
     }
     Attribution { user, account }
+}
+
+fn apply_act(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) {
+    let act = serde_json::from_str(event.record.body);
+    for named in &event.ids.users {
+        let Some(no) = work.owner(named.key) else { continue };
+        let at = catch_up(work, no, event.record.received_at, ground);
+        match &act {
+            Ok(Act::DeleteIdentifier { .. }) => delete_identifier(work, no, named, ground.catalog),
+            Ok(Act::ChangeList { list, listed, .. }) => {
+                change_list(work, no, list, *listed, event, ground.catalog);
+            }
+            Err(_) => {}
+        }
+        look_again(work, no, at, ground);
+    }
 }
 
 /// Lets happen on a profile what was due when an event was received; returns that instant, which never goes back.
@@ -270,7 +307,7 @@ fn set_traits(work: &mut Work, space: SpaceNo, no: ProfileNo, event: &Incoming<'
     let is_full = work.entries.get(&no).is_some_and(|e| e.profile.traits.get().len() >= TRAITS_MAX);
     let mut refused = Vec::new();
     for (name, value) in json::entries(traits) {
-        if catalog.is_reserved(&name) {
+        if catalog.is_reserved(&name) || name.starts_with(LIST_TRAIT) {
             refused.push((
                 "trait_reserved",
                 format!("trait {name:?} is a computed trait or audience and was left out"),

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::directory::Serving;
 use super::{Directory, QueryError, Reader};
+use crate::domain::act::LIST_TRAIT;
 use crate::domain::identifier::normalise;
 use crate::domain::ids::{parse_public_id, public_id};
 use crate::domain::{Collection, IdKey, ProfileNo, SourceNo, SpaceNo, Timestamp};
@@ -40,6 +41,15 @@ impl Selector {
             return parse_public_id("prf", value).map(Self::Id);
         }
         Some(Self::Identifier { id_type: id_type.to_owned(), value: value.to_owned() })
+    }
+}
+
+impl std::fmt::Display for Selector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Identifier { id_type, value } => write!(f, "{id_type}:{value}"),
+            Self::Id(id) => write!(f, "profile_id:{}", public_id("prf", *id)),
+        }
     }
 }
 
@@ -114,7 +124,7 @@ impl Person {
 
     /// All traits, by name: custom ones, computed ones, audiences. A computed name hides a custom one.
     pub fn traits(&self) -> Vec<Trait<'_>> {
-        let custom = self.profile.traits.get().iter();
+        let custom = self.profile.traits.get().iter().filter(|(name, ..)| !name.starts_with(LIST_TRAIT));
         let mut custom: Vec<Trait<'_>> =
             custom.map(|(name, json, write)| Trait::custom(name, json, write)).collect();
         custom.sort_unstable_by_key(|t| t.name);

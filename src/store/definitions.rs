@@ -9,6 +9,7 @@ use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
 use super::{Result, processor};
+use crate::domain::act::LIST_TRAIT;
 use crate::domain::{ComputationNo, SpaceNo, Timestamp};
 
 /// Audience or computed trait.
@@ -144,6 +145,21 @@ impl From<VersionRow> for Version {
             changed_at: row.changed_at.into(),
             created_at: row.created_at.into(),
         }
+    }
+}
+
+impl Definition {
+    /// Whether its members are told one by one instead of by a query.
+    pub fn is_list(&self) -> bool {
+        self.latest.is_list()
+    }
+}
+
+impl Version {
+    /// See [`Definition::is_list`].
+    pub fn is_list(&self) -> bool {
+        // No other query may name such a trait.
+        self.query.contains(LIST_TRAIT)
     }
 }
 

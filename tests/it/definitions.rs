@@ -161,7 +161,7 @@ async fn bodies_are_read_strictly() {
     for (body, field) in [
         (with(json!({"colour": "red"})), "colour"),
         (with(json!({"options": {"include_anon": true}})), "include_anon"),
-        (with(json!({"definition": {"type": "users"}})), "query"),
+        (with(json!({"definition": {"type": "users"}})), "definition.query"),
         (with(json!({"definition": {"type": "accounts", "query": QUERY}})), "definition.type"),
         (with(json!({"definition": {"type": "things", "query": QUERY}})), "definition.type"),
         (with(json!({"name": ""})), "name"),

@@ -23,6 +23,8 @@ mod identity;
 #[cfg(test)]
 mod import;
 #[cfg(test)]
+mod lists;
+#[cfg(test)]
 mod log;
 #[cfg(test)]
 mod management;

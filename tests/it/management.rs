@@ -99,6 +99,7 @@ const SCOPES: &[(&str, &str, &str)] = &[
     ("POST", "/v1/spaces/{space}/audiences/preview", "read"),
     ("POST", "/v1/spaces/{space}/computed-traits/preview", "read"),
     ("POST", "/v1/spaces/{space}/memberships/check", "read"),
+    ("POST", "/v1/spaces/{space}/audiences/{key}/members", "write"),
     ("GET", "/v1/spaces/{space}/schema/events", "read"),
     ("GET", "/v1/spaces/{space}/schema/events/{name}/properties", "read"),
     ("GET", "/v1/spaces/{space}/schema/traits", "read"),

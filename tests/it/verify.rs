@@ -122,5 +122,6 @@ async fn in_the_background_it_counts_what_it_has_compared() {
     while value("personas_verify_checked_total").await.unwrap_or(0.0) < 1.0 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(value("personas_verify_mismatched_total").await.unwrap_or(0.0), 0.0);
+    let mismatched = value("personas_verify_mismatched_total").await.unwrap_or(0.0);
+    assert!(mismatched < 1.0, "{mismatched}");
 }

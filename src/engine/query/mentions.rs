@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::domain::act::LIST_TRAIT;
 use crate::domain::{Path, Value, trait_names};
 
 use super::ast::{ArgumentValue, Call, Expr, ExprKind};
@@ -68,7 +69,7 @@ fn unseen_event(Mention { name, span, .. }: &Mention, known: &Known, told: &mut 
 
 fn unseen_trait(Mention { name, span, .. }: &Mention, known: &Known, told: &mut Errors) {
     let Some(traits) = &known.traits else { return };
-    if traits.iter().any(|seen| *seen == trait_names::canonical(name)) {
+    if name.starts_with(LIST_TRAIT) || traits.iter().any(|seen| *seen == trait_names::canonical(name)) {
         return;
     }
     let names: Vec<&str> = traits.iter().map(String::as_str).collect();

@@ -32,6 +32,13 @@ pub(super) struct KeyPath {
     key: String,
 }
 
+impl KeyPath {
+    /// Key of the definition.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+}
+
 /// A kind of definition as a type, for [`Named`].
 pub(super) trait OfKind: Send + Sync {
     const KIND: Kind;

@@ -5,6 +5,7 @@ mod delete;
 mod events;
 mod identity;
 mod list;
+mod lists;
 mod members;
 mod sizes;
 mod traits;
@@ -46,6 +47,7 @@ pub(super) fn audience_routes() -> OpenApiRouter<AppState> {
         .routes(routes!(audiences::list_sizes))
         .routes(routes!(audiences::get_size))
         .routes(routes!(audiences::list_members))
+        .routes(routes!(lists::upload_members))
         .routes(routes!(members::get_overlap))
         .routes(routes!(members::get_identifier_breakdown))
         .routes(routes!(members::check_memberships))

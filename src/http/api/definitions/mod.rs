@@ -16,7 +16,7 @@ use crate::http::AppState;
 use crate::http::etag::IfNoneMatch;
 use crate::http::extract::Json;
 use crate::http::page::{List, Page};
-use crate::http::problem::Problem;
+use crate::http::problem::{Code, Problem};
 use crate::manage::definitions::{Change, Copy, Create, Definition, Kind, Options, References, Version};
 
 pub(super) use routes::routes;
@@ -58,12 +58,34 @@ struct QueryJson {
     /// `users` or `accounts`.
     #[serde(rename = "type", default = "users")]
     collection: String,
-    /// The query's text.
-    query: String,
+    /// The query's text; none for a list.
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
+    query: Option<String>,
+    /// Its members are uploaded to `…/members` instead of following from a query.
+    #[serde(default, skip_serializing_if = "is_false")]
+    list: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 fn users() -> String {
     "users".to_owned()
+}
+
+impl QueryJson {
+    /// How the members of a list are kept is nobody's business.
+    fn of(query: String, list: bool) -> Self {
+        Self { collection: users(), query: (!list).then_some(query), list }
+    }
+
+    /// The text, where it has to have one.
+    fn text(&self) -> Result<&str, Problem> {
+        let missing = || Problem::new(Code::Invalid, "missing field `query`").at("definition.query");
+        self.query.as_deref().ok_or_else(missing)
+    }
 }
 
 /// Who is counted, and from when on.
@@ -92,6 +114,7 @@ impl From<Options> for OptionsJson {
 
 impl From<Definition> for DefinitionJson {
     fn from(d: Definition) -> Self {
+        let is_list = d.is_list();
         Self {
             id: public_id(d.kind.prefix(), d.id),
             status: status(&d),
@@ -99,7 +122,7 @@ impl From<Definition> for DefinitionJson {
             serving_version: d.serving.as_ref().map(|v| v.version),
             size: d.serving.as_ref().map_or(0, |v| v.size),
             failure: d.latest.failure,
-            definition: QueryJson { collection: users(), query: d.latest.query },
+            definition: QueryJson::of(d.latest.query, is_list),
             options: d.latest.options.into(),
             key: d.key,
             name: d.name,
@@ -226,9 +249,10 @@ struct VersionJson {
 
 impl From<Version> for VersionJson {
     fn from(v: Version) -> Self {
+        let is_list = v.is_list();
         Self {
             version: v.version,
-            definition: QueryJson { collection: users(), query: v.query },
+            definition: QueryJson::of(v.query, is_list),
             options: v.options.into(),
             status: v.status,
             failure: v.failure,
@@ -299,14 +323,22 @@ async fn create(
     new: NewDefinition,
     params: &DryRunParams,
 ) -> Result<Response, Problem> {
+    if !new.definition.list {
+        new.definition.text()?;
+    }
+    let QueryJson { collection, query, list } = new.definition;
+    if list && query.is_some() {
+        return Err(Problem::new(Code::Invalid, "a list has no query").at("definition.query"));
+    }
     let new = Create {
         key: new.key,
         name: new.name,
         description: new.description,
-        collection: new.definition.collection,
-        query: new.definition.query,
+        collection,
+        query,
         options: Options {
-            include_anonymous: new.options.include_anonymous,
+            // Whoever is put onto a list is meant.
+            include_anonymous: new.options.include_anonymous || list,
             include_history: new.options.include_historical_data,
         },
         enabled: new.enabled,

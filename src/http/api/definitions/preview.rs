@@ -81,7 +81,7 @@ pub(super) async fn preview(
     kind: Kind,
     request: &PreviewRequest,
 ) -> Result<PreviewJson, Problem> {
-    let QueryJson { collection, query } = &request.definition;
+    let (QueryJson { collection, .. }, query) = (&request.definition, request.definition.text()?);
     let plan = app.manage.compile_definition(space, kind, collection, query)?;
     let draft = Draft {
         plan: &plan,
