@@ -3,7 +3,7 @@
 //! Modules are rooms and data walks through them in one direction:
 //! `domain` knows nothing; `engine` and `store` know `domain`; `ingest`, `process`, `query` and `manage` know
 //! those three and never each other; `http` turns requests into calls of them; `app` is the only place that
-//! knows everything. `tests/architecture.rs` enforces it.
+//! knows everything. `tests/it/architecture.rs` enforces it.
 
 pub mod app;
 pub mod cli;

@@ -9,7 +9,7 @@ use crate::app;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::disk;
-use crate::embedded::{FolderState, Search, describe_folder};
+use crate::embedded::{FolderState, INSTALL, SUPPORTED, Search, describe_folder};
 
 /// Leases live by the database's clock and events by ours: more apart than this, in milliseconds, is a fault.
 const SKEW_MAX_MS: i64 = 2_000;
@@ -60,12 +60,11 @@ pub(super) fn run(common: &Common) -> anyhow::Result<ExitCode> {
 /// Binaries, folder and disk. Whether the database can be looked into without making or disturbing one.
 fn private_postgres(config: &Config, findings: &mut Findings<impl Write>) -> anyhow::Result<bool> {
     let found = Search::usual(config.embedded.postgres_bin.clone()).all();
-    let names: Vec<String> = found.iter().map(|b| b.version.to_string()).collect();
+    let usable = found.iter().filter(|b| SUPPORTED.contains(&b.version.major));
+    let names: Vec<String> = usable.map(|b| b.version.to_string()).collect();
     if names.is_empty() {
-        findings.bad(
-            "postgres",
-            "no Postgres binaries found; install postgresql-15 or newer, or set DATABASE_URL",
-        )?;
+        let (oldest, newest) = (SUPPORTED.start(), SUPPORTED.end());
+        findings.bad("postgres", format!("no binaries of Postgres {oldest} to {newest} found\n{INSTALL}"))?;
     } else {
         findings.good("postgres", format!("binaries of {}", names.join(", ")))?;
     }

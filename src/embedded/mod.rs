@@ -20,7 +20,7 @@ mod supervisor;
 use std::path::PathBuf;
 
 pub use error::EmbeddedError;
-pub use find::{Binaries, Search, Version};
+pub use find::{Binaries, INSTALL, SUPPORTED, Search, Version};
 pub use folder::{FolderState, describe_folder};
 pub use supervisor::{Ended, Postgres};
 

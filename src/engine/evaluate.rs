@@ -44,7 +44,7 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    fn truth(&self) -> bool {
+    pub(super) fn truth(&self) -> bool {
         self.value == Value::Bool(true)
     }
 
@@ -168,7 +168,7 @@ impl Plan {
     }
 
     /// The value of an operand, when it may change by itself, and whether it is exact.
-    fn operand<'v>(
+    pub(super) fn operand<'v>(
         &'v self,
         operand: &'v PlanOperand,
         view: &'v impl View,

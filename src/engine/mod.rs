@@ -11,6 +11,7 @@
 mod bucket;
 pub mod condition;
 pub mod evaluate;
+pub mod explain;
 pub mod identity;
 mod packed;
 mod pointers;

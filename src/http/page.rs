@@ -56,11 +56,11 @@ pub struct Page<const DEFAULT: usize = LIMIT_DEFAULT, const MAX: usize = LIMIT_M
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct PageParams {
-    /// Rows at most in a page: 100 when not given, at most 1,000.
+    /// Rows at most in a page: 100 when not given, at most 1,000; in the lists of one profile 10 or 20, at most 200.
     limit: Option<usize>,
     /// `cursor.next` of the page before.
     cursor: Option<String>,
-    #[param(ignore)]
+    /// As `cursor`, by Segment's name.
     next: Option<String>,
 }
 

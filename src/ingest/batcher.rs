@@ -2,7 +2,7 @@
 //! only after its own events are committed.
 //!
 //! Nothing waits for a timer: a flusher takes whatever has gathered while the last flush was in flight. The queue
-//! is bounded in requests and events; a full queue is said at once, so that clients back off (decisions T13).
+//! is bounded in requests, events and bytes; a full queue is said at once, so that clients back off (decisions T13).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +19,10 @@ use crate::telemetry::metrics;
 
 /// zstd level of chunks: the fastest one; higher levels cost more than the disk they save.
 const ZSTD_LEVEL: i32 = 1;
+
+/// Bytes that wait at most: what is shared by the events of a batch is in each of them, so a few small requests may be
+/// large here.
+const QUEUE_BYTES_MAX: usize = 128 << 20;
 
 /// Bounds of the batcher.
 #[derive(Debug, Clone, Copy)]
@@ -75,8 +79,36 @@ struct Waiting {
 #[derive(Debug, Clone)]
 pub struct Batcher {
     queue: mpsc::Sender<Waiting>,
-    queued_events: Arc<AtomicUsize>,
+    queued: Arc<Queued>,
     limits: BatcherLimits,
+}
+
+/// What waits.
+#[derive(Debug, Default)]
+struct Queued {
+    events: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Queued {
+    /// Whether there is room for a request; if so it is taken. An empty queue takes any request: none is larger than the
+    /// queue may be.
+    fn take(&self, append: &Append, events_max: usize) -> bool {
+        let (weight, bytes) = (append.weight(), append.bytes());
+        let events_before = self.events.fetch_add(weight, Ordering::Relaxed);
+        let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let is_full = events_before > 0
+            && (events_before + weight > events_max || bytes_before + bytes > QUEUE_BYTES_MAX);
+        if is_full {
+            self.give_back(weight, bytes);
+        }
+        !is_full
+    }
+
+    fn give_back(&self, weight: usize, bytes: usize) {
+        self.events.fetch_sub(weight, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 impl std::fmt::Debug for Waiting {
@@ -90,7 +122,7 @@ impl std::fmt::Debug for Waiting {
 #[derive(Debug, Clone)]
 pub struct Flusher {
     queue: Arc<Mutex<mpsc::Receiver<Waiting>>>,
-    queued_events: Arc<AtomicUsize>,
+    queued: Arc<Queued>,
     limits: BatcherLimits,
     pool: PgPool,
     /// Raised after every append, so that processors in this process need not poll.
@@ -100,21 +132,21 @@ pub struct Flusher {
 /// Makes the two sides.
 pub fn batcher(pool: PgPool, limits: BatcherLimits, appended: watch::Sender<u64>) -> (Batcher, Flusher) {
     let (sender, receiver) = mpsc::channel(limits.queue_events_max.clamp(1, 65_536));
-    let queued_events = Arc::new(AtomicUsize::new(0));
-    let handle = Batcher { queue: sender, queued_events: Arc::clone(&queued_events), limits };
-    (handle, Flusher { queue: Arc::new(Mutex::new(receiver)), queued_events, limits, pool, appended })
+    let queued = Arc::new(Queued::default());
+    let handle = Batcher { queue: sender, queued: Arc::clone(&queued), limits };
+    (handle, Flusher { queue: Arc::new(Mutex::new(receiver)), queued, limits, pool, appended })
 }
 
 impl Batcher {
     /// Stores the request's events and returns the offset of the last one once they are committed.
     pub(crate) async fn append(&self, append: Append) -> Result<Offset, AppendError> {
-        let weight = append.weight();
-        let before = self.queued_events.fetch_add(weight, Ordering::Relaxed);
-        // A request is never larger than the queue may be, so an empty queue takes any request.
-        let full = before > 0 && before + weight > self.limits.queue_events_max;
+        let (weight, bytes) = (append.weight(), append.bytes());
+        if !self.queued.take(&append, self.limits.queue_events_max) {
+            return Err(AppendError::Overloaded);
+        }
         let (done, answer) = oneshot::channel();
-        if full || self.queue.try_send(Waiting { append, done }).is_err() {
-            self.queued_events.fetch_sub(weight, Ordering::Relaxed);
+        if self.queue.try_send(Waiting { append, done }).is_err() {
+            self.queued.give_back(weight, bytes);
             return Err(AppendError::Overloaded);
         }
         answer.await.unwrap_or(Err(AppendError::Unavailable))
@@ -129,9 +161,10 @@ impl Flusher {
             if gathered.is_empty() {
                 return;
             }
-            let weight: usize = gathered.iter().map(|w| w.append.weight()).sum();
+            let weight = gathered.iter().map(|w| w.append.weight()).sum();
+            let bytes = gathered.iter().map(|w| w.append.bytes()).sum();
             self.flush(gathered).await;
-            self.queued_events.fetch_sub(weight, Ordering::Relaxed);
+            self.queued.give_back(weight, bytes);
         }
     }
 

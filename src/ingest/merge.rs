@@ -1,30 +1,41 @@
 //! Batch-level `context` and `integrations` under each item's own: deep, and the item wins (decisions T9).
 
-use serde_json::{Map, Value};
+use std::borrow::Cow;
+
+use crate::domain::json;
 
 /// Merges two JSON objects; where both have a key and both values are objects they are merged in turn, else the
-/// inner one stands. Something that is not an object loses against one that is.
+/// inner one stands. Something that is not an object loses against one that is. Values keep the text they have: a number
+/// with all its digits.
 pub(crate) fn deep_merge(outer: &str, inner: &str) -> String {
-    let read = |text| serde_json::from_str::<Map<String, Value>>(text);
-    match (read(outer), read(inner)) {
-        (Ok(mut outer), Ok(inner)) => {
-            merge_maps(&mut outer, inner);
-            Value::Object(outer).to_string()
-        }
-        (Ok(_), Err(_)) => outer.to_owned(),
+    match (is_object(outer), is_object(inner)) {
+        (true, true) => merge_objects(outer, inner),
+        (true, false) => outer.to_owned(),
         _ => inner.to_owned(),
     }
 }
 
-fn merge_maps(outer: &mut Map<String, Value>, inner: Map<String, Value>) {
-    for (key, value) in inner {
-        match (outer.get_mut(&key), value) {
-            (Some(Value::Object(below)), Value::Object(above)) => merge_maps(below, above),
-            (_, value) => {
-                outer.insert(key, value);
+fn is_object(text: &str) -> bool {
+    text.trim_ascii_start().starts_with('{')
+}
+
+fn merge_objects(outer: &str, inner: &str) -> String {
+    let mut merged: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
+    for (is_inner, object) in [(false, outer), (true, inner)] {
+        for (key, value) in json::entries(object) {
+            let known = merged.iter_mut().find(|(known, _)| *known == key);
+            match known {
+                Some((_, below)) if is_inner && is_object(below) && is_object(value) => {
+                    *below = Cow::Owned(merge_objects(below, value));
+                }
+                // Of a key that stands twice, the last one counts.
+                Some((_, known)) => *known = Cow::Borrowed(value),
+                None => merged.push((key, Cow::Borrowed(value))),
             }
         }
     }
+    let members = merged.iter().map(|(key, value)| format!("{}:{value}", json::quote(key)));
+    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
 }
 
 #[cfg(test)]
@@ -35,5 +46,15 @@ mod tests {
     fn the_item_wins_key_by_key() {
         let merged = deep_merge(r#"{"a":{"x":1,"y":2},"b":1,"c":3}"#, r#"{"a":{"y":9},"b":{"z":1}}"#);
         assert_eq!(merged, r#"{"a":{"x":1,"y":9},"b":{"z":1},"c":3}"#);
+        assert_eq!(deep_merge("{\"a\":1}", "7"), "{\"a\":1}");
+        assert_eq!(deep_merge("", "{\"a\":1}"), "{\"a\":1}");
+    }
+
+    #[test]
+    fn numbers_and_odd_keys_keep_their_text() {
+        let inner = r#"{"id":18446744073709551616,"big":9e308,"a\"b":"\u0000","twice":1,"twice":{"x":2}}"#;
+        let merged = deep_merge(r#"{"id":18446744073709551617,"twice":{"y":1}}"#, inner);
+        let expected = r#"{"id":18446744073709551616,"twice":{"x":2},"big":9e308,"a\"b":"\u0000"}"#;
+        assert_eq!(merged, expected);
     }
 }

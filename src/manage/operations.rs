@@ -48,11 +48,18 @@ impl Manage {
         };
         let age = |at| self.age_ms(at);
         let all = definitions::list_definitions(&self.pool, space, None, None).await?;
-        let unfinished = all
-            .into_iter()
-            .filter(|d| d.enabled && matches!(d.latest.status.as_str(), "pending" | "backfilling"));
-        let backfill = |d: definitions::Definition| Backfill { kind: d.kind, key: d.key, version: d.latest };
-        Ok(Pipeline { status, lag_ms: oldest.map_or(0, age), backfills: unfinished.map(backfill).collect() })
+        let is_new = |version: &Version| matches!(version.status.as_str(), "pending" | "backfilling");
+        // One that answers is walked again when something it refers to was replaced: until then it is not up to date.
+        let unfinished = |d: definitions::Definition| {
+            let again = d.serving.filter(|version| version.walking);
+            let version = Some(d.latest).filter(is_new).or(again)?;
+            d.enabled.then_some(Backfill { kind: d.kind, key: d.key, version })
+        };
+        Ok(Pipeline {
+            status,
+            lag_ms: oldest.map_or(0, age),
+            backfills: all.into_iter().filter_map(unfinished).collect(),
+        })
     }
 
     /// Measures how far all spaces are, for the metrics.

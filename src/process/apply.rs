@@ -11,6 +11,7 @@ use super::catalog::Catalog;
 use super::evaluate::{Waiting, evaluate, fire};
 use super::work::Work;
 use crate::domain::act::LIST_TRAIT;
+use crate::domain::trait_names::canonical;
 use crate::domain::{Act, Collection, EventType, IdKey, Offset, ProfileNo, SpaceNo, Timestamp, json};
 use crate::engine::identity::Graph;
 use crate::engine::identity::extract::Parts;
@@ -192,6 +193,11 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
                 link(work, user, account, event);
             }
         }
+        (EventType::Group, Some(_), None) => {
+            let message =
+                "a group call without a usable groupId: its traits belong to no account and were left out";
+            work.out.warnings.push(warning(space, event, "no_group", u32::MAX - 1, message.into()));
+        }
         _ => {}
     }
     if let Some(entry) = user.and_then(|no| work.entries.get_mut(&no)) {
@@ -307,7 +313,7 @@ fn set_traits(work: &mut Work, space: SpaceNo, no: ProfileNo, event: &Incoming<'
     let is_full = work.entries.get(&no).is_some_and(|e| e.profile.traits.get().len() >= TRAITS_MAX);
     let mut refused = Vec::new();
     for (name, value) in json::entries(traits) {
-        if catalog.is_reserved(&name) || name.starts_with(LIST_TRAIT) {
+        if catalog.is_reserved(&canonical(&name)) || name.starts_with(LIST_TRAIT) {
             refused.push((
                 "trait_reserved",
                 format!("trait {name:?} is a computed trait or audience and was left out"),
@@ -336,7 +342,7 @@ fn set_traits(work: &mut Work, space: SpaceNo, no: ProfileNo, event: &Incoming<'
         changed
     });
     for name in changed {
-        catalog.program.mark_trait(&crate::domain::trait_names::canonical(&name), &mut entry.dirty);
+        catalog.program.mark_trait(&canonical(&name), &mut entry.dirty);
     }
 }
 

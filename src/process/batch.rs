@@ -29,6 +29,9 @@ pub(super) struct Batched {
 /// From so many events on, the next micro-batch is computed while this one is written.
 const OVERLAP_EVENTS: usize = 1_000;
 
+/// Decompressed chunks of one micro-batch, in bytes, before no further chunk is added.
+const CONTENTS_MAX: usize = 64 << 20;
+
 /// Memory for decompressed chunks that is kept from batch to batch, in bytes.
 const CONTENTS_KEPT_MAX: usize = 64 << 20;
 
@@ -116,17 +119,28 @@ impl SpaceProcessor {
     async fn read_batch(&mut self) -> Result<Option<Read>> {
         let mut connection = self.pool.acquire().await?;
         let most = self.config.batch_events_max as u32;
-        let chunks =
+        let mut chunks =
             log::read_from(&mut *connection, self.space, self.ahead.processed, self.ahead.day, most).await?;
         if chunks.is_empty() {
             return Ok(None);
         }
+        let mut is_full = log::is_full_read(&chunks, most);
         let mut contents = std::mem::take(&mut self.contents);
         contents.resize_with(chunks.len(), Vec::new);
+        let mut room = CONTENTS_MAX;
+        let mut read = 0;
         for (chunk, content) in chunks.iter().zip(&mut contents) {
+            // What compresses well was read as little: the rest is for the next batch.
+            if room == 0 {
+                is_full = true;
+                break;
+            }
             chunk.read_content(content)?;
+            room = room.saturating_sub(content.len());
+            read += 1;
         }
-        let is_full = log::is_full_read(&chunks, most);
+        chunks.truncate(read);
+        contents.truncate(read);
         Ok(Some(Read { chunks, is_full, contents }))
     }
 }

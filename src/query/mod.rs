@@ -5,6 +5,7 @@
 
 mod audiences;
 mod directory;
+mod explain;
 mod import;
 mod lookup;
 mod members;
@@ -21,6 +22,7 @@ use tokio::sync::Semaphore;
 
 pub use audiences::{Size, ValueRow};
 pub use directory::Directory;
+pub use explain::{Explained, Why};
 pub use import::{ImportReport, NotYours};
 pub use lookup::{LookupTask, lookup};
 pub use members::{FullMember, TypeCount};
@@ -30,7 +32,9 @@ pub use schema::{Remark, Seen};
 pub use timeline::{Direction, EventFilter, TimelineCursor, TimelineEvent};
 pub use wait::WaitError;
 
+pub use crate::engine::explain::{Explanation, Forecast, Reading, Reason, ReasonKind};
 pub use crate::engine::identity::resolve::Held as Identifier;
+pub use crate::engine::profile::OutcomeValue;
 pub use crate::store::definitions::{Definition, Kind};
 pub use crate::store::memberships::{Member, Transition};
 

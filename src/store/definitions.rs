@@ -85,6 +85,8 @@ pub struct Version {
     pub options: Options,
     /// `pending`, `backfilling`, `live`, `frozen` (switched off), `superseded`, `failed`.
     pub status: String,
+    /// Profiles are being walked for it: for the first time, or again because something it refers to was replaced.
+    pub walking: bool,
     /// Why it failed.
     pub failure: Option<String>,
     /// Profiles walked so far, by number.
@@ -121,6 +123,7 @@ struct VersionRow {
     include_anonymous: bool,
     include_history: bool,
     status: String,
+    walking: bool,
     failure: Option<String>,
     walked_no: i64,
     size: i64,
@@ -139,6 +142,7 @@ impl From<VersionRow> for Version {
                 include_history: row.include_history,
             },
             status: row.status,
+            walking: row.walking,
             failure: row.failure,
             walked: row.walked_no,
             size: row.size,
@@ -188,7 +192,7 @@ pub async fn list_definitions(
     let versions: Vec<VersionRow> = sqlx::query_as(
         "-- store::definitions::list_definitions
          SELECT c.definition_no, c.computation_no, c.version, c.query, c.include_anonymous, c.include_history,
-             c.status, c.failure, c.walked_no, c.size, c.changed_at, c.created_at
+             c.status, c.walking, c.failure, c.walked_no, c.size, c.changed_at, c.created_at
          FROM computation c
          JOIN definition d ON d.space_id = $1 AND d.definition_no = c.definition_no
          WHERE c.space_id = $1 AND c.definition_no = ANY($2)
@@ -383,7 +387,7 @@ pub async fn list_versions(pool: &PgPool, space: SpaceNo, definition: i32) -> Re
     let rows: Vec<VersionRow> = sqlx::query_as(
         "-- store::definitions::list_versions
          SELECT definition_no, computation_no, version, query, include_anonymous, include_history, status, failure,
-             walked_no, size, changed_at, created_at
+             walking, walked_no, size, changed_at, created_at
          FROM computation WHERE space_id = $1 AND definition_no = $2 ORDER BY version DESC",
     )
     .bind(space.0)

@@ -8,6 +8,7 @@
 
 mod docs;
 mod errors;
+mod explain;
 mod format;
 mod funnels;
 mod harness;

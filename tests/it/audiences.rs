@@ -201,11 +201,9 @@ async fn audiences_refer_to_audiences_and_computed_traits_in_the_same_transactio
     let edit = json!({"definition": {"query": "trait('orders') >= 3"}});
     app.patch(&format!("{AUDIENCES}/regular"), edit).await.expect(200);
     app.live("audiences", "regular").await;
-    for _ in 0..500 {
-        if size(&app, "regular_pro").await == 0 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    // Until what refers to it has been walked again, the pipeline says so.
+    while app.get("/v1/spaces/default/pipeline").await.expect(200).json["backfills"] != json!([]) {
+        tokio::task::yield_now().await;
     }
     assert_eq!(traits(&app, "u1", 0).await["regular_pro"], false, "what refers to it follows");
 }

@@ -43,6 +43,8 @@ mod rates;
 #[cfg(test)]
 mod read_cache;
 #[cfg(test)]
+mod reading;
+#[cfg(test)]
 mod refused_bodies;
 #[cfg(test)]
 mod relative_dates;

@@ -136,6 +136,7 @@ const SCOPES: &[(&str, &str, &str)] = &[
     ("GET", "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/links", "read"),
     ("GET", "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/audiences", "read"),
     ("GET", "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/identity", "read"),
+    ("GET", "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/explain/{key}", "read"),
 ];
 
 #[tokio::test]

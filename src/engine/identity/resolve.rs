@@ -141,7 +141,7 @@ impl<G: Graph> Matching<'_, G> {
             let mut with = kept.clone();
             with.push(index);
             with.sort_unstable();
-            if self.broken(&with).is_none() && !kept.is_empty() {
+            if self.broken(&with).is_none() {
                 kept = with;
             } else {
                 refused.push((index, rule));

@@ -9,7 +9,6 @@ use crate::domain::{Path, Value, trait_names};
 use crate::engine::condition::{Condition, Logic, Op, Operand, Pattern, RelativeDate};
 use crate::engine::state::{Field, Read, Reducer};
 
-use super::Kind;
 use super::ast::{Argument, ArgumentValue, Call, Expr, ExprKind, Name};
 use super::error::{ErrorKind, Errors, Span};
 use super::mentions;
@@ -19,6 +18,7 @@ use super::profile_scope::ProfileScope;
 use super::stream::Draft;
 use super::vocabulary::{self, COMPARATORS, FILTERS, REDUCERS, TRAIT_METHODS, Takes};
 use super::walk;
+use super::{Kind, Shape};
 
 /// Lowers a whole definition; nothing when an error was told.
 pub(super) fn lower(text: &str, tree: &Expr, kind: Kind, errors: &mut Errors) -> Option<Plan> {
@@ -36,6 +36,7 @@ pub(super) fn lower(text: &str, tree: &Expr, kind: Kind, errors: &mut Errors) ->
         kind,
         root,
         operands: outermost_operands(tree),
+        shape: Shape::of(tree),
         leaves,
         numbers,
         traits: traits.into_iter().collect(),

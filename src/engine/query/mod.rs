@@ -16,6 +16,7 @@ mod narrow;
 mod parser;
 mod plan;
 mod profile_scope;
+mod shape;
 mod sources;
 mod stream;
 mod vocabulary;
@@ -26,6 +27,7 @@ pub use error::{ErrorKind, QueryError, Span};
 pub use mentions::Known;
 pub(in crate::engine) use plan::Scan;
 pub use plan::{Plan, PlanCondition, PlanOperand, Root};
+pub(in crate::engine) use shape::Shape;
 pub use sources::{KnownSource, Sources};
 
 /// What a definition makes.

@@ -7,7 +7,7 @@ use crate::engine::condition::{Condition, Logic, Operand};
 use crate::engine::state::{AnyItem, EventName, Filter, LeafSpec, Read, Reducer, Window};
 
 use super::mentions::Mention;
-use super::{Kind, Span};
+use super::{Kind, Shape, Span};
 
 /// The conditions of a plan, over what a profile has.
 pub type PlanCondition = Logic<Condition<PlanOperand>>;
@@ -59,6 +59,8 @@ pub struct Plan {
     pub(super) root: Root,
     /// Where the operands of the outermost AND or OR stand, in order.
     pub(super) operands: Vec<Span>,
+    /// Where all conditions stand.
+    pub(super) shape: Shape,
     pub(super) leaves: Vec<LeafSpec>,
     pub(super) numbers: Vec<LeafNo>,
     pub(super) traits: Vec<String>,
@@ -128,6 +130,11 @@ impl Plan {
     /// by [`LeafSpec::canonical`].
     pub fn intern(&mut self, intern: &mut dyn FnMut(&LeafSpec) -> LeafNo) {
         self.numbers = self.leaves.iter().map(intern).collect();
+    }
+
+    /// Where its conditions stand.
+    pub(in crate::engine) const fn shape(&self) -> &Shape {
+        &self.shape
     }
 
     /// The scan at a position of the plan.

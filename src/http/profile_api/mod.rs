@@ -3,6 +3,7 @@
 mod audiences;
 mod delete;
 mod events;
+mod explain;
 mod identity;
 mod list;
 mod lists;
@@ -38,6 +39,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(identity::list_links))
         .routes(routes!(identity::list_profile_audiences))
         .routes(routes!(identity::get_identity))
+        .routes(routes!(explain::explain))
         .routes(routes!(delete::delete_external_id))
 }
 

@@ -196,7 +196,7 @@ fn chunk((end_offset, event_count, day, received_at, body): ChunkRow) -> Chunk {
 /// More events than any configuration lets one chunk hold: how far behind a position a chunk may end that begins
 /// right there.
 const CHUNK_EVENTS_MAX: i64 = 2_500_000;
-/// Compressed bytes of one read, before no further chunk is added: bounds what a batch takes in memory.
+/// Compressed bytes of one read, before no further chunk is added.
 const READ_BYTES_MAX: i64 = 6 << 20;
 
 /// Chunks of one read.
