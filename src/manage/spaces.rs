@@ -11,6 +11,8 @@ use crate::store::StoreError;
 use crate::store::registry::{self, NewSource, Scope, Source, Space, Token};
 use crate::store::spaces;
 
+pub use crate::store::registry::visible_prefix;
+
 /// Longest name for people, in characters.
 const NAME_CHARS_MAX: usize = 255;
 
@@ -128,6 +130,32 @@ impl Manage {
         Ok(sources)
     }
 
+    /// Makes another write key for a source, so that clients can change over before the old one is revoked. Nobody will see
+    /// it again.
+    pub async fn create_write_key(&self, space: SpaceNo, id: Uuid) -> Result<String> {
+        let (source, key) = (self.find_source(space, id)?, self.secret("wk"));
+        registry::add_write_key(&self.pool, space, source.no, &key, self.clock.now()).await?;
+        self.registry.reload().await?;
+        Ok(key)
+    }
+
+    /// Takes a write key out of use for ever. This process knows at once, others within a second.
+    pub async fn revoke_write_key(&self, space: SpaceNo, id: Uuid, prefix: &str) -> Result<()> {
+        let source = self.find_source(space, id)?;
+        let now = self.clock.now();
+        if !registry::revoke_write_key(&self.pool, space, source.no, prefix, now).await? {
+            return Err(ManageError::not_found("write key", prefix.chars().take(60).collect::<String>()));
+        }
+        self.registry.reload().await?;
+        Ok(())
+    }
+
+    fn find_source(&self, space: SpaceNo, id: Uuid) -> Result<Source> {
+        let snapshot = self.registry.snapshot();
+        let found = snapshot.sources.values().find(|s| s.space == space && s.id == id).cloned();
+        found.ok_or_else(|| ManageError::not_found("source", crate::domain::ids::public_id("src", id)))
+    }
+
     /// Switches a source on or off, or changes its rate. This process knows at once, others within a second.
     pub async fn change_source(&self, space: SpaceNo, id: Uuid, change: SourceChange) -> Result<Source> {
         let missing = || ManageError::not_found("source", crate::domain::ids::public_id("src", id));
@@ -141,8 +169,7 @@ impl Manage {
             return Err(missing());
         }
         self.registry.reload().await?;
-        let snapshot = self.registry.snapshot();
-        snapshot.sources.values().find(|s| s.space == space && s.id == id).cloned().ok_or_else(missing)
+        self.find_source(space, id)
     }
 
     /// Makes a token for one space; the second is its secret, which nobody will see again.

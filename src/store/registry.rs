@@ -371,6 +371,35 @@ pub async fn add_write_key(
     Ok(())
 }
 
+/// Takes the write key of a source that is recognised by `prefix` out of use for ever; false when there is none, or when
+/// more than one has it.
+pub async fn revoke_write_key(
+    pool: &PgPool,
+    space: SpaceNo,
+    source: SourceNo,
+    prefix: &str,
+    at: Timestamp,
+) -> Result<bool> {
+    let mut tx = pool.begin().await?;
+    bump(&mut tx).await?;
+    let done = sqlx::query(
+        "-- store::registry::revoke_write_key
+         UPDATE write_key SET revoked_at = $4
+         WHERE space_id = $1 AND source_no = $2 AND prefix = $3 AND revoked_at IS NULL",
+    )
+    .bind(space.0)
+    .bind(source.0)
+    .bind(prefix)
+    .bind(at.to_utc())
+    .execute(&mut *tx)
+    .await?;
+    let is_one = done.rows_affected() == 1;
+    if is_one {
+        tx.commit().await?;
+    }
+    Ok(is_one)
+}
+
 /// What may be shown of a write key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyView {

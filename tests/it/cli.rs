@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::harness::app::{TOKEN, TestApp};
 use crate::harness::cluster::TestDb;
 
 fn personas(arguments: &[&str]) -> Command {
@@ -78,6 +79,24 @@ async fn serve_says_where_it_is_and_what_it_made_and_stops_when_asked() {
     let status = tokio::task::spawn_blocking(move || child.wait().unwrap());
     let status = tokio::time::timeout(Duration::from_secs(20), status).await.unwrap().unwrap();
     assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
+async fn demo_makes_a_shop_whose_three_audiences_fill() {
+    let app = TestApp::start().await;
+    let url = app.url.clone();
+    let demo = tokio::task::spawn_blocking(move || {
+        let mut demo = personas(&["demo", "--seconds", "1", "--token", TOKEN]);
+        demo.env("PERSONAS_URL", url);
+        run(demo)
+    });
+    let (out, error, code) = demo.await.unwrap();
+    assert_eq!(code, 0, "{error}");
+    assert!(out.contains("Space `demo` is made") && out.contains("recent_buyers"), "{out}");
+    let sizes = app.get("/v1/spaces/demo/audiences/sizes").await.expect(200).json;
+    let sizes: Vec<i64> =
+        sizes["data"].as_array().unwrap().iter().map(|s| s["size"].as_i64().unwrap()).collect();
+    assert!(sizes.len() == 3 && sizes.iter().all(|size| *size > 0), "{sizes:?}");
 }
 
 #[tokio::test]

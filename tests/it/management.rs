@@ -92,6 +92,8 @@ const SCOPES: &[(&str, &str, &str)] = &[
     ("GET", "/v1/spaces/{space}/sources", "admin"),
     ("POST", "/v1/spaces/{space}/sources", "admin"),
     ("PATCH", "/v1/spaces/{space}/sources/{id}", "admin"),
+    ("POST", "/v1/spaces/{space}/sources/{id}/write-keys", "admin"),
+    ("DELETE", "/v1/spaces/{space}/sources/{id}/write-keys/{prefix}", "admin"),
     ("GET", "/v1/spaces/{space}/tokens", "admin"),
     ("POST", "/v1/spaces/{space}/tokens", "admin"),
     ("DELETE", "/v1/spaces/{space}/tokens/{id}", "admin"),
@@ -299,4 +301,34 @@ async fn later_starts_keep_what_is_there_and_add_what_is_asked_for() {
     }
     let sources = other.get("/v1/spaces/default/sources").await.expect(200);
     assert_eq!(sources.json["data"].as_array().unwrap().len(), 1, "the key was added to the first source");
+}
+
+#[tokio::test]
+async fn write_keys_are_changed_over_and_revoked() {
+    let app = TestApp::start().await;
+    let sources = "/v1/spaces/default/sources";
+    let made = app.post(sources, json!({"name": "shop"})).await.expect(201).json;
+    let (id, old) = (made["id"].as_str().unwrap(), made["write_key"].as_str().unwrap());
+    let keys = format!("{sources}/{id}/write-keys");
+    let new = app.post(&keys, json!({})).await.expect(201).json;
+    let track = async |key: &str| {
+        let body = json!({"userId": "u", "event": "Seen", "writeKey": key});
+        let request = app.request(Method::POST, "/v1/track").body(body.to_string());
+        send(request).await.status
+    };
+    let second = new["write_key"].as_str().unwrap();
+    assert_eq!((track(old).await, track(second).await), (200, 200), "both, while clients change over");
+    let listed = app.get(sources).await.expect(200).json;
+    let listed = listed["data"].as_array().unwrap().iter().find(|s| s["id"] == id).unwrap().clone();
+    let shown: Vec<&str> =
+        listed["write_keys"].as_array().unwrap().iter().map(|k| k["prefix"].as_str().unwrap()).collect();
+    assert_eq!(shown.len(), 2);
+    assert!(old.starts_with(shown[0]) && second.starts_with(shown[1]) && new["prefix"] == shown[1]);
+    app.delete(&format!("{keys}/{}", shown[0])).await.expect(204);
+    assert_eq!((track(old).await, track(second).await), (401, 200));
+    app.delete(&format!("{keys}/{}", shown[0])).await.expect_problem(404, "not_found");
+    app.delete(&format!("{keys}/wk_nothing")).await.expect_problem(404, "not_found");
+    app.post(&format!("{sources}/src_0190163d86947b0b9a3e5fd3c2f1a7e4/write-keys"), json!({}))
+        .await
+        .expect_problem(404, "not_found");
 }

@@ -19,7 +19,11 @@ use crate::http::problem::Problem;
 use crate::manage::spaces::{self, SourceView};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list_sources, create_source)).routes(routes!(change_source))
+    OpenApiRouter::new()
+        .routes(routes!(list_sources, create_source))
+        .routes(routes!(change_source))
+        .routes(routes!(create_write_key))
+        .routes(routes!(revoke_write_key))
 }
 
 /// A source of events.
@@ -145,4 +149,53 @@ async fn change_source(
     let change = spaces::SourceChange { enabled, events_per_second_max };
     let source = app.manage.change_source(caller.space_no(), id, change).await?;
     Ok(Json(SourceView { source, keys: Vec::new() }.into()))
+}
+
+/// A write key that was made.
+#[derive(Debug, Serialize, ToSchema)]
+struct NewWriteKey {
+    /// Its first characters, by which it is shown and revoked.
+    prefix: String,
+    /// The write key, in this answer only.
+    write_key: String,
+}
+
+/// Make another write key for a source
+///
+/// Both can be used until one is revoked, so that clients can change over one by one.
+#[utoipa::path(post, path = "/v1/spaces/{space}/sources/{id}/write-keys", tag = "Spaces",
+    params(("space" = String, Path, description = "Id of the space"), ("id" = String, Path, description = "Id of the source")),
+    responses((status = 201, body = NewWriteKey)))]
+async fn create_write_key(
+    State(app): State<AppState>,
+    caller: Authed<Admin>,
+    Path(path): Path<SourcePath>,
+) -> Result<(StatusCode, Json<NewWriteKey>), Problem> {
+    let id = path_id("src", "source", &path.id)?;
+    let write_key = app.manage.create_write_key(caller.space_no(), id).await?;
+    let prefix = spaces::visible_prefix(&write_key);
+    Ok((StatusCode::CREATED, Json(NewWriteKey { prefix, write_key })))
+}
+
+#[derive(Deserialize)]
+struct WriteKeyPath {
+    id: String,
+    prefix: String,
+}
+
+/// Revoke a write key
+///
+/// Calls that use it are answered 401 from then on. It is named by the prefix that the list of sources shows.
+#[utoipa::path(delete, path = "/v1/spaces/{space}/sources/{id}/write-keys/{prefix}", tag = "Spaces",
+    params(("space" = String, Path, description = "Id of the space"), ("id" = String, Path, description = "Id of the source"),
+        ("prefix" = String, Path, description = "First characters of the key")),
+    responses((status = 204, description = "It is of no use any more"), (status = 404, description = "No such key")))]
+async fn revoke_write_key(
+    State(app): State<AppState>,
+    caller: Authed<Admin>,
+    Path(path): Path<WriteKeyPath>,
+) -> Result<StatusCode, Problem> {
+    let id = path_id("src", "source", &path.id)?;
+    app.manage.revoke_write_key(caller.space_no(), id, &path.prefix).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
