@@ -193,6 +193,13 @@ async fn overlaps_and_identifiers_add_up() {
     );
     app.get(&format!("{SPACE}/audiences/buyers/overlap/nothing")).await.expect_problem(404, "not_found");
     app.get(&format!("{SPACE}/audiences/nothing/overlap/buyers")).await.expect_problem(404, "not_found");
+    for path in ["overlap/pros", "identifiers", "size/history?from=2024-01-01", "versions"] {
+        let path = format!("{SPACE}/audiences/buyers/{path}");
+        let tag = app.get(&path).await.expect(200).header("etag").to_owned();
+        let request =
+            app.request(reqwest::Method::GET, &path).bearer_auth(TOKEN).header("if-none-match", tag);
+        crate::harness::app::send(request).await.expect(304);
+    }
     let none = app.get(&format!("{SPACE}/audiences/empty/identifiers")).await.expect(200).json;
     assert_eq!(none, json!({"key": "empty", "size": 0, "identifiers": []}));
 }

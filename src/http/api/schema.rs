@@ -1,6 +1,7 @@
 //! `/v1/spaces/{space}/schema`: what has been seen of events and traits, for those who write queries.
 
 use axum::extract::State;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
@@ -9,7 +10,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::domain::{Collection, SpaceNo};
 use crate::http::AppState;
 use crate::http::auth::{Authed, Read, WaitParams};
-use crate::http::extract::{Json, Path, Query};
+use crate::http::etag::IfNoneMatch;
+use crate::http::extract::{Path, Query};
 use crate::http::page::{List, Page, PageParams};
 use crate::http::problem::{Code, Problem};
 use crate::query::{Remark, Seen};
@@ -89,12 +91,13 @@ struct ValueJson {
 /// The names of events that have been seen
 #[utoipa::path(get, path = "/v1/spaces/{space}/schema/events", tag = "Schema",
     params(("space" = String, Path, description = "Id of the space"), PageParams, WaitParams),
-    responses((status = 200, body = List<EventJson>)))]
+    responses((status = 200, body = List<EventJson>), (status = 304, description = "Nothing has changed")))]
 async fn list_seen_events(
     State(app): State<AppState>,
     caller: Authed<Read>,
     page: Page,
-) -> Result<Json<List<EventJson>>, Problem> {
+    known: IfNoneMatch,
+) -> Result<Response, Problem> {
     let after: Option<String> = page.after("seen_events")?;
     let mut events = app.reader.list_seen_events(caller.space_no()).await?;
     events.retain(|(name, _)| after.as_ref().is_none_or(|after| name > after));
@@ -105,7 +108,7 @@ async fn list_seen_events(
         last_seen_at: seen.last.to_string(),
         properties: seen.fields.known.len(),
     };
-    Ok(Json(page.list("seen_events", events, |(name, _)| name.clone(), show)))
+    Ok(known.answer(&page.list("seen_events", events, |(name, _)| name.clone(), show)))
 }
 
 #[derive(Debug, Deserialize)]
@@ -120,19 +123,20 @@ struct EventPath {
         ("name" = String, Path, description = "Name of the event"),
         PageParams, WaitParams,
     ),
-    responses((status = 200, body = List<FieldJson>), (status = 404, description = "No such event has been seen")))]
+    responses((status = 200, body = List<FieldJson>), (status = 304, description = "Nothing has changed"), (status = 404, description = "No such event has been seen")))]
 async fn list_seen_properties(
     State(app): State<AppState>,
     caller: Authed<Read>,
     Path(EventPath { name }): Path<EventPath>,
     page: Page,
-) -> Result<Json<List<FieldJson>>, Problem> {
+    known: IfNoneMatch,
+) -> Result<Response, Problem> {
     let seen = app.reader.find_seen_event(caller.space_no(), &name).await?;
     let missing = || {
         let shown: String = name.chars().take(255).collect();
         Problem::not_found(format!("no event named {shown:?} has been seen"))
     };
-    fields(seen.ok_or_else(missing)?, &page)
+    fields(seen.ok_or_else(missing)?, &page, &known)
 }
 
 /// Whose traits.
@@ -146,26 +150,27 @@ struct TraitParams {
 /// The traits that have been seen
 #[utoipa::path(get, path = "/v1/spaces/{space}/schema/traits", tag = "Schema",
     params(("space" = String, Path, description = "Id of the space"), TraitParams, PageParams, WaitParams),
-    responses((status = 200, body = List<FieldJson>)))]
+    responses((status = 200, body = List<FieldJson>), (status = 304, description = "Nothing has changed")))]
 async fn list_seen_traits(
     State(app): State<AppState>,
     caller: Authed<Read>,
     Query(TraitParams { collection }): Query<TraitParams>,
     page: Page,
-) -> Result<Json<List<FieldJson>>, Problem> {
+    known: IfNoneMatch,
+) -> Result<Response, Problem> {
     let space: SpaceNo = caller.space_no();
     let collection = collection.as_deref().unwrap_or("users");
     let collection = Collection::parse(collection).ok_or_else(|| {
         Problem::new(Code::BadRequest, "`collection` is users or accounts").at("collection")
     })?;
-    fields(app.reader.find_seen_traits(space, collection).await?, &page)
+    fields(app.reader.find_seen_traits(space, collection).await?, &page, &known)
 }
 
-fn fields(seen: Seen, page: &Page) -> Result<Json<List<FieldJson>>, Problem> {
+fn fields(seen: Seen, page: &Page, known: &IfNoneMatch) -> Result<Response, Problem> {
     let after: Option<String> = page.after("seen_fields")?;
     let behind = |name: &String| after.as_ref().is_none_or(|after| name > after);
     let rows = seen.fields.known.into_iter().filter(|(name, _)| behind(name)).collect();
-    Ok(Json(page.list(
+    Ok(known.answer(&page.list(
         "seen_fields",
         rows,
         |(name, _)| name.clone(),

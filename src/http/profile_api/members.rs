@@ -11,6 +11,7 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::auth::{Authed, Read};
+use super::super::etag::IfNoneMatch;
 use super::super::extract::{Json, Path};
 use super::super::problem::{Code, Problem};
 use super::audiences::{Audience, KeyPath, Named};
@@ -324,18 +325,19 @@ struct OverlapPart {
 /// How many members two audiences have in common, as of one instant.
 #[utoipa::path(get, path = "/v1/spaces/{space}/audiences/{key}/overlap/{other}", tag = "Audiences",
     params(KeyPath, OtherPath, WaitParams),
-    responses((status = 200, body = OverlapBody), (status = 404, description = "No such audience")))]
+    responses((status = 200, body = OverlapBody), (status = 304, description = "Nothing has changed"), (status = 404, description = "No such audience")))]
 pub(super) async fn get_overlap(
     axum::extract::State(state): State,
     named: Named<Audience>,
     Path(OtherPath { other }): Path<OtherPath>,
-) -> Result<Json<OverlapBody>, Problem> {
+    known: IfNoneMatch,
+) -> Result<Response, Problem> {
     let found = state.reader.find_definition(named.space, Kind::Audience, &other).await?;
     let found = found.ok_or_else(|| Problem::not_found(format!("there is no audience {other}")))?;
     let [a, b, both] = state.reader.overlap(named.space, named.definition.no, found.no).await?;
     // Of an audience with itself the numbers of the second are not counted apart.
     let b = if found.no == named.definition.no { a } else { b };
-    Ok(Json(OverlapBody {
+    Ok(known.answer(&OverlapBody {
         a: OverlapPart { key: named.definition.key, size: a, only: a - both },
         b: OverlapPart { key: other, size: b, only: b - both },
         both,
@@ -365,18 +367,19 @@ struct BreakdownPart {
 /// How many members of an audience have an identifier of each type.
 #[utoipa::path(get, path = "/v1/spaces/{space}/audiences/{key}/identifiers", tag = "Audiences",
     params(KeyPath, WaitParams),
-    responses((status = 200, body = BreakdownBody), (status = 404, description = "No such audience")))]
+    responses((status = 200, body = BreakdownBody), (status = 304, description = "Nothing has changed"), (status = 404, description = "No such audience")))]
 pub(super) async fn get_identifier_breakdown(
     axum::extract::State(state): State,
     named: Named<Audience>,
-) -> Result<Json<BreakdownBody>, Problem> {
+    known: IfNoneMatch,
+) -> Result<Response, Problem> {
     let (size, types) = state.reader.identifier_breakdown(named.space, named.definition.no).await?;
     let part = |count: crate::query::TypeCount| BreakdownPart {
         percent: (count.members as f64 / size.max(1) as f64 * 10_000.0).round() / 100.0,
         id_type: count.id_type,
         members: count.members,
     };
-    Ok(Json(BreakdownBody {
+    Ok(known.answer(&BreakdownBody {
         key: named.definition.key,
         size,
         identifiers: types.into_iter().map(part).collect(),

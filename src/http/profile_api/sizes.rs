@@ -1,9 +1,11 @@
 //! Sizes over time.
 
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::extract::{Json, Query};
+use super::super::etag::IfNoneMatch;
+use super::super::extract::Query;
 use super::super::problem::{Code, Problem};
 use super::audiences::{Audience, KeyPath, Named};
 use super::{State, WaitParams};
@@ -47,13 +49,14 @@ struct HistoryPoint {
 /// How many members an audience had: changes to the minute, to the hour after 30 days.
 #[utoipa::path(get, path = "/v1/spaces/{space}/audiences/{key}/size/history", tag = "Audiences",
     params(KeyPath, HistoryParams, WaitParams),
-    responses((status = 200, body = HistoryBody), (status = 400, description = "Not a span of time, or too many points"),
+    responses((status = 200, body = HistoryBody), (status = 304, description = "Nothing has changed"), (status = 400, description = "Not a span of time, or too many points"),
         (status = 404, description = "No such audience")))]
 pub(super) async fn get_size_history(
     axum::extract::State(state): State,
     named: Named<Audience>,
     Query(params): Query<HistoryParams>,
-) -> Result<Json<HistoryBody>, Problem> {
+    known: IfNoneMatch,
+) -> Result<Response, Problem> {
     let to = instant("to", params.to.as_deref())?.unwrap_or_else(|| state.reader.now());
     let from = instant("from", params.from.as_deref())?.unwrap_or_else(|| to.plus_millis(-SPAN));
     if from > to {
@@ -76,7 +79,7 @@ pub(super) async fn get_size_history(
         Some(step) => sample(&points, span, step),
     };
     let show = |(at, size): (Timestamp, i64)| HistoryPoint { at: at.to_string(), size };
-    Ok(Json(HistoryBody { key: named.definition.key, data: data.into_iter().map(show).collect() }))
+    Ok(known.answer(&HistoryBody { key: named.definition.key, data: data.into_iter().map(show).collect() }))
 }
 
 fn instant(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Problem> {

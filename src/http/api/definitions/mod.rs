@@ -15,7 +15,7 @@ use crate::domain::ids::public_id;
 use crate::http::AppState;
 use crate::http::etag::IfNoneMatch;
 use crate::http::extract::Json;
-use crate::http::page::{List, Page};
+use crate::http::page::Page;
 use crate::http::problem::{Code, Problem};
 use crate::manage::definitions::{Change, Copy, Create, Definition, Kind, Options, References, Version};
 
@@ -426,11 +426,12 @@ async fn versions(
     kind: Kind,
     key: &str,
     page: &Page,
-) -> Result<Json<List<VersionJson>>, Problem> {
+    known: &IfNoneMatch,
+) -> Result<Response, Problem> {
     let before: Option<i32> = page.after("versions")?;
     let mut versions = app.manage.list_versions(space, kind, key).await?;
     versions.retain(|v| before.is_none_or(|before| v.version < before));
-    Ok(Json(page.list("versions", versions, |v| v.version, VersionJson::from)))
+    Ok(known.answer(&page.list("versions", versions, |v| v.version, VersionJson::from)))
 }
 
 async fn references(

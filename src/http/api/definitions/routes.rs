@@ -142,14 +142,15 @@ macro_rules! routes_over {
                 ("key" = String, Path, description = "Its key"),
                 PageParams,
             ),
-            responses((status = 200, body = List<VersionJson>)))]
+            responses((status = 200, body = List<VersionJson>), (status = 304, description = "Nothing has changed")))]
         async fn list_versions(
             State(app): State<AppState>,
             caller: Authed<Read>,
             Path(path): Path<KeyPath>,
             page: Page,
-        ) -> Result<Json<List<VersionJson>>, Problem> {
-            super::versions(&app, caller.space_no(), $kind, &path.key, &page).await
+            known: IfNoneMatch,
+        ) -> Result<Response, Problem> {
+            super::versions(&app, caller.space_no(), $kind, &path.key, &page, &known).await
         }
 
         #[utoipa::path(get, path = concat!("/v1/spaces/{space}/", $path, "/{key}/references"), tag = $tag,
