@@ -66,6 +66,12 @@ async fn members_come_as_a_file_with_what_is_asked_for() {
     let ada = json!({"profile_id": ada, "entered_at": NOW, "external_ids": ids, "traits": {"spent": 30.5}});
     assert_eq!(lines[0], ada);
     assert_eq!(lines.len(), 2);
+    let large = json!({"userId": "ada"})
+        .to_string()
+        .replace('}', ",\"traits\":{\"serial\":12345678901234567890123}}");
+    let offset = app.track("/v1/identify", large).await.expect(200).offset();
+    let path = format!("{members}?format=ndjson&traits=serial&min_offset={offset}");
+    assert!(app.get(&path).await.expect(200).text.contains(":12345678901234567890123}"), "all digits");
     // Every browser says so.
     assert!(accepting(&app, &members, "text/html, */*").await.expect(200).json["data"].is_array());
     app.get(&format!("{members}?format=xml")).await.expect_problem(400, "bad_request");

@@ -1,13 +1,13 @@
 //! Audiences as wholes: all members as a file, many memberships in one call, overlaps, identifiers.
 
-use std::io::Write;
+use std::collections::BTreeMap;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::auth::{Authed, Read};
@@ -15,7 +15,7 @@ use super::super::etag::IfNoneMatch;
 use super::super::extract::{Json, Path};
 use super::super::problem::{Code, Problem};
 use super::audiences::{Audience, KeyPath, Named};
-use super::{State, WaitParams, words};
+use super::{State, WaitParams, raw, words};
 use crate::domain::Collection;
 use crate::query::{FullMember, Kind, Person, QueryError, Selector};
 
@@ -182,23 +182,37 @@ impl FileWriter {
     ) -> Result<(), FileError> {
         let wanted = |id_type: &str| self.id_types.is_empty() || self.id_types.iter().any(|t| t == id_type);
         let ids = identifiers(person);
-        let ids: Vec<_> = ids
-            .iter()
-            .filter(|(id_type, ..)| wanted(id_type))
-            .map(|(id_type, id, _)| json!({"type": id_type, "id": id}))
-            .collect();
-        let mut line =
-            json!({"profile_id": person.id(), "entered_at": entered_at.to_string(), "external_ids": ids});
-        if !self.traits.is_empty() {
-            let told = person.traits();
-            let told = told.iter().filter(|t| self.traits.iter().any(|name| name == t.name));
-            let value = |json: &str| serde_json::from_str(json).unwrap_or_default();
-            line["traits"] =
-                told.map(|t| (t.name.to_owned(), value(&t.json))).collect::<serde_json::Map<_, _>>().into();
-        }
-        writeln!(out, "{line}")?;
+        let ids = ids.iter().filter(|(id_type, ..)| wanted(id_type));
+        let told = if self.traits.is_empty() { Vec::new() } else { person.traits() };
+        let told = told.iter().filter(|t| self.traits.iter().any(|name| name == t.name));
+        let line = Line {
+            profile_id: person.id(),
+            entered_at: entered_at.to_string(),
+            external_ids: ids.map(|(id_type, id, _)| IdOfLine { id_type, id }).collect(),
+            // As they were sent, with all their digits.
+            traits: (!self.traits.is_empty()).then(|| told.map(|t| (t.name, raw(&t.json))).collect()),
+        };
+        serde_json::to_writer(&mut *out, &line).map_err(std::io::Error::from)?;
+        out.push(b'\n');
         Ok(())
     }
+}
+
+/// A member in NDJSON.
+#[derive(Serialize)]
+struct Line<'a> {
+    profile_id: String,
+    entered_at: String,
+    external_ids: Vec<IdOfLine<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traits: Option<BTreeMap<&'a str, Option<Box<RawValue>>>>,
+}
+
+#[derive(Serialize)]
+struct IdOfLine<'a> {
+    #[serde(rename = "type")]
+    id_type: &'a str,
+    id: &'a str,
 }
 
 fn record<'c>(columns: impl Iterator<Item = &'c String>, out: &mut Vec<u8>) -> Result<(), FileError> {
