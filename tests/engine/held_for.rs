@@ -37,6 +37,14 @@ fn a_repetition_keeps_the_time_and_another_value_starts_anew() {
 }
 
 #[test]
+fn the_traits_of_a_group_call_are_the_accounts() {
+    let pro = r#"{"plan":"pro"}"#;
+    let of_account = Event { call: EventType::Group, ..write(4, 2, r#"{"plan":"enterprise"}"#) };
+    assert!(held_at(HELD, &[write(0, 1, pro), of_account.clone()], NOW + 3_000));
+    assert!(!held_at(HELD, &[of_account], NOW + DAY));
+}
+
+#[test]
 fn no_value_is_never_held() {
     assert!(!held_at(HELD, &[], NOW + DAY));
     assert!(!held_at(HELD, &[write(0, 1, r#"{"plan":null}"#)], NOW + DAY));

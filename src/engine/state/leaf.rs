@@ -162,7 +162,8 @@ impl LeafSpec {
     /// Whether the event is one of those the leaf names.
     pub fn means(&self, facts: &Facts<'_>) -> bool {
         match &self.event {
-            EventName::TraitWrites => writes_traits(facts.event_type),
+            // A group call writes the account's traits, not the user's.
+            EventName::TraitWrites => facts.event_type == EventType::Identify,
             // Calls without a name are no events of the language, and no name fits them.
             named => named.matches(facts.name),
         }
@@ -266,7 +267,7 @@ impl LeafSpec {
             return matches!(call, EventType::Track | EventType::Page | EventType::Screen);
         }
         let read = slots.first().and_then(|&slot| values.get(slot));
-        writes_traits(call) && read.is_some_and(|read| !read.raw.is_empty())
+        call == EventType::Identify && read.is_some_and(|read| !read.raw.is_empty())
     }
 
     /// What the event brings, of which `read` is what the reducer reads; nothing where that is nothing.
