@@ -83,13 +83,21 @@ async fn a_trait_that_keeps_its_value_enters_by_the_clock_and_leaves_with_the_ne
         let call = json!({"userId": "u", "traits": {"plan": plan}, "timestamp": at});
         app.track("/v1/identify", call).await.expect(200).offset()
     };
+    // What a group call says is the account's plan, whether history or the present event tells it.
+    let of_account = async |at: &str| {
+        let traits = json!({"plan": "enterprise"});
+        let call = json!({"userId": "u", "groupId": "g", "traits": traits, "timestamp": at});
+        app.track("/v1/group", call).await.expect(200);
+    };
     // Written before there is a definition that asks: history knows.
     identify("pro", "2024-03-01T10:00:00Z").await;
+    of_account("2024-03-01T10:15:00Z").await;
     app.make_live("audiences", "loyal", "trait('plan') = 'pro' AND trait('plan').held_for(3 days)").await;
     app.make_live("computed-traits", "orders", "event('Bought').count()").await;
     app.make_live("audiences", "sleeping", "trait('orders') = 1 AND trait('orders').held_for(1 day)").await;
     app.track("/v1/track", json!({"userId": "u", "event": "Bought", "timestamp": NOW})).await.expect(200);
     identify("pro", "2024-03-01T11:00:00Z").await;
+    of_account("2024-03-01T11:30:00Z").await;
     assert_eq!(size_at(&app, "2024-03-02T11:59:59.999Z", "sleeping").await, 0);
     assert_eq!(size_at(&app, "2024-03-02T12:00:00.000Z", "sleeping").await, 1, "computed traits, too");
     assert_eq!(size_at(&app, "2024-03-04T09:59:59.999Z", "loyal").await, 0);

@@ -9,7 +9,7 @@ pub enum EventName {
     Exact(String),
     /// Every name that fits.
     Glob(Glob),
-    /// No event of the language, but the calls that write traits: identify on users, group on accounts.
+    /// No event of the language, but the calls that write the traits of their user.
     TraitWrites,
 }
 

@@ -162,8 +162,7 @@ impl LeafSpec {
     /// Whether the event is one of those the leaf names.
     pub fn means(&self, facts: &Facts<'_>) -> bool {
         match &self.event {
-            // A group call writes the account's traits, not the user's.
-            EventName::TraitWrites => facts.event_type == EventType::Identify,
+            EventName::TraitWrites => writes_traits(facts.event_type),
             // Calls without a name are no events of the language, and no name fits them.
             named => named.matches(facts.name),
         }
@@ -267,7 +266,7 @@ impl LeafSpec {
             return matches!(call, EventType::Track | EventType::Page | EventType::Screen);
         }
         let read = slots.first().and_then(|&slot| values.get(slot));
-        call == EventType::Identify && read.is_some_and(|read| !read.raw.is_empty())
+        writes_traits(call) && read.is_some_and(|read| !read.raw.is_empty())
     }
 
     /// What the event brings, of which `read` is what the reducer reads; nothing where that is nothing.
@@ -288,9 +287,9 @@ impl LeafSpec {
     }
 }
 
-/// Whether the body of a call of this type is traits.
+/// Whether a call of this type writes the traits of its user: a group call writes its account's.
 pub(in crate::engine) const fn writes_traits(call: EventType) -> bool {
-    matches!(call, EventType::Identify | EventType::Group)
+    matches!(call, EventType::Identify)
 }
 
 /// What one event brings: one thing, or one for each element of a list.
