@@ -220,7 +220,11 @@ impl Ingest {
         field: &'static str,
         items: usize,
     ) -> Result<Option<Cow<'a, str>>, Rejection> {
-        let Some(raw) = raw.filter(|raw| raw.starts_with('{')) else { return Ok(None) };
+        let Some(raw) = raw.filter(|raw| *raw != "null") else { return Ok(None) };
+        if !raw.starts_with('{') {
+            let code = if field == "context" { "context_not_object" } else { "integrations_not_object" };
+            return Err(Rejection::new(code, format!("the batch's {field} must be an object")).at(field));
+        }
         let limits = &self.limits;
         if raw.len() > limits.event_bytes_max || raw.len().saturating_mul(items) > 4 * limits.body_bytes_max {
             let message = format!("the batch's {field} has {} bytes, too many for {items} events", raw.len());
@@ -276,7 +280,10 @@ fn parseable(text: &str) -> Result<Cow<'_, str>, Rejection> {
     }
     let tolerated = lexical::tolerate(text);
     match check(&tolerated) {
-        Ok(()) => Ok(Cow::Owned(tolerated)),
+        Ok(()) => {
+            metrics::INGEST_MENDED.add(&["body"], 1);
+            Ok(Cow::Owned(tolerated))
+        }
         Err(error) => Err(Rejection::new("bad_request", format!("the body is not valid JSON: {error}"))),
     }
 }
@@ -301,6 +308,9 @@ impl<'a> Gather<'a> {
         let ids = &self.ingest.ids;
         match normalise(raw, around, || ids.uuid().to_string(), &mut append.records) {
             Ok(event) => {
+                if event.mended {
+                    metrics::INGEST_MENDED.add(&["event"], 1);
+                }
                 let first = append.count == 0;
                 append.min_at = if first { event.timestamp } else { append.min_at.min(event.timestamp) };
                 append.max_at = if first { event.timestamp } else { append.max_at.max(event.timestamp) };

@@ -122,7 +122,12 @@ pub(super) fn check_consent(name: &str, context: &str) -> Result<(), Rejection> 
     }
     let field = "context.consent.categoryPreferences";
     let [consent] = json::pick(context, ["consent"]);
-    let [preferences] = consent.map_or([None], |c| json::pick(c, ["categoryPreferences"]));
+    let [preferences, version] =
+        consent.map_or([None, None], |c| json::pick(c, ["categoryPreferences", "version"]));
+    if version.is_some_and(|v| v != "null" && !v.starts_with(|c: char| c == '-' || c.is_ascii_digit())) {
+        let message = "context.consent.version must be a number";
+        return Err(Rejection::new("consent_version_should_be_number", message).at("context.consent.version"));
+    }
     let Some(preferences) = preferences else {
         let message = format!("{CONSENT_EVENT} needs {field}");
         return Err(Rejection::new("consent_categorypreferences_should_exist", message).at(field));

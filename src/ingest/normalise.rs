@@ -31,6 +31,8 @@ pub(crate) struct Surroundings<'a> {
 pub(crate) struct Accepted {
     pub timestamp: Timestamp,
     pub name: String,
+    /// U+0000 was taken out of it or a lone surrogate replaced (T11).
+    pub mended: bool,
 }
 
 /// Checks and encodes one call, appending its record to `out`. `make_id` is called when it has no message id.
@@ -58,6 +60,7 @@ pub(crate) fn normalise(
         Err(rejection) => return Err(rejection),
     };
     check_and_encode(&call, scan, around, &message_id, out)
+        .map(|accepted| Accepted { mended: matches!(mended, Cow::Owned(_)), ..accepted })
         .map_err(|rejection| Rejection { message_id: Some(message_id.clone()), ..rejection })
 }
 
@@ -115,7 +118,7 @@ fn check_and_encode(
         extra: &extra(call, event_type),
     }
     .encode(out);
-    Ok(Accepted { timestamp, name })
+    Ok(Accepted { timestamp, name, mended: false })
 }
 
 fn merged<'a>(outer: Option<&'a str>, inner: Option<&'a str>) -> Cow<'a, str> {

@@ -61,6 +61,8 @@ pub struct TimelineEvent {
     pub timestamp: Timestamp,
     /// Time of receipt.
     pub received_at: Timestamp,
+    /// The client's time lay too far ahead, so the time of receipt was taken for it (decisions T10).
+    pub clamped: bool,
     /// The client's message id.
     pub message_id: String,
     /// Public id of the source.
@@ -186,6 +188,7 @@ fn event(record: &Record<'_>, offset: Offset, directory: &Directory) -> Timeline
         name: record.name.to_owned(),
         timestamp: record.timestamp,
         received_at: record.received_at,
+        clamped: record.clamped,
         message_id: record.message_id.to_owned(),
         source_id: directory.source_id(record.source),
         body: record.body.to_owned(),

@@ -183,6 +183,8 @@ metrics! {
     INGEST_RECEIVED: Counter = "personas_ingest_events_received_total", ["type"], "Events received, by call.";
     INGEST_ACCEPTED: Counter = "personas_ingest_events_accepted_total", [],
         "Events committed to the log and acknowledged.";
+    INGEST_MENDED: Counter = "personas_ingest_mended_total", ["what"],
+        "Events with U+0000 or lone surrogates, which were mended (`event`), and bodies that were JSON only after a tolerant pass (`body`).";
     INGEST_REJECTED: Counter = "personas_ingest_events_rejected_total", ["reason"], "Events refused.";
     INGEST_UNLISTED: Counter = "personas_ingest_rejected_unlisted_total", ["reason"],
         "Refused events and bodies that are not in the rejected-event list: too many of one source, or not written.";

@@ -249,6 +249,52 @@ async fn id_18_a_windowed_limit_counts_from_when_an_identifier_was_first_seen() 
 }
 
 #[tokio::test]
+async fn a_windowed_limit_survives_merges() {
+    let mut p = People::start().await;
+    p.set_type("anonymous_id", |t| t.frequency = Frequency::Weekly).await;
+    let at = |day: u8, mut call: Value| {
+        call["timestamp"] = json!(format!("2024-02-{day:02}T00:00:00Z"));
+        call
+    };
+    for anon in ["a1", "a2", "a3"] {
+        p.send("/v1/track", at(1, call(&format!("user=u1 anon={anon}")))).await;
+    }
+    for anon in ["a4", "a5"] {
+        p.send("/v1/track", at(4, call(&format!("email=e@x.y anon={anon}")))).await;
+    }
+    // Together they have five of this week, and each keeps the day it came on (I7).
+    p.send("/v1/track", at(5, call("user=u1 email=e@x.y"))).await;
+    assert_eq!(p.ids("user_id:u1").await.len(), 7);
+    p.send("/v1/track", at(6, call("user=u1 anon=a6"))).await;
+    assert_eq!(p.refusals("user_id:u1").await, ["Identifier value time limit exceeded: a6"]);
+    // A week after the first three there is room for three, whenever the merge was.
+    for anon in ["a7", "a8", "a9", "b1"] {
+        p.send("/v1/track", at(9, call(&format!("user=u1 anon={anon}")))).await;
+    }
+    assert_eq!(p.ids("user_id:u1").await.len(), 10);
+    assert!(p.refusals("user_id:u1").await.contains(&"Identifier value time limit exceeded: b1".to_owned()));
+}
+
+#[tokio::test]
+async fn several_values_of_one_type_are_taken_in_order_of_value() {
+    let mut p = People::start().await;
+    p.see(&["user=u1 email=b@x.y email=a@x.y email=B@x.y"]).await;
+    p.expect_ids("email:b@x.y", "user_id=u1 email=a@x.y email=b@x.y").await;
+    // Five are the limit, whichever way round they are sent (I6).
+    let letters = ["a", "b", "c", "d", "e", "f"];
+    let words = |user: &str, letters: &mut dyn Iterator<Item = &&str>| {
+        letters.fold(format!("user={user}"), |words, l| format!("{words} email={l}@{user}.y"))
+    };
+    p.see(&[&words("u2", &mut letters.iter()), &words("u3", &mut letters.iter().rev())]).await;
+    for user in ["u2", "u3"] {
+        let expected = words(user, &mut letters[..5].iter()).replacen("user=", "user_id=", 1);
+        p.expect_ids(&format!("user_id:{user}"), &expected).await;
+        let refusals = p.refusals(&format!("user_id:{user}")).await;
+        assert_eq!(refusals, [format!("Identifier value limit exceeded: f@{user}.y")]);
+    }
+}
+
+#[tokio::test]
 async fn id_19_and_20_at_a_cap_events_are_neither_frozen_nor_lost() {
     let mut p = People::start().await;
     identity::update_caps(&p.app.db.pool, SPACE, 1, 3).await.unwrap();

@@ -39,7 +39,7 @@ async fn an_append_that_commits_late_is_neither_skipped_nor_overtaken() {
     .await
     .unwrap();
     let (answered, ()) = tokio::join!(seen(&app, "u1", 1), async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        app.db.wait_for_blocked().await;
         let pipeline = app.get("/v1/spaces/default/pipeline").await.json;
         assert_eq!(pipeline["log_end_offset"], first, "nothing is acknowledged ahead of it");
         slow.commit().await.unwrap();

@@ -19,9 +19,13 @@ mod embedded;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod hostile_json;
+#[cfg(test)]
 mod identity;
 #[cfg(test)]
 mod import;
+#[cfg(test)]
+mod limits;
 #[cfg(test)]
 mod lists;
 #[cfg(test)]

@@ -168,3 +168,30 @@ async fn what_one_source_can_make_us_keep_is_bounded_and_the_rest_is_counted() {
     app.track("/v1/batch", bad(3)).await.expect(400);
     assert_eq!(listed(&app).await.len(), 103);
 }
+
+#[tokio::test]
+async fn what_was_refused_is_kept_for_its_own_time() {
+    let retention = ("ingest.rejected_events_retention_days", "2");
+    let app = Wish::default().at("2024-03-01T12:00:00Z").option(retention.0, retention.1).start().await;
+    app.track("/v1/track", r#"{"userId":"old"}"#).await.expect(400);
+    app.track("/v1/track", r#"{"userId":"old","event":"E"}"#).await.expect(200);
+    app.put("/v1/test-clock", json!({"now": "2024-03-02T12:00:00Z"})).await.expect(200);
+    app.track("/v1/track", r#"{"userId":"new"}"#).await.expect(400);
+    app.put("/v1/test-clock", json!({"now": "2024-03-03T12:00:01Z"})).await.expect(200);
+    assert_eq!(listed(&app).await.len(), 2, "it is looked after every few hours, and at every start");
+    app.running.stop(Duration::ZERO).await.unwrap();
+    let app =
+        Wish::default().at("2024-03-03T12:00:01Z").option(retention.0, retention.1).start_on(app.db).await;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let rows = loop {
+        let rows = listed(&app).await;
+        if rows.len() < 2 {
+            break rows;
+        }
+        assert!(Instant::now() < deadline, "nothing is forgotten");
+    };
+    assert_eq!(rows[0]["event"], r#"{"userId":"new"}"#, "only what is older than two days");
+    // The log has a retention of its own.
+    let events = "/v1/spaces/default/collections/users/profiles/user_id:old/events";
+    assert_eq!(app.get(events).await.expect(200).json["data"].as_array().unwrap().len(), 1);
+}

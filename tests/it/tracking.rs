@@ -146,6 +146,12 @@ async fn bad_calls_get_the_code_that_fits() {
     let app = TestApp::start().await;
     let long = |n: usize| "x".repeat(n);
     let nested = format!("{}1{}", "[".repeat(33), "]".repeat(33));
+    let consent = |consent: &str| {
+        format!(
+            r#"{{"userId":"u","event":"Segment Consent Preference Updated","context":{{"consent":{consent}}}}}"#
+        )
+    };
+    let preferences = "context.consent.categoryPreferences";
     let cases: Vec<(&str, String, &str, &str)> = vec![
         ("/v1/track", r#"{"event":"E"}"#.into(), "no_user_anon_id", "userId"),
         ("/v1/track", r#"{"userId":" ","anonymousId":null,"event":"E"}"#.into(), "no_user_anon_id", "userId"),
@@ -204,6 +210,48 @@ async fn bad_calls_get_the_code_that_fits() {
         ("/v1/identify", "[]".into(), "bad_request", ""),
         ("/v1/identify", String::new(), "bad_request", ""),
         ("/v1/identify", "{".into(), "bad_request", ""),
+        ("/v1/alias", r#"{"userId":"u","context":"x"}"#.into(), "context_not_object", "context"),
+        (
+            "/v1/alias",
+            r#"{"userId":"u","integrations":true}"#.into(),
+            "integrations_not_object",
+            "integrations",
+        ),
+        ("/v1/identify", r#"{"userId":"u","messageId":{}}"#.into(), "message_id_not_string", "messageId"),
+        ("/v1/screen", r#"{"userId":"u","name":true}"#.into(), "name_not_string", "name"),
+        ("/v1/track", consent("null"), "consent_categorypreferences_should_exist", preferences),
+        ("/v1/track", consent("{}"), "consent_categorypreferences_should_exist", preferences),
+        (
+            "/v1/track",
+            consent(r#"{"categoryPreferences":[true]}"#),
+            "consent_categorypreferences_fields_should_be_object",
+            preferences,
+        ),
+        (
+            "/v1/track",
+            consent(r#"{"categoryPreferences":{"ads":"yes"}}"#),
+            "consent_categorypreferences_fields_should_be_bool",
+            preferences,
+        ),
+        (
+            "/v1/track",
+            consent(r#"{"version":"2","categoryPreferences":{"ads":true}}"#),
+            "consent_version_should_be_number",
+            "context.consent.version",
+        ),
+        (
+            "/v1/track",
+            r#"{"userId":"u","event":"E","context":{"device":{"advertisingId":7}}}"#.into(),
+            "device_advertisingid_should_be_string",
+            "context.device.advertisingId",
+        ),
+        ("/v1/batch", r#"{"batch":[{}],"context":[]}"#.into(), "context_not_object", "context"),
+        (
+            "/v1/batch",
+            r#"{"batch":[{}],"integrations":"All"}"#.into(),
+            "integrations_not_object",
+            "integrations",
+        ),
         ("/v1/batch", "{}".into(), "bad_request", "batch"),
         ("/v1/batch", r#"{"batch":{}}"#.into(), "bad_request", ""),
         ("/v1/batch", r#"{"batch":[]}"#.into(), "empty_batch", "batch"),
@@ -254,48 +302,6 @@ async fn one_bad_event_does_not_fail_its_batch() {
     assert_eq!(all_bad.json["rejected"].as_array().unwrap().len(), 2);
     assert_eq!(all_bad.header("personas-offset"), "");
     assert_eq!(rejected(&app).await.len(), 5);
-}
-
-#[tokio::test]
-async fn hostile_json_is_mended_or_refused_by_its_event() {
-    let app = TestApp::start().await;
-    let accepted = [
-        r#"{"userId":"u","event":"E","properties":{"a":"x\u0000y"}}"#,
-        r#"{"userId":"u","event":"E","properties":{"a":"x\\u0000y"}}"#,
-        r#"{"userId":"u","event":"E","properties":{"a":"\ud83d"}}"#,
-        r#"{"userId":"u","event":"\udc00\ud800"}"#,
-        r#"{"userId":"u","event":"E","properties":{"a":NaN,"b":-Infinity}}"#,
-        r#"{"userId":"u","userId":"v","event":"E"}"#,
-        r#"{"userId":18446744073709551616,"event":"E"}"#,
-        r#"{"userId":"u","event":"E","properties":{"a":9007199254740993,"b":-0,"c":1e-300}}"#,
-        "\u{feff}{\"userId\":\"u\",\"event\":\"E\"}",
-    ];
-    for body in accepted {
-        app.track("/v1/track", body).await.expect(200);
-        if !body.starts_with('\u{feff}') {
-            let with_type = body.replacen('{', r#"{"type":"track","#, 1);
-            let answer = app.track("/v1/batch", format!(r#"{{"batch":[{with_type}]}}"#)).await.expect(200);
-            assert_eq!(answer.text, r#"{"success":true}"#, "{body}");
-        }
-    }
-    for body in [&b"{\"userId\":\"\xff\"}"[..], b"{\"userId\":\"u\"} x", b"\xef\xbb", b"null", b"\"x\""] {
-        let request = app.request(Method::POST, "/v1/identify").basic_auth(WRITE_KEY, Some(""));
-        let answer = send(request.body(body.to_vec())).await.expect(400);
-        assert_eq!(answer.json["code"], "bad_request");
-    }
-    let deep = "[".repeat(100_000);
-    let answer = app.track("/v1/batch", format!(r#"{{"batch":[{deep}"#)).await.expect(400);
-    assert_eq!(answer.json["code"], "bad_request");
-    // Two batches in one body are not one batch and something to ignore.
-    let one = batch([good_item()]);
-    let answer = app.track("/v1/import", format!("{one}\n{one}\n")).await.expect(400);
-    assert_eq!(answer.json["code"], "bad_request");
-    assert!(answer.json["message"].as_str().unwrap().contains("line 2"), "{}", answer.text);
-    // NaN of Python poisons a whole body, not its neighbours.
-    let poisoned =
-        r#"{"batch":[{"type":"track","userId":"u","event":"E","properties":{"x":NaN}},{"type":"track"}]}"#;
-    let answer = app.track("/v1/batch", poisoned).await.expect(200);
-    assert_eq!((&answer.json["accepted"], &answer.json["rejected"][0]["index"]), (&json!(1), &json!(1)));
 }
 
 #[tokio::test]
@@ -386,4 +392,58 @@ async fn nothing_is_ever_redirected() {
     }
     let wrong_method = send(app.request(Method::GET, "/v1/track")).await.expect(405);
     assert_eq!(wrong_method.json["code"], "method_not_allowed");
+}
+
+#[tokio::test]
+async fn pages_and_screens_are_events_that_carry_their_name() {
+    let app = Wish::default().at("2024-03-01T12:00:00Z").start().await;
+    app.make_live(
+        "computed-traits",
+        "homes",
+        "event('Page Viewed').where(property('page_name') = 'Home').count()",
+    )
+    .await;
+    app.make_live(
+        "computed-traits",
+        "carts",
+        "event('Screen Viewed').where(property('screen_name') = 'Cart').count()",
+    )
+    .await;
+    let mut offset = 0;
+    for (path, call, expected) in [
+        ("page", json!({"name": "Home"}), json!({"name": "Home", "page_name": "Home"})),
+        (
+            "screen",
+            json!({"name": "Cart", "category": "Shop", "properties": {"n": 1}}),
+            json!({"n": 1, "name": "Cart", "screen_name": "Cart", "category": "Shop"}),
+        ),
+        // What the client says itself stays.
+        (
+            "screen",
+            json!({"name": "Cart", "properties": {"name": "Mine"}}),
+            json!({"name": "Mine", "screen_name": "Cart"}),
+        ),
+        ("screen", json!({"properties": {"name": "Cart"}}), json!({"name": "Cart", "screen_name": "Cart"})),
+        (
+            "page",
+            json!({"name": "Home", "properties": {"page_name": "Own"}}),
+            json!({"name": "Home", "page_name": "Own"}),
+        ),
+        ("page", json!({}), json!({})),
+    ] {
+        let mut call = call;
+        call["userId"] = json!("u");
+        let answer = app.track(&format!("/v1/{path}"), call).await.expect(200);
+        offset = answer.offset();
+        let path_of = "/v1/spaces/default/collections/users/profiles/user_id:u/events";
+        let events = app.get(&format!("{path_of}?limit=200&min_offset={offset}")).await.expect(200).json;
+        let event =
+            events["data"].as_array().unwrap().iter().find(|e| e["offset"] == offset).unwrap().clone();
+        let name = if path == "page" { "Page Viewed" } else { "Screen Viewed" };
+        assert_eq!((&event["type"], &event["event"]), (&json!(path), &json!(name)));
+        assert_eq!(event.get("properties").unwrap_or(&json!({})), &expected);
+    }
+    let traits =
+        format!("/v1/spaces/default/collections/users/profiles/user_id:u/traits?min_offset={offset}");
+    assert_eq!(app.get(&traits).await.expect(200).json["traits"], json!({"homes": 1, "carts": 3}));
 }

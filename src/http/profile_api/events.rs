@@ -38,6 +38,9 @@ pub(super) struct EventBody {
     source_id: Option<String>,
     timestamp: String,
     received_at: String,
+    /// True when the client's time lay more than a day ahead, so that the time of receipt was taken for it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    clamped: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     properties: Option<Box<RawValue>>,
@@ -112,6 +115,7 @@ fn show(event: TimelineEvent, profile: &str, is_user: bool) -> EventBody {
         source_id: event.source_id,
         timestamp: event.timestamp.to_string(),
         received_at: event.received_at.to_string(),
+        clamped: event.clamped,
         properties,
         traits,
         context: raw(if event.context.is_empty() { "{}" } else { &event.context }),

@@ -100,6 +100,16 @@ impl TestDb {
         let socket_dir = socket_dir().display().to_string().replace('/', "%2F");
         format!("postgres://{ROLE}@{socket_dir}/{}", self.name)
     }
+
+    /// Waits until a statement of somebody waits for a lock that another one holds.
+    pub(crate) async fn wait_for_blocked(&self) {
+        let sql = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while sqlx::query_scalar::<_, i64>(sql).fetch_one(&self.pool).await.unwrap() == 0 {
+            assert!(Instant::now() < deadline, "nothing waits for a lock");
+        }
+    }
 }
 
 impl Drop for TestDb {
