@@ -93,7 +93,7 @@ impl<P: Permission> FromRequestParts<AppState> for Authed<P> {
     }
 }
 
-/// `min_offset` of a read: wait until the space's processor has passed it.
+/// `min_offset` of every read of a space: wait until the space's processor has passed it.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct WaitParams {

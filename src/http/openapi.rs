@@ -13,9 +13,10 @@ use utoipa::openapi::{
     ContentBuilder, InfoBuilder, ObjectBuilder, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr, Required,
     ResponseBuilder, Type,
 };
-use utoipa::{OpenApi as _, ToSchema};
+use utoipa::{IntoParams as _, OpenApi as _, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::auth::WaitParams;
 use super::problem::{Code, ProblemBody, ProfileError};
 use super::{AppState, Dialect};
 use crate::ingest::CallKind;
@@ -41,7 +42,14 @@ pub fn describe(with_test_clock: bool) -> OpenApi {
         .build();
     for group in super::groups(with_test_clock) {
         let mut described = group.routes.into_openapi();
-        for item in described.paths.paths.values_mut() {
+        for (path, item) in &mut described.paths.paths {
+            if path.contains("{space}")
+                && let Some(read) = &mut item.get
+            {
+                read.parameters
+                    .get_or_insert_default()
+                    .extend(WaitParams::into_params(|| None).into_iter().map(RefOr::T));
+            }
             for operation in operations(item) {
                 complete(operation, group.dialect);
             }

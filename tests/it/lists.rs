@@ -87,12 +87,29 @@ async fn a_list_is_added_to_taken_from_and_replaced() {
     let done = upload(&app, "vip/members", "text/csv", &file).await.expect(200).json;
     assert_eq!((&done["profiles"], &done["failed"]), (&json!(1), &json!(0)), "{done}");
     // A restart and a merge keep it.
-    app.running.stop(std::time::Duration::from_secs(10)).await.unwrap();
+    app.running.stop(std::time::Duration::ZERO).await.unwrap();
     let app = Wish::default().at(NOW).start_on(app.db).await;
     let merge = json!({"userId": "bob", "anonymousId": "a1"});
     let offset = app.track("/v1/identify", merge).await.expect(200).offset();
     assert_eq!(traits(&app, "bob", offset).await["vip"], true);
     assert_eq!(sizes(&app).await[0], 1);
+}
+
+#[tokio::test]
+async fn an_id_sent_as_a_number_is_its_digits() {
+    let app = start().await;
+    let ids = ["18446744073709551616", "18446744073709551617", "7"];
+    let call = |id: &str| format!(r#"{{"type":"track","userId":{id},"event":"Seen"}}"#);
+    let calls: Vec<String> = ids.iter().map(|id| call(id)).collect();
+    let offset =
+        app.track("/v1/batch", format!(r#"{{"batch":[{}]}}"#, calls.join(","))).await.expect(200).offset();
+    traits(&app, "7", offset).await;
+    let rows = "{\"user_id\":18446744073709551617}\n{\"user_id\":7, \"n\":null}\n";
+    let done = upload(&app, "vip/members", "application/x-ndjson", rows).await.expect(200).json;
+    assert_eq!((&done["profiles"], &done["failed"]), (&json!(2), &json!(0)), "{done}");
+    for (id, expected) in ids.iter().zip([json!({}), json!({"vip": true}), json!({"vip": true})]) {
+        assert_eq!(traits(&app, id, offset).await, expected, "{id}");
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::domain::{Collection, SpaceNo};
 use crate::http::AppState;
-use crate::http::auth::{Authed, Read, WaitParams};
+use crate::http::auth::{Authed, Read};
 use crate::http::etag::IfNoneMatch;
 use crate::http::extract::{Path, Query};
 use crate::http::page::{List, Page, PageParams};
@@ -90,7 +90,7 @@ struct ValueJson {
 
 /// The names of events that have been seen
 #[utoipa::path(get, path = "/v1/spaces/{space}/schema/events", tag = "Schema",
-    params(("space" = String, Path, description = "Id of the space"), PageParams, WaitParams),
+    params(("space" = String, Path, description = "Id of the space"), PageParams),
     responses((status = 200, body = List<EventJson>), (status = 304, description = "Nothing has changed")))]
 async fn list_seen_events(
     State(app): State<AppState>,
@@ -121,7 +121,7 @@ struct EventPath {
     params(
         ("space" = String, Path, description = "Id of the space"),
         ("name" = String, Path, description = "Name of the event"),
-        PageParams, WaitParams,
+        PageParams,
     ),
     responses((status = 200, body = List<FieldJson>), (status = 304, description = "Nothing has changed"), (status = 404, description = "No such event has been seen")))]
 async fn list_seen_properties(
@@ -149,7 +149,7 @@ struct TraitParams {
 
 /// The traits that have been seen
 #[utoipa::path(get, path = "/v1/spaces/{space}/schema/traits", tag = "Schema",
-    params(("space" = String, Path, description = "Id of the space"), TraitParams, PageParams, WaitParams),
+    params(("space" = String, Path, description = "Id of the space"), TraitParams, PageParams),
     responses((status = 200, body = List<FieldJson>), (status = 304, description = "Nothing has changed")))]
 async fn list_seen_traits(
     State(app): State<AppState>,

@@ -16,7 +16,7 @@ use super::super::extract::{Path, Query};
 use super::super::page::{List, Page, PageParams};
 use super::super::problem::Problem;
 use super::members::{FileParams, send_file};
-use super::{State, WaitParams, raw};
+use super::{State, raw};
 use crate::domain::ids::public_id;
 use crate::domain::{ComputationNo, ProfileNo, SpaceNo};
 use crate::manage::definitions::noun;
@@ -98,7 +98,7 @@ pub(super) struct SizesBody {
 
 /// Sizes of all audiences of the space in one call, for dashboards.
 #[utoipa::path(get, path = "/v1/spaces/{space}/audiences/sizes", tag = "Audiences",
-    params(("space" = String, Path, description = "Id of the space"), WaitParams),
+    params(("space" = String, Path, description = "Id of the space")),
     responses((status = 200, body = SizesBody), (status = 304, description = "Nothing has changed")))]
 pub(super) async fn list_sizes(
     axum::extract::State(state): State,
@@ -114,7 +114,7 @@ pub(super) async fn list_sizes(
 
 /// The size of an audience: 0 until its first version is complete.
 #[utoipa::path(get, path = "/v1/spaces/{space}/audiences/{key}/size", tag = "Audiences",
-    params(KeyPath, WaitParams),
+    params(KeyPath),
     responses((status = 200, body = SizeBody), (status = 304, description = "Nothing has changed"),
         (status = 404, description = "No such audience")))]
 pub(super) async fn get_size(Named { definition, .. }: Named<Audience>, known: IfNoneMatch) -> Response {
@@ -132,7 +132,7 @@ pub(super) struct MemberBody {
 
 /// Members of an audience, oldest profile first: a page, or with `format` all of them as a file.
 #[utoipa::path(get, path = "/v1/spaces/{space}/audiences/{key}/members", tag = "Audiences",
-    params(KeyPath, PageParams, FileParams, WaitParams),
+    params(KeyPath, PageParams, FileParams),
     responses((status = 200, body = List<MemberBody>), (status = 304, description = "Nothing has changed"),
         (status = 404, description = "No such audience")))]
 pub(super) async fn list_members(
@@ -167,7 +167,7 @@ pub(super) struct TransitionBody {
 
 /// Who entered and left an audience, newest first.
 #[utoipa::path(get, path = "/v1/spaces/{space}/audiences/{key}/transitions", tag = "Audiences",
-    params(KeyPath, PageParams, WaitParams),
+    params(KeyPath, PageParams),
     responses((status = 200, body = List<TransitionBody>), (status = 404, description = "No such audience")))]
 pub(super) async fn list_transitions(
     axum::extract::State(state): State,
@@ -199,7 +199,7 @@ pub(super) struct ValueBody {
 
 /// Values of a computed trait, oldest profile first; profiles that have none are left out.
 #[utoipa::path(get, path = "/v1/spaces/{space}/computed-traits/{key}/values", tag = "Computed traits",
-    params(KeyPath, PageParams, WaitParams),
+    params(KeyPath, PageParams),
     responses((status = 200, body = List<ValueBody>), (status = 404, description = "No such computed trait")))]
 pub(super) async fn list_values(
     axum::extract::State(state): State,

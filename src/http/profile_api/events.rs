@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::super::extract::{Json, Query};
 use super::super::page::{List, Page, PageParams};
 use super::super::problem::{Code, Problem};
-use super::{ExternalId, Found, ProfilePath, State, WaitParams, raw, words};
+use super::{ExternalId, Found, ProfilePath, State, raw, words};
 use crate::domain::{EventType, Offset, Timestamp};
 use crate::query::{Direction, EventFilter, TimelineCursor, TimelineEvent};
 
@@ -64,7 +64,7 @@ struct Related {
 
 /// Events of a profile in order of their time: every call type, as far back as they are kept.
 #[utoipa::path(get, path = "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/events",
-    tag = "Profile API", params(ProfilePath, EventParams, PageParams, WaitParams),
+    tag = "Profile API", params(ProfilePath, EventParams, PageParams),
     responses((status = 200, body = List<EventBody>), (status = 404, description = "No such profile")))]
 pub(super) async fn list_events(
     axum::extract::State(state): State,
@@ -151,7 +151,7 @@ struct Metadata {
 
 /// When a profile was made and last seen, and by which messages.
 #[utoipa::path(get, path = "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/metadata",
-    tag = "Profile API", params(ProfilePath, WaitParams),
+    tag = "Profile API", params(ProfilePath),
     responses((status = 200, body = MetadataBody), (status = 404, description = "No such profile")))]
 pub(super) async fn get_metadata(
     axum::extract::State(state): State,

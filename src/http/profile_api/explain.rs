@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::super::auth::{Authed, Read};
 use super::super::extract::{Json, Path};
 use super::super::problem::{Code, Problem};
-use super::{ProfilePath, State, WaitParams, collection, raw};
+use super::{ProfilePath, State, collection, raw};
 use crate::domain::Timestamp;
 use crate::query::{
     Explained, Explanation, Forecast, Kind, OutcomeValue, Reading, Reason, ReasonKind, Selector, Why,
@@ -171,7 +171,7 @@ impl From<Reason> for ReasonBody {
 /// The conditions with what they look at and whether they hold, what would have to change for the opposite, and when it
 /// changes by itself: evaluated for now over the same states as the membership itself.
 #[utoipa::path(get, path = "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/explain/{key}",
-    tag = "Profile API", params(ProfilePath, KeyPath, WaitParams),
+    tag = "Profile API", params(ProfilePath, KeyPath),
     responses((status = 200, body = ExplainBody), (status = 404, description = "No such profile, or no such definition")))]
 pub(super) async fn explain(
     axum::extract::State(state): State,

@@ -6,7 +6,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::super::extract::{Json, Query};
 use super::super::page::{List, Page, PageParams};
 use super::super::problem::Problem;
-use super::{ExternalId, Found, ProfilePath, State, WaitParams, external_ids, words};
+use super::{ExternalId, Found, ProfilePath, State, external_ids, words};
 use crate::domain::ProfileNo;
 use crate::domain::ids::public_id;
 use crate::query::LinkedProfile;
@@ -23,7 +23,7 @@ pub(super) struct TypeParams {
 
 /// Identifiers of a profile, in the order they came.
 #[utoipa::path(get, path = "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/external_ids",
-    tag = "Profile API", params(ProfilePath, TypeParams, PageParams, WaitParams),
+    tag = "Profile API", params(ProfilePath, TypeParams, PageParams),
     responses((status = 200, body = List<ExternalId>), (status = 404, description = "No such profile")))]
 pub(super) async fn list_external_ids(
     found: Found,
@@ -49,7 +49,7 @@ pub(super) struct LinkBody {
 
 /// Accounts of a user, or users of an account.
 #[utoipa::path(get, path = "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/links",
-    tag = "Profile API", params(ProfilePath, PageParams, WaitParams),
+    tag = "Profile API", params(ProfilePath, PageParams),
     responses((status = 200, body = List<LinkBody>), (status = 404, description = "No such profile")))]
 pub(super) async fn list_links(
     axum::extract::State(state): State,
@@ -77,7 +77,7 @@ pub(super) struct MembershipBody {
 
 /// Audiences the profile is in, by key.
 #[utoipa::path(get, path = "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/audiences",
-    tag = "Profile API", params(ProfilePath, PageParams, WaitParams),
+    tag = "Profile API", params(ProfilePath, PageParams),
     responses((status = 200, body = List<MembershipBody>), (status = 404, description = "No such profile")))]
 pub(super) async fn list_profile_audiences(
     found: Found,
@@ -128,7 +128,7 @@ struct RefusalBody {
 
 /// Identifiers, merges and refusals of a profile.
 #[utoipa::path(get, path = "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/identity",
-    tag = "Profile API", params(ProfilePath, WaitParams),
+    tag = "Profile API", params(ProfilePath),
     responses((status = 200, body = IdentityBody), (status = 404, description = "No such profile")))]
 pub(super) async fn get_identity(
     axum::extract::State(state): State,

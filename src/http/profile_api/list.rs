@@ -7,7 +7,7 @@ use super::super::auth::{Authed, Read};
 use super::super::extract::{Json, Path, Query};
 use super::super::page::{List, Page, PageParams};
 use super::super::problem::Problem;
-use super::{ExternalId, State, WaitParams, collection, external_ids};
+use super::{ExternalId, State, collection, external_ids};
 use crate::domain::{ProfileNo, Timestamp};
 use crate::query::Person;
 
@@ -48,7 +48,7 @@ fn show(person: &Person) -> ProfileBody {
 
 /// Profiles of a collection: all, most recently seen first, or those an identifier of which starts with `query`.
 #[utoipa::path(get, path = "/v1/spaces/{space}/collections/{collection}/profiles",
-    tag = "Profile API", params(CollectionPath, SearchParams, PageParams, WaitParams),
+    tag = "Profile API", params(CollectionPath, SearchParams, PageParams),
     responses((status = 200, body = List<ProfileBody>)))]
 pub(super) async fn list_profiles(
     axum::extract::State(state): State,

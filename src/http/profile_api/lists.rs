@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::http::{HeaderMap, header};
 use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::AppState;
@@ -16,7 +17,7 @@ use super::super::extract::{Body, Json, Path, Query};
 use super::super::problem::{Code, Problem};
 use super::State;
 use super::audiences::KeyPath;
-use crate::domain::{Act, Collection, ProfileNo, SpaceNo};
+use crate::domain::{Act, Collection, ProfileNo, SpaceNo, json};
 use crate::manage::definitions::trait_of_list;
 use crate::query::{Definition, Kind, Person, Selector};
 
@@ -158,23 +159,29 @@ fn read_csv(text: &str) -> Result<Vec<Row>, Problem> {
 
 fn read_ndjson(text: &str) -> Vec<Row> {
     let lines = text.lines().filter(|line| !line.trim().is_empty());
-    let row = |line: &str| match serde_json::from_str::<serde_json::Value>(line) {
-        Ok(serde_json::Value::String(text)) => match text.split_once(':') {
+    lines.map(read_line).collect()
+}
+
+fn read_line(line: &str) -> Row {
+    if let Err(error) = serde_json::from_str::<&RawValue>(line) {
+        return vec![Err(format!("not JSON: {error}"))];
+    }
+    if let Some(text) = json::string(line.trim()) {
+        return match text.split_once(':') {
             Some((id_type, value)) => vec![Ok((id_type.to_owned(), value.to_owned()))],
             None => vec![Err("name the profile as type:value, such as user_id:u1".to_owned())],
-        },
-        Ok(serde_json::Value::Object(fields)) => {
-            let told = fields.into_iter().filter_map(|(id_type, value)| match value {
-                serde_json::Value::String(value) => Some(Ok((id_type, value))),
-                serde_json::Value::Number(value) => Some(Ok((id_type, value.to_string()))),
-                _ => None,
-            });
-            told.collect()
+        };
+    }
+    let mut row = Row::new();
+    let read = json::for_each_entry(line, |id_type, value| {
+        if let Some(value) = json::string_or_digits(value.get()) {
+            row.push(Ok((id_type.into_owned(), value)));
         }
-        Ok(_) => vec![Err("a row is an object or a string".to_owned())],
-        Err(error) => vec![Err(format!("not JSON: {error}"))],
-    };
-    lines.map(row).collect()
+    });
+    if read.is_err() {
+        return vec![Err("a row is an object or a string".to_owned())];
+    }
+    row
 }
 
 /// One upload under way.

@@ -15,7 +15,7 @@ use super::super::etag::IfNoneMatch;
 use super::super::extract::{Json, Path};
 use super::super::problem::{Code, Problem};
 use super::audiences::{Audience, KeyPath, Named};
-use super::{State, WaitParams, raw, words};
+use super::{State, raw, words};
 use crate::domain::Collection;
 use crate::query::{FullMember, Kind, Person, QueryError, Selector};
 
@@ -338,7 +338,7 @@ struct OverlapPart {
 
 /// How many members two audiences have in common, as of one instant.
 #[utoipa::path(get, path = "/v1/spaces/{space}/audiences/{key}/overlap/{other}", tag = "Audiences",
-    params(KeyPath, OtherPath, WaitParams),
+    params(KeyPath, OtherPath),
     responses((status = 200, body = OverlapBody), (status = 304, description = "Nothing has changed"), (status = 404, description = "No such audience")))]
 pub(super) async fn get_overlap(
     axum::extract::State(state): State,
@@ -380,7 +380,7 @@ struct BreakdownPart {
 
 /// How many members of an audience have an identifier of each type.
 #[utoipa::path(get, path = "/v1/spaces/{space}/audiences/{key}/identifiers", tag = "Audiences",
-    params(KeyPath, WaitParams),
+    params(KeyPath),
     responses((status = 200, body = BreakdownBody), (status = 304, description = "Nothing has changed"), (status = 404, description = "No such audience")))]
 pub(super) async fn get_identifier_breakdown(
     axum::extract::State(state): State,

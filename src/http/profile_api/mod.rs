@@ -22,7 +22,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::{Authed, Read, WaitParams};
+use super::auth::{Authed, Read};
 use super::extract::Path;
 use super::problem::{Code, Problem};
 use crate::domain::{Collection, SpaceNo};

@@ -7,8 +7,8 @@ use utoipa::{IntoParams, ToSchema};
 use super::super::etag::IfNoneMatch;
 use super::super::extract::Query;
 use super::super::problem::{Code, Problem};
+use super::State;
 use super::audiences::{Audience, KeyPath, Named};
-use super::{State, WaitParams};
 use crate::domain::Timestamp;
 
 /// Points of one answer.
@@ -48,7 +48,7 @@ struct HistoryPoint {
 
 /// How many members an audience had: changes to the minute, to the hour after 30 days.
 #[utoipa::path(get, path = "/v1/spaces/{space}/audiences/{key}/size/history", tag = "Audiences",
-    params(KeyPath, HistoryParams, WaitParams),
+    params(KeyPath, HistoryParams),
     responses((status = 200, body = HistoryBody), (status = 304, description = "Nothing has changed"), (status = 400, description = "Not a span of time, or too many points"),
         (status = 404, description = "No such audience")))]
 pub(super) async fn get_size_history(

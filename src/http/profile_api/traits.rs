@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::super::extract::{Json, Query};
 use super::super::page::{Cursor, Page, PageParams};
 use super::super::problem::{Code, Problem};
-use super::{Found, ProfilePath, WaitParams, words};
+use super::{Found, ProfilePath, words};
 use crate::domain::trait_names::canonical;
 use crate::query::{Directory, Trait, TraitClass};
 
@@ -51,7 +51,7 @@ fn by_name<S: Serializer>(traits: &[(&str, Shown<'_>)], to: S) -> Result<S::Ok, 
 
 /// Traits of a profile: 10 a page unless `limit` (at most 200) says otherwise.
 #[utoipa::path(get, path = "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/traits",
-    tag = "Profile API", params(ProfilePath, TraitParams, PageParams, WaitParams),
+    tag = "Profile API", params(ProfilePath, TraitParams, PageParams),
     responses((status = 200, body = TraitsBody<'_>), (status = 404, description = "No such profile")))]
 pub(super) async fn get_traits(
     found: Found,
