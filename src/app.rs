@@ -27,6 +27,7 @@ use crate::config::{self, Config};
 use crate::disk::DiskGuard;
 use crate::domain::Timestamp;
 use crate::embedded::{self, Postgres, Search};
+use crate::history::segments::Keeper;
 use crate::history::watch::Watch;
 use crate::http::health::Health;
 use crate::http::server::{self, Server};
@@ -207,6 +208,7 @@ impl App {
         let (disk, in_flight) = (tracking.disk.clone(), tracking.in_flight.clone());
         start_housekeeping(&tasks, registry, manage.clone(), &config);
         start_verifying(&tasks, &pool, &clock, &config);
+        start_segments(&tasks, &pool, &config);
         start_measuring(
             &tasks,
             Measured { pool: pool.clone(), manage: manage.clone(), disk: disk.clone(), in_flight },
@@ -430,6 +432,19 @@ fn start_verifying(tasks: &Tasks, pool: &PgPool, clock: &Clock, config: &Config)
     let stop = tasks.working.clone();
     tasks.work("verification", async move {
         watch.run(&stop).await;
+        Ok(())
+    });
+}
+
+/// Makes segments of the log, where that is switched on.
+fn start_segments(tasks: &Tasks, pool: &PgPool, config: &Config) {
+    if config.log.segment_events == 0 {
+        return;
+    }
+    let keeper = Keeper { pool: pool.clone(), events: config.log.segment_events };
+    let stop = tasks.working.clone();
+    tasks.work("segments", async move {
+        keeper.run(&stop).await;
         Ok(())
     });
 }

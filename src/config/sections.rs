@@ -166,6 +166,8 @@ pub struct Reads {
 pub struct LogRetention {
     /// How long raw events are kept.
     pub retention_days: u32,
+    /// Events in one segment, about; 0 for no segments.
+    pub segment_events: u64,
 }
 
 /// `[telemetry]`
@@ -213,7 +215,10 @@ impl Config {
                 sample: r.number("verify.sample", 0..=1_000_000_000),
                 every: r.seconds("verify.every_seconds", 1..=DAY_MS / 1_000),
             },
-            log: LogRetention { retention_days: r.number("log.retention_days", 1..=DAYS_MAX) },
+            log: LogRetention {
+                retention_days: r.number("log.retention_days", 1..=DAYS_MAX),
+                segment_events: r.number("log.segment_events", 0..=1 << 20),
+            },
             telemetry: Telemetry::read(r),
         }
     }

@@ -47,7 +47,7 @@ impl EventType {
 }
 
 /// One event as the engine sees it: what a leaf may look at. Borrows from the decoded chunk.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts<'a> {
     /// Which call it was.
     pub event_type: EventType,

@@ -1,6 +1,8 @@
 //! History: events of the log, folded again by the same pure engine that folds them live. A backfill reads it to bring
 //! new definitions up to date, a preview to say what a definition would be.
 
+mod columns;
+pub mod segments;
 pub mod verify;
 pub mod watch;
 
@@ -14,6 +16,7 @@ use crate::engine::{LeafSpec, LeafStates};
 use crate::store::log::codec::Records;
 use crate::store::log::numbers::Fate;
 use crate::store::{Result, log};
+use columns::{Columnar, Stretch};
 
 /// Profile numbers one pass gathers partial states for: bounds the memory it takes.
 pub const PASS_PROFILES: u64 = 500_000;
@@ -38,35 +41,69 @@ pub struct Scan {
     pub absorbed: HashMap<ProfileNo, ProfileNo>,
 }
 
+type Leaf = (LeafNo, Offset, LeafSpec);
+
 impl Scan {
-    /// Reads the log and folds what counts; to be dropped when nobody waits for it any more.
-    pub async fn run(self, pool: PgPool) -> Result<Partials> {
-        let names = self.event_names();
-        let end = self.leaves.iter().map(|(_, until, _)| *until).max().unwrap_or_default();
-        let (mut partials, mut position) = (Partials::new(), Offset(0));
+    /// Reads the log and folds what counts; to be dropped when nobody waits for it any more. Leaves that read nothing
+    /// but properties are folded from segments as far as there are any, everything else from chunks.
+    pub async fn run(mut self, pool: PgPool) -> Result<Partials> {
+        let leaves = std::mem::take(&mut self.leaves);
+        let end = leaves.iter().map(|(_, until, _)| *until).max().unwrap_or_default();
+        let everything = Stretch { after: Offset(0), end };
+        let (mut columnar, mut whole) = (Vec::new(), Vec::new());
+        for leaf in leaves {
+            match Columnar::of(leaf) {
+                Ok(leaf) => columnar.push(leaf),
+                Err(leaf) => whole.push(leaf),
+            }
+        }
+        let mut gathered = Gathered::new(self.after, self.until);
+        let gaps = self.fold_segments(&pool, &columnar, everything, &mut gathered).await?;
+        let columnar: Vec<Leaf> = columnar.into_iter().map(Columnar::into_leaf).collect();
+        for gap in gaps {
+            self.fold_chunks(&pool, &columnar, gap, &mut gathered).await?;
+        }
+        self.fold_chunks(&pool, &whole, everything, &mut gathered).await?;
+        Ok(gathered.into_partials())
+    }
+
+    /// Whose an event of this profile is now, when that is one of this pass.
+    fn profile_of(&self, user: ProfileNo) -> Option<ProfileNo> {
+        let user = self.absorbed.get(&user).copied().unwrap_or(user);
+        (self.after < user && user <= self.until).then_some(user)
+    }
+
+    async fn fold_chunks(
+        &self,
+        pool: &PgPool,
+        leaves: &[Leaf],
+        Stretch { after, end }: Stretch,
+        gathered: &mut Gathered,
+    ) -> Result<()> {
+        if leaves.is_empty() {
+            return Ok(());
+        }
+        let names = event_names(leaves.iter().map(|(_, _, spec)| spec));
+        let mut position = after;
         while position < end {
             let chunks =
-                log::read_history(&pool, self.space, position, end, names.as_deref(), SCAN_CHUNKS).await?;
+                log::read_history(pool, self.space, position, end, names.as_deref(), SCAN_CHUNKS).await?;
             let Some(last) = chunks.last() else { break };
             position = last.chunk.end_offset;
             for history in &chunks {
-                self.fold_chunk(history, &mut partials)?;
+                self.fold_chunk(history, leaves, gathered)?;
                 tokio::task::yield_now().await;
             }
         }
-        Ok(partials)
+        Ok(())
     }
 
-    /// The names of all events that matter; `None` where a pattern names them.
-    fn event_names(&self) -> Option<Vec<String>> {
-        let names = self.leaves.iter().map(|(_, _, spec)| spec.event.exact().map(str::to_owned));
-        let mut names: Vec<String> = names.collect::<Option<_>>()?;
-        names.sort_unstable();
-        names.dedup();
-        Some(names)
-    }
-
-    fn fold_chunk(&self, history: &log::HistoryChunk, partials: &mut Partials) -> Result<()> {
+    fn fold_chunk(
+        &self,
+        history: &log::HistoryChunk,
+        leaves: &[Leaf],
+        gathered: &mut Gathered,
+    ) -> Result<()> {
         let content = history.chunk.content()?;
         let fates = Fate::decode_all(&history.numbers)?;
         let mut offset = history.chunk.first_offset();
@@ -75,19 +112,54 @@ impl Scan {
             let at = offset;
             offset.0 += 1;
             let Fate::Attributed { user: Some(user), .. } = fate else { continue };
-            let user = self.absorbed.get(&user).copied().unwrap_or(user);
-            if user <= self.after || user > self.until {
-                continue;
-            }
+            let Some(user) = self.profile_of(user) else { continue };
             let facts = record.facts(at);
-            let concerned =
-                |(_, until, spec): &&(LeafNo, Offset, LeafSpec)| at <= *until && spec.means(&facts);
-            for (leaf, _, spec) in self.leaves.iter().filter(concerned) {
-                if spec.matches(&facts) {
-                    partials.entry(user).or_default().update(*leaf, |state| spec.fold(state, &facts));
+            for (leaf, until, spec) in leaves {
+                if at <= *until && spec.means(&facts) {
+                    gathered.of(user).update(*leaf, |state| spec.fold(state, &facts));
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// The names of all events that matter; `None` where a pattern names them.
+fn event_names<'a>(specs: impl Iterator<Item = &'a LeafSpec>) -> Option<Vec<String>> {
+    let names = specs.map(|spec| spec.event.exact().map(str::to_owned));
+    let mut names: Vec<String> = names.collect::<Option<_>>()?;
+    names.sort_unstable();
+    names.dedup();
+    Some(names)
+}
+
+/// Partial states of a pass while they grow, found by number at once.
+struct Gathered {
+    after: ProfileNo,
+    /// Of each profile the place in `states`, from 1; 0 for none.
+    places: Vec<u32>,
+    states: Vec<(ProfileNo, LeafStates)>,
+    nobodys: LeafStates,
+}
+
+impl Gathered {
+    fn new(after: ProfileNo, until: ProfileNo) -> Self {
+        let length = until.0.saturating_sub(after.0).min(PASS_PROFILES) as usize;
+        Self { after, places: vec![0; length], states: Vec::new(), nobodys: LeafStates::default() }
+    }
+
+    /// The states of a profile of the pass.
+    fn of(&mut self, profile: ProfileNo) -> &mut LeafStates {
+        let index = profile.0.saturating_sub(self.after.0 + 1) as usize;
+        let Some(place) = self.places.get_mut(index) else { return &mut self.nobodys };
+        if *place == 0 {
+            self.states.push((profile, LeafStates::default()));
+            *place = self.states.len() as u32;
+        }
+        self.states.get_mut(*place as usize - 1).map_or(&mut self.nobodys, |(_, states)| states)
+    }
+
+    fn into_partials(self) -> Partials {
+        self.states.into_iter().filter(|(_, states)| !states.is_empty()).collect()
     }
 }

@@ -4,8 +4,8 @@ use uuid::Uuid;
 
 use super::definitions::{Kind, Version};
 use super::{Manage, ManageError, Result};
-use crate::domain::{SpaceNo, Timestamp};
-use crate::store::{audiences, definitions, log, migrate, processor, rejected};
+use crate::domain::{Offset, SpaceNo, Timestamp};
+use crate::store::{audiences, definitions, log, migrate, processor, rejected, segments};
 use crate::telemetry::metrics;
 
 pub use crate::store::processor::Status;
@@ -21,6 +21,8 @@ pub struct Pipeline {
     pub status: Status,
     /// Age of the oldest event that waits, in milliseconds.
     pub lag_ms: i64,
+    /// Where the newest segment of the log ends.
+    pub segments_end: Offset,
     /// Versions that are not complete yet.
     pub backfills: Vec<Backfill>,
 }
@@ -58,6 +60,7 @@ impl Manage {
         Ok(Pipeline {
             status,
             lag_ms: oldest.map_or(0, age),
+            segments_end: segments::end(&self.pool, space).await?,
             backfills: all.into_iter().filter_map(unfinished).collect(),
         })
     }

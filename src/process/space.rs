@@ -101,6 +101,8 @@ pub(super) struct SpaceProcessor {
     latest_version: i64,
     /// Never goes back, whatever the machine's clock does.
     now: Timestamp,
+    /// Postgres has plans for empty tables.
+    is_unknown_to_planner: bool,
     /// When the next profile is due, as far as it is known.
     next_due: Option<Timestamp>,
     lease_renewed: Instant,
@@ -133,6 +135,7 @@ impl SpaceProcessor {
             last_transition: lease.last_transition,
         };
         let recent_max = config.dedup_recent_max;
+        let is_unknown_to_planner = processor::is_unknown_to_planner(&mut *connection).await?;
         let dedup = Dedup::load(&mut connection, space, lease.processed, recent_max).await?;
         Ok(Self {
             space,
@@ -155,6 +158,7 @@ impl SpaceProcessor {
             epoch: lease.epoch,
             latest_version: version,
             now: Timestamp::EPOCH,
+            is_unknown_to_planner,
             next_due,
             lease_renewed: Instant::now(),
             config,
@@ -212,6 +216,10 @@ impl SpaceProcessor {
         if self.latest_version != self.catalog.version {
             self.settle().await?;
             self.reload().await?;
+        }
+        if self.is_unknown_to_planner && self.committed.last_profile.0 >= processor::TELLING_ROWS {
+            processor::analyse(&self.pool).await?;
+            self.is_unknown_to_planner = false;
         }
         self.now = self.now.max(self.clock.now());
         let now = self.now;

@@ -16,6 +16,7 @@ pub mod profiles;
 pub mod registry;
 pub mod rejected;
 pub mod schema;
+pub mod segments;
 pub mod server;
 pub mod spaces;
 pub mod timeline;

@@ -246,6 +246,26 @@ const PLANS: [&str; 5] = [
     "-- store::processor::prepare_session\nSET enable_mergejoin = off",
 ];
 
+/// Rows from which on statistics say what a table is like.
+pub const TELLING_ROWS: u64 = 1_000;
+
+/// Whether Postgres still takes the profiles and identifiers of all spaces together for a handful: while it does, going
+/// through all of them for each key of a list looks as cheap as the index does.
+pub async fn is_unknown_to_planner(executor: impl PgExecutor<'_>) -> Result<bool> {
+    let sql = "-- store::processor::is_unknown_to_planner
+         SELECT min(reltuples) < $1 FROM pg_class WHERE oid IN ('profile'::regclass, 'external_id'::regclass)";
+    Ok(sqlx::query_scalar(sql).bind(TELLING_ROWS as f32).fetch_one(executor).await?)
+}
+
+/// Tells Postgres how large the tables are that grow with the profiles. Otherwise it would notice about a minute later, and
+/// a first import would meet plans made for empty tables: every plan is made anew after this.
+pub async fn analyse(executor: impl PgExecutor<'_>) -> Result<()> {
+    let sql = "-- store::processor::analyse
+         ANALYZE profile, external_id, membership, profile_due, account_link, profile_event_page";
+    sqlx::query(sql).execute(executor).await?;
+    Ok(())
+}
+
 /// Prepares the session a processor writes with.
 pub async fn prepare_session(connection: &mut PgConnection) -> Result<()> {
     sqlx::query(IDLE_IN_TRANSACTION).execute(&mut *connection).await?;

@@ -203,6 +203,8 @@ metrics! {
     PIPELINE_EVENTS: Counter = "personas_pipeline_events_total", [], "Events processed.";
     PIPELINE_DUPLICATES: Counter = "personas_pipeline_duplicates_total", [],
         "Events dropped because their message id had been processed.";
+    SEGMENTS_MADE: Counter = "personas_log_segments_made_total", [],
+        "Stretches of the log written once more by name and column, for scans.";
     LEASE_EPOCH: Gauge = "personas_lease_epoch", [], "Highest epoch of the leases this process holds.";
     LEASES_HELD: Gauge = "personas_leases_held", [], "Spaces this process works on.";
     FENCED_COMMITS: Counter = "personas_fenced_commits_total", [],

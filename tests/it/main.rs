@@ -57,6 +57,8 @@ mod schema;
 #[cfg(test)]
 mod seen;
 #[cfg(test)]
+mod segments;
+#[cfg(test)]
 mod server;
 #[cfg(test)]
 mod telemetry;

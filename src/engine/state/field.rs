@@ -64,6 +64,16 @@ impl Field {
         }
     }
 
+    /// The outermost key of the property it reads, if it reads any; `None` when it has to see more of the event.
+    pub(in crate::engine) fn property_key(&self) -> Option<Option<&str>> {
+        match self {
+            Self::Trait(_) | Self::Context(_) => None,
+            Self::Property(path) => Some(Some(path.head())),
+            Self::AnyItem(item) => Some(Some(item.path().head())),
+            Self::Timestamp | Self::MessageType | Self::Source(_) => Some(None),
+        }
+    }
+
     /// Whether the value of this key is where it reads.
     pub(in crate::engine) fn is_at(&self, path: &Path, key: &str) -> bool {
         path.head() == key || (matches!(self, Self::Trait(_)) && path.head() == trait_names::canonical(key))

@@ -5,6 +5,7 @@
 //! against a sequence with the horizon rule in docs/adr/0003.
 
 pub mod codec;
+pub mod columns;
 pub mod numbers;
 
 use chrono::{DateTime, Datelike, Days, NaiveDate, Utc};
@@ -16,6 +17,9 @@ use crate::domain::{Offset, SpaceNo, Timestamp};
 
 /// Distinct event names a chunk row lists; a chunk with more says nothing and is never skipped.
 pub const NAMES_MAX: usize = 64;
+
+/// What is partitioned by the weeks of the log.
+const TABLES: [&str; 5] = ["event_chunk", "chunk_outcome", "log_segment", "log_section", "log_column"];
 
 /// More than the records of any chunk take: a flush is bounded, and so is the last request added to it.
 const CONTENT_BYTES_MAX: u64 = 1 << 30;
@@ -124,15 +128,23 @@ pub async fn ensure_partitions(pool: &PgPool, space: SpaceNo, at: Timestamp) -> 
     let sql = "-- store::log::ensure_partitions\nSELECT last_day FROM log_head WHERE space_id = $1";
     let last: Option<NaiveDate> = sqlx::query_scalar(sql).bind(space.0).fetch_optional(pool).await?;
     for day in [Some(day), day.checked_add_days(Days::new(7)), last.filter(|last| *last > day)] {
-        let Some(monday) = day.map(monday_of) else { continue };
-        for table in ["event_chunk", "chunk_outcome"] {
-            create_partition(pool, table, monday).await?;
+        if let Some(day) = day {
+            create_week(pool, day).await?;
         }
     }
     Ok(())
 }
 
-fn monday_of(day: NaiveDate) -> NaiveDate {
+/// Makes the partitions for the week of this day, as far as there are none.
+pub async fn create_week(pool: &PgPool, day: NaiveDate) -> Result<()> {
+    for table in TABLES {
+        create_partition(pool, table, monday_of(day)).await?;
+    }
+    Ok(())
+}
+
+/// The Monday of a day's week.
+pub fn monday_of(day: NaiveDate) -> NaiveDate {
     day.checked_sub_days(Days::new(u64::from(day.weekday().num_days_from_monday()))).unwrap_or(day)
 }
 
@@ -170,7 +182,9 @@ pub async fn drop_before(pool: &PgPool, day: NaiveDate) -> Result<usize> {
             continue;
         }
         // The names are made of what was read from the catalog and parsed as a date.
-        let sql = format!("DROP TABLE event_chunk_{week}, chunk_outcome_{week}");
+        let tables = TABLES.map(|table| format!("{table}_{week}")).join(", ");
+        // Weeks from before there were segments have none.
+        let sql = format!("DROP TABLE IF EXISTS {tables}");
         let mut tx = pool.begin().await?;
         // Behind a long scan the drop would hold up every append: rather try again in an hour.
         sqlx::query("-- store::log::drop_before\nSET LOCAL lock_timeout = '500ms'").execute(&mut *tx).await?;
@@ -282,7 +296,7 @@ fn history_chunk((end, count, day, received_at, body, numbers): HistoryRow) -> H
 
 /// Processed chunks behind `after` up to and including `until` that hold an event of one of `names`.
 pub async fn read_history(
-    pool: &PgPool,
+    executor: impl PgExecutor<'_>,
     space: SpaceNo,
     after: Offset,
     until: Offset,
@@ -303,7 +317,7 @@ pub async fn read_history(
     .bind(until.0 as i64)
     .bind(names)
     .bind(limit)
-    .fetch_all(pool)
+    .fetch_all(executor)
     .await?;
     Ok(rows.into_iter().map(history_chunk).collect())
 }

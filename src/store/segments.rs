@@ -1,0 +1,208 @@
+//! Segments: the log by name and column, for scans of history.
+//!
+//! A segment covers whole chunks one after the other, all of one week, and goes with the week's chunks. Segments do not
+//! overlap. What no segment covers is read from the chunks, so that there being none is never wrong, only slower. Whoever
+//! changes what a chunk holds or to whom its events are attributed has to forget the segments that cover it.
+
+use chrono::NaiveDate;
+use sqlx::{PgConnection, PgExecutor};
+
+use super::Result;
+use super::log::codec::Damaged;
+use super::log::columns::{Rows, Section, Texts};
+use crate::domain::{Offset, SpaceNo};
+
+/// A segment, ready to be written.
+#[derive(Debug)]
+pub struct NewSegment {
+    /// Whose log.
+    pub space: SpaceNo,
+    /// Offset of its last event.
+    pub end: Offset,
+    /// Events of the log it covers, also those that are nobody's.
+    pub event_count: u32,
+    /// A day of its week.
+    pub day: NaiveDate,
+    /// Every name has a section.
+    pub is_whole: bool,
+    /// By name.
+    pub sections: Vec<(String, Section)>,
+}
+
+/// What a segment covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Covered {
+    /// Behind this offset,
+    pub after: Offset,
+    /// up to and including this one, which is the segment's name.
+    pub end: Offset,
+    /// A name without a section is one that no event of a user has.
+    pub is_whole: bool,
+}
+
+/// Makes sure that nobody else makes segments of this space until the transaction ends; false when somebody does.
+pub async fn try_lock(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<bool> {
+    let sql = "-- store::segments::try_lock\nSELECT pg_try_advisory_xact_lock(hashtext('log_segment'), $1)";
+    Ok(sqlx::query_scalar(sql).bind(space.0).fetch_one(executor).await?)
+}
+
+/// Where the newest segment ends; 0 when there is none.
+pub async fn end(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<Offset> {
+    let sql = "-- store::segments::end
+         SELECT coalesce(max(end_offset), 0) FROM log_segment WHERE space_id = $1";
+    let end: i64 = sqlx::query_scalar(sql).bind(space.0).fetch_one(executor).await?;
+    Ok(Offset(end as u64))
+}
+
+/// Writes a segment.
+pub async fn insert(connection: &mut PgConnection, segment: &NewSegment) -> Result<()> {
+    let NewSegment { space, end, event_count, day, is_whole, sections } = segment;
+    sqlx::query(
+        "-- store::segments::insert
+         INSERT INTO log_segment (space_id, end_offset, day, event_count, is_whole) VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(space.0)
+    .bind(end.0 as i64)
+    .bind(day)
+    .bind(*event_count as i32)
+    .bind(is_whole)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query(
+        "-- store::segments::insert
+         INSERT INTO log_section (space_id, end_offset, day, name, row_count, is_whole, rows, messages)
+         SELECT $1, $2, $3, * FROM unnest($4::text[], $5::int[], $6::bool[], $7::bytea[], $8::bytea[])",
+    )
+    .bind(space.0)
+    .bind(end.0 as i64)
+    .bind(day)
+    .bind(sections.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>())
+    .bind(sections.iter().map(|(_, s)| s.row_count as i32).collect::<Vec<_>>())
+    .bind(sections.iter().map(|(_, s)| s.is_whole).collect::<Vec<_>>())
+    .bind(sections.iter().map(|(_, s)| s.rows.as_slice()).collect::<Vec<_>>())
+    .bind(sections.iter().map(|(_, s)| s.messages.as_slice()).collect::<Vec<_>>())
+    .execute(&mut *connection)
+    .await?;
+    let columns = || sections.iter().flat_map(|(name, s)| s.columns.iter().map(move |c| (name, c)));
+    sqlx::query(
+        "-- store::segments::insert
+         INSERT INTO log_column (space_id, end_offset, day, name, key, body)
+         SELECT $1, $2, $3, * FROM unnest($4::text[], $5::text[], $6::bytea[])",
+    )
+    .bind(space.0)
+    .bind(end.0 as i64)
+    .bind(day)
+    .bind(columns().map(|(name, _)| name.as_str()).collect::<Vec<_>>())
+    .bind(columns().map(|(_, (key, _))| key.as_str()).collect::<Vec<_>>())
+    .bind(columns().map(|(_, (_, body))| body.as_slice()).collect::<Vec<_>>())
+    .execute(&mut *connection)
+    .await?;
+    Ok(())
+}
+
+/// What segments cover, in log order, of the log up to `until`.
+pub async fn list(executor: impl PgExecutor<'_>, space: SpaceNo, until: Offset) -> Result<Vec<Covered>> {
+    let rows: Vec<(i64, i32, bool)> = sqlx::query_as(
+        "-- store::segments::list
+         SELECT end_offset, event_count, is_whole FROM log_segment
+         WHERE space_id = $1 AND end_offset - event_count < $2 ORDER BY end_offset",
+    )
+    .bind(space.0)
+    .bind(until.0 as i64)
+    .fetch_all(executor)
+    .await?;
+    let covered = |(end, count, is_whole): (i64, i32, bool)| Covered {
+        after: Offset((end - i64::from(count)) as u64),
+        end: Offset(end as u64),
+        is_whole,
+    };
+    Ok(rows.into_iter().map(covered).collect())
+}
+
+/// A section as it is stored, with the columns that were asked for.
+#[derive(Debug)]
+pub struct Stored {
+    /// End of its segment.
+    pub end: Offset,
+    /// Name of its events.
+    pub name: String,
+    /// A property without a column is one that no event has.
+    pub is_whole: bool,
+    rows: Vec<u8>,
+    messages: Vec<u8>,
+    columns: Vec<(String, Vec<u8>)>,
+}
+
+impl Stored {
+    /// Its events.
+    pub fn rows(&self) -> std::result::Result<Rows, Damaged> {
+        Rows::decode(&self.rows)
+    }
+
+    /// Their message ids, if they were asked for.
+    pub fn messages(&self) -> std::result::Result<Option<Texts>, Damaged> {
+        (!self.messages.is_empty()).then(|| Texts::decode(&self.messages)).transpose()
+    }
+
+    /// Whether it has a column for this property.
+    pub fn has(&self, key: &str) -> bool {
+        self.columns.iter().any(|(name, _)| name == key)
+    }
+
+    /// The properties that were asked for and that its events have.
+    pub fn columns(&self) -> impl Iterator<Item = std::result::Result<(&str, Texts), Damaged>> {
+        self.columns.iter().map(|(key, body)| Ok((key.as_str(), Texts::decode(body)?)))
+    }
+}
+
+/// Which sections are wanted, and what of them.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// Whose log.
+    pub space: SpaceNo,
+    /// Names of their events; `None` for all.
+    pub names: Option<&'a [String]>,
+    /// Properties.
+    pub keys: &'a [&'a str],
+    /// With their message ids.
+    pub messages: bool,
+}
+
+type SectionRow = (i64, String, bool, Vec<u8>, Vec<u8>, Vec<String>, Vec<Vec<u8>>);
+
+/// The sections of these segments, by segment and name.
+pub async fn read(
+    executor: impl PgExecutor<'_>,
+    wanted: &Wanted<'_>,
+    ends: &[Offset],
+) -> Result<Vec<Stored>> {
+    let rows: Vec<SectionRow> = sqlx::query_as(
+        "-- store::segments::read
+         SELECT s.end_offset, s.name, s.is_whole, s.rows, CASE WHEN $5 THEN s.messages ELSE '' END,
+             coalesce(c.keys, '{}'), coalesce(c.bodies, '{}')
+         FROM log_section s
+         LEFT JOIN LATERAL (
+             SELECT array_agg(c.key) AS keys, array_agg(c.body) AS bodies FROM log_column c
+             WHERE c.space_id = $1 AND c.end_offset = s.end_offset AND c.day = s.day AND c.name = s.name
+                 AND c.key = ANY($4)
+         ) c ON true
+         WHERE s.space_id = $1 AND s.end_offset = ANY($2) AND ($3::text[] IS NULL OR s.name = ANY($3))
+         ORDER BY s.end_offset, s.name",
+    )
+    .bind(wanted.space.0)
+    .bind(ends.iter().map(|end| end.0 as i64).collect::<Vec<_>>())
+    .bind(wanted.names)
+    .bind(wanted.keys)
+    .bind(wanted.messages)
+    .fetch_all(executor)
+    .await?;
+    let stored = |(end, name, is_whole, rows, messages, keys, bodies): SectionRow| Stored {
+        end: Offset(end as u64),
+        name,
+        is_whole,
+        rows,
+        messages,
+        columns: keys.into_iter().zip(bodies).collect(),
+    };
+    Ok(rows.into_iter().map(stored).collect())
+}
