@@ -3,16 +3,19 @@
 //! History is folded by the engine that folds it live, into states nobody keeps; nothing is written. One preview goes on
 //! at a time, others wait for it: each takes as much memory as a walk.
 
+use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::{Directory, QueryError, Reader};
-use crate::domain::{Collection, ComputationNo, Offset, ProfileNo, SpaceNo, Timestamp, Value};
+use crate::domain::{Collection, ComputationNo, LeafNo, Offset, ProfileNo, SpaceNo, Timestamp, Value};
 use crate::engine::profile::{OutcomeValue, Profile};
 use crate::engine::query::PlanCondition;
-use crate::engine::{Kind, LeafStates, Plan, ProfileView};
+use crate::engine::{Kind, LeafState, LeafStates, Plan, ProfileView, View};
 use crate::history::{PASS_PROFILES, Partials, Scan};
-use crate::store::{processor, profiles};
+use crate::store::profiles::Loaded;
+use crate::store::{log, processor, profiles};
 use uuid::Uuid;
 
 /// Profiles read at a time.
@@ -56,40 +59,77 @@ impl Reader {
         let _one = self.previews.acquire().await.map_err(|_| QueryError::Stopping)?;
         let began = Instant::now();
         let directory = self.directory(space, None).await?;
+        // Never before an event that is in the log, whatever the clock says.
+        let newest = log::newest_received(&self.pool, space).await?;
         let look = Look {
             draft,
             answers: answers(&directory),
-            now: self.clock.now(),
+            now: newest.into_iter().fold(self.clock.now(), Timestamp::max),
             conditions: draft.plan.conditions(),
         };
+        let last = profiles::newest(&self.pool, space).await?;
+        // Who has no events is not looked at, when having none is all it takes not to be concerned.
+        let only_those_with_events = draft.replaces.is_none() && !look.may_concern(&LeafStates::default());
         let conditions = look.conditions.iter().map(|(text, _)| ((*text).to_owned(), 0)).collect();
         let mut preview = Preview { conditions, ..Preview::default() };
         let end = processor::status(&self.pool, space).await?.map_or(Offset(0), |status| status.processed);
         let absorbed: hashbrown::HashMap<ProfileNo, ProfileNo> =
             profiles::list_absorbed(&self.pool, space).await?.into_iter().collect();
         let mut after = ProfileNo(0);
-        loop {
-            let until = ProfileNo(after.0 + PASS_PROFILES);
-            let mut read_after = after;
-            let mut rows = profiles::list_states(&self.pool, space, read_after, READ_AT_A_TIME).await?;
-            if rows.is_empty() {
-                break;
-            }
+        while after < last {
+            let until = ProfileNo((after.0 + PASS_PROFILES).min(last.0));
             let partials = self.fold(space, draft, end, absorbed.clone(), (after, until)).await?;
-            while let Some((last, _)) = rows.last() {
-                read_after = *last;
-                for (no, state) in rows.iter().filter(|(no, _)| *no <= until) {
-                    look.look_at(&Profile::decode(state)?, partials.get(no), &mut preview);
-                }
-                if read_after >= until {
-                    break;
-                }
-                rows = profiles::list_states(&self.pool, space, read_after, READ_AT_A_TIME).await?;
+            if only_those_with_events {
+                self.look_at_some(space, &look, &partials, &mut preview).await?;
+            } else {
+                self.look_at_all(space, &look, &partials, (after, until), &mut preview).await?;
             }
             after = until;
         }
         preview.took = began.elapsed();
         Ok(preview)
+    }
+
+    /// Looks at every profile numbered in (after, until].
+    async fn look_at_all(
+        &self,
+        space: SpaceNo,
+        look: &Look<'_>,
+        partials: &Partials,
+        (mut after, until): (ProfileNo, ProfileNo),
+        preview: &mut Preview,
+    ) -> Result<(), QueryError> {
+        while after < until {
+            let rows = profiles::list_states(&self.pool, space, after, READ_AT_A_TIME).await?;
+            let Some((last, _)) = rows.last() else { break };
+            after = *last;
+            for (no, state) in rows.iter().filter(|(no, _)| *no <= until) {
+                look.look_at(&Profile::decode(state)?, partials.get(no), preview);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the profiles whose events may make them members.
+    async fn look_at_some(
+        &self,
+        space: SpaceNo,
+        look: &Look<'_>,
+        partials: &Partials,
+        preview: &mut Preview,
+    ) -> Result<(), QueryError> {
+        let concerned = partials.iter().filter(|(_, states)| look.may_concern(states));
+        let concerned: Vec<ProfileNo> = concerned.map(|(no, _)| *no).collect();
+        for some in concerned.chunks(READ_AT_A_TIME as usize) {
+            let mut rows = profiles::load_states(&self.pool, space, some).await?;
+            rows.sort_unstable_by_key(|(no, _)| *no);
+            for (no, row) in &rows {
+                if let Loaded::Live(state) = row {
+                    look.look_at(&Profile::decode(state)?, partials.get(no), preview);
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn fold(
@@ -113,6 +153,33 @@ fn answers(directory: &Directory) -> HashMap<&str, ComputationNo> {
     directory.serving.iter().map(|(no, serving)| (serving.key.as_str(), *no)).collect()
 }
 
+/// A profile of which nothing is known but its states: when it is asked for more, nothing it answered counts.
+struct OnlyLeaves<'a> {
+    states: &'a LeafStates,
+    asked_more: Cell<bool>,
+}
+
+impl View for OnlyLeaves<'_> {
+    fn profile_id(&self) -> Uuid {
+        self.asked_more.set(true);
+        Uuid::nil()
+    }
+
+    fn leaf(&self, leaf: LeafNo) -> Option<Cow<'_, LeafState>> {
+        self.states.get(leaf)
+    }
+
+    fn trait_value(&self, _name: &str) -> Option<Cow<'_, Value>> {
+        self.asked_more.set(true);
+        None
+    }
+
+    fn computed_since(&self, _name: &str) -> Option<Option<Timestamp>> {
+        self.asked_more.set(true);
+        None
+    }
+}
+
 /// What profiles are asked.
 struct Look<'a> {
     draft: &'a Draft<'a>,
@@ -122,6 +189,20 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
+    /// Whether a profile with these states may be counted anywhere, whatever else it has.
+    fn may_concern(&self, states: &LeafStates) -> bool {
+        let view = OnlyLeaves { states, asked_more: Cell::new(false) };
+        let plan = self.draft.plan;
+        let value = plan.evaluate(&view, self.now).value;
+        let holds = |(_, condition): &(&str, &PlanCondition)| {
+            plan.evaluate_condition(condition, &view, self.now).value == Value::Bool(true)
+        };
+        !matches!(value, Value::Null | Value::Bool(false))
+            || (value == Value::Bool(false) && plan.kind() == Kind::ComputedTrait)
+            || self.conditions.iter().any(holds)
+            || view.asked_more.get()
+    }
+
     fn look_at(&self, profile: &Profile, partial: Option<&LeafStates>, preview: &mut Preview) {
         if profile.collection != Collection::Users {
             return;
@@ -133,8 +214,7 @@ impl Look<'_> {
             leaves: partial.unwrap_or(&nothing),
             answers: |key: &str| self.answers.get(key).copied(),
         };
-        // Never before an event that is in its states.
-        let now = self.now.max(profile.last_seen_at);
+        let now = self.now;
         let is_counted = profile.is_known || include_anonymous;
         let value = if is_counted { plan.evaluate(&view, now).value } else { Value::Null };
         let is_in = match plan.kind() {

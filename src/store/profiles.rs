@@ -122,6 +122,14 @@ pub async fn list_numbers(
     Ok(rows.into_iter().map(|(no, live)| (ProfileNo(no as u64), ProfileNo(live as u64))).collect())
 }
 
+/// The newest profile; 0 when there is none.
+pub async fn newest(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<ProfileNo> {
+    let sql =
+        "-- store::profiles::newest\nSELECT coalesce(max(profile_no), 0) FROM profile WHERE space_id = $1";
+    let no: i64 = sqlx::query_scalar(sql).bind(space.0).fetch_one(executor).await?;
+    Ok(ProfileNo(no as u64))
+}
+
 /// All profiles that were absorbed, with the live one each of them means today.
 pub async fn list_absorbed(
     executor: impl PgExecutor<'_>,

@@ -329,6 +329,16 @@ pub async fn tail(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<Offse
     Ok(Offset(end.unwrap_or(0) as u64))
 }
 
+/// When the newest events of the log were received.
+pub async fn newest_received(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<Option<Timestamp>> {
+    let sql = "-- store::log::newest_received
+         SELECT c.received_at FROM log_head h
+         JOIN event_chunk c ON c.space_id = $1 AND c.end_offset = h.end_offset AND c.day = h.last_day
+         WHERE h.space_id = $1";
+    let at: Option<DateTime<Utc>> = sqlx::query_scalar(sql).bind(space.0).fetch_optional(executor).await?;
+    Ok(at.map(Timestamp::from))
+}
+
 /// When the oldest event behind `after` was received; `None` when there is none.
 pub async fn oldest_after(pool: &PgPool, space: SpaceNo, after: Offset) -> Result<Option<Timestamp>> {
     let sql = "-- store::log::oldest_after
