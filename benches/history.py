@@ -50,7 +50,7 @@ def make(folder, count, users):
         create table events as
         select i, date_trunc('milliseconds', timestamp '2026-01-01' - interval 90 day
                 + to_milliseconds((i + 0.5) * 90 * 86400000 / {count})) as ts,
-            cast(floor(random() * random() * {users}) as int) as user_id,
+            'user-' || cast(floor(random() * random() * {users}) as int) as user_id,
             'Event ' || cast(floor(random() * {NAMES}) as int) as event,
             cast(floor(random() * 20000) as int) / 100.0 as revenue,
             cast(1 + floor(random() * 5) as int) as quantity, 'category-' || cast(floor(random() * 40) as int) as category,
@@ -58,7 +58,7 @@ def make(folder, count, users):
         from range({count}) r(i)""")
     db.execute(f"copy (select * from events order by i) to '{folder}/events.parquet' (format parquet)")
     db.execute(f"""copy (
-        select json_object('type', 'track', 'messageId', md5('m' || i), 'userId', 'user-' || user_id, 'event', event,
+        select json_object('type', 'track', 'messageId', md5('m' || i), 'userId', user_id, 'event', event,
             'timestamp', strftime(ts, '%Y-%m-%dT%H:%M:%S.%gZ'),
             'properties', json_object('revenue', revenue, 'quantity', quantity, 'category', category,
                 'product_id', product_id, 'session', session, 'currency', 'EUR', 'sku', 'S-' || product_id,
@@ -137,16 +137,21 @@ def main():
     parser.add_argument("--events", type=int, default=5_000_000)
     parser.add_argument("--users", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--keep", metavar="FOLDER", help="keep the events and the log in this folder, and use what is there")
     options = parser.parse_args()
-    folder = tempfile.mkdtemp(prefix="personas-history-")
+    folder = options.keep or tempfile.mkdtemp(prefix="personas-history-")
+    os.makedirs(folder, mode=0o755, exist_ok=True)
     os.chmod(folder, 0o755)
     binary = os.path.abspath(options.binary)
-    print("making the events", file=sys.stderr)
-    make(folder, options.events, options.users)
+    is_new = not os.path.exists(f"{folder}/data")
+    if is_new:
+        print("making the events", file=sys.stderr)
+        make(folder, options.events, options.users)
     server = Server(binary, folder)
     try:
-        subprocess.run([binary, "import", "--url", server.url, "--write-key", "wk", f"{folder}/events.ndjson"],
-                       check=True, env=server.environment)
+        if is_new:
+            subprocess.run([binary, "import", "--url", server.url, "--write-key", "wk", f"{folder}/events.ndjson"],
+                           check=True, env=server.environment)
         wait_for(server, "processing", lambda p: p["lag_events"] == 0 and p["log_end_offset"] >= options.events)
         took = wait_for(server, "making segments",
                         lambda p: p["segments_end_offset"] > options.events - 70_000)
@@ -171,7 +176,8 @@ def main():
         sys.exit(failed)
     finally:
         server.stop()
-        shutil.rmtree(folder)
+        if not options.keep:
+            shutil.rmtree(folder)
 
 
 main()
