@@ -38,6 +38,7 @@ pub(super) struct Columnar {
 
 impl Columnar {
     /// The leaf, if it is one; otherwise it comes back as it was.
+    #[expect(clippy::result_large_err, reason = "what is given back is no error")]
     pub(super) fn of((leaf, until, spec): Leaf) -> std::result::Result<Self, Leaf> {
         let keys = spec
             .property_keys()

@@ -51,7 +51,7 @@ fn events(from: u64, count: u64) -> Vec<Value> {
         match n % 8 {
             1 => {
                 event["properties"] =
-                    json!({"total": "12.5", "items": [{"sku": "s1", "price": 1}, {"price": n}]})
+                    json!({"total": "12.5", "items": [{"sku": "s1", "price": 1}, {"price": n}]});
             }
             2 => event["event"] = json!("Odd"),
             3 => (event["type"], event["name"]) = (json!("page"), json!("Home")),
@@ -103,7 +103,7 @@ async fn values(app: &TestApp, prefix: &str, offset: u64) -> Vec<(String, Value)
 
 /// Waits until there are segments up to about this offset; where they end.
 async fn segments_up_to(app: &TestApp, offset: u64) -> u64 {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         let pipeline = app.get(&format!("{SPACE}/pipeline?min_offset={offset}")).await.expect(200).json;
         let end = pipeline["segments_end_offset"].as_u64().unwrap();

@@ -141,9 +141,11 @@ async fn browsers_may_send_from_anywhere() {
     assert_eq!(answer.header("access-control-allow-origin"), "");
 }
 
-#[tokio::test]
-async fn bad_calls_get_the_code_that_fits() {
-    let app = TestApp::start().await;
+/// Path, body; code, field.
+type BadCall = (&'static str, String, &'static str, &'static str);
+
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn bad_calls() -> Vec<BadCall> {
     let long = |n: usize| "x".repeat(n);
     let nested = format!("{}1{}", "[".repeat(33), "]".repeat(33));
     let consent = |consent: &str| {
@@ -152,7 +154,7 @@ async fn bad_calls_get_the_code_that_fits() {
         )
     };
     let preferences = "context.consent.categoryPreferences";
-    let cases: Vec<(&str, String, &str, &str)> = vec![
+    vec![
         ("/v1/track", r#"{"event":"E"}"#.into(), "no_user_anon_id", "userId"),
         ("/v1/track", r#"{"userId":" ","anonymousId":null,"event":"E"}"#.into(), "no_user_anon_id", "userId"),
         ("/v1/track", r#"{"userId":{},"event":"E"}"#.into(), "id_not_string", "userId"),
@@ -255,7 +257,13 @@ async fn bad_calls_get_the_code_that_fits() {
         ("/v1/batch", "{}".into(), "bad_request", "batch"),
         ("/v1/batch", r#"{"batch":{}}"#.into(), "bad_request", ""),
         ("/v1/batch", r#"{"batch":[]}"#.into(), "empty_batch", "batch"),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn bad_calls_get_the_code_that_fits() {
+    let app = TestApp::start().await;
+    let cases = bad_calls();
     for (path, body, code, field) in &cases {
         let answer = app.track(path, body).await.expect(400);
         let shown: String = body.chars().take(80).collect();

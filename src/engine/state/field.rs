@@ -65,6 +65,7 @@ impl Field {
     }
 
     /// The outermost key of the property it reads, if it reads any; `None` when it has to see more of the event.
+    #[expect(clippy::option_option, reason = "reading no property is not the same as reading more than one")]
     pub(in crate::engine) fn property_key(&self) -> Option<Option<&str>> {
         match self {
             Self::Trait(_) | Self::Context(_) => None,

@@ -97,7 +97,9 @@ impl ColumnBuilder {
         if let Some((distinct, codes)) = self.dictionary() {
             put_varint(&mut out, distinct.len() as u64);
             put_texts(&mut out, distinct.into_iter());
-            codes.into_iter().for_each(|code| put_varint(&mut out, code as u64));
+            for code in codes {
+                put_varint(&mut out, code as u64);
+            }
         } else {
             put_varint(&mut out, 0);
             put_texts(&mut out, self.values());

@@ -127,10 +127,9 @@ pub async fn ensure_partitions(pool: &PgPool, space: SpaceNo, at: Timestamp) -> 
     let day = at.to_utc().date_naive();
     let sql = "-- store::log::ensure_partitions\nSELECT last_day FROM log_head WHERE space_id = $1";
     let last: Option<NaiveDate> = sqlx::query_scalar(sql).bind(space.0).fetch_optional(pool).await?;
-    for day in [Some(day), day.checked_add_days(Days::new(7)), last.filter(|last| *last > day)] {
-        if let Some(day) = day {
-            create_week(pool, day).await?;
-        }
+    let days = [Some(day), day.checked_add_days(Days::new(7)), last.filter(|last| *last > day)];
+    for day in days.into_iter().flatten() {
+        create_week(pool, day).await?;
     }
     Ok(())
 }
