@@ -27,4 +27,4 @@ pub use evaluate::{Evaluation, View};
 pub use profile_view::ProfileView;
 pub use program::{Computation, Definition, Dirty, Program, ProgramError};
 pub use query::{Kind, KnownSource, Limits, Plan, QueryError, Sources, compile, format};
-pub use state::{Flags, LeafSpec, LeafState, LeafStates};
+pub use state::{ByProperty, FieldValue, Flags, LeafSpec, LeafState, LeafStates};

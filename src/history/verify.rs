@@ -229,7 +229,7 @@ impl Task {
         // Until something is due the outcomes stand; what is due by now may not have happened yet.
         let due = stored.due_at().map(|at| at.plus_millis(-1));
         let at = due.map_or(self.now, |due| due.min(self.now));
-        if at < stored.last_seen_at && due.is_some_and(|due| due < stored.last_seen_at) {
+        if at < stored.last_event_at && due.is_some_and(|due| due < stored.last_event_at) {
             report.skipped += 1;
             return;
         }
@@ -237,7 +237,7 @@ impl Task {
         let who = public_id("prf", stored.id);
         compare_traits(stored, &again.traits, judge, &who, report);
         if stored.collection == Collection::Users {
-            let beside = Beside { at: at.max(stored.last_seen_at), memberships, who };
+            let beside = Beside { at: at.max(stored.last_event_at), memberships, who };
             judge.compare_outcomes(stored, again, &beside, report);
         }
     }

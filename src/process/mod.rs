@@ -14,6 +14,7 @@ mod dedup;
 mod evaluate;
 mod schema;
 mod space;
+mod warned;
 mod work;
 mod write;
 

@@ -20,13 +20,15 @@ use crate::domain::{Collection, ComputationNo, Offset, ProfileNo, Timestamp};
 pub use super::pointers::{POINTERS_MAX, Pointer, decode_pointers, encode_pointers};
 
 /// First byte of every encoded profile.
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
 /// Format, then the checksum of all that follows, then the lengths of the parts, then [`Head`] and the parts.
 const CHECKSUM_AT: usize = 1;
 const LENGTHS_AT: usize = CHECKSUM_AT + 8;
 const HEAD_AT: usize = LENGTHS_AT + PARTS * 4;
 /// Owned, kin, traits, outcomes, leaves, due times, pointers.
 const PARTS: usize = 7;
+/// An encoded profile needs no more than its first so many bytes to say [`Who`] it is.
+pub const WHO_BYTES: usize = HEAD_AT + 80;
 
 /// What a definition's version says of the profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +108,8 @@ pub struct Profile {
     /// Time of receipt of the event that made it.
     pub created_at: Timestamp,
     /// Time of receipt of its newest event.
+    pub last_event_at: Timestamp,
+    /// The same, without calls that say that the person was not there (`context.active: false`, personas.md 2.8).
     pub last_seen_at: Timestamp,
     /// Whether it has an identifier that makes it more than anonymous (decisions A13).
     pub is_known: bool,
@@ -133,8 +137,34 @@ struct Head {
     first_offset: Offset,
     last_offset: Offset,
     created_at: Timestamp,
-    last_seen_at: Timestamp,
+    last_event_at: Timestamp,
+    /// When that is another time.
+    last_seen_at: Option<Timestamp>,
     due_at: Option<Timestamp>,
+}
+
+/// Who a profile is, and whether it is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Who {
+    /// Public id.
+    pub id: Uuid,
+    /// Users or accounts.
+    pub collection: Collection,
+    /// Whether it is more than anonymous.
+    pub is_known: bool,
+}
+
+impl Who {
+    /// Reads it of the beginning of an encoded profile, [`WHO_BYTES`] of it. There is no checksum of a part: to be
+    /// used to look, not to write.
+    pub fn peek(start: &[u8]) -> Result<Self, DecodeError> {
+        if start.first() != Some(&FORMAT) {
+            return Err(DecodeError::Format);
+        }
+        let (head, _) = postcard::take_from_bytes::<Head>(start.get(HEAD_AT..).unwrap_or_default())?;
+        let id = profile_id(head.no, head.created_at);
+        Ok(Self { id, collection: head.collection, is_known: head.is_known })
+    }
 }
 
 /// An encoded profile could not be read.
@@ -161,6 +191,7 @@ impl Profile {
             first_offset: offset,
             last_offset: offset,
             created_at: received_at,
+            last_event_at: received_at,
             last_seen_at: received_at,
             is_known: false,
             owned: Part::default(),
@@ -193,14 +224,18 @@ impl Profile {
         self.pointers.merge(&other.pointers);
         self.is_known |= other.is_known;
         self.last_offset = self.last_offset.max(other.last_offset);
+        self.last_event_at = self.last_event_at.max(other.last_event_at);
         self.last_seen_at = self.last_seen_at.max(other.last_seen_at);
     }
 
     /// Notes that an event belongs to the profile.
-    pub fn note_event(&mut self, offset: Offset, at: Timestamp, received_at: Timestamp) {
-        self.pointers.push(Pointer { offset, at });
-        self.last_offset = self.last_offset.max(offset);
-        self.last_seen_at = self.last_seen_at.max(received_at);
+    pub fn note_event(&mut self, event: Pointer, received_at: Timestamp, is_seen: bool) {
+        self.pointers.push(event);
+        self.last_offset = self.last_offset.max(event.offset);
+        self.last_event_at = self.last_event_at.max(received_at);
+        if is_seen {
+            self.last_seen_at = self.last_seen_at.max(received_at);
+        }
     }
 
     /// The newest pointers to its events, in log order; older ones were spilled.
@@ -301,7 +336,8 @@ impl Profile {
             first_offset: self.first_offset,
             last_offset: self.last_offset,
             created_at: self.created_at,
-            last_seen_at: self.last_seen_at,
+            last_event_at: self.last_event_at,
+            last_seen_at: Some(self.last_seen_at).filter(|at| *at != self.last_event_at),
             due_at: self.due_at,
         };
         encode(&head, out)?;
@@ -328,6 +364,11 @@ impl Profile {
         let checksum = xxh3_64(&out[LENGTHS_AT..]);
         out[CHECKSUM_AT..LENGTHS_AT].copy_from_slice(&checksum.to_le_bytes());
         Ok(())
+    }
+
+    /// Who it is.
+    pub const fn who(&self) -> Who {
+        Who { id: self.id, collection: self.collection, is_known: self.is_known }
     }
 
     /// Reads it back. Its parts are read when they are looked at.
@@ -361,7 +402,8 @@ impl Profile {
             first_offset: head.first_offset,
             last_offset: head.last_offset,
             created_at: head.created_at,
-            last_seen_at: head.last_seen_at,
+            last_event_at: head.last_event_at,
+            last_seen_at: head.last_seen_at.unwrap_or(head.last_event_at),
             is_known: head.is_known,
             owned: Part::stored(part()),
             kin: Part::stored(part()),
