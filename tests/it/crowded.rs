@@ -21,7 +21,7 @@ async fn warnings(app: &TestApp, code: &str) -> Vec<String> {
 #[tokio::test]
 async fn a_call_with_thousands_of_keys_is_kept_as_it_was() {
     let app = Wish::default().at("2024-03-01T12:00:00Z").start().await;
-    let mut item = object("top", 2_500);
+    let mut item = object("top", 1_500);
     let own = json!({"type": "track", "userId": "u", "event": "E", "context": object("own", 200)});
     item.extend(own.as_object().unwrap().clone());
     let mut shared = object("shared", 1_000);
