@@ -124,7 +124,9 @@ impl Scan {
             let facts = record.facts(at);
             for (leaf, until, spec) in leaves {
                 if at <= *until && spec.means(&facts) {
-                    spec.fold(gathered.of(*leaf).entry(user).or_default(), &facts);
+                    if let Some(state) = gathered.state(*leaf, user) {
+                        spec.fold(state, &facts);
+                    }
                 }
             }
         }
