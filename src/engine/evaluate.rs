@@ -14,6 +14,9 @@ use super::state::{Flags, LeafSpec, LeafState, Read, Reading};
 
 /// What one profile has.
 pub trait View {
+    /// Whether it matters when a value may change by itself. If not, nobody may look at [`Evaluation::changes_at`].
+    const NEEDS_CHANGES: bool = true;
+
     /// The public id of the profile.
     fn profile_id(&self) -> Uuid;
 
@@ -145,7 +148,8 @@ impl Plan {
             let accepts = |count| condition.holds(&Value::from(count), literal_value, now);
             let Reading { value, flags } = state.read(Read::Count, spec.window, now);
             let holds = condition.holds(&value, literal_value, now);
-            let changes_at = state.count_changes_at(spec.window, now, accepts);
+            let changes_at =
+                needs_changes(view).then(|| state.count_changes_at(spec.window, now, accepts)).flatten();
             return Evaluation { value: Value::Bool(holds), changes_at, flags };
         }
         let (left, left_changes_at, mut flags) = self.operand(&condition.left, view, now);
@@ -197,7 +201,8 @@ impl Plan {
                     return (Cow::Owned(Value::Null), state.changes_at(spec.window, now), Flags::default());
                 }
                 let Reading { value, flags } = state.read(*read, spec.window, now);
-                (Cow::Owned(value), state.changes_at(spec.window, now), flags)
+                let changes_at = needs_changes(view).then(|| state.changes_at(spec.window, now)).flatten();
+                (Cow::Owned(value), changes_at, flags)
             }
         }
     }
@@ -256,6 +261,10 @@ pub(super) fn nested(value: &Value, path: &Path) -> Value {
         Value::Json(text) => path.walk_tail(text).map_or(Value::Null, Value::from_json),
         _ => Value::Null,
     }
+}
+
+const fn needs_changes<V: View>(_: &V) -> bool {
+    V::NEEDS_CHANGES
 }
 
 /// The earlier of two instants; `None` is never.

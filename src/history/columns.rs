@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::gathered::{Gathered, OfLeaf};
 use super::{Leaf, Scan, event_names};
-use crate::domain::{Facts, LeafNo, Offset, ProfileNo, Timestamp};
+use crate::domain::{Facts, LeafNo, Offset, Timestamp};
 use crate::engine::{ByProperty, FieldValue};
 use crate::store::log::codec::Damaged;
 use crate::store::log::columns::Texts;
@@ -74,7 +74,6 @@ struct Shared {
 }
 
 /// What one task has made of its segments.
-#[derive(Default)]
 struct Folded {
     gathered: Gathered,
     read: Vec<Covered>,
@@ -95,7 +94,7 @@ impl Columns {
     pub(super) async fn fold(&self, pool: &PgPool, everything: Stretch) -> Result<(Gathered, Vec<Stretch>)> {
         let shared = &self.0;
         if shared.leaves.is_empty() {
-            return Ok((Gathered::default(), Vec::new()));
+            return Ok((Gathered::new(shared.scan.after), Vec::new()));
         }
         let covered: Arc<[Covered]> = segments::list(pool, shared.scan.space, everything.end).await?.into();
         let mut tasks = JoinSet::new();
@@ -103,7 +102,7 @@ impl Columns {
             let (shared, pool, covered) = (Arc::clone(shared), pool.clone(), Arc::clone(&covered));
             tasks.spawn(async move { shared.fold_some(&pool, &covered).await });
         }
-        let (mut gathered, mut read) = (Gathered::default(), Vec::new());
+        let (mut gathered, mut read) = (Gathered::new(shared.scan.after), Vec::new());
         while let Some(ended) = tasks.join_next().await {
             let folded =
                 ended.map_err(|e| StoreError::Damaged(format!("a scan of segments failed: {e}")))??;
@@ -127,7 +126,7 @@ impl<'a> Picked<'a> {
     fn add(
         &mut self,
         leaf: &Columnar,
-        user: ProfileNo,
+        place: usize,
         facts: Facts<'a>,
         properties: impl Iterator<Item = Option<&'a str>>,
         states: &mut OfLeaf,
@@ -139,7 +138,7 @@ impl<'a> Picked<'a> {
         let Some((slot, values)) = self.events.get_mut(next) else { return };
         *slot = facts;
         if leaf.by.read(&facts, properties, values) {
-            self.places.push(states.place(user));
+            self.places.push(place);
         }
         if self.places.len() == TOGETHER {
             self.fold(leaf, states);
@@ -169,7 +168,7 @@ impl Shared {
             messages: self.leaves.iter().any(|leaf| leaf.by.reads_message_ids()),
             from: self.leaves.iter().map(|leaf| leaf.from).min().unwrap_or(self.scan.at),
         };
-        let mut folded = Folded::default();
+        let mut folded = Folded { gathered: Gathered::new(self.scan.after), read: Vec::new() };
         loop {
             let first = self.next.fetch_add(READ_AT_A_TIME, Ordering::Relaxed);
             let some = covered.iter().skip(first).take(READ_AT_A_TIME);
@@ -221,7 +220,8 @@ impl Shared {
                     let value = column.and_then(|values| values.get(n).copied());
                     value.filter(|raw| !raw.is_empty())
                 });
-                picked.add(leaf, user, facts, properties, states);
+                let place = Gathered::place(self.scan.after, user);
+                picked.add(leaf, place, facts, properties, states);
             }
             picked.fold(leaf, states);
         }

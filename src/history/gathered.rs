@@ -2,93 +2,112 @@
 
 use std::collections::BTreeMap;
 
-use hashbrown::HashMap;
-
 use super::Partials;
 use crate::domain::{LeafNo, ProfileNo};
 use crate::engine::{LeafState, LeafStates};
 
-/// What every profile has of one leaf.
+/// Profiles of a page.
+const PAGE: usize = 16;
+
+type Page = Box<[LeafState; PAGE]>;
+
+/// What every profile has of one leaf. Profiles of a pass have numbers next to each other: their states are found by
+/// place and not by hash.
 #[derive(Debug, Default)]
 pub(super) struct OfLeaf {
-    places: HashMap<ProfileNo, u32>,
-    states: Vec<(ProfileNo, LeafState)>,
+    pages: Vec<Option<Page>>,
 }
 
 impl OfLeaf {
-    /// Where the state of a profile is.
-    pub(super) fn place(&mut self, profile: ProfileNo) -> usize {
-        let next = self.states.len() as u32;
-        let place = *self.places.entry(profile).or_insert(next);
-        if place == next {
-            self.states.push((profile, LeafState::default()));
-        }
-        place as usize
-    }
-
     /// The state at a place.
     pub(super) fn at(&mut self, place: usize) -> Option<&mut LeafState> {
-        self.states.get_mut(place).map(|(_, state)| state)
+        let page = place / PAGE;
+        if self.pages.len() <= page {
+            self.pages.resize_with(page + 1, || None);
+        }
+        self.pages.get_mut(page)?.get_or_insert_default().get_mut(place % PAGE)
     }
 
     /// Looks at what the next events of these places change, at all of them at once: the memory is far away, and one
     /// look need not wait for the other.
     pub(super) fn bring_near(&self, places: &[usize]) {
-        let seen = places.iter().filter_map(|place| self.states.get(*place));
-        std::hint::black_box(seen.fold(0, |sum, (_, state)| sum ^ state.glance()));
-    }
-}
-
-/// Partial states of a pass while they grow.
-#[derive(Debug, Default)]
-pub(super) struct Gathered(BTreeMap<LeafNo, OfLeaf>);
-
-impl Gathered {
-    /// The states of a leaf.
-    pub(super) fn of(&mut self, leaf: LeafNo) -> &mut OfLeaf {
-        self.0.entry(leaf).or_default()
+        let seen =
+            places.iter().filter_map(|place| self.pages.get(place / PAGE)?.as_ref()?.get(place % PAGE));
+        std::hint::black_box(seen.fold(0, |sum, state| sum ^ state.glance()));
     }
 
-    /// The state of a leaf and profile.
-    pub(super) fn state(&mut self, leaf: LeafNo, profile: ProfileNo) -> Option<&mut LeafState> {
-        let of_leaf = self.of(leaf);
-        let place = of_leaf.place(profile);
-        of_leaf.at(place)
-    }
-
-    /// Adds what was gathered elsewhere, of other events.
-    pub(super) fn merge(&mut self, other: Self) {
-        for (leaf, theirs) in other.0 {
-            let ours = self.of(leaf);
-            if ours.states.is_empty() {
-                *ours = theirs;
-                continue;
-            }
-            for (profile, state) in theirs.states {
-                let place = ours.place(profile);
-                if let Some(own) = ours.at(place) {
-                    own.merge(state);
+    fn merge(&mut self, other: Self) {
+        if self.pages.len() < other.pages.len() {
+            self.pages.resize_with(other.pages.len(), || None);
+        }
+        for (own, other) in self.pages.iter_mut().zip(other.pages) {
+            match (own, other) {
+                (Some(own), Some(other)) => {
+                    own.iter_mut().zip(*other).for_each(|(own, state)| own.merge(state));
                 }
+                (own @ None, other) => *own = other,
+                (Some(_), None) => {}
             }
         }
     }
 
+    /// All states with their places, in order.
+    fn into_states(self) -> impl Iterator<Item = (usize, LeafState)> {
+        let pages = (0..).step_by(PAGE).zip(self.pages);
+        let states = pages.flat_map(|(first, page)| (first..).zip(page.into_iter().flat_map(|page| *page)));
+        states.filter(|(_, state)| !state.is_empty())
+    }
+}
+
+/// Partial states of a pass while they grow.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    /// The pass begins behind this profile.
+    after: ProfileNo,
+    leaves: BTreeMap<LeafNo, OfLeaf>,
+}
+
+impl Gathered {
+    /// Nothing yet, of the profiles after this one.
+    pub(super) const fn new(after: ProfileNo) -> Self {
+        Self { after, leaves: BTreeMap::new() }
+    }
+
+    /// Where states of a profile are.
+    pub(super) const fn place(after: ProfileNo, profile: ProfileNo) -> usize {
+        profile.0.saturating_sub(after.0 + 1) as usize
+    }
+
+    /// The states of a leaf.
+    pub(super) fn of(&mut self, leaf: LeafNo) -> &mut OfLeaf {
+        self.leaves.entry(leaf).or_default()
+    }
+
+    /// The state of a leaf and profile.
+    pub(super) fn state(&mut self, leaf: LeafNo, profile: ProfileNo) -> Option<&mut LeafState> {
+        let place = Self::place(self.after, profile);
+        self.of(leaf).at(place)
+    }
+
+    /// Adds what was gathered elsewhere in the same pass, of other events.
+    pub(super) fn merge(&mut self, other: Self) {
+        for (leaf, theirs) in other.leaves {
+            self.of(leaf).merge(theirs);
+        }
+    }
+
     pub(super) fn into_partials(self) -> Partials {
-        let leaves = self.0.into_iter();
-        let mut all: Vec<(ProfileNo, LeafNo, LeafState)> = leaves
-            .flat_map(|(leaf, of)| of.states.into_iter().map(move |(profile, state)| (profile, leaf, state)))
-            .filter(|(_, _, state)| !state.is_empty())
-            .collect();
-        all.sort_unstable_by_key(|(profile, leaf, _)| (*profile, *leaf));
-        let mut all = all.into_iter().peekable();
+        let mut leaves: Vec<_> =
+            self.leaves.into_iter().map(|(leaf, of)| (leaf, of.into_states().peekable())).collect();
         let mut partials = Vec::new();
-        while let Some((profile, leaf, state)) = all.next() {
+        while let Some(place) = leaves.iter_mut().filter_map(|(_, states)| Some(states.peek()?.0)).min() {
             let mut states = LeafStates::default();
-            states.set(leaf, state);
-            while let Some((_, leaf, state)) = all.next_if(|(other, _, _)| *other == profile) {
-                states.set(leaf, state);
+            for (leaf, of) in &mut leaves {
+                if let Some((_, state)) = of.next_if(|(other, _)| *other == place) {
+                    states.set(*leaf, state);
+                }
             }
-            partials.push((profile, states));
+            partials.push((ProfileNo(self.after.0 + 1 + place as u64), states));
         }
         partials.into_iter().collect()
     }

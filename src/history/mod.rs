@@ -97,9 +97,9 @@ impl Scan {
             let chunks =
                 log::read_history(pool, self.space, position, end, names.as_deref(), SCAN_CHUNKS).await?;
             let Some(last) = chunks.last() else { break };
-            position = last.chunk.end_offset;
+            let within = Stretch { after: std::mem::replace(&mut position, last.chunk.end_offset), end };
             for history in &chunks {
-                self.fold_chunk(history, leaves, gathered)?;
+                self.fold_chunk(history, leaves, within, gathered)?;
                 tokio::task::yield_now().await;
             }
         }
@@ -110,6 +110,7 @@ impl Scan {
         &self,
         history: &log::HistoryChunk,
         leaves: &[Leaf],
+        within: Stretch,
         gathered: &mut Gathered,
     ) -> Result<()> {
         let content = history.chunk.content()?;
@@ -119,6 +120,10 @@ impl Scan {
             let record = record?;
             let at = offset;
             offset.0 += 1;
+            // Chunks are joined meanwhile: one may reach beyond what is to be folded now.
+            if at <= within.after || at > within.end {
+                continue;
+            }
             let Fate::Attributed { user: Some(user), .. } = fate else { continue };
             let Some(user) = self.profile_of(user) else { continue };
             let facts = record.facts(at);

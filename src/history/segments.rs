@@ -1,7 +1,7 @@
 //! Makes segments of what is processed, some time after it, when there is nothing better to do.
 //!
 //! One process at a time makes those of a space. It stops while many events wait to be processed, and works a quarter of
-//! the time at most.
+//! the time at most. The chunks of a segment are joined on the way, where they are small: after a quiet hour.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::{Offset, SpaceNo};
 use crate::store::log::codec::Records;
 use crate::store::log::columns::SectionBuilder;
+use crate::store::log::join::Joined;
 use crate::store::log::numbers::Fate;
 use crate::store::log::{self, HistoryChunk, monday_of};
 use crate::store::segments::{self, NewSegment};
@@ -27,9 +28,12 @@ const IDLE_FACTOR: u32 = 3;
 /// Events that wait to be processed, from which on segments wait, too.
 const BUSY_EVENTS: u64 = 5_000;
 /// Chunks read at a time.
-const READ_CHUNKS: i64 = 8;
+const READ_CHUNKS: i64 = 32;
 /// A segment is full with so many bytes of events, however few those are.
 const BYTES_MAX: usize = 32 << 20;
+/// Chunks become one until they have so many events or bytes of them together.
+const JOINED_EVENTS_MAX: u32 = 4_096;
+const JOINED_BYTES_MAX: usize = 4 << 20;
 /// Names that get a section.
 const NAMES_MAX: usize = 1_000;
 
@@ -83,9 +87,10 @@ impl Keeper {
         if !segments::try_lock(&mut *tx, space).await? || segments::end(&mut *tx, space).await? != after {
             return Ok(false);
         }
-        let Some(segment) = self.gather(&mut tx, space, after, status.processed).await? else {
+        let Some(making) = self.gather(&mut tx, space, after, status.processed).await? else {
             return Ok(false);
         };
+        let segment = making.finish(space).await?;
         match segments::insert(&mut tx, &segment).await {
             // The week is older than segments are: its chunks have partitions, but nothing else.
             Err(error) if error.sqlstate().as_deref() == Some("23514") => {
@@ -94,6 +99,9 @@ impl Keeper {
                 return Ok(true);
             }
             written => written?,
+        }
+        for joined in making.joining.iter().filter(|joined| joined.ends.len() > 1) {
+            log::join::join(&mut tx, space, joined).await?;
         }
         tx.commit().await?;
         Ok(true)
@@ -106,7 +114,7 @@ impl Keeper {
         space: SpaceNo,
         after: Offset,
         processed: Offset,
-    ) -> Result<Option<NewSegment>> {
+    ) -> Result<Option<Making>> {
         let mut making: Option<Making> = None;
         let mut position = after;
         loop {
@@ -118,17 +126,14 @@ impl Keeper {
             for history in &chunks {
                 let making = making.get_or_insert_with(|| Making::new(history));
                 if !making.takes(history, self.events) {
-                    return making.finish(space).await.map(Some);
+                    return Ok(Some(std::mem::replace(making, Making::new(history))));
                 }
                 making.add(history)?;
                 position = history.chunk.end_offset;
                 tokio::task::yield_now().await;
             }
         }
-        match making {
-            Some(making) => making.finish(space).await.map(Some),
-            None => Ok(None),
-        }
+        Ok(making)
     }
 }
 
@@ -140,6 +145,8 @@ struct Making {
     bytes: usize,
     is_whole: bool,
     sections: BTreeMap<String, SectionBuilder>,
+    /// Its chunks, in groups that become one chunk each.
+    joining: Vec<Joined>,
 }
 
 impl Making {
@@ -151,6 +158,7 @@ impl Making {
             bytes: 0,
             is_whole: true,
             sections: BTreeMap::new(),
+            joining: Vec::new(),
         }
     }
 
@@ -182,10 +190,30 @@ impl Making {
                 self.is_whole = false;
             }
         }
+        self.join(history, &content);
         self.bytes += content.len();
         self.events += u64::from(history.chunk.event_count);
         self.end = history.chunk.end_offset;
         Ok(())
+    }
+
+    /// Puts the chunk to the ones before it, as long as they are small together.
+    fn join(&mut self, HistoryChunk { chunk, numbers }: &HistoryChunk, content: &[u8]) {
+        let has_room = |joined: &&mut Joined| {
+            joined.event_count + chunk.event_count <= JOINED_EVENTS_MAX
+                && joined.content.len() + content.len() <= JOINED_BYTES_MAX
+                && joined.content.first() == content.first()
+        };
+        if chunk.event_count >= JOINED_EVENTS_MAX || content.len() >= JOINED_BYTES_MAX {
+            // Large enough, and a border between its neighbours.
+            self.joining.push(Joined::default());
+        } else if let Some(joined) = self.joining.last_mut().filter(has_room) {
+            joined.push(chunk.end_offset, chunk.event_count, content, numbers);
+        } else {
+            let mut joined = Joined::default();
+            joined.push(chunk.end_offset, chunk.event_count, content, numbers);
+            self.joining.push(joined);
+        }
     }
 
     async fn finish(&self, space: SpaceNo) -> Result<NewSegment> {

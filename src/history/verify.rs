@@ -190,14 +190,18 @@ impl Task {
             let began = std::time::Instant::now();
             let chunks = log::read_history(pool, self.space, position, end, None, READ_CHUNKS).await?;
             let Some(last) = chunks.last() else { break };
-            position = last.chunk.end_offset;
+            let before = std::mem::replace(&mut position, last.chunk.end_offset);
             start = start.or_else(|| chunks.first().map(|first| first.chunk.first_offset()));
             for history in &chunks {
                 let content = history.chunk.content()?;
                 let mut offset = history.chunk.first_offset();
                 for (record, fate) in Records::new(&content)?.zip(Fate::decode_all(&history.numbers)?) {
                     let record = record?;
-                    if let Fate::Attributed { user, account } = fate {
+                    // Chunks are joined meanwhile: one may reach beyond what is to be read now.
+                    let is_new = before < offset && offset <= end;
+                    if let Fate::Attributed { user, account } = fate
+                        && is_new
+                    {
                         let live = |no: ProfileNo| absorbed.get(&no).copied().unwrap_or(no);
                         if let Some(again) = user.and_then(|no| again.get_mut(&live(no))) {
                             again.fold(&record, offset, Collection::Users, judge);

@@ -21,6 +21,8 @@ use uuid::Uuid;
 
 /// Profiles read at a time.
 const READ_AT_A_TIME: i64 = 2_000;
+/// Profiles asked before somebody else has a turn.
+const ASKED_AT_A_TIME: usize = 1_000;
 /// Profiles that are named as examples.
 const SAMPLE: usize = 10;
 
@@ -121,26 +123,50 @@ impl Reader {
         partials: &Partials,
         preview: &mut Preview,
     ) -> Result<(), QueryError> {
-        let concerns = partials.iter().map(|(no, states)| (*no, look.concern(states)));
-        let concerned: Vec<(ProfileNo, Concern)> =
-            concerns.filter(|(_, concern)| *concern != Concern::Nothing).collect();
-        let is_decided = concerned.iter().all(|(_, concern)| *concern == Concern::Decided);
-        let concerned: Vec<ProfileNo> = concerned.into_iter().map(|(no, _)| no).collect();
-        for some in concerned.chunks(READ_AT_A_TIME as usize) {
-            if is_decided {
-                for (no, start) in profiles::load_starts(&self.pool, space, some, WHO_BYTES).await? {
-                    let Some(states) = partials.get(&no) else { continue };
-                    let view = OnlyLeaves { states, asked_more: Cell::new(false) };
-                    look.look_at(&view, Who::peek(&start)?, false, preview);
-                }
-                continue;
+        let (mut concerned, mut is_decided) = (Vec::new(), true);
+        for (n, (no, states)) in partials.iter().enumerate() {
+            if n % ASKED_AT_A_TIME == 0 {
+                tokio::task::yield_now().await;
             }
+            let concern = look.concern(states);
+            is_decided &= concern != Concern::AsksMore;
+            if concern != Concern::Nothing {
+                concerned.push(*no);
+            }
+        }
+        if is_decided {
+            return self.count_decided(space, look, partials, &concerned, preview).await;
+        }
+        for some in concerned.chunks(READ_AT_A_TIME as usize) {
             let mut rows = profiles::load_states(&self.pool, space, some).await?;
             rows.sort_unstable_by_key(|(no, _)| *no);
             for (no, row) in &rows {
                 if let Loaded::Live(state) = row {
                     look.look_at_profile(&Profile::decode(state)?, partials.get(no), preview);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts profiles whose events say everything: all there is to know is whether they are counted. Two statements go on
+    /// at a time.
+    async fn count_decided(
+        &self,
+        space: SpaceNo,
+        look: &Look<'_>,
+        partials: &Partials,
+        concerned: &[ProfileNo],
+        preview: &mut Preview,
+    ) -> Result<(), QueryError> {
+        for some in concerned.chunks(2 * READ_AT_A_TIME as usize) {
+            let (first, second) = some.split_at(some.len().div_ceil(2));
+            let load = |part| profiles::load_starts(&self.pool, space, part, WHO_BYTES);
+            let (first, second) = tokio::try_join!(load(first), load(second))?;
+            for (no, start) in first.into_iter().chain(second) {
+                let Some(states) = partials.get(&no) else { continue };
+                let view = OnlyLeaves { states, asked_more: Cell::new(false) };
+                look.look_at(&view, Who::peek(&start)?, false, preview);
             }
         }
         Ok(())
@@ -176,6 +202,8 @@ struct OnlyLeaves<'a> {
 }
 
 impl View for OnlyLeaves<'_> {
+    const NEEDS_CHANGES: bool = false;
+
     fn profile_id(&self) -> Uuid {
         self.asked_more.set(true);
         Uuid::nil()

@@ -70,6 +70,8 @@ pub(crate) enum Query {
     Pair(Box<(Scalar, &'static str, Scalar)>),
     /// The time of the last event, comparator, seconds.
     LastSeen(Scalar, &'static str, i64),
+    /// `trait('x').held_for(…)`, in seconds: `x` is what identify calls write.
+    Held(i64),
     /// `random_bucket('a')`, which is 0.376… for the profile of the tests, below so many thousandths.
     Bucket(i64),
 }
@@ -105,6 +107,15 @@ pub(crate) fn is_named(event: &RawEvent, name: &str) -> bool {
         }
     };
     fits && ["track", "page", "screen"].contains(&event.call)
+}
+
+/// Since when the trait `x` has had its value: the newest write says the value, and no other one lies in between.
+fn held_since(world: &World) -> Option<i64> {
+    let mut writes: Vec<&RawEvent> = world.events.iter().filter(|event| event.call == "identify").collect();
+    writes.sort_by_key(|event| (event.at, &event.id));
+    let value = writes.last().map(|last| &last.x).filter(|value| **value != Naive::Null)?;
+    let first_of_run = writes.iter().rev().take_while(|write| write.x == *value).last();
+    first_of_run.map(|write| write.at)
 }
 
 /// A condition on one event.
@@ -389,6 +400,7 @@ impl Query {
             Self::SeenFixed(op, at) => format!("trait('seen').{op}('{}')", instant_text(*at)),
             Self::Pair(pair) => format!("{} {} {}", pair.0.text(), pair.1, pair.2.text()),
             Self::LastSeen(scalar, op, seconds) => format!("{}.{op}({seconds} seconds)", scalar.text()),
+            Self::Held(seconds) => format!("trait('x').held_for({seconds} seconds)"),
             Self::Bucket(limit) => format!("random_bucket('a') < {}", number_text(*limit)),
             Self::TraitItem(item) => format!("any_item('items', {})", item.text()),
             Self::Seen(op, seconds) => format!("trait('seen').{op}({seconds} seconds)"),
@@ -415,6 +427,7 @@ impl Query {
                 Naive::Text(at) => dated(Timestamp::parse(&at).unwrap().millis(), op, *seconds, now),
                 _ => false,
             },
+            Self::Held(seconds) => held_since(world).is_some_and(|since| since + seconds * 1000 <= now),
             Self::Bucket(limit) => *limit > 376,
             Self::TraitItem(condition) => world.items.iter().any(|item| condition.holds(item, now)),
         }

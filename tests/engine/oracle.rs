@@ -267,6 +267,7 @@ fn comparison() -> impl Strategy<Value = Query> {
         1 => last_seen.prop_map(|(scalar, op, seconds)| Query::LastSeen(scalar, op, seconds)),
         1 => list().prop_map(|(path, op, literal)| Query::TraitList(path, op, literal)),
         1 => item().prop_map(Query::TraitItem),
+        1 => (1..9_i64).prop_map(Query::Held),
         1 => (370..380_i64).prop_map(Query::Bucket),
     ]
 }

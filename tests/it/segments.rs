@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::app::{TestApp, Wish};
+use crate::verify::verify;
 
 const SPACE: &str = "/v1/spaces/default";
 const NOW: &str = "2024-03-01T12:00:00Z";
@@ -182,4 +183,47 @@ async fn segments_go_with_their_weeks() {
     let query = json!({"definition": {"query": "event('Order').count() >= 1"}});
     let preview = app.post(&format!("{SPACE}/audiences/preview"), query).await.expect(200);
     assert_eq!(preview.json["size"], 0, "what is not kept any more is not counted anew");
+}
+
+/// Everything that is read by offset, of all users.
+async fn timelines(app: &TestApp, offset: u64) -> Vec<Value> {
+    let mut all = Vec::new();
+    for user in 0..10 {
+        let path = format!(
+            "{SPACE}/collections/users/profiles/user_id:u{user}/events?limit=200&min_offset={offset}"
+        );
+        all.push(app.get(&path).await.expect(200).json["data"].clone());
+    }
+    all
+}
+
+#[tokio::test]
+async fn small_chunks_become_large_ones_and_nobody_notices() {
+    let app = Wish::default().at(NOW).option("log.segment_events", "150").start().await;
+    // One event a request: as many chunks, or nearly.
+    let mut offset = 0;
+    for event in events(0, 140) {
+        offset = app.track("/v1/batch", json!({"batch": [event]})).await.expect(200).offset();
+    }
+    let count = async || {
+        let sql = "SELECT count(*), sum(event_count)::bigint, (SELECT count(*) FROM chunk_outcome) FROM event_chunk";
+        sqlx::query_as::<_, (i64, i64, i64)>(sql).fetch_one(&app.db.pool).await.unwrap()
+    };
+    let before = timelines(&app, offset).await;
+    let (chunks, events_before, outcomes) = count().await;
+    assert!(chunks > 100 && outcomes == chunks, "{chunks} chunks");
+    offset = send(&app, events(1_000, 20)).await;
+    segments_up_to(&app, 140).await;
+    let (chunks, events_now, outcomes) = count().await;
+    assert!(chunks < 10 && outcomes == chunks, "{chunks} chunks");
+    assert_eq!(events_now, events_before + 20);
+    let after = timelines(&app, offset).await;
+    for (before, after) in before.iter().zip(&after) {
+        let (before, after) = (before.as_array().unwrap(), after.as_array().unwrap());
+        assert!(before.iter().all(|event| after.contains(event)));
+    }
+    // What is folded from the log is what it was: nothing twice, nothing left out.
+    define(&app, "late").await;
+    let (text, code) = verify(&app.db, &[]);
+    assert_eq!(code, 0, "{text}");
 }

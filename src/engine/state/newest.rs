@@ -16,20 +16,43 @@ use super::events::Events;
 use super::timeline::{Event, Window};
 
 /// The newest events of one leaf and profile.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct NewestState {
     /// So many matter.
     enough: u32,
-    /// Times of events that had entered when they were received, the newest of them, in order.
-    #[serde(serialize_with = "serialize_deltas", deserialize_with = "deserialize_deltas")]
-    entered: Vec<i64>,
+    /// Times of events that had entered when they were received, in order. The newest of them matter; older ones are let
+    /// go when there are some.
+    #[serde(deserialize_with = "deserialize_deltas")]
+    times: Vec<i64>,
     /// Events that had not.
     ahead: Option<Box<Events<Count>>>,
 }
 
+/// What is stored: nothing that does not matter.
+#[derive(Serialize)]
+#[serde(rename = "NewestState")]
+struct Stored<'a> {
+    enough: u32,
+    #[serde(serialize_with = "serialize_deltas")]
+    times: &'a [i64],
+    ahead: &'a Option<Box<Events<Count>>>,
+}
+
+impl Serialize for NewestState {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Stored { enough: self.enough, times: self.entered(), ahead: &self.ahead }.serialize(serializer)
+    }
+}
+
+impl PartialEq for NewestState {
+    fn eq(&self, other: &Self) -> bool {
+        (self.enough, self.entered(), &self.ahead) == (other.enough, other.entered(), &other.ahead)
+    }
+}
+
 impl NewestState {
     pub(super) const fn new(enough: u32) -> Self {
-        Self { enough, entered: Vec::new(), ahead: None }
+        Self { enough, times: Vec::new(), ahead: None }
     }
 
     /// Adds one event, which has entered already or not yet.
@@ -38,62 +61,72 @@ impl NewestState {
             self.ahead.get_or_insert_default().add(at, ());
             return;
         }
-        let place = self.entered.partition_point(|other| *other <= at);
-        if self.entered.len() < self.enough as usize {
-            self.entered.insert(place, at);
-        } else if let Some(slot) = place.checked_sub(1) {
-            // The oldest one makes room.
-            self.entered.copy_within(1..place, 0);
-            if let Some(slot) = self.entered.get_mut(slot) {
-                *slot = at;
-            }
+        if self.times.last().is_none_or(|newest| *newest <= at) {
+            self.times.push(at);
+        } else {
+            self.times.insert(self.times.partition_point(|other| *other <= at), at);
         }
+        if self.times.len() > self.enough as usize * 3 / 2 + 8 {
+            self.drop_older();
+        }
+    }
+
+    /// The times that matter.
+    fn entered(&self) -> &[i64] {
+        let too_old = self.times.len().saturating_sub(self.enough as usize);
+        self.times.get(too_old..).unwrap_or_default()
     }
 
     /// Adds all that another state of the same leaf holds.
     pub(super) fn merge(&mut self, other: Self) {
-        self.entered = newest_of(&self.entered, &other.entered, self.enough as usize);
+        self.times = newest_of(self.entered(), other.entered(), self.enough as usize);
         if let Some(ahead) = other.ahead {
             self.ahead.get_or_insert_default().merge(*ahead);
         }
     }
 
     fn drop_older(&mut self) {
-        let excess = self.entered.len().saturating_sub(self.enough as usize);
-        self.entered.drain(..excess);
+        let too_old = self.times.len().saturating_sub(self.enough as usize);
+        self.times.drain(..too_old);
     }
 
     /// Drops what has left for ever; what has entered by now is no longer ahead.
     pub(super) fn compact(&mut self, window: Window, now: Timestamp) {
         if let Some(mut ahead) = self.ahead.take() {
             let entered = ahead.take_until(now.millis().saturating_sub(window.newest));
-            self.entered.extend(entered);
-            self.entered.sort_unstable();
+            self.times.extend(entered);
+            self.times.sort_unstable();
             ahead.compact(Some(window), &mut Count::default(), now);
             self.ahead = Some(ahead).filter(|ahead| !ahead.is_empty());
         }
-        let left = self.entered.partition_point(|at| window.leaves(*at) <= now.millis());
-        self.entered.drain(..left);
         self.drop_older();
+        let left = self.times.partition_point(|at| window.leaves(*at) <= now.millis());
+        self.times.drain(..left);
     }
 
     /// The time of its newest event.
     pub(super) fn newest(&self) -> i64 {
-        self.entered.last().copied().unwrap_or_default()
+        self.times.last().copied().unwrap_or_default()
     }
 
     pub(super) const fn is_empty(&self) -> bool {
-        self.entered.is_empty() && self.ahead.is_none()
+        self.times.is_empty() && self.ahead.is_none()
     }
 
     pub(super) fn is_coarse(&self) -> bool {
         self.ahead.as_ref().is_some_and(|ahead| ahead.is_coarse())
     }
 
+    /// Those that have not left.
+    fn inside(&self, window: Window, now: Timestamp) -> &[i64] {
+        let entered = self.entered();
+        let left = entered.partition_point(|at| window.leaves(*at) <= now.millis());
+        entered.get(left..).unwrap_or_default()
+    }
+
     /// How many count at `now`: exact below `enough`, at least that otherwise.
     pub(super) fn count(&self, window: Window, now: Timestamp) -> u64 {
-        let left = self.entered.partition_point(|at| window.leaves(*at) <= now.millis());
-        let mut count = Count((self.entered.len() - left) as u64);
+        let mut count = Count(self.inside(window, now).len() as u64);
         if let Some(ahead) = &self.ahead {
             ahead.add_to(&mut count, window, now);
         }
@@ -102,8 +135,8 @@ impl NewestState {
 
     /// The first instant after `now` at which one enters or leaves.
     pub(super) fn changes_at(&self, window: Window, now: Timestamp) -> Option<Timestamp> {
-        let left = self.entered.partition_point(|at| window.leaves(*at) <= now.millis());
-        let leaves = self.entered.get(left).map(|at| window.leaves(*at)).filter(|at| *at < i64::MAX);
+        let leaves =
+            self.inside(window, now).first().map(|at| window.leaves(*at)).filter(|at| *at < i64::MAX);
         let ahead = self.ahead.as_ref().and_then(|ahead| ahead.changes_at(window, now));
         leaves.map(Timestamp::from_millis).into_iter().chain(ahead).min()
     }
@@ -121,8 +154,7 @@ impl NewestState {
             None => Cow::Borrowed([].as_slice()),
             Some(_) => Cow::Owned(self.changes(window, now)),
         };
-        let left = self.entered.partition_point(|at| window.leaves(*at) <= now.millis());
-        let leaving = self.entered.iter().skip(left).map(|at| (window.leaves(*at), -1));
+        let leaving = self.inside(window, now).iter().map(|at| (window.leaves(*at), -1));
         // With nothing ahead those that leave are all there is, and they are in order.
         let leaving = leaving.filter(|_| self.ahead.is_none());
         let mut changes = changes.iter().copied().chain(leaving).peekable();
@@ -143,7 +175,7 @@ impl NewestState {
 
     /// By how much the count changes at which later instants, in order.
     fn changes(&self, window: Window, now: Timestamp) -> Vec<(i64, i64)> {
-        let left = self.entered.iter().map(|at| (window.leaves(*at), -1));
+        let left = self.entered().iter().map(|at| (window.leaves(*at), -1));
         let ahead = self.ahead.iter().flat_map(|ahead| ahead.instants()).flat_map(|(at, event)| {
             let events = match event {
                 Event::One => 1,
@@ -173,7 +205,7 @@ fn newest_of(a: &[i64], b: &[i64], most: usize) -> Vec<i64> {
 }
 
 /// Each time as the distance from the one before.
-fn serialize_deltas<S: Serializer>(times: &[i64], serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_deltas<S: Serializer>(times: &&[i64], serializer: S) -> Result<S::Ok, S::Error> {
     let mut previous = 0_i64;
     serializer.collect_seq(times.iter().map(|at| at.wrapping_sub(std::mem::replace(&mut previous, *at))))
 }

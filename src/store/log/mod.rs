@@ -6,6 +6,7 @@
 
 pub mod codec;
 pub mod columns;
+pub mod join;
 pub mod numbers;
 
 use chrono::{DateTime, Datelike, Days, NaiveDate, Utc};
@@ -293,7 +294,8 @@ fn history_chunk((end, count, day, received_at, body, numbers): HistoryRow) -> H
     HistoryChunk { chunk: chunk((end, count, day, received_at, body)), numbers }
 }
 
-/// Processed chunks behind `after` up to and including `until` that hold an event of one of `names`.
+/// Processed chunks that hold offsets in (after, until] and an event of one of `names`. The first one may begin before
+/// and the last one end behind.
 pub async fn read_history(
     executor: impl PgExecutor<'_>,
     space: SpaceNo,
@@ -307,7 +309,7 @@ pub async fn read_history(
          SELECT c.end_offset, c.event_count, c.day, c.received_at, c.body, o.numbers
          FROM event_chunk c
          JOIN chunk_outcome o ON o.space_id = $1 AND o.end_offset = c.end_offset AND o.day = c.day
-         WHERE c.space_id = $1 AND c.end_offset > $2 AND c.end_offset <= $3
+         WHERE c.space_id = $1 AND c.end_offset > $2 AND c.end_offset - c.event_count < $3
              AND ($4::text[] IS NULL OR c.names IS NULL OR c.names && $4)
          ORDER BY c.end_offset LIMIT $5",
     )
