@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 use sqlx::postgres::PgPool;
 
 use crate::domain::{LeafNo, Offset, ProfileNo, SpaceNo};
-use crate::engine::{LeafSpec, LeafStates};
+use crate::engine::{LeafSpec, LeafStates, Scope};
 use crate::store::log::codec::Records;
 use crate::store::log::numbers::Fate;
 use crate::store::{Result, log};
@@ -24,7 +24,33 @@ pub const PASS_PROFILES: u64 = 500_000;
 const SCAN_CHUNKS: i64 = 16;
 
 /// What history makes of leaves, by the number of the profile its events went to.
-pub type Partials = BTreeMap<ProfileNo, LeafStates>;
+#[derive(Debug, Default)]
+pub struct Partials {
+    /// States of profiles; of users those of events that name no account, where that makes a difference.
+    pub profiles: BTreeMap<ProfileNo, LeafStates>,
+    /// States of seats: of events of a user that name an account.
+    pub seats: BTreeMap<(ProfileNo, ProfileNo), LeafStates>,
+}
+
+impl Partials {
+    /// The states of a profile.
+    pub fn get(&self, no: ProfileNo) -> Option<&LeafStates> {
+        self.profiles.get(&no)
+    }
+
+    /// The states of the seats of a user, by account.
+    pub fn seats_of(&self, user: ProfileNo) -> impl Iterator<Item = (ProfileNo, &LeafStates)> {
+        let all = (user, ProfileNo(0))..=(user, ProfileNo(u64::MAX));
+        self.seats.range(all).map(|((_, account), states)| (*account, states))
+    }
+
+    /// Forgets the profiles up to one.
+    pub fn forget_until(&mut self, until: ProfileNo) {
+        let next = ProfileNo(until.0 + 1);
+        self.profiles = self.profiles.split_off(&next);
+        self.seats = self.seats.split_off(&(next, ProfileNo(0)));
+    }
+}
 
 /// One pass over history for the profiles numbered in (after, until].
 #[derive(Debug)]
@@ -111,12 +137,24 @@ impl Scan {
             let record = record?;
             let at = offset;
             offset.0 += 1;
-            let Fate::Attributed { user: Some(user), .. } = fate else { continue };
-            let Some(user) = self.profile_of(user) else { continue };
+            let Fate::Attributed { user, account } = fate else { continue };
+            let of = |no: Option<ProfileNo>| no.and_then(|no| self.profile_of(no));
+            let (user, of_account) = (of(user), of(account));
             let facts = record.facts(at);
+            let named = account.filter(|_| record.event_type.is_event());
             for (leaf, until, spec) in leaves {
-                if at <= *until && spec.means(&facts) {
-                    gathered.of(user).update(*leaf, |state| spec.fold(state, &facts));
+                if at > *until || !spec.means(&facts) {
+                    continue;
+                }
+                let whose = match (spec.scope, user, named) {
+                    (Scope::Account, ..) => of_account.map(|account| gathered.of(account)),
+                    (Scope::Member | Scope::Pool, Some(user), Some(account)) => {
+                        Some(gathered.of_seat(user, account))
+                    }
+                    (_, user, _) => user.map(|user| gathered.of(user)),
+                };
+                if let Some(states) = whose {
+                    states.update(*leaf, |state| spec.fold(state, &facts));
                 }
             }
         }
@@ -139,13 +177,15 @@ struct Gathered {
     /// Of each profile the place in `states`, from 1; 0 for none.
     places: Vec<u32>,
     states: Vec<(ProfileNo, LeafStates)>,
+    seats: BTreeMap<(ProfileNo, ProfileNo), LeafStates>,
     nobodys: LeafStates,
 }
 
 impl Gathered {
     fn new(after: ProfileNo, until: ProfileNo) -> Self {
         let length = until.0.saturating_sub(after.0).min(PASS_PROFILES) as usize;
-        Self { after, places: vec![0; length], states: Vec::new(), nobodys: LeafStates::default() }
+        let seats = BTreeMap::new();
+        Self { after, places: vec![0; length], states: Vec::new(), seats, nobodys: LeafStates::default() }
     }
 
     /// The states of a profile of the pass.
@@ -159,7 +199,14 @@ impl Gathered {
         self.states.get_mut(*place as usize - 1).map_or(&mut self.nobodys, |(_, states)| states)
     }
 
+    /// The states of the seat that a user of the pass has in an account.
+    fn of_seat(&mut self, user: ProfileNo, account: ProfileNo) -> &mut LeafStates {
+        self.seats.entry((user, account)).or_default()
+    }
+
     fn into_partials(self) -> Partials {
-        self.states.into_iter().filter(|(_, states)| !states.is_empty()).collect()
+        let profiles = self.states.into_iter().filter(|(_, states)| !states.is_empty()).collect();
+        let seats = self.seats.into_iter().filter(|(_, states)| !states.is_empty()).collect();
+        Partials { profiles, seats }
     }
 }

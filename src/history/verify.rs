@@ -304,7 +304,7 @@ impl Judge {
                 Kind::Audience => engine::Kind::Audience,
                 Kind::ComputedTrait => engine::Kind::ComputedTrait,
             };
-            let Ok(mut plan) = engine::compile(&row.query, kind, limits) else { continue };
+            let Ok(mut plan) = engine::compile_for(row.collection, &row.query, kind, limits) else { continue };
             plan.bind_sources(&sources);
             if !row.options.include_history
                 && let Some(from) = row.from
@@ -341,7 +341,7 @@ impl Judge {
         for definition in self.program.computations() {
             let Some(row) = self.rows.get(&definition.no) else { continue };
             let answers = |key: &str| self.answers.get(key).copied();
-            let view = ProfileView { profile: &profile, leaves: &again.leaves, answers };
+            let view = ProfileView { profile: &profile, leaves: &again.leaves, tally: None, answers };
             let is_counted = stored.is_known || row.options.include_anonymous;
             let value = if is_counted { definition.plan.evaluate(&view, at).value } else { Value::Null };
             let said = stored.outcome(definition.no);

@@ -5,6 +5,7 @@
 //! died and came back, cannot write anything twice. Processors run on threads of their own, so that heavy batches
 //! never hold up a request.
 
+mod accounts;
 mod apply;
 mod backfill;
 mod batch;
@@ -14,6 +15,7 @@ mod dedup;
 mod evaluate;
 mod schema;
 mod space;
+mod timers;
 mod work;
 mod write;
 

@@ -104,7 +104,7 @@ impl Reader {
             let Some((last, _)) = rows.last() else { break };
             after = *last;
             for (no, state) in rows.iter().filter(|(no, _)| *no <= until) {
-                look.look_at(&Profile::decode(state)?, partials.get(no), preview);
+                look.look_at(&Profile::decode(state)?, partials.get(*no), preview);
             }
         }
         Ok(())
@@ -118,14 +118,14 @@ impl Reader {
         partials: &Partials,
         preview: &mut Preview,
     ) -> Result<(), QueryError> {
-        let concerned = partials.iter().filter(|(_, states)| look.may_concern(states));
+        let concerned = partials.profiles.iter().filter(|(_, states)| look.may_concern(states));
         let concerned: Vec<ProfileNo> = concerned.map(|(no, _)| *no).collect();
         for some in concerned.chunks(READ_AT_A_TIME as usize) {
             let mut rows = profiles::load_states(&self.pool, space, some).await?;
             rows.sort_unstable_by_key(|(no, _)| *no);
             for (no, row) in &rows {
                 if let Loaded::Live(state) = row {
-                    look.look_at(&Profile::decode(state)?, partials.get(no), preview);
+                    look.look_at(&Profile::decode(state)?, partials.get(*no), preview);
                 }
             }
         }
@@ -141,7 +141,7 @@ impl Reader {
         (after, until): (ProfileNo, ProfileNo),
     ) -> Result<Partials, QueryError> {
         if !draft.include_history || draft.plan.leaves().len() == 0 {
-            return Ok(Partials::new());
+            return Ok(Partials::default());
         }
         let leaves = draft.plan.leaves().map(|(no, spec)| (no, end, spec.clone())).collect();
         Ok(Scan { space, leaves, after, until, absorbed }.run(self.pool.clone()).await?)
@@ -212,6 +212,7 @@ impl Look<'_> {
         let view = ProfileView {
             profile,
             leaves: partial.unwrap_or(&nothing),
+            tally: None,
             answers: |key: &str| self.answers.get(key).copied(),
         };
         let now = self.now;
