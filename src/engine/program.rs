@@ -9,9 +9,7 @@ use hashbrown::HashMap;
 use crate::domain::{Collection, ComputationNo, EventType, Facts, LeafNo, Timestamp, json};
 
 use super::query::Plan;
-use super::state::{
-    EventName, Field, FieldValue, LeafSpec, LeafStates, Scope, Target, writes_traits,
-};
+use super::state::{EventName, Field, FieldValue, LeafSpec, LeafStates, Scope, Target, writes_traits};
 
 /// A definition to put into a program.
 #[derive(Debug, Clone)]
@@ -151,7 +149,9 @@ impl Program {
         match &spec.event {
             EventName::Exact(name) => self.events.entry(name.clone()).or_default().add(place, spec),
             EventName::Glob(_) => self.globs.push(place),
-            EventName::TraitWrites if spec.scope == Scope::Account => self.writes_of_accounts.add(place, spec),
+            EventName::TraitWrites if spec.scope == Scope::Account => {
+                self.writes_of_accounts.add(place, spec)
+            }
             EventName::TraitWrites => self.writes.add(place, spec),
         }
         self.has_shared |= spec.scope.is_shared();

@@ -12,8 +12,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::state::LeafStates;
-use crate::domain::{ComputationNo, ProfileNo};
+use super::evaluate::View;
+use super::query::Plan;
+use super::state::{LeafStates, Scope};
+use crate::domain::{ComputationNo, ProfileNo, Timestamp, Value};
 
 /// A user's place in an account.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -190,6 +192,32 @@ impl Seats {
 impl Seat {
     fn is_empty(&self) -> bool {
         self.counted.is_empty() && self.leaves.is_empty()
+    }
+}
+
+impl Plan {
+    /// What it asks of a user of an account: a bit for each of [`Plan::quantifiers`] that holds, and when that can next
+    /// change by the passage of time.
+    pub fn ask(&self, user: &impl View, now: Timestamp) -> (u64, Option<Timestamp>) {
+        let (mut bits, mut earliest) = (0, None);
+        for (place, condition) in self.quantifiers().iter().enumerate() {
+            let evaluation = self.evaluate_condition(condition, user, now);
+            bits |= u64::from(evaluation.value == Value::Bool(true)) << place;
+            earliest = [earliest, evaluation.changes_at].into_iter().flatten().min();
+        }
+        (bits, earliest)
+    }
+
+    /// Adds to the states of an account what a user brings to it, as far as this definition looks at it.
+    pub fn pool(&self, account: &mut LeafStates, brought: &LeafStates) {
+        for (no, _) in self.leaves().filter(|(_, spec)| spec.scope == Scope::Pool) {
+            if let Some(state) = brought.get(no) {
+                account.update(no, |pooled| {
+                    pooled.merge(state.into_owned());
+                    true
+                });
+            }
+        }
     }
 }
 

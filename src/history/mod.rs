@@ -2,6 +2,7 @@
 //! new definitions up to date, a preview to say what a definition would be.
 
 mod columns;
+mod members;
 pub mod segments;
 pub mod verify;
 pub mod watch;

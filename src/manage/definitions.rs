@@ -127,7 +127,8 @@ impl Manage {
         let plan = match (&new.query, kind) {
             (Some(query), _) => self.compile_in(space, collection, query, kind)?,
             (None, _) if collection == Collection::Accounts => {
-                let message = "a list is one of users; make an audience of `accounts` with a query over a trait";
+                let message =
+                    "a list is one of users; make an audience of `accounts` with a query over a trait";
                 return Err(ManageError::invalid("definition.list", message));
             }
             (None, Kind::Audience) => self.compile(collection, &query_of_list(Uuid::nil()), kind)?,

@@ -14,7 +14,7 @@ use super::apply::Ground;
 use super::catalog::Catalog;
 use super::evaluate::{Waiting, evaluate};
 use super::work::{Caches, Entry, Work};
-use crate::domain::{Collection, ComputationNo, Facts, ProfileNo, SpaceNo, Timestamp, Value};
+use crate::domain::{Collection, ComputationNo, Facts, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::{Computation, LeafStates, ProfileView, SeatView, Target, seats::Recount};
 use crate::history::Partials;
 use crate::store::Result;
@@ -45,6 +45,9 @@ impl Work {
 
     /// Watches for what is due on a profile.
     pub(super) fn watch(&mut self, no: ProfileNo) {
+        if self.watched_until == Timestamp::EPOCH {
+            return;
+        }
         let due = self.entries.get(&no).and_then(|entry| entry.profile.due_at());
         if let Some(at) = due.filter(|at| *at <= self.watched_until) {
             self.timers.push(Reverse((at, no)));
@@ -210,8 +213,7 @@ pub(super) fn ask(
         let named = seat.filter(|leaves| !leaves.is_empty());
         // Without events of its own an account asks what all the others ask.
         let known = of_all.filter(|_| named.is_none());
-        let (bits, changes_at) =
-            known.unwrap_or_else(|| answers(entry, named, computation, catalog, now));
+        let (bits, changes_at) = known.unwrap_or_else(|| answers(entry, named, computation, catalog, now));
         if named.is_none() {
             of_all = Some((bits, changes_at));
         }
@@ -239,14 +241,7 @@ fn answers(
         tally: None,
         answers: |key: &str| catalog.answers.get(key).copied(),
     };
-    let view = SeatView { user, named };
-    let (mut bits, mut earliest) = (0, None);
-    for (place, condition) in computation.plan.quantifiers().iter().enumerate() {
-        let evaluation = computation.plan.evaluate_condition(condition, &view, now);
-        bits |= u64::from(evaluation.value == Value::Bool(true)) << place;
-        earliest = [earliest, evaluation.changes_at].into_iter().flatten().min();
-    }
-    (bits, earliest)
+    computation.plan.ask(&SeatView { user, named }, now)
 }
 
 /// Hands on what has changed on users to their accounts, and evaluates those as of `at`.

@@ -365,13 +365,7 @@ fn set_traits(work: &mut Work, space: SpaceNo, no: ProfileNo, event: &Incoming<'
     }
 }
 
-fn link(
-    work: &mut Work,
-    user: ProfileNo,
-    account: ProfileNo,
-    event: &Incoming<'_>,
-    catalog: &Catalog,
-) {
+fn link(work: &mut Work, user: ProfileNo, account: ProfileNo, event: &Incoming<'_>, catalog: &Catalog) {
     let Some(entry) = work.entries.get_mut(&user) else { return };
     if entry.profile.kin.get().accounts.contains(&account) {
         return;

@@ -12,8 +12,8 @@ use hashbrown::{HashMap, HashSet};
 use sqlx::Acquire;
 use tokio::task::JoinHandle;
 
-use super::catalog::{Catalog, WalkPlan};
 use super::accounts;
+use super::catalog::{Catalog, WalkPlan};
 use super::evaluate::{Numbers, Waiting, evaluate_all};
 use super::space::SpaceProcessor;
 use super::work::Work;
@@ -204,7 +204,8 @@ impl SpaceProcessor {
 
     /// Evaluates the versions being walked on the next accounts, now that all users have brought theirs.
     async fn evaluate_accounts(&mut self, walk: &mut Walk, now: Timestamp) -> Result<()> {
-        let Numbers { after, until } = walk.accounts.unwrap_or(Numbers { until: self.ahead.last_profile, ..ALL });
+        let Numbers { after, until } =
+            walk.accounts.unwrap_or(Numbers { until: self.ahead.last_profile, ..ALL });
         let mut connection = self.pool.acquire().await?;
         let most = SLICE_PROFILES as i64;
         let numbers = profiles::list_accounts(&mut *connection, self.space, after, until, most).await?;

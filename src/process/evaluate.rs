@@ -100,13 +100,13 @@ pub(super) fn evaluate(
             (one, other) if one != other => continue,
             _ => {}
         }
+        let is_account = entry.profile.collection == Collection::Accounts;
         let view = ProfileView {
             profile: &entry.profile,
             leaves: &entry.profile.leaves,
-            tally: entry.profile.seats.get().tally(computation.no),
+            tally: if is_account { entry.profile.seats.get().tally(computation.no) } else { None },
             answers: |key: &str| catalog.answers.get(key).copied(),
         };
-        let is_account = entry.profile.collection == Collection::Accounts;
         let (value, changes_at) = if is_account || entry.profile.is_known || meta.include_anonymous {
             let evaluation = computation.plan.evaluate(&view, now);
             (evaluation.value, evaluation.changes_at)

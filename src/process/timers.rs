@@ -74,11 +74,7 @@ impl SpaceProcessor {
 
     /// Where accounts are asked, what is due between events happens between them, also on users of whom there is none:
     /// fires what is due before the first event, received at `first`, and returns the profiles that are due by `last`.
-    pub(super) async fn fire_before(
-        &mut self,
-        first: Timestamp,
-        last: Timestamp,
-    ) -> Result<Vec<ProfileNo>> {
+    pub(super) async fn fire_before(&mut self, first: Timestamp, last: Timestamp) -> Result<Vec<ProfileNo>> {
         while self.next_due.is_some_and(|at| at <= first) {
             self.fire_due(first).await?;
         }

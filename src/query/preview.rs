@@ -12,14 +12,14 @@ use super::{Directory, QueryError, Reader};
 use crate::domain::{Collection, ComputationNo, LeafNo, Offset, ProfileNo, SpaceNo, Timestamp, Value};
 use crate::engine::profile::{OutcomeValue, Profile};
 use crate::engine::query::PlanCondition;
-use crate::engine::{Kind, LeafState, LeafStates, Plan, ProfileView, View};
+use crate::engine::{Kind, LeafState, LeafStates, Plan, ProfileView, Tally, View};
 use crate::history::{PASS_PROFILES, Partials, Scan};
 use crate::store::profiles::Loaded;
 use crate::store::{log, processor, profiles};
 use uuid::Uuid;
 
 /// Profiles read at a time.
-const READ_AT_A_TIME: i64 = 2_000;
+pub(super) const READ_AT_A_TIME: i64 = 2_000;
 /// Profiles that are named as examples.
 const SAMPLE: usize = 10;
 
@@ -75,6 +75,11 @@ impl Reader {
         let end = processor::status(&self.pool, space).await?.map_or(Offset(0), |status| status.processed);
         let absorbed: hashbrown::HashMap<ProfileNo, ProfileNo> =
             profiles::list_absorbed(&self.pool, space).await?.into_iter().collect();
+        if draft.plan.collection() == Collection::Accounts {
+            self.look_at_accounts(space, &look, &Fold { end, absorbed, last }, &mut preview).await?;
+            preview.took = began.elapsed();
+            return Ok(preview);
+        }
         let mut after = ProfileNo(0);
         while after < last {
             let until = ProfileNo((after.0 + PASS_PROFILES).min(last.0));
@@ -104,7 +109,7 @@ impl Reader {
             let Some((last, _)) = rows.last() else { break };
             after = *last;
             for (no, state) in rows.iter().filter(|(no, _)| *no <= until) {
-                look.look_at(&Profile::decode(state)?, partials.get(*no), preview);
+                look.look_at(&Profile::decode(state)?, partials.get(*no), None, preview);
             }
         }
         Ok(())
@@ -125,14 +130,14 @@ impl Reader {
             rows.sort_unstable_by_key(|(no, _)| *no);
             for (no, row) in &rows {
                 if let Loaded::Live(state) = row {
-                    look.look_at(&Profile::decode(state)?, partials.get(*no), preview);
+                    look.look_at(&Profile::decode(state)?, partials.get(*no), None, preview);
                 }
             }
         }
         Ok(())
     }
 
-    async fn fold(
+    pub(super) async fn fold(
         &self,
         space: SpaceNo,
         draft: &Draft<'_>,
@@ -180,11 +185,19 @@ impl View for OnlyLeaves<'_> {
     }
 }
 
+/// What of history is folded.
+pub(super) struct Fold {
+    pub(super) end: Offset,
+    pub(super) absorbed: hashbrown::HashMap<ProfileNo, ProfileNo>,
+    /// The newest profile.
+    pub(super) last: ProfileNo,
+}
+
 /// What profiles are asked.
-struct Look<'a> {
-    draft: &'a Draft<'a>,
-    answers: HashMap<&'a str, ComputationNo>,
-    now: Timestamp,
+pub(super) struct Look<'a> {
+    pub(super) draft: &'a Draft<'a>,
+    pub(super) answers: HashMap<&'a str, ComputationNo>,
+    pub(super) now: Timestamp,
     conditions: Vec<(&'a str, &'a PlanCondition)>,
 }
 
@@ -203,8 +216,14 @@ impl Look<'_> {
             || view.asked_more.get()
     }
 
-    fn look_at(&self, profile: &Profile, partial: Option<&LeafStates>, preview: &mut Preview) {
-        if profile.collection != Collection::Users {
+    pub(super) fn look_at(
+        &self,
+        profile: &Profile,
+        partial: Option<&LeafStates>,
+        tally: Option<&Tally>,
+        preview: &mut Preview,
+    ) {
+        if profile.collection != self.draft.plan.collection() {
             return;
         }
         let Draft { plan, include_anonymous, replaces, .. } = *self.draft;
@@ -212,11 +231,12 @@ impl Look<'_> {
         let view = ProfileView {
             profile,
             leaves: partial.unwrap_or(&nothing),
-            tally: None,
+            tally,
             answers: |key: &str| self.answers.get(key).copied(),
         };
         let now = self.now;
-        let is_counted = profile.is_known || include_anonymous;
+        let is_account = profile.collection == Collection::Accounts;
+        let is_counted = is_account || profile.is_known || include_anonymous;
         let value = if is_counted { plan.evaluate(&view, now).value } else { Value::Null };
         let is_in = match plan.kind() {
             Kind::Audience => value == Value::Bool(true),

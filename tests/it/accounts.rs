@@ -111,7 +111,8 @@ async fn au_13_any_and_all_over_the_users_of_an_account() {
     let members = app.get(&format!("{AUDIENCES}/any_bought/members")).await.expect(200).json;
     assert_eq!(members["data"].as_array().unwrap().len(), 1, "{members}");
     // Of the users nobody has a word of it.
-    let user = app.get("/v1/spaces/default/collections/users/profiles/user_id:u1/traits").await.expect(200).json;
+    let user =
+        app.get("/v1/spaces/default/collections/users/profiles/user_id:u1/traits").await.expect(200).json;
     assert_eq!(user["traits"], json!({"total_spend": 201}));
 }
 
@@ -130,7 +131,8 @@ async fn au_20_an_event_that_names_an_account_counts_for_that_one_only() {
     assert_eq!(traits(&app, "g1", offset).await, expected);
     assert_eq!(traits(&app, "g2", offset).await, json!({"orders": 1, "revenue": 1}));
     // What a user has done is the user's, whatever accounts it names.
-    let user = app.get("/v1/spaces/default/collections/users/profiles/user_id:u1/traits").await.expect(200).json;
+    let user =
+        app.get("/v1/spaces/default/collections/users/profiles/user_id:u1/traits").await.expect(200).json;
     assert_eq!(user["traits"], json!({"own_orders": 2}));
     // An account that the user is not in (yet).
     bought_for(&app, "u1", "g3", json!({"price": 5})).await;
@@ -186,7 +188,11 @@ async fn windows_of_users_and_pools_end_by_the_clock_alone() {
     traits(&app, "g", offset).await;
     assert_eq!(
         transitions(&app, "any_fresh").await,
-        ["entered 2024-03-01T12:00:00.000Z", "left 2024-03-04T12:00:00.001Z", "entered 2024-03-10T00:00:00.000Z"]
+        [
+            "entered 2024-03-01T12:00:00.000Z",
+            "left 2024-03-04T12:00:00.001Z",
+            "entered 2024-03-10T00:00:00.000Z"
+        ]
     );
     let (entered, left) = ("entered 2024-03-02T12:00:00.000Z", "left 2024-03-03T12:00:00.001Z");
     assert_eq!(transitions(&app, "all_fresh").await, [entered, left]);
@@ -314,8 +320,14 @@ async fn what_cannot_be_is_refused_with_what_would_be_right() {
     audience(&app, "of_accounts", "everyone()").await;
     app.make_live("audiences", "of_users", "everyone()").await;
     for (definition, message) in [
-        (json!({"query": "ANY event('A').count() >= 1"}), "can only stand in a definition of type `accounts`"),
-        (json!({"type": "accounts", "query": "ANY (ALL trait('a') = 1)"}), "inside of another `ANY` or `ALL`"),
+        (
+            json!({"query": "ANY event('A').count() >= 1"}),
+            "can only stand in a definition of type `accounts`",
+        ),
+        (
+            json!({"type": "accounts", "query": "ANY (ALL trait('a') = 1)"}),
+            "inside of another `ANY` or `ALL`",
+        ),
         (
             json!({"type": "accounts", "query": "event('A').where(ANY trait('a') = 1).count() >= 1"}),
             "cannot stand inside of `where`",

@@ -6,6 +6,7 @@ use personas::domain::Timestamp;
 use serde_json::{Value, json};
 
 use crate::harness::app::{TestApp, Wish};
+use crate::verify::verify;
 
 const START: &str = "2024-03-01T12:00:00.000Z";
 const HOUR: i64 = 3_600_000;
@@ -58,6 +59,10 @@ struct Model {
     plans: BTreeMap<String, String>,
     seats: BTreeMap<String, i64>,
     accounts: BTreeSet<String>,
+    /// Of each audience the accounts that were in it last.
+    members: BTreeSet<(String, String)>,
+    /// Audience, account, word and instant of each change.
+    transitions: Vec<(String, String, &'static str, String)>,
 }
 
 impl Model {
@@ -96,9 +101,7 @@ impl Model {
         match key {
             "any_two" => users.iter().any(|u| count(u, "A", 2 * DAY) >= 2),
             "all_active" => all(&|u| count(u, "A", i64::MAX) >= 1 || is_pro(u)),
-            "quiet" => {
-                users.iter().any(|u| count(u, "A", DAY) == 0) && all(&|u| count(u, "B", i64::MAX) < 3)
-            }
+            "quiet" => users.iter().any(|u| count(u, "A", DAY) == 0) && all(&|u| count(u, "B", i64::MAX) < 3),
             "spent" => sum(self.pooled(account, &["A"], 2 * DAY)) > 20,
             "small" => {
                 !users.iter().any(|u| is_pro(u) && u.starts_with('u'))
@@ -123,6 +126,38 @@ impl Model {
             "latest" => price(self.pooled(account, &["B"], i64::MAX).last()),
             _ => price(self.pooled(account, &["A"], 3 * DAY).iter().max_by_key(|(_, price)| price)),
         }
+    }
+
+    /// Notes who has entered and left.
+    fn note(&mut self) {
+        for (key, _) in AUDIENCES {
+            for account in self.accounts.clone() {
+                let is_in = self.audience(key, &account);
+                let member = (key.to_owned(), account.clone());
+                if is_in != self.members.contains(&member) {
+                    let word = if is_in { "entered" } else { "left" };
+                    let at = Timestamp::from_millis(self.now).to_string();
+                    self.transitions.push((key.to_owned(), account.clone(), word, at));
+                    if is_in {
+                        self.members.insert(member)
+                    } else {
+                        self.members.remove(&member)
+                    };
+                }
+            }
+        }
+    }
+
+    /// Lets time pass, instant by instant.
+    fn pass(&mut self, millis: i64) {
+        let until = self.now + millis;
+        let ends = self.events.iter().flat_map(|e| [DAY, 2 * DAY, 3 * DAY].map(|window| e.at + window + 1));
+        let ends: BTreeSet<i64> = ends.filter(|at| *at > self.now && *at <= until).collect();
+        for at in ends {
+            self.now = at;
+            self.note();
+        }
+        self.now = until;
     }
 
     /// A random call, noted.
@@ -192,11 +227,19 @@ async fn compare(app: &TestApp, model: &Model, prefixes: &[&str], offset: u64, w
         for prefix in prefixes {
             for (key, _) in AUDIENCES {
                 let found = traits[format!("{prefix}{key}")] == true;
-                assert_eq!(found, model.audience(key, account), "{when}: {prefix}{key} of {account}\n{traits}");
+                assert_eq!(
+                    found,
+                    model.audience(key, account),
+                    "{when}: {prefix}{key} of {account}\n{traits}"
+                );
             }
             for (key, _) in TRAITS {
                 let found = &traits[format!("{prefix}{key}")];
-                assert_eq!(*found, model.computed(key, account), "{when}: {prefix}{key} of {account}\n{traits}");
+                assert_eq!(
+                    *found,
+                    model.computed(key, account),
+                    "{when}: {prefix}{key} of {account}\n{traits}"
+                );
             }
         }
     }
@@ -231,6 +274,46 @@ async fn define(app: &TestApp, prefix: &str, rephrase: bool) {
     }
 }
 
+/// Whoever entered and left did so at the very instants.
+async fn check_instants(app: &TestApp, model: &Model, seed: u64) {
+    for account in &model.accounts {
+        let profile = format!("/v1/spaces/default/collections/accounts/profiles/group_id:{account}");
+        let told = app.get(&format!("{profile}/explain/live_quiet")).await.expect(200).json;
+        for (key, _) in AUDIENCES {
+            let path = format!("/v1/spaces/default/audiences/live_{key}/transitions?limit=1000");
+            let list = app.get(&path).await.expect(200).json;
+            let of_it = list["data"].as_array().unwrap().iter().rev();
+            let of_it = of_it.filter(|one| one["profile_id"] == told["profile_id"]);
+            let found: Vec<(&str, &str)> =
+                of_it.map(|one| (one["transition"].as_str().unwrap(), one["at"].as_str().unwrap())).collect();
+            let right = model.transitions.iter().filter(|(of, who, ..)| of == key && who == account);
+            let right: Vec<(&str, &str)> = right.map(|(_, _, word, at)| (*word, at.as_str())).collect();
+            assert_eq!(found, right, "seed {seed}: {key} of {account}");
+        }
+    }
+}
+
+/// A preview says of every definition what it says live.
+async fn check_previews(app: &TestApp, model: &Model, seed: u64) {
+    for (key, query) in AUDIENCES {
+        let body = json!({"definition": {"type": "accounts", "query": query}});
+        let found = app.post("/v1/spaces/default/audiences/preview", body).await.expect(200).json;
+        let members = model.accounts.iter().filter(|account| model.audience(key, account)).count();
+        assert_eq!(found["size"], members, "seed {seed}: preview of {key}: {found}");
+    }
+    for (key, query) in TRAITS {
+        let body = json!({"definition": {"type": "accounts", "query": query}});
+        let found = app.post("/v1/spaces/default/computed-traits/preview", body).await.expect(200).json;
+        let mut right: Vec<Value> = model.accounts.iter().map(|of| model.computed(key, of)).collect();
+        let mut sample: Vec<Value> =
+            found["sample"].as_array().unwrap().iter().map(|one| one["value"].clone()).collect();
+        right.retain(|value| !value.is_null());
+        right.sort_by_key(Value::to_string);
+        sample.sort_by_key(Value::to_string);
+        assert_eq!(sample, right, "seed {seed}: preview of {key}");
+    }
+}
+
 /// Members enter and leave in turn, at instants that never go back.
 async fn check_transitions(app: &TestApp, prefixes: &[&str]) {
     for prefix in prefixes {
@@ -257,16 +340,21 @@ async fn run(seed: u64) {
     define(&app, "live_", false).await;
     let mut prefixes = vec!["live_"];
     for round in 0..24 {
-        let calls: Vec<Value> = (0..1 + dice.roll(12)).map(|_| model.call(&mut dice)).collect();
+        let mut calls = Vec::new();
+        for _ in 0..1 + dice.roll(12) {
+            calls.push(model.call(&mut dice));
+            model.note();
+        }
         let offset = app.track("/v1/batch", json!({"batch": calls})).await.expect(200).offset();
         if dice.roll(2) == 0 {
             compare(&app, &model, &prefixes, offset, &format!("seed {seed}, round {round}")).await;
         }
-        model.now += [HOUR, 7 * HOUR, DAY, 2 * DAY][dice.roll(4) as usize];
+        model.pass([HOUR, 7 * HOUR, DAY, 2 * DAY][dice.roll(4) as usize]);
         let now = Timestamp::from_millis(model.now).to_string();
         app.put("/v1/test-clock", json!({"now": now})).await.expect(200);
         compare(&app, &model, &prefixes, offset, &format!("seed {seed}, after round {round}")).await;
         if round == 10 {
+            check_previews(&app, &model, seed).await;
             define(&app, "late_", true).await;
             prefixes.push("late_");
         }
@@ -276,6 +364,11 @@ async fn run(seed: u64) {
         }
     }
     check_transitions(&app, &prefixes).await;
+    check_instants(&app, &model, seed).await;
+    check_previews(&app, &model, seed).await;
+    let (said, code) = verify(&app.db, &[]);
+    assert_eq!(code, 0, "seed {seed}: {said}");
+    assert!(said.contains(" values compared, 0 differ"), "{said}");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::harness::cluster::TestDb;
 const NOW: &str = "2024-03-01T12:00:00.000Z";
 
 /// What `personas verify` says, and its exit code.
-fn verify(db: &TestDb, arguments: &[&str]) -> (String, i32) {
+pub(crate) fn verify(db: &TestDb, arguments: &[&str]) -> (String, i32) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_personas"));
     let inherited = std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with("PERSONAS_"));
     command.arg("verify").args(arguments).env_clear().envs(inherited).env("DATABASE_URL", db.url());

@@ -53,12 +53,15 @@ impl Plan {
         let mut errors = Errors::default();
         for Mention { name, span, of_users, .. } in self.mentions.iter().filter(|m| m.what == What::Trait) {
             let asked = if *of_users { Collection::Users } else { self.collection() };
-            let Some(found) = collection_of(&trait_names::canonical(name)).filter(|found| *found != asked) else {
+            let Some(found) = collection_of(&trait_names::canonical(name)).filter(|found| *found != asked)
+            else {
                 continue;
             };
             let help = match (found, self.collection()) {
                 (Collection::Users, Collection::Accounts) => "; ask the users with `ANY (…)` or `ALL (…)`",
-                (Collection::Accounts, Collection::Accounts) => "; ask the account outside of `ANY` and `ALL`",
+                (Collection::Accounts, Collection::Accounts) => {
+                    "; ask the account outside of `ANY` and `ALL`"
+                }
                 (_, Collection::Users) => "; a definition of users cannot ask the accounts they are in",
             };
             let (found, asked) = (found.as_str(), asked.as_str());
@@ -74,7 +77,9 @@ impl Plan {
         for mention in &self.mentions {
             match &mention.what {
                 What::Event => unseen_event(mention, known, &mut told),
-                What::Trait if mention.of_users => unseen_trait(mention, known.traits_of_users.as_deref(), &mut told),
+                What::Trait if mention.of_users => {
+                    unseen_trait(mention, known.traits_of_users.as_deref(), &mut told)
+                }
                 What::Trait => unseen_trait(mention, known.traits.as_deref(), &mut told),
                 What::Property(event) => unseen_property(mention, event.as_deref(), known, &mut told),
             }

@@ -206,7 +206,9 @@ fn show(explained: Explained) -> ExplainBody {
     let (status, gate, explanation) = match why {
         Why::Counted(explanation) => ("counted", None, Some(explanation)),
         Why::Anonymous(explanation) => ("anonymous", Some(ANONYMOUS), Some(explanation)),
-        Why::OtherCollection if definition.collection == Collection::Users => ("account", Some(ACCOUNT), None),
+        Why::OtherCollection if definition.collection == Collection::Users => {
+            ("account", Some(ACCOUNT), None)
+        }
         Why::OtherCollection => ("user", Some(USER), None),
         Why::Frozen => ("frozen", Some(FROZEN), None),
         Why::Unfinished => ("unfinished", Some(UNFINISHED), None),

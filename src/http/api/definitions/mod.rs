@@ -10,8 +10,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::not_null;
 use super::schema::WarningJson;
-use crate::domain::{Collection, SpaceNo};
 use crate::domain::ids::public_id;
+use crate::domain::{Collection, SpaceNo};
 use crate::http::AppState;
 use crate::http::etag::IfNoneMatch;
 use crate::http::extract::Json;
