@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use hashbrown::HashMap;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -172,6 +173,21 @@ impl<'de> serde::Deserialize<'de> for Key<'de> {
         }
         deserializer.deserialize_str(Text)
     }
+}
+
+/// Of entries with the same key the last one counts (decision T11); they stay in the order their keys first came.
+pub fn last_of_each<'a, V>(entries: impl Iterator<Item = (Cow<'a, str>, V)>) -> Vec<(Cow<'a, str>, V)> {
+    let mut places: HashMap<Cow<'a, str>, usize> = HashMap::new();
+    let mut kept: Vec<(Cow<'a, str>, V)> = Vec::with_capacity(entries.size_hint().0);
+    for (key, value) in entries {
+        if let Some((_, known)) = places.get(&key).and_then(|place| kept.get_mut(*place)) {
+            *known = value;
+        } else {
+            places.insert(key.clone(), kept.len());
+            kept.push((key, value));
+        }
+    }
+    kept
 }
 
 /// The text as a JSON string literal.

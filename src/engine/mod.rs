@@ -29,4 +29,4 @@ pub use profile_view::{ProfileView, SeatView};
 pub use program::{Computation, Definition, Dirty, Program, ProgramError};
 pub use query::{Kind, KnownSource, Limits, Plan, QueryError, Sources, compile, compile_for, format};
 pub use seats::{Seat, Seats, Tally};
-pub use state::{Flags, LeafSpec, LeafState, LeafStates, Scope, Target};
+pub use state::{ByProperty, FieldValue, Flags, LeafSpec, LeafState, LeafStates, Scope, Target};

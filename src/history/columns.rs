@@ -4,19 +4,23 @@
 //! there is no segment, or one that does not keep what is read, the stretch is left to the chunks.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sqlx::postgres::PgPool;
+use tokio::task::JoinSet;
 
-use super::{Gathered, Leaf, Scan, event_names};
-use crate::domain::{LeafNo, Offset};
-use crate::engine::LeafSpec;
+use super::gathered::Gathered;
+use super::{Leaf, Scan, event_names};
+use crate::domain::{LeafNo, Offset, Timestamp};
+use crate::engine::{ByProperty, FieldValue};
 use crate::store::log::codec::Damaged;
 use crate::store::log::columns::Texts;
 use crate::store::segments::{self, Covered, Stored, Wanted};
 use crate::store::{Result, StoreError};
 
 /// Segments read at a time.
-const READ_AT_A_TIME: usize = 8;
+const READ_AT_A_TIME: usize = 4;
 
 /// A stretch of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,63 +32,114 @@ pub(super) struct Stretch {
 }
 
 /// A leaf that reads properties one by one and nothing else of its events.
+#[derive(Debug)]
 pub(super) struct Columnar {
     leaf: LeafNo,
     until: Offset,
-    spec: LeafSpec,
-    /// Of each field the property it reads, if it reads any.
-    keys: Vec<Option<String>>,
+    by: ByProperty,
+    /// Earlier events make no difference.
+    from: Timestamp,
 }
 
 impl Columnar {
-    /// The leaf, if it is one; otherwise it comes back as it was.
-    #[expect(clippy::result_large_err, reason = "what is given back is no error")]
-    pub(super) fn of((leaf, until, spec): Leaf) -> std::result::Result<Self, Leaf> {
-        let keys = spec
-            .property_keys()
-            .map(|keys| keys.into_iter().map(|key| key.map(str::to_owned)).collect::<Vec<_>>());
-        match keys {
-            Some(keys) => Ok(Self { leaf, until, spec, keys }),
-            None => Err((leaf, until, spec)),
-        }
+    /// The leaf, if it is one, for readings at `at` or later.
+    pub(super) fn of((leaf, until, spec): &Leaf, at: Timestamp) -> Option<Self> {
+        let from = spec.counts_from(at).unwrap_or(Timestamp::from_millis(i64::MIN));
+        Some(Self { leaf: *leaf, until: *until, by: ByProperty::of(spec)?, from })
     }
 
-    pub(super) fn into_leaf(self) -> Leaf {
-        (self.leaf, self.until, self.spec)
+    fn names(&self, event: &str) -> bool {
+        self.by.spec().event.matches(event)
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &str> {
+        self.by.keys().flatten()
     }
 }
 
-impl Scan {
-    /// Folds these leaves from the segments; returns the stretches that have to be read from the chunks.
-    pub(super) async fn fold_segments(
-        &self,
-        pool: &PgPool,
-        leaves: &[Columnar],
-        everything: Stretch,
-        gathered: &mut Gathered,
-    ) -> Result<Vec<Stretch>> {
-        if leaves.is_empty() {
-            return Ok(Vec::new());
+/// Leaves to be folded from segments.
+pub(super) struct Columns(Arc<Shared>);
+
+/// What the tasks of a scan have in common.
+struct Shared {
+    scan: Arc<Scan>,
+    leaves: Vec<Columnar>,
+    /// Names of the events they count; `None` for all.
+    names: Option<Vec<String>>,
+    /// What nobody has begun with yet.
+    next: AtomicUsize,
+}
+
+/// What one task has made of its segments.
+#[derive(Default)]
+struct Folded {
+    gathered: Gathered,
+    read: Vec<Covered>,
+}
+
+impl Columns {
+    pub(super) fn new(scan: Arc<Scan>, leaves: Vec<Columnar>) -> Self {
+        let names = event_names(leaves.iter().map(|leaf| leaf.by.spec()));
+        Self(Arc::new(Shared { scan, leaves, names, next: AtomicUsize::new(0) }))
+    }
+
+    /// The leaves.
+    pub(super) fn leaves(&self) -> impl Iterator<Item = Leaf> {
+        self.0.leaves.iter().map(|leaf| (leaf.leaf, leaf.until, leaf.by.spec().clone()))
+    }
+
+    /// Folds them from the segments; returns the stretches that have to be read from the chunks, too.
+    pub(super) async fn fold(&self, pool: &PgPool, everything: Stretch) -> Result<(Gathered, Vec<Stretch>)> {
+        let shared = &self.0;
+        if shared.leaves.is_empty() {
+            return Ok((Gathered::default(), Vec::new()));
         }
-        let names = event_names(leaves.iter().map(|leaf| &leaf.spec));
-        let keys: BTreeSet<&str> =
-            leaves.iter().flat_map(|leaf| leaf.keys.iter().flatten()).map(|k| &**k).collect();
+        let covered: Arc<[Covered]> = segments::list(pool, shared.scan.space, everything.end).await?.into();
+        let mut tasks = JoinSet::new();
+        for _ in 0..shared.scan.tasks.clamp(1, covered.len().max(1)) {
+            let (shared, pool, covered) = (Arc::clone(shared), pool.clone(), Arc::clone(&covered));
+            tasks.spawn(async move { shared.fold_some(&pool, &covered).await });
+        }
+        let (mut gathered, mut read) = (Gathered::default(), Vec::new());
+        while let Some(ended) = tasks.join_next().await {
+            let folded =
+                ended.map_err(|e| StoreError::Damaged(format!("a scan of segments failed: {e}")))??;
+            gathered.merge(folded.gathered);
+            read.extend(folded.read);
+        }
+        Ok((gathered, gaps(everything, read)))
+    }
+}
+
+impl Shared {
+    /// Folds segments that no other task folds, until there are none.
+    async fn fold_some(&self, pool: &PgPool, covered: &[Covered]) -> Result<Folded> {
+        let keys: BTreeSet<&str> = self.leaves.iter().flat_map(Columnar::keys).collect();
         let keys: Vec<&str> = keys.into_iter().collect();
-        let messages = leaves.iter().any(|leaf| leaf.spec.reads_message_ids());
-        let wanted = Wanted { space: self.space, names: names.as_deref(), keys: &keys, messages };
-        let mut gaps = Gaps { reached: everything.after, gaps: Vec::new() };
-        let covered = segments::list(pool, self.space, everything.end).await?;
-        for some in covered.chunks(READ_AT_A_TIME) {
-            let ends: Vec<Offset> = some.iter().map(|segment| segment.end).collect();
+        let wanted = Wanted {
+            space: self.scan.space,
+            names: self.names.as_deref(),
+            keys: &keys,
+            messages: self.leaves.iter().any(|leaf| leaf.by.reads_message_ids()),
+            from: self.leaves.iter().map(|leaf| leaf.from).min().unwrap_or(self.scan.at),
+        };
+        let mut folded = Folded::default();
+        loop {
+            let first = self.next.fetch_add(READ_AT_A_TIME, Ordering::Relaxed);
+            let some = covered.iter().skip(first).take(READ_AT_A_TIME);
+            let ends: Vec<Offset> = some.clone().map(|segment| segment.end).collect();
+            if ends.is_empty() {
+                return Ok(folded);
+            }
             let sections = segments::read(pool, &wanted, &ends).await?;
             for segment in some {
                 let of_it: Vec<&Stored> = sections.iter().filter(|s| s.end == segment.end).collect();
-                if !says_all(segment, &of_it, leaves, names.as_deref()) {
+                if !self.is_all_said(segment, &of_it) {
                     continue;
                 }
-                gaps.skip_to(segment);
-                for section in of_it {
-                    self.fold_section(section, leaves, gathered).map_err(|damaged| {
+                folded.read.push(*segment);
+                for section in of_it.into_iter().filter(|section| !section.is_left_out()) {
+                    self.fold_section(section, &mut folded.gathered).map_err(|damaged| {
                         let Stored { end, name, .. } = section;
                         StoreError::Damaged(format!("segment that ends at {end}, {name}: {damaged}"))
                     })?;
@@ -92,15 +147,9 @@ impl Scan {
                 }
             }
         }
-        Ok(gaps.until(everything.end))
     }
 
-    fn fold_section(
-        &self,
-        section: &Stored,
-        leaves: &[Columnar],
-        gathered: &mut Gathered,
-    ) -> std::result::Result<(), Damaged> {
+    fn fold_section(&self, section: &Stored, gathered: &mut Gathered) -> std::result::Result<(), Damaged> {
         let rows = section.rows()?;
         let messages = section.messages()?;
         let ids = messages.as_ref().map(Texts::message_ids).transpose()?.unwrap_or_default();
@@ -109,60 +158,56 @@ impl Scan {
         for (key, text) in &texts {
             columns.push((key, text.values(rows.count())?));
         }
-        let find = |key: &Option<String>| {
-            let key = key.as_deref()?;
-            columns.iter().find(|(name, _)| *name == key).map(|(_, values)| values.as_slice())
+        let find = |key: Option<&str>| {
+            let (_, values) = columns.iter().find(|(name, _)| Some(*name) == key)?;
+            Some(values.as_slice())
         };
-        let concerned = leaves.iter().filter(|leaf| leaf.spec.event.matches(&section.name));
-        let concerned: Vec<(&Columnar, Vec<Option<&[&str]>>)> =
-            concerned.map(|leaf| (leaf, leaf.keys.iter().map(find).collect())).collect();
-        for (n, (user, facts)) in rows.events(&section.name, &ids).enumerate() {
-            let Some(user) = self.profile_of(user) else { continue };
-            let states = gathered.of(user);
-            for (Columnar { leaf, until, spec, .. }, columns) in &concerned {
-                if facts.offset > *until {
+        let mut values: Vec<FieldValue<'_>> = Vec::new();
+        for leaf in self.leaves.iter().filter(|leaf| leaf.names(&section.name)) {
+            let columns: Vec<Option<&[&str]>> = leaf.by.keys().map(find).collect();
+            let states = gathered.of(leaf.leaf);
+            for (n, (user, facts)) in rows.events(&section.name, &ids).enumerate() {
+                if facts.timestamp < leaf.from || facts.offset > leaf.until {
                     continue;
                 }
+                let Some(user) = self.scan.profile_of(user) else { continue };
                 let properties = columns.iter().map(|column| {
                     let value = column.and_then(|values| values.get(n).copied());
                     value.filter(|raw| !raw.is_empty())
                 });
-                states.update(*leaf, |state| spec.fold_properties(state, &facts, properties));
+                if leaf.by.read(&facts, properties, &mut values) {
+                    leaf.by.fold(states.entry(user).or_default(), &facts, &values);
+                }
             }
         }
         Ok(())
     }
-}
 
-/// Whether the sections that were read of a segment hold all that these leaves look at.
-fn says_all(segment: &Covered, sections: &[&Stored], leaves: &[Columnar], names: Option<&[String]>) -> bool {
-    let all_names = segment.is_whole
-        || names.is_some_and(|names| names.iter().all(|name| sections.iter().any(|s| s.name == *name)));
-    let has_columns = |section: &&Stored| {
-        let concerned = leaves.iter().filter(|leaf| leaf.spec.event.matches(&section.name));
-        section.is_whole || concerned.flat_map(|leaf| leaf.keys.iter().flatten()).all(|key| section.has(key))
-    };
-    all_names && sections.iter().all(has_columns)
-}
-
-/// What the segments leave out, gathered in log order.
-struct Gaps {
-    reached: Offset,
-    gaps: Vec<Stretch>,
-}
-
-impl Gaps {
-    fn skip_to(&mut self, segment: &Covered) {
-        if self.reached < segment.after {
-            self.gaps.push(Stretch { after: self.reached, end: segment.after });
-        }
-        self.reached = self.reached.max(segment.end);
+    /// Whether the sections that were read of a segment hold all that these leaves look at.
+    fn is_all_said(&self, segment: &Covered, sections: &[&Stored]) -> bool {
+        let has_section = |name: &String| sections.iter().any(|section| section.name == *name);
+        let all_names =
+            segment.is_whole || self.names.as_ref().is_some_and(|names| names.iter().all(has_section));
+        let has_columns = |section: &&Stored| {
+            let concerned = self.leaves.iter().filter(|leaf| leaf.names(&section.name));
+            section.is_whole
+                || section.is_left_out()
+                || concerned.flat_map(Columnar::keys).all(|key| section.has(key))
+        };
+        all_names && sections.iter().all(has_columns)
     }
+}
 
-    fn until(mut self, end: Offset) -> Vec<Stretch> {
-        if self.reached < end {
-            self.gaps.push(Stretch { after: self.reached, end });
+/// What these segments leave out.
+fn gaps(everything: Stretch, mut read: Vec<Covered>) -> Vec<Stretch> {
+    read.sort_unstable();
+    let (mut reached, mut gaps) = (everything.after, Vec::new());
+    let end = Covered { after: everything.end, end: everything.end, is_whole: true };
+    for segment in read.into_iter().chain([end]) {
+        if reached < segment.after {
+            gaps.push(Stretch { after: reached, end: segment.after });
         }
-        self.gaps
+        reached = reached.max(segment.end);
     }
+    gaps
 }

@@ -101,12 +101,12 @@ impl Members {
         users.filter(|users| users.iter().all(|user| user.profile.first_offset >= start))
     }
 
-    /// When any user of an account is due first, and when one was seen last; `None` when the account cannot be judged.
+    /// When any user of an account is due first, and when one had its last event; `None` when the account cannot be judged.
     pub(super) fn times(&self, account: ProfileNo, start: Offset) -> Option<(Option<Timestamp>, Timestamp)> {
         let users = self.of(account, start)?;
         let due = users.iter().filter_map(|user| user.profile.due_at()).min();
-        let seen = users.iter().map(|user| user.profile.last_seen_at).max();
-        Some((due, seen.unwrap_or_default()))
+        let last = users.iter().map(|user| user.profile.last_event_at).max();
+        Some((due, last.unwrap_or_default()))
     }
 
     /// Pools what an account's users have into its states, and asks them, as of `at`.

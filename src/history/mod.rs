@@ -2,22 +2,25 @@
 //! new definitions up to date, a preview to say what a definition would be.
 
 mod columns;
+mod gathered;
 mod members;
 pub mod segments;
 pub mod verify;
 pub mod watch;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use sqlx::postgres::PgPool;
 
-use crate::domain::{LeafNo, Offset, ProfileNo, SpaceNo};
+use crate::domain::{LeafNo, Offset, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::{LeafSpec, LeafStates, Scope};
 use crate::store::log::codec::Records;
 use crate::store::log::numbers::Fate;
 use crate::store::{Result, log};
-use columns::{Columnar, Stretch};
+use columns::{Columnar, Columns, Stretch};
+use gathered::Gathered;
 
 /// Profile numbers one pass gathers partial states for: bounds the memory it takes.
 pub const PASS_PROFILES: u64 = 500_000;
@@ -66,6 +69,10 @@ pub struct Scan {
     pub until: ProfileNo,
     /// Profiles that are to be taken for those that absorbed them.
     pub absorbed: HashMap<ProfileNo, ProfileNo>,
+    /// Nobody reads the states as of an earlier instant: what has left its window by then is left out.
+    pub at: Timestamp,
+    /// So many tasks fold segments at the same time.
+    pub tasks: usize,
 }
 
 type Leaf = (LeafNo, Offset, LeafSpec);
@@ -79,18 +86,19 @@ impl Scan {
         let everything = Stretch { after: Offset(0), end };
         let (mut columnar, mut whole) = (Vec::new(), Vec::new());
         for leaf in leaves {
-            match Columnar::of(leaf) {
-                Ok(leaf) => columnar.push(leaf),
-                Err(leaf) => whole.push(leaf),
+            match Columnar::of(&leaf, self.at) {
+                Some(leaf) => columnar.push(leaf),
+                None => whole.push(leaf),
             }
         }
-        let mut gathered = Gathered::new(self.after, self.until);
-        let gaps = self.fold_segments(&pool, &columnar, everything, &mut gathered).await?;
-        let columnar: Vec<Leaf> = columnar.into_iter().map(Columnar::into_leaf).collect();
+        let scan = Arc::new(self);
+        let columns = Columns::new(Arc::clone(&scan), columnar);
+        let (mut gathered, gaps) = columns.fold(&pool, everything).await?;
+        let columnar: Vec<Leaf> = columns.leaves().collect();
         for gap in gaps {
-            self.fold_chunks(&pool, &columnar, gap, &mut gathered).await?;
+            scan.fold_chunks(&pool, &columnar, gap, &mut gathered).await?;
         }
-        self.fold_chunks(&pool, &whole, everything, &mut gathered).await?;
+        scan.fold_chunks(&pool, &whole, everything, &mut gathered).await?;
         Ok(gathered.into_partials())
     }
 
@@ -147,15 +155,17 @@ impl Scan {
                 if at > *until || !spec.means(&facts) {
                     continue;
                 }
-                let whose = match (spec.scope, user, named) {
-                    (Scope::Account, ..) => of_account.map(|account| gathered.of(account)),
-                    (Scope::Member | Scope::Pool, Some(user), Some(account)) => {
-                        Some(gathered.of_seat(user, account))
+                let state = match (spec.scope, user, named) {
+                    (Scope::Account, ..) => {
+                        of_account.map(|account| gathered.of(*leaf).entry(account).or_default())
                     }
-                    (_, user, _) => user.map(|user| gathered.of(user)),
+                    (Scope::Member | Scope::Pool, Some(user), Some(account)) => {
+                        Some(gathered.of_seats(*leaf).entry((user, account)).or_default())
+                    }
+                    (_, user, _) => user.map(|user| gathered.of(*leaf).entry(user).or_default()),
                 };
-                if let Some(states) = whose {
-                    states.update(*leaf, |state| spec.fold(state, &facts));
+                if let Some(state) = state {
+                    spec.fold(state, &facts);
                 }
             }
         }
@@ -170,44 +180,4 @@ fn event_names<'a>(specs: impl Iterator<Item = &'a LeafSpec>) -> Option<Vec<Stri
     names.sort_unstable();
     names.dedup();
     Some(names)
-}
-
-/// Partial states of a pass while they grow, found by number at once.
-struct Gathered {
-    after: ProfileNo,
-    /// Of each profile the place in `states`, from 1; 0 for none.
-    places: Vec<u32>,
-    states: Vec<(ProfileNo, LeafStates)>,
-    seats: BTreeMap<(ProfileNo, ProfileNo), LeafStates>,
-    nobodys: LeafStates,
-}
-
-impl Gathered {
-    fn new(after: ProfileNo, until: ProfileNo) -> Self {
-        let length = until.0.saturating_sub(after.0).min(PASS_PROFILES) as usize;
-        let seats = BTreeMap::new();
-        Self { after, places: vec![0; length], states: Vec::new(), seats, nobodys: LeafStates::default() }
-    }
-
-    /// The states of a profile of the pass.
-    fn of(&mut self, profile: ProfileNo) -> &mut LeafStates {
-        let index = profile.0.saturating_sub(self.after.0 + 1) as usize;
-        let Some(place) = self.places.get_mut(index) else { return &mut self.nobodys };
-        if *place == 0 {
-            self.states.push((profile, LeafStates::default()));
-            *place = self.states.len() as u32;
-        }
-        self.states.get_mut(*place as usize - 1).map_or(&mut self.nobodys, |(_, states)| states)
-    }
-
-    /// The states of the seat that a user of the pass has in an account.
-    fn of_seat(&mut self, user: ProfileNo, account: ProfileNo) -> &mut LeafStates {
-        self.seats.entry((user, account)).or_default()
-    }
-
-    fn into_partials(self) -> Partials {
-        let profiles = self.states.into_iter().filter(|(_, states)| !states.is_empty()).collect();
-        let seats = self.seats.into_iter().filter(|(_, states)| !states.is_empty()).collect();
-        Partials { profiles, seats }
-    }
 }

@@ -241,20 +241,20 @@ impl Task {
         // An account's outcomes hang on its users, too.
         let asks = stored.collection == Collection::Accounts && judge.program.has_accounts();
         let of_users = if asks { members.times(stored.no, start) } else { Some((None, Timestamp::EPOCH)) };
-        let Some((due_users, seen_users)) = of_users else {
+        let Some((due_users, last_of_users)) = of_users else {
             report.skipped += 1;
             return;
         };
-        let last_seen = stored.last_seen_at.max(seen_users);
+        let last_event = stored.last_event_at.max(last_of_users);
         // Until something is due the outcomes stand; what is due by now may not have happened yet.
         let due = [stored.due_at(), due_users].into_iter().flatten().min().map(|at| at.plus_millis(-1));
         let at = due.map_or(self.now, |due| due.min(self.now));
-        if at < last_seen && due.is_some_and(|due| due < last_seen) {
+        if at < last_event && due.is_some_and(|due| due < last_event) {
             report.skipped += 1;
             return;
         }
         report.profiles += 1;
-        let (who, at) = (public_id("prf", stored.id), at.max(last_seen));
+        let (who, at) = (public_id("prf", stored.id), at.max(last_event));
         compare_traits(stored, &again.traits, judge, &who, report);
         if asks {
             let (program, answers) = (&judge.program, &judge.answers);

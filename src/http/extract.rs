@@ -10,6 +10,9 @@ use serde::de::DeserializeOwned;
 
 use super::problem::{Code, Problem, to_json};
 
+/// U+0000 in an address. Postgres keeps no text with it, so nothing can be found by it.
+const NUL: &str = "%00";
+
 /// Largest body of a management call, in bytes.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
@@ -96,6 +99,9 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
 
     #[expect(clippy::disallowed_types, reason = "this is the wrapper that answers with problems")]
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        if parts.uri.query().is_some_and(|query| query.contains(NUL)) {
+            return Err(Problem::new(Code::BadRequest, "a parameter contains U+0000, which no value can"));
+        }
         let read = axum::extract::Query::try_from_uri(&parts.uri);
         let refuse = |error: axum::extract::rejection::QueryRejection| {
             Problem::new(Code::BadRequest, format!("the parameters cannot be used: {}", error.body_text()))
@@ -109,6 +115,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 
     #[expect(clippy::disallowed_types, reason = "this is the wrapper that answers with problems")]
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        if parts.uri.path().contains(NUL) {
+            return Err(Problem::not_found("the path contains U+0000, which no name can"));
+        }
         let read = axum::extract::Path::from_request_parts(parts, state).await;
         let refuse = |error: axum::extract::rejection::PathRejection| {
             Problem::not_found(format!("the path cannot be used: {}", error.body_text()))

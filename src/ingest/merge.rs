@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use hashbrown::HashMap;
+
 use crate::domain::json;
 
 /// Merges two JSON objects; where both have a key and both values are objects they are merged in turn, else the
@@ -20,18 +22,17 @@ fn is_object(text: &str) -> bool {
 }
 
 fn merge_objects(outer: &str, inner: &str) -> String {
-    let mut merged: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
-    for (is_inner, object) in [(false, outer), (true, inner)] {
-        for (key, value) in json::entries(object) {
-            let known = merged.iter_mut().find(|(known, _)| *known == key);
-            match known {
-                Some((_, below)) if is_inner && is_object(below) && is_object(value) => {
-                    *below = Cow::Owned(merge_objects(below, value));
-                }
-                // Of a key that stands twice, the last one counts.
-                Some((_, known)) => *known = Cow::Borrowed(value),
-                None => merged.push((key, Cow::Borrowed(value))),
+    let own = |(key, value)| (key, Cow::Borrowed(value));
+    let mut merged: Vec<(Cow<'_, str>, Cow<'_, str>)> = json::last_of_each(json::entries(outer).map(own));
+    let places: HashMap<Cow<'_, str>, usize> =
+        merged.iter().enumerate().map(|(place, (key, _))| (key.clone(), place)).collect();
+    for (key, value) in json::last_of_each(json::entries(inner)) {
+        match places.get(&key).and_then(|place| merged.get_mut(*place)) {
+            Some((_, below)) if is_object(below) && is_object(value) => {
+                *below = Cow::Owned(merge_objects(below, value));
             }
+            Some((_, below)) => *below = Cow::Borrowed(value),
+            None => merged.push((key, Cow::Borrowed(value))),
         }
     }
     let members = merged.iter().map(|(key, value)| format!("{}:{value}", json::quote(key)));
@@ -54,7 +55,7 @@ mod tests {
     fn numbers_and_odd_keys_keep_their_text() {
         let inner = r#"{"id":18446744073709551616,"big":9e308,"a\"b":"\u0000","twice":1,"twice":{"x":2}}"#;
         let merged = deep_merge(r#"{"id":18446744073709551617,"twice":{"y":1}}"#, inner);
-        let expected = r#"{"id":18446744073709551616,"twice":{"x":2},"big":9e308,"a\"b":"\u0000"}"#;
+        let expected = r#"{"id":18446744073709551616,"twice":{"y":1,"x":2},"big":9e308,"a\"b":"\u0000"}"#;
         assert_eq!(merged, expected);
     }
 }

@@ -91,6 +91,7 @@ fn check_and_encode(
         names::check_consent(&name, &context)?;
     }
     names::check_device(&context)?;
+    check_context(call, event_type, &context, limits)?;
     let (timestamp, clamped) = event_time(call, around)?;
     let body = match event_type {
         EventType::Identify | EventType::Group => Cow::Borrowed(call.traits.unwrap_or_default()),
@@ -198,21 +199,57 @@ fn check_objects(call: &Call<'_>, limits: &IntakeLimits) -> Result<(), Rejection
             let message = format!("{field} must be an object, not {}", kind(raw));
             return Err(Rejection::new(not_object, message).at(field));
         }
-        // An entry takes five bytes at least, so only long objects need counting.
-        if raw.len() / 5 > most {
-            let mut count = 0;
-            if json::for_each_entry(raw, |_, _| count += 1).is_ok() && count > most {
-                let message = format!("{field} has {count} entries; at most {most} are taken");
-                return Err(Rejection::new(too_many, message).at(field));
-            }
+        check_count(raw, field, most, too_many)?;
+    }
+    Ok(())
+}
+
+fn check_count(
+    object: &str,
+    field: &'static str,
+    most: usize,
+    too_many: &'static str,
+) -> Result<(), Rejection> {
+    // An entry takes five bytes at least, so only long objects need counting.
+    if object.len() / 5 > most {
+        let mut count = 0;
+        if json::for_each_entry(object, |_, _| count += 1).is_ok() && count > most {
+            let message = format!("{field} has {count} entries; at most {most} are taken");
+            return Err(Rejection::new(too_many, message).at(field));
         }
     }
     Ok(())
 }
 
+/// What in the context stands for something that has a limit at the top: the group, and the traits of a call that has none
+/// of its own (R1).
+fn check_context(
+    call: &Call<'_>,
+    event_type: EventType,
+    context: &str,
+    limits: &IntakeLimits,
+) -> Result<(), Rejection> {
+    let writes_traits = matches!(event_type, EventType::Identify | EventType::Group) && call.traits.is_none();
+    let has = |name| context.contains(name);
+    if !(has("\"groupId\"") || (writes_traits && has("\"traits\""))) {
+        return Ok(());
+    }
+    let [group, traits] = json::pick(context, ["groupId", "traits"]);
+    let chars = group.and_then(json::string_or_digits).map_or(0, |group| group.chars().count());
+    if chars > limits.group_id_chars_max {
+        let message = format!("context.groupId has more than {} characters", limits.group_id_chars_max);
+        return Err(Rejection::new("group_id_too_long", message).at("context.groupId"));
+    }
+    match traits.filter(|_| writes_traits) {
+        Some(traits) => check_count(traits, "context.traits", limits.traits_max, "too_many_traits"),
+        None => Ok(()),
+    }
+}
+
 /// T10: `received_at − (sent_at − original)` when both are given, else what is given, else the time of receipt.
+/// `sentAt` only corrects the sender's clock: one that cannot be read is no reason to refuse what was sent.
 fn event_time(call: &Call<'_>, around: &Surroundings<'_>) -> Result<(Timestamp, bool), Rejection> {
-    let sent_at = time(call.sent_at.or(around.sent_at), "sentAt")?;
+    let sent_at = time(call.sent_at.or(around.sent_at), "sentAt").unwrap_or_default();
     let original = time(call.original_timestamp, "originalTimestamp")?;
     let given = time(call.timestamp, "timestamp")?;
     let at = match (original.or(given), sent_at) {
@@ -256,7 +293,7 @@ fn extra(call: &Call<'_>, event_type: EventType) -> String {
         ("sentAt", call.sent_at),
     ];
     let given = own.into_iter().filter_map(|(key, raw)| Some((Cow::Borrowed(key), raw?)));
-    let others = call.extra.iter().map(|(key, raw)| (key.clone(), *raw));
+    let others = json::last_of_each(call.extra.iter().map(|(key, raw)| (key.clone(), *raw)));
     let mut object = String::new();
     for (key, raw) in given.chain(others) {
         object.push(if object.is_empty() { '{' } else { ',' });

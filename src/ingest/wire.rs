@@ -32,7 +32,7 @@ pub(crate) struct Call<'a> {
     pub timestamp: Option<&'a str>,
     pub original_timestamp: Option<&'a str>,
     pub sent_at: Option<&'a str>,
-    /// Everything else, in the order it came. The write key is dropped: it is a credential, not data.
+    /// Everything else, in the order it came, also what came twice. The write key is dropped: it is a credential, not data.
     pub extra: Vec<(Cow<'a, str>, &'a str)>,
 }
 
@@ -68,11 +68,7 @@ impl<'a> Call<'a> {
             "sentAt" => &mut self.sent_at,
             "writeKey" => return,
             _ => {
-                if let Some(entry) = self.extra.iter_mut().find(|(k, _)| *k == key) {
-                    entry.1 = raw;
-                } else {
-                    self.extra.push((key, raw));
-                }
+                self.extra.push((key, raw));
                 return;
             }
         };

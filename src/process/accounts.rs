@@ -257,7 +257,7 @@ pub(super) fn settle(work: &mut Work, catalog: &Catalog, at: Timestamp, waiting:
     }
     for account in std::mem::take(&mut work.changed) {
         if let Some(entry) = work.entries.get_mut(&account) {
-            let at = at.max(entry.profile.last_seen_at);
+            let at = at.max(entry.profile.last_event_at);
             evaluate(entry, &mut work.out, catalog, at, waiting);
             work.watch(account);
         }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::accounts;
 use super::catalog::Catalog;
 use super::evaluate::{Waiting, evaluate, fire};
+use super::left_out::LeftOut;
 use super::work::Work;
 use crate::domain::act::LIST_TRAIT;
 use crate::domain::trait_names::canonical;
@@ -20,6 +21,7 @@ use crate::engine::identity::resolve::Held;
 use crate::engine::identity::{
     Candidate, Extracted, IdType, Refusal, Resolution, Rule, TypeNo, extract, resolve,
 };
+use crate::engine::profile::Pointer;
 use crate::engine::traits::{NAME_CHARS_MAX, TRAITS_MAX, Write};
 use crate::store::identity::{Merge, NewIdentifier, RefusalRow};
 use crate::store::log::codec::Record;
@@ -28,6 +30,9 @@ use crate::store::rejected::RejectedEvent;
 
 /// Identifier types of a space, those added by events included.
 const TYPES_MAX: usize = 200;
+
+/// Identifiers of one event that are looked at: its most trusted ones. Nobody has so many, and matching compares them.
+const IDENTIFIERS_MAX: usize = 100;
 
 /// An event of the batch that counts, with its identifiers.
 pub(super) struct Incoming<'a> {
@@ -84,6 +89,9 @@ pub(super) fn identify<'a>(
             }
         }
         ids = extract(&parts, &catalog.settings);
+    }
+    if ids.users.len() > IDENTIFIERS_MAX {
+        ids.left_out = ids.users.split_off(IDENTIFIERS_MAX).len();
     }
     if record.event_type == EventType::Alias {
         // Stored and delivered, never a reason to merge (T15): only its most trusted identifier counts.
@@ -172,6 +180,18 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
         let message = format!("identifier type {name:?} is not in the settings; the identifier was left out");
         work.out.warnings.push(warning(space, event, "identifier_type_unknown", u32::MAX, message));
     }
+    if event.ids.left_out > 0 {
+        let message = format!(
+            "the event has more than {IDENTIFIERS_MAX} identifiers; the {} least trusted ones were left out",
+            event.ids.left_out
+        );
+        work.out.warnings.push(warning(space, event, "too_many_identifiers", u32::MAX - 2, message));
+    }
+    if event.ids.misplaced {
+        let message = "externalIds of the collection accounts are taken for the type group_id alone, and that of users never; \
+            an identifier was left out";
+        work.out.warnings.push(warning(space, event, "external_id_misplaced", u32::MAX - 3, message.into()));
+    }
     if user.is_none() && account.is_none() {
         work.out.unidentified += 1;
         work.out.warnings.push(warning(
@@ -183,9 +203,10 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
         ));
         return Attribution::default();
     }
+    let noted = Pointer { offset: event.offset, at: record.timestamp };
     for no in [user, account].into_iter().flatten() {
         if let Some(entry) = work.entries.get_mut(&no) {
-            entry.profile.note_event(event.offset, record.timestamp, record.received_at);
+            entry.profile.note_event(noted, record.received_at, !is_absent(record));
             entry.touched = true;
         }
     }
@@ -216,7 +237,7 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
 fn look_at(work: &mut Work, of: Attribution, received_at: Timestamp, ground: &Ground<'_>) {
     let Ground { catalog, waiting, fired, .. } = *ground;
     if let Some((user, entry)) = of.user.and_then(|no| Some((no, work.entries.get_mut(&no)?))) {
-        let at = entry.profile.last_seen_at.max(fired);
+        let at = entry.profile.last_event_at.max(fired);
         evaluate(entry, &mut work.out, catalog, at, waiting);
         work.watch(user);
     }
@@ -224,6 +245,13 @@ fn look_at(work: &mut Work, of: Attribution, received_at: Timestamp, ground: &Gr
         work.changed.extend(of.account);
         accounts::settle(work, catalog, received_at.max(fired), waiting);
     }
+}
+
+/// Whether an identify call says that the person was not there when it was sent (personas.md 2.8).
+fn is_absent(record: &Record<'_>) -> bool {
+    record.event_type == EventType::Identify
+        && record.context.contains("\"active\"")
+        && json::get(record.context, "active") == Some("false")
 }
 
 fn apply_act(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) {
@@ -245,7 +273,7 @@ fn apply_act(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) {
 /// Lets happen on a profile what was due when an event was received; returns that instant, which never goes back.
 fn catch_up(work: &mut Work, no: ProfileNo, received_at: Timestamp, ground: &Ground<'_>) -> Timestamp {
     let Some(entry) = work.entries.get_mut(&no) else { return received_at };
-    let at = received_at.max(entry.profile.last_seen_at).max(ground.fired);
+    let at = received_at.max(entry.profile.last_event_at).max(ground.fired);
     fire(entry, &mut work.out, ground.catalog, at, ground.waiting);
     at
 }
@@ -326,31 +354,27 @@ fn add_identifier(work: &mut Work, no: ProfileNo, new: &Candidate, event: &Incom
 
 fn set_traits(work: &mut Work, space: SpaceNo, no: ProfileNo, event: &Incoming<'_>, catalog: &Catalog) {
     let record = event.record;
-    let traits = record.traits().unwrap_or_default();
+    let Some(entry) = work.entries.get(&no) else { return };
+    let held = entry.profile.traits.get();
+    let mut room = TRAITS_MAX.saturating_sub(held.len());
     let mut values: Vec<(String, &str)> = Vec::new();
-    let known = |name: &str| work.entries.get(&no).is_some_and(|e| e.profile.traits.get().knows(name));
-    let is_full = work.entries.get(&no).is_some_and(|e| e.profile.traits.get().len() >= TRAITS_MAX);
-    let mut refused = Vec::new();
-    for (name, value) in json::entries(traits) {
+    let mut left_out = LeftOut::default();
+    for (name, value) in json::last_of_each(json::entries(record.traits().unwrap_or_default())) {
         if catalog.is_reserved(&canonical(&name)) || name.starts_with(LIST_TRAIT) {
-            refused.push((
-                "trait_reserved",
-                format!("trait {name:?} is a computed trait or audience and was left out"),
-            ));
+            left_out.reserved.push(name.into_owned());
         } else if name.is_empty() || name.chars().count() > NAME_CHARS_MAX {
-            let message = format!("a trait name must have 1 to {NAME_CHARS_MAX} characters; it was left out");
-            refused.push(("trait_name_invalid", message));
-        } else if is_full && !known(&name) {
-            let message = format!("the profile has {TRAITS_MAX} traits; trait {name:?} was left out");
-            refused.push(("too_many_profile_traits", message));
-        } else {
-            // Of a key that stands twice, the last one counts.
-            values.retain(|(known, _)| *known != name);
+            left_out.invalid.push(name.into_owned());
+        } else if held.knows(&name) {
             values.push((name.into_owned(), value));
+        } else if room > 0 {
+            room -= 1;
+            values.push((name.into_owned(), value));
+        } else {
+            left_out.too_many.push(name.into_owned());
         }
     }
-    for (index, (code, message)) in refused.into_iter().enumerate() {
-        work.out.warnings.push(warning(space, event, code, index as u32 + 1, message));
+    for (seq, (code, message)) in left_out.messages().into_iter().enumerate() {
+        work.out.warnings.push(warning(space, event, code, seq as u32 + 1, message));
     }
     let Some(entry) = work.entries.get_mut(&no) else { return };
     let write =

@@ -129,7 +129,7 @@ impl SpaceProcessor {
 
     async fn walk_piece(&mut self, walk: &mut Walk, now: Timestamp) -> Result<bool> {
         let pass_is_over = walk.plan.walked >= walk.until;
-        if pass_is_over && walk.plan.walked < walk.end && !self.gather(walk).await? {
+        if pass_is_over && walk.plan.walked < walk.end && !self.gather(walk, now).await? {
             return Ok(false);
         }
         if walk.plan.walked < walk.end {
@@ -141,7 +141,7 @@ impl SpaceProcessor {
     }
 
     /// Gathers the partial states of the next pass; false while the scan is still going on.
-    async fn gather(&self, walk: &mut Walk) -> Result<bool> {
+    async fn gather(&self, walk: &mut Walk, now: Timestamp) -> Result<bool> {
         if walk.plan.leaves.is_empty() {
             walk.until = walk.end;
             return Ok(true);
@@ -149,8 +149,15 @@ impl SpaceProcessor {
         let Some(mut scan) = walk.scan.take() else {
             let until = ProfileNo((walk.plan.walked.0 + PASS_PROFILES).min(walk.end.0));
             let leaves = leaves_to_fill(&self.catalog, &walk.plan.leaves);
-            let scan =
-                Scan { space: self.space, leaves, after: walk.plan.walked, until, absorbed: HashMap::new() };
+            let scan = Scan {
+                space: self.space,
+                leaves,
+                after: walk.plan.walked,
+                until,
+                absorbed: HashMap::new(),
+                at: now,
+                tasks: 1,
+            };
             #[expect(clippy::disallowed_methods, reason = "ScanTask ends it with the walk")]
             let handle = tokio::spawn(scan.run(self.pool.clone()));
             walk.scan = Some(ScanTask { until, handle });

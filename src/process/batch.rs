@@ -135,6 +135,7 @@ impl SpaceProcessor {
             merges: work.out.merges.len() as u64,
             adds_types: !work.out.new_types.is_empty(),
         };
+        self.warned.bound(&mut work.out.warnings);
         let end = read.chunks.last().map_or(self.ahead.processed, |c| c.end_offset);
         let (prepared, pending) = write::prepare(work, &self.catalog, self.progress(end))?;
         counts.profiles = prepared.created();

@@ -47,7 +47,7 @@ pub(super) fn evaluate_all(work: &mut Work, catalog: &Catalog, now: Timestamp, w
     let mut out = std::mem::take(&mut work.out);
     for entry in work.in_order() {
         // Never before an event that is in its states.
-        let now = now.max(entry.profile.last_seen_at);
+        let now = now.max(entry.profile.last_event_at);
         evaluate(entry, &mut out, catalog, now, waiting);
     }
     work.out = out;

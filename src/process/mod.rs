@@ -13,9 +13,11 @@ mod cache;
 mod catalog;
 mod dedup;
 mod evaluate;
+mod left_out;
 mod schema;
 mod space;
 mod timers;
+mod warned;
 mod work;
 mod write;
 

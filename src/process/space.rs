@@ -18,6 +18,7 @@ use super::catalog::Catalog;
 use super::dedup::Dedup;
 use super::evaluate::Waiting;
 use super::schema::Schema;
+use super::warned::Warned;
 use super::work::{Caches, Pending};
 use super::write::{self, Fence, Prepared};
 use crate::clock::Clock;
@@ -98,6 +99,8 @@ pub(super) struct SpaceProcessor {
     latest_version: i64,
     /// Never goes back, whatever the machine's clock does.
     now: Timestamp,
+    /// What was listed lately of what was not taken.
+    pub(super) warned: Warned,
     /// Postgres has plans for empty tables.
     is_unknown_to_planner: bool,
     /// When the next profile is due, as far as it is known.
@@ -155,6 +158,7 @@ impl SpaceProcessor {
             epoch: lease.epoch,
             latest_version: version,
             now: Timestamp::EPOCH,
+            warned: Warned::default(),
             is_unknown_to_planner,
             next_due,
             lease_renewed: Instant::now(),

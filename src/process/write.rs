@@ -150,7 +150,7 @@ fn encode(entries: Vec<(ProfileNo, Entry)>, catalog: &Catalog) -> Result<Rows> {
             rows.pages.extend(page(no, &pointers));
             // What was due by its newest event has happened, what is due later has not: it still reads its states as
             // of then, however much later the batch ends.
-            let at = entry.profile.last_seen_at;
+            let at = entry.profile.last_event_at;
             tidy(&mut entry.profile, catalog, at);
         }
         if let Some(at) = entry.tidy_at {

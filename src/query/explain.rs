@@ -86,7 +86,7 @@ impl Reader {
             return Ok(Some(None));
         };
         // Never before an event that is in its states.
-        let at = self.clock.now().max(profile.last_seen_at);
+        let at = self.clock.now().max(profile.last_event_at);
         let frozen = frozen.iter().find(|(_, of)| of == key).map(|(no, _)| *no);
         let outcome = serving.map(|row| row.no).or(frozen).and_then(|no| profile.outcome(no));
         let why = match live {

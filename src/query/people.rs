@@ -249,7 +249,8 @@ impl Reader {
         self.people(space, found).await
     }
 
-    /// A page of live profiles that own an identifier whose value starts with `prefix`, oldest profile first.
+    /// A page of live profiles that own an identifier whose value starts with `prefix`, oldest profile first. Values of
+    /// types that fold case are found in any case.
     pub async fn list_by_prefix(
         &self,
         space: SpaceNo,
@@ -258,7 +259,9 @@ impl Reader {
         after: ProfileNo,
         limit: i64,
     ) -> Result<Vec<Person>, QueryError> {
-        let found = profiles::list_by_prefix(&self.pool, space, collection, prefix, after, limit).await?;
+        let mut prefixes = vec![normalise(prefix, false), normalise(prefix, true)];
+        prefixes.dedup();
+        let found = profiles::list_by_prefix(&self.pool, space, collection, &prefixes, after, limit).await?;
         self.people(space, found).await
     }
 

@@ -6,11 +6,12 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::num::NonZero;
 use std::time::{Duration, Instant};
 
 use super::{Directory, QueryError, Reader};
 use crate::domain::{Collection, ComputationNo, LeafNo, Offset, ProfileNo, SpaceNo, Timestamp, Value};
-use crate::engine::profile::{OutcomeValue, Profile};
+use crate::engine::profile::{OutcomeValue, Profile, WHO_BYTES, Who};
 use crate::engine::query::PlanCondition;
 use crate::engine::{Kind, LeafState, LeafStates, Plan, ProfileView, Tally, View};
 use crate::history::{PASS_PROFILES, Partials, Scan};
@@ -69,7 +70,8 @@ impl Reader {
         };
         let last = profiles::newest(&self.pool, space).await?;
         // Who has no events is not looked at, when having none is all it takes not to be concerned.
-        let only_those_with_events = draft.replaces.is_none() && !look.may_concern(&LeafStates::default());
+        let only_those_with_events =
+            draft.replaces.is_none() && look.concern(&LeafStates::default()) == Concern::Nothing;
         let conditions = look.conditions.iter().map(|(text, _)| ((*text).to_owned(), 0)).collect();
         let mut preview = Preview { conditions, ..Preview::default() };
         let end = processor::status(&self.pool, space).await?.map_or(Offset(0), |status| status.processed);
@@ -83,7 +85,7 @@ impl Reader {
         let mut after = ProfileNo(0);
         while after < last {
             let until = ProfileNo((after.0 + PASS_PROFILES).min(last.0));
-            let partials = self.fold(space, draft, end, absorbed.clone(), (after, until)).await?;
+            let partials = self.fold(space, &look, end, absorbed.clone(), (after, until)).await?;
             if only_those_with_events {
                 self.look_at_some(space, &look, &partials, &mut preview).await?;
             } else {
@@ -109,13 +111,14 @@ impl Reader {
             let Some((last, _)) = rows.last() else { break };
             after = *last;
             for (no, state) in rows.iter().filter(|(no, _)| *no <= until) {
-                look.look_at(&Profile::decode(state)?, partials.get(*no), None, preview);
+                look.look_at_profile(&Profile::decode(state)?, partials.get(*no), None, preview);
             }
         }
         Ok(())
     }
 
-    /// Looks at the profiles whose events may make them members.
+    /// Looks at the profiles whose events may make them members. Of those about whom the events say everything it only
+    /// has to know whether they are counted.
     async fn look_at_some(
         &self,
         space: SpaceNo,
@@ -123,14 +126,25 @@ impl Reader {
         partials: &Partials,
         preview: &mut Preview,
     ) -> Result<(), QueryError> {
-        let concerned = partials.profiles.iter().filter(|(_, states)| look.may_concern(states));
-        let concerned: Vec<ProfileNo> = concerned.map(|(no, _)| *no).collect();
+        let concerns = partials.profiles.iter().map(|(no, states)| (*no, look.concern(states)));
+        let concerned: Vec<(ProfileNo, Concern)> =
+            concerns.filter(|(_, concern)| *concern != Concern::Nothing).collect();
+        let is_decided = concerned.iter().all(|(_, concern)| *concern == Concern::Decided);
+        let concerned: Vec<ProfileNo> = concerned.into_iter().map(|(no, _)| no).collect();
         for some in concerned.chunks(READ_AT_A_TIME as usize) {
+            if is_decided {
+                for (no, start) in profiles::load_starts(&self.pool, space, some, WHO_BYTES).await? {
+                    let Some(states) = partials.get(no) else { continue };
+                    let view = OnlyLeaves { states, asked_more: Cell::new(false) };
+                    look.look_at(&view, Who::peek(&start)?, false, preview);
+                }
+                continue;
+            }
             let mut rows = profiles::load_states(&self.pool, space, some).await?;
             rows.sort_unstable_by_key(|(no, _)| *no);
             for (no, row) in &rows {
                 if let Loaded::Live(state) = row {
-                    look.look_at(&Profile::decode(state)?, partials.get(*no), None, preview);
+                    look.look_at_profile(&Profile::decode(state)?, partials.get(*no), None, preview);
                 }
             }
         }
@@ -140,7 +154,7 @@ impl Reader {
     pub(super) async fn fold(
         &self,
         space: SpaceNo,
-        draft: &Draft<'_>,
+        &Look { draft, now: at, .. }: &Look<'_>,
         end: Offset,
         absorbed: hashbrown::HashMap<ProfileNo, ProfileNo>,
         (after, until): (ProfileNo, ProfileNo),
@@ -149,7 +163,9 @@ impl Reader {
             return Ok(Partials::default());
         }
         let leaves = draft.plan.leaves().map(|(no, spec)| (no, end, spec.clone())).collect();
-        Ok(Scan { space, leaves, after, until, absorbed }.run(self.pool.clone()).await?)
+        let tasks = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let scan = Scan { space, leaves, after, until, absorbed, at, tasks };
+        Ok(scan.run(self.pool.clone()).await?)
     }
 }
 
@@ -201,32 +217,41 @@ pub(super) struct Look<'a> {
     conditions: Vec<(&'a str, &'a PlanCondition)>,
 }
 
+/// Whether a profile may be counted anywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Concern {
+    /// No, whatever else it has.
+    Nothing,
+    /// Its states decide.
+    Decided,
+    /// That depends on what else it has.
+    AsksMore,
+}
+
 impl Look<'_> {
-    /// Whether a profile with these states may be counted anywhere, whatever else it has.
-    fn may_concern(&self, states: &LeafStates) -> bool {
+    /// Whether a profile with these states may be counted anywhere.
+    fn concern(&self, states: &LeafStates) -> Concern {
         let view = OnlyLeaves { states, asked_more: Cell::new(false) };
         let plan = self.draft.plan;
         let value = plan.evaluate(&view, self.now).value;
         let holds = |(_, condition): &(&str, &PlanCondition)| {
             plan.evaluate_condition(condition, &view, self.now).value == Value::Bool(true)
         };
-        !matches!(value, Value::Null | Value::Bool(false))
-            || (value == Value::Bool(false) && plan.kind() == Kind::ComputedTrait)
-            || self.conditions.iter().any(holds)
-            || view.asked_more.get()
+        let counts = self.is_in(&value) || self.conditions.iter().any(holds);
+        match (view.asked_more.get(), counts) {
+            (true, _) => Concern::AsksMore,
+            (false, true) => Concern::Decided,
+            (false, false) => Concern::Nothing,
+        }
     }
 
-    pub(super) fn look_at(
+    pub(super) fn look_at_profile(
         &self,
         profile: &Profile,
         partial: Option<&LeafStates>,
         tally: Option<&Tally>,
         preview: &mut Preview,
     ) {
-        if profile.collection != self.draft.plan.collection() {
-            return;
-        }
-        let Draft { plan, include_anonymous, replaces, .. } = *self.draft;
         let nothing = LeafStates::default();
         let view = ProfileView {
             profile,
@@ -234,29 +259,41 @@ impl Look<'_> {
             tally,
             answers: |key: &str| self.answers.get(key).copied(),
         };
-        let now = self.now;
-        let is_account = profile.collection == Collection::Accounts;
-        let is_counted = is_account || profile.is_known || include_anonymous;
-        let value = if is_counted { plan.evaluate(&view, now).value } else { Value::Null };
-        let is_in = match plan.kind() {
-            Kind::Audience => value == Value::Bool(true),
-            Kind::ComputedTrait => !value.is_null(),
-        };
-        let was_in = replaces.and_then(|no| profile.outcome(no)).is_some_and(|outcome| {
+        let outcome = self.draft.replaces.and_then(|no| profile.outcome(no));
+        let was_in = outcome.is_some_and(|outcome| {
             matches!(outcome.value, OutcomeValue::Member(true) | OutcomeValue::Value(Some(_)))
         });
+        self.look_at(&view, profile.who(), was_in, preview);
+    }
+
+    fn look_at(&self, view: &impl View, who: Who, was_in: bool, preview: &mut Preview) {
+        if who.collection != self.draft.plan.collection() {
+            return;
+        }
+        let (plan, now) = (self.draft.plan, self.now);
+        let is_account = who.collection == Collection::Accounts;
+        let is_counted = is_account || who.is_known || self.draft.include_anonymous;
+        let value = if is_counted { plan.evaluate(view, now).value } else { Value::Null };
+        let is_in = self.is_in(&value);
         preview.size += u64::from(is_in);
         preview.enters += u64::from(is_in && !was_in);
         preview.leaves += u64::from(was_in && !is_in);
         if is_in && preview.sample.len() < SAMPLE {
-            preview.sample.push((profile.id, value));
+            preview.sample.push((who.id, value));
         }
         if !is_counted {
             return;
         }
         for ((_, condition), (_, size)) in self.conditions.iter().zip(&mut preview.conditions) {
-            let holds = plan.evaluate_condition(condition, &view, now).value == Value::Bool(true);
+            let holds = plan.evaluate_condition(condition, view, now).value == Value::Bool(true);
             *size += u64::from(holds);
+        }
+    }
+
+    fn is_in(&self, value: &Value) -> bool {
+        match self.draft.plan.kind() {
+            Kind::Audience => *value == Value::Bool(true),
+            Kind::ComputedTrait => !value.is_null(),
         }
     }
 }

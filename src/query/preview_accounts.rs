@@ -35,7 +35,7 @@ impl Reader {
         while after < fold.last {
             let until = ProfileNo((after.0 + PASS_PROFILES).min(fold.last.0));
             let absorbed = fold.absorbed.clone();
-            let partials = self.fold(space, look.draft, fold.end, absorbed, (after, until)).await?;
+            let partials = self.fold(space, look, fold.end, absorbed, (after, until)).await?;
             self.ask_users(space, look, &partials, (after, until), &mut accounts).await?;
             after = until;
         }
@@ -51,7 +51,7 @@ impl Reader {
                 if let Loaded::Live(state) = row {
                     let brought = accounts.get(no);
                     let (leaves, tally) = brought.map(|brought| (&brought.leaves, &brought.tally)).unzip();
-                    look.look_at(&Profile::decode(state)?, leaves, tally, preview);
+                    look.look_at_profile(&Profile::decode(state)?, leaves, tally, preview);
                 }
             }
         }

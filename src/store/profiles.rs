@@ -102,6 +102,26 @@ pub async fn load_states(
     Ok(rows.into_iter().map(loaded).collect())
 }
 
+/// The first so many bytes of live profiles, by number.
+pub async fn load_starts(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    numbers: &[ProfileNo],
+    bytes: usize,
+) -> Result<Vec<(ProfileNo, Vec<u8>)>> {
+    let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+        "-- store::profiles::load_starts
+         SELECT profile_no, substring(state FROM 1 FOR $3) FROM profile
+         WHERE space_id = $1 AND profile_no = ANY($2) AND merged_into IS NULL ORDER BY profile_no",
+    )
+    .bind(space.0)
+    .bind(numbers.iter().map(|n| n.0 as i64).collect::<Vec<_>>())
+    .bind(bytes as i32)
+    .fetch_all(executor)
+    .await?;
+    Ok(rows.into_iter().map(|(no, start)| (ProfileNo(no as u64), start)).collect())
+}
+
 /// Profile numbers in (after, until], with the live profile each one means today.
 pub async fn list_numbers(
     executor: impl PgExecutor<'_>,
@@ -300,12 +320,12 @@ pub async fn list_recent(
     Ok(states.into_iter().map(Bytes::from).collect())
 }
 
-/// Live profiles, encoded, that own an identifier whose value starts with `prefix`, by number, behind `after`.
+/// Live profiles, encoded, that own an identifier whose value starts with one of `prefixes`, by number, behind `after`.
 pub async fn list_by_prefix(
     pool: &PgPool,
     space: SpaceNo,
     collection: Collection,
-    prefix: &str,
+    prefixes: &[String],
     after: ProfileNo,
     limit: i64,
 ) -> Result<Vec<Bytes>> {
@@ -315,11 +335,12 @@ pub async fn list_by_prefix(
          FROM external_id e
          JOIN profile p ON p.space_id = $1 AND p.profile_no = e.profile_no
          JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
-         WHERE e.space_id = $1 AND starts_with(e.value, $2) AND l.collection = $3 AND l.profile_no > $4
+         WHERE e.space_id = $1 AND EXISTS (SELECT FROM unnest($2::text[]) AS w (prefix) WHERE starts_with(e.value, w.prefix))
+             AND l.collection = $3 AND l.profile_no > $4
          ORDER BY l.profile_no LIMIT $5",
     )
     .bind(space.0)
-    .bind(prefix)
+    .bind(prefixes)
     .bind(collection as i16)
     .bind(after.0 as i64)
     .bind(limit)

@@ -10,7 +10,7 @@ use sqlx::{PgConnection, PgExecutor};
 use super::Result;
 use super::log::codec::Damaged;
 use super::log::columns::{Rows, Section, Texts};
-use crate::domain::{Offset, SpaceNo};
+use crate::domain::{Offset, SpaceNo, Timestamp};
 
 /// A segment, ready to be written.
 #[derive(Debug)]
@@ -70,8 +70,9 @@ pub async fn insert(connection: &mut PgConnection, segment: &NewSegment) -> Resu
     .await?;
     sqlx::query(
         "-- store::segments::insert
-         INSERT INTO log_section (space_id, end_offset, day, name, row_count, is_whole, rows, messages)
-         SELECT $1, $2, $3, * FROM unnest($4::text[], $5::int[], $6::bool[], $7::bytea[], $8::bytea[])",
+         INSERT INTO log_section (space_id, end_offset, day, name, row_count, is_whole, newest_at, rows, messages)
+         SELECT $1, $2, $3, *
+         FROM unnest($4::text[], $5::int[], $6::bool[], $7::bigint[], $8::bytea[], $9::bytea[])",
     )
     .bind(space.0)
     .bind(end.0 as i64)
@@ -79,6 +80,7 @@ pub async fn insert(connection: &mut PgConnection, segment: &NewSegment) -> Resu
     .bind(sections.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>())
     .bind(sections.iter().map(|(_, s)| s.row_count as i32).collect::<Vec<_>>())
     .bind(sections.iter().map(|(_, s)| s.is_whole).collect::<Vec<_>>())
+    .bind(sections.iter().map(|(_, s)| s.newest_at.millis()).collect::<Vec<_>>())
     .bind(sections.iter().map(|(_, s)| s.rows.as_slice()).collect::<Vec<_>>())
     .bind(sections.iter().map(|(_, s)| s.messages.as_slice()).collect::<Vec<_>>())
     .execute(&mut *connection)
@@ -134,6 +136,11 @@ pub struct Stored {
 }
 
 impl Stored {
+    /// Whether all its events are older than what was asked for.
+    pub const fn is_left_out(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// Its events.
     pub fn rows(&self) -> std::result::Result<Rows, Damaged> {
         Rows::decode(&self.rows)
@@ -166,6 +173,8 @@ pub struct Wanted<'a> {
     pub keys: &'a [&'a str],
     /// With their message ids.
     pub messages: bool,
+    /// Events since this instant: sections that have none are left out, apart from their names.
+    pub from: Timestamp,
 }
 
 type SectionRow = (i64, String, bool, Vec<u8>, Vec<u8>, Vec<String>, Vec<Vec<u8>>);
@@ -178,13 +187,14 @@ pub async fn read(
 ) -> Result<Vec<Stored>> {
     let rows: Vec<SectionRow> = sqlx::query_as(
         "-- store::segments::read
-         SELECT s.end_offset, s.name, s.is_whole, s.rows, CASE WHEN $5 THEN s.messages ELSE '' END,
+         SELECT s.end_offset, s.name, s.is_whole, CASE WHEN s.newest_at >= $6 THEN s.rows ELSE '' END,
+             CASE WHEN $5 AND s.newest_at >= $6 THEN s.messages ELSE '' END,
              coalesce(c.keys, '{}'), coalesce(c.bodies, '{}')
          FROM log_section s
          LEFT JOIN LATERAL (
              SELECT array_agg(c.key) AS keys, array_agg(c.body) AS bodies FROM log_column c
              WHERE c.space_id = $1 AND c.end_offset = s.end_offset AND c.day = s.day AND c.name = s.name
-                 AND c.key = ANY($4)
+                 AND c.key = ANY($4) AND s.newest_at >= $6
          ) c ON true
          WHERE s.space_id = $1 AND s.end_offset = ANY($2) AND ($3::text[] IS NULL OR s.name = ANY($3))
          ORDER BY s.end_offset, s.name",
@@ -194,6 +204,7 @@ pub async fn read(
     .bind(wanted.names)
     .bind(wanted.keys)
     .bind(wanted.messages)
+    .bind(wanted.from.millis())
     .fetch_all(executor)
     .await?;
     let stored = |(end, name, is_whole, rows, messages, keys, bodies): SectionRow| Stored {

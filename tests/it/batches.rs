@@ -250,3 +250,20 @@ async fn batches_that_are_rolled_back_count_everything_once() {
     let pipeline = app.get("/v1/spaces/default/pipeline").await.expect(200).json;
     assert_eq!((&pipeline["duplicates"], &pipeline["profiles"]["users"]), (&json!(0), &json!(USERS)));
 }
+
+#[tokio::test]
+async fn postgres_hears_early_how_large_the_tables_are() {
+    let app = TestApp::start().await;
+    let batch: Vec<Value> =
+        (0..1_200).map(|n| json!({"type": "identify", "userId": format!("u{n}")})).collect();
+    let made = app.track("/v1/batch", json!({"batch": batch})).await.expect(200).offset();
+    app.get(&format!("{AUDIENCES}/sizes?min_offset={made}")).await.expect(200);
+    // Before the next batch, the tables are looked at. Nobody else does here: tests run without autovacuum.
+    let next = app.track("/v1/identify", json!({"userId": "one more"})).await.expect(200).offset();
+    app.get(&format!("{AUDIENCES}/sizes?min_offset={next}")).await.expect(200);
+    for table in ["profile", "external_id"] {
+        let sql = "SELECT reltuples FROM pg_class WHERE oid = $1::regclass";
+        let rows: f32 = sqlx::query_scalar(sql).bind(table).fetch_one(&app.db.pool).await.unwrap();
+        assert!(rows >= 1_200.0, "{table}: {rows}");
+    }
+}

@@ -57,6 +57,16 @@ async fn edges(app: &TestApp, most: [usize; 6]) {
         "too_many_traits",
     )
     .await;
+    for (path, own) in [("/v1/identify", json!({})), ("/v1/group", json!({"groupId": "g"}))] {
+        let call = |n| {
+            let mut call = json!({"userId": "u", "context": {"traits": object(n)}});
+            call.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
+            call
+        };
+        edge(app, path, call, traits, "too_many_traits").await;
+    }
+    let in_context = |n| json!({"userId": "u", "event": "E", "context": {"groupId": text(n)}});
+    edge(app, "/v1/track", in_context, group_id, "group_id_too_long").await;
     edge(
         app,
         "/v1/alias",

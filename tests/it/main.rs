@@ -15,6 +15,8 @@ mod cli;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod crowded;
+#[cfg(test)]
 mod definitions;
 #[cfg(test)]
 mod durability;

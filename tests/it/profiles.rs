@@ -175,6 +175,11 @@ async fn profiles_are_listed_and_searched() {
     let page = get(&app, &format!("{USERS}?limit=2")).await;
     let next = page["cursor"]["next"].as_str().unwrap();
     assert_eq!(names(&get(&app, &format!("{USERS}?limit=2&cursor={next}")).await), ["anna"]);
+    let email = json!({"userId": "cleo", "traits": {"email": "Cleo@Example.com"}});
+    let offset = app.track("/v1/identify", email).await.expect(200).offset();
+    let found = get(&app, &format!("{USERS}?query=CLEO%40ex&min_offset={offset}")).await;
+    assert_eq!(found["data"].as_array().unwrap().len(), 1, "e-mail addresses are found in any case: {found}");
+    app.get(&format!("{USERS}?query=%00")).await.expect(400);
 }
 
 #[tokio::test]
@@ -184,4 +189,19 @@ async fn a_read_waits_for_what_was_written_but_not_for_ever() {
     let answer = app.get(&path).await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
     app.get(&format!("{USERS}/user_id:u1/traits?min_offset=soon")).await.expect(400);
+}
+
+#[tokio::test]
+async fn a_call_that_nobody_was_there_for_changes_traits_and_not_when_somebody_was_seen() {
+    let app = Wish::default().at("2024-03-01T12:00:00.000Z").start().await;
+    app.track("/v1/identify", json!({"userId": "u", "traits": {"plan": "free"}})).await.expect(200);
+    app.put("/v1/test-clock", json!({"now": "2024-03-02T12:00:00.000Z"})).await.expect(200);
+    let absent = json!({"userId": "u", "traits": {"plan": "pro"}, "context": {"active": false}});
+    let offset = app.track("/v1/identify", absent).await.expect(200).offset();
+    let traits = get(&app, &format!("{USERS}/user_id:u/traits?min_offset={offset}")).await;
+    assert_eq!(traits["traits"]["plan"], "pro");
+    assert_eq!(get(&app, USERS).await["data"][0]["last_seen_at"], "2024-03-01T12:00:00.000Z");
+    let offset = app.track("/v1/track", json!({"userId": "u", "event": "E"})).await.expect(200).offset();
+    let listed = get(&app, &format!("{USERS}?min_offset={offset}")).await;
+    assert_eq!(listed["data"][0]["last_seen_at"], "2024-03-02T12:00:00.000Z");
 }

@@ -18,6 +18,24 @@ async fn settle(app: &TestApp, offset: u64) {
 
 /// T10 with the vectors TS-1 to TS-6: when it was received, what was sent, and when it happened.
 #[tokio::test]
+async fn an_unreadable_time_of_sending_corrects_nothing() {
+    let app = Wish::default().at("2024-03-01T12:00:00.000Z").start().await;
+    let call = |sent_at: Value| json!({"type": "track", "userId": "u", "event": "Seen", "timestamp": "2024-03-01T11:00:00.000Z", "sentAt": sent_at});
+    for sent_at in [json!(1_709_294_400), json!("yesterday"), json!({"at": 1})] {
+        app.track("/v1/track", call(sent_at.clone())).await.expect(200);
+        let batch = json!({"batch": [call(json!(null))], "sentAt": sent_at});
+        let offset = app.track("/v1/batch", batch).await.expect(200).offset();
+        for event in events(&app, "u", offset).await {
+            assert_eq!(event["timestamp"], "2024-03-01T11:00:00.000Z");
+        }
+    }
+    // The time of the event itself has to be one.
+    let refused =
+        app.track("/v1/track", json!({"userId": "u", "event": "E", "timestamp": "yesterday"})).await;
+    assert_eq!(refused.expect(400).json["code"], "timestamp_invalid");
+}
+
+#[tokio::test]
 async fn the_time_of_an_event_is_corrected_by_the_clock_of_its_sender() {
     for (name, received, sent, happened) in [
         (

@@ -33,17 +33,28 @@ impl Done {
     }
 }
 
-/// Sends from `sources`, one connection each, for a while; not while `hold` is set.
+/// How fast is sent.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pace {
+    /// Not while this is set.
+    pub(super) hold: Arc<AtomicBool>,
+    /// One request of each connection in such a time, however long the answers take; as fast as possible otherwise.
+    pub(super) every: Option<Duration>,
+}
+
+/// Sends from `sources`, one connection each, for a while.
 pub(super) async fn drive(
     address: SocketAddr,
     sources: Vec<Source>,
     seconds: Duration,
-    hold: Arc<AtomicBool>,
+    pace: Pace,
 ) -> anyhow::Result<Done> {
     let started = Instant::now();
-    let mut workers = JoinSet::new();
-    for source in sources {
-        workers.spawn(work(address, source, started + seconds, Arc::clone(&hold)));
+    let (mut workers, connections) = (JoinSet::new(), sources.len().max(1) as u32);
+    for (n, source) in (0_u32..).zip(sources) {
+        // They do not all send at once.
+        let first = started + pace.every.unwrap_or_default() * n / connections;
+        workers.spawn(work(address, source, (first, started + seconds), pace.clone()));
     }
     let mut total = Done::default();
     while let Some(done) = workers.join_next().await {
@@ -60,8 +71,8 @@ pub(super) async fn drive(
 async fn work(
     address: SocketAddr,
     mut source: Source,
-    end: Instant,
-    hold: Arc<AtomicBool>,
+    (mut next, end): (Instant, Instant),
+    Pace { hold, every }: Pace,
 ) -> anyhow::Result<Done> {
     let mut connection = TcpStream::connect(address).await?;
     connection.set_nodelay(true)?;
@@ -70,6 +81,10 @@ async fn work(
         if hold.load(Ordering::Relaxed) {
             tokio::time::sleep(PAUSE).await;
             continue;
+        }
+        if let Some(every) = every {
+            tokio::time::sleep_until(next).await;
+            next += every;
         }
         let units = source(&mut request);
         loop {

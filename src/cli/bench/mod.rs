@@ -5,12 +5,14 @@
 //! the rounds' ratios is the result. What each ratio means: docs/performance.md.
 
 mod events;
+mod fresh;
 mod load;
 mod machine;
 mod reference;
 mod report;
 mod service;
 
+use std::cell::Cell;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,6 +27,8 @@ use reference::Reference;
 use report::{Report, Round};
 use service::{BATCH, Service};
 
+/// How late something may be seen.
+const ALLOWED: Duration = Duration::from_secs(1);
 /// A round that begins with more load than that says more about its neighbours.
 const LOAD_MAX: f64 = 4.0;
 /// How long a round waits for the load to fall.
@@ -63,6 +67,12 @@ enum Goal {
     G4s,
     /// Profiles read a second ÷ point selects
     G7,
+    /// A second ÷ the time until a transition is seen (p99), at half the rate of G4
+    Fresh,
+    /// A second ÷ the time until an exit is seen after its instant (at most), 100,000 of them within a minute
+    Exits,
+    /// G4 while one definition after the other is backfilled ÷ G4
+    Backfill,
 }
 
 impl Goal {
@@ -73,6 +83,11 @@ impl Goal {
             Self::G4 => "G4 events/s into audiences ÷ COPY rows/s",
             Self::G4s => "G4s events/s into audiences, in sessions of five ÷ COPY rows/s",
             Self::G7 => "G7 profile reads/s ÷ point selects/s",
+            Self::Fresh => "Fresh: 1,000 ms ÷ ms until a transition is seen, p99 at half the rate of G4",
+            Self::Exits => {
+                "Exits: 1,000 ms ÷ ms until an exit is seen, the latest of 100,000 within a minute"
+            }
+            Self::Backfill => "Backfill: events/s into audiences while others are backfilled ÷ without",
         }
     }
 
@@ -83,6 +98,8 @@ impl Goal {
             Self::G2 => 1.3,
             Self::G4 | Self::G4s => 0.6,
             Self::G7 => 0.5,
+            Self::Fresh | Self::Exits => 1.0,
+            Self::Backfill => 0.8,
         }
     }
 }
@@ -95,7 +112,7 @@ async fn measure(bench: &Bench) -> anyhow::Result<ExitCode> {
     let folder = std::env::temp_dir().join(format!("personas-bench-{}", std::process::id()));
     make_folder(&folder)?;
     let postgres = Box::pin(Postgres::start(embedded::Options::new(folder.join("data")))).await?;
-    let measured = Box::pin(Bank { bench, folder: &folder }.all(&postgres)).await;
+    let measured = Box::pin(Bank { bench, folder: &folder, probes: Cell::new(0) }.all(&postgres)).await;
     postgres.stop().await?;
     for made in [postgres.base_dir(), &folder] {
         std::fs::remove_dir_all(made).or_else(|error| match error.kind() {
@@ -121,6 +138,8 @@ fn make_folder(folder: &Path) -> anyhow::Result<()> {
 struct Bank<'a> {
     bench: &'a Bench,
     folder: &'a PathBuf,
+    /// Measurements with names of their own.
+    probes: Cell<u64>,
 }
 
 impl Bank<'_> {
@@ -172,6 +191,9 @@ impl Bank<'_> {
             Goal::G1 | Goal::G4 | Goal::G4s => reference.copy(seconds, u64::from(number)).await?,
             Goal::G2 => reference.insert(seconds).await?,
             Goal::G7 => reference.select(seconds).await?,
+            Goal::Fresh | Goal::Exits | Goal::Backfill => {
+                return Box::pin(self.seen(goal, seconds, reference, service)).await;
+            }
         };
         reference.checkpoint().await?;
         let mut round = Round { reference: against, ..Round::default() };
@@ -207,8 +229,46 @@ impl Bank<'_> {
             Goal::G7 => {
                 round.candidate = service.reads(seconds).await?.rate();
             }
+            Goal::Fresh | Goal::Exits | Goal::Backfill => {}
         }
         Ok(round)
+    }
+
+    /// What has no counterpart in Postgres: how soon something is seen, and how much one thing slows another.
+    async fn seen(
+        &self,
+        goal: Goal,
+        seconds: Duration,
+        reference: &mut Reference,
+        service: &mut Service,
+    ) -> anyhow::Result<Round> {
+        let postmaster = reference.postmaster().await?;
+        reference.checkpoint().await?;
+        self.probes.set(self.probes.get() + 1);
+        let before = service.pipeline().await?;
+        let allowed = ALLOWED.as_secs_f64() * 1e3;
+        if goal == Goal::Exits {
+            let (seen, sent) = service.exits(self.probes.get()).await?;
+            service.check(before, sent).await?;
+            let notes = vec![("ms p50", seen.p50_ms), ("ms p99", seen.p99_ms)];
+            return Ok(Round { candidate: allowed, reference: seen.most_ms, notes, ..Round::default() });
+        }
+        let (alone, sent) = service.sustain(seconds, Traffic::Uniform, postmaster).await?;
+        service.check(before, sent).await?;
+        let before = service.pipeline().await?;
+        if goal == Goal::Backfill {
+            let backfilling = service.backfill_for_ever();
+            let (beside, sent) = service.sustain(seconds, Traffic::Uniform, postmaster).await?;
+            drop(backfilling);
+            service.check(before, sent).await?;
+            let notes = vec![("ms behind at the end", beside.lag_ms)];
+            return Ok(Round { candidate: beside.rate, reference: alone.rate, notes, ..Round::default() });
+        }
+        let (seen, sent) = service.freshness(alone.rate / 2.0, seconds, self.probes.get()).await?;
+        service.check(before, sent).await?;
+        let notes =
+            vec![("ms p50", seen.p50_ms), ("ms at most", seen.most_ms), ("events/s", alone.rate / 2.0)];
+        Ok(Round { candidate: allowed, reference: seen.p99_ms, notes, ..Round::default() })
     }
 }
 

@@ -17,13 +17,13 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::Instant;
 
 use super::events::{Generator, NAMES, Traffic, USERS};
-use super::load::{Done, Source, drive};
+use super::load::{Done, Pace, Source, drive};
 use super::machine;
 use crate::cli::client::Client;
 use crate::clock::Clock;
 use crate::embedded::Postgres;
 
-const SPACE: &str = "/v1/spaces/default";
+pub(super) const SPACE: &str = "/v1/spaces/default";
 const WRITE_KEY: &str = "wk_bench";
 const TOKEN: &str = "tok_bench";
 const AUDIENCES: usize = 50;
@@ -32,7 +32,7 @@ const TRAITS: usize = 20;
 const WARM_UP: Duration = Duration::from_secs(3);
 /// Events in a request of G1 and G4.
 pub(super) const BATCH: u64 = 100;
-const BATCH_CONNECTIONS: u64 = 16;
+pub(super) const BATCH_CONNECTIONS: u64 = 16;
 const SINGLE_CONNECTIONS: u64 = 64;
 const READ_CONNECTIONS: u64 = 64;
 /// Longest wait for a backlog to be worked off.
@@ -132,18 +132,37 @@ impl Service {
         let next = Arc::new(AtomicU64::new(0));
         while self.pipeline().await?.users < USERS {
             let seconds = Duration::from_millis(500);
-            self.send(BATCH, seconds, Arc::default(), Traffic::Sweep(Arc::clone(&next))).await?;
+            self.send(BATCH, seconds, Arc::default(), Traffic::Sweep(Arc::clone(&next)), None).await?;
             self.drain().await?;
         }
-        self.send(BATCH, WARM_UP, Arc::default(), Traffic::Uniform).await?;
+        self.send(BATCH, WARM_UP, Arc::default(), Traffic::Uniform, None).await?;
         self.drain().await
     }
 
-    async fn define(&self, kind: &str, key: String, query: &str) -> anyhow::Result<()> {
+    pub(super) async fn define(&self, kind: &str, key: String, query: &str) -> anyhow::Result<()> {
         let body = json!({"key": key, "definition": {"type": "users", "query": query}}).to_string();
         let answer = self.client.send(Method::POST, &format!("{SPACE}/{kind}"), Some(body)).await?;
         anyhow::ensure!(answer.status.is_success(), "{query}: {}", answer.complaint());
         Ok(())
+    }
+
+    /// Waits until a definition answers.
+    pub(super) async fn live(&self, kind: &str, key: &str) -> anyhow::Result<()> {
+        let path = format!("{SPACE}/{kind}/{key}");
+        while self.client.send(Method::GET, &path, None).await?.json["status"] != "live" {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// A client that reads.
+    pub(super) fn reader(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// A client that sends events.
+    pub(super) fn writer(&self) -> anyhow::Result<Client> {
+        Client::new(&format!("http://{}", self.address).parse()?, WRITE_KEY)
     }
 
     pub(super) async fn pipeline(&self) -> anyhow::Result<Pipeline> {
@@ -177,12 +196,14 @@ impl Service {
         Ok(())
     }
 
-    async fn send(
+    /// Sends events on many connections, each as fast as it is answered, or one request in every such time.
+    pub(super) async fn send(
         &mut self,
         events: u64,
         seconds: Duration,
         hold: Arc<AtomicBool>,
         traffic: Traffic,
+        every: Option<Duration>,
     ) -> anyhow::Result<Done> {
         let basic = STANDARD.encode(format!("{WRITE_KEY}:"));
         let head = format!(
@@ -199,12 +220,12 @@ impl Service {
             });
             source
         });
-        drive(self.address, sources.collect(), seconds, hold).await
+        drive(self.address, sources.collect(), seconds, Pace { hold, every }).await
     }
 
     /// G1 and G2: events a second, so many in each request.
     pub(super) async fn store(&mut self, events: u64, seconds: Duration) -> anyhow::Result<Done> {
-        self.send(events, seconds, Arc::default(), Traffic::Uniform).await
+        self.send(events, seconds, Arc::default(), Traffic::Uniform, None).await
     }
 
     /// G4: events a second that go all the way to the audiences, with a backlog that does not grow.
@@ -217,12 +238,12 @@ impl Service {
         let hold = Arc::new(AtomicBool::new(false));
         let watching = tokio::task::JoinSet::from_iter([watch(self.client.clone(), Arc::clone(&hold))]);
         // The caches are those of a running service when the measuring begins.
-        let warm = self.send(BATCH, WARM_UP, Arc::clone(&hold), traffic.clone()).await?;
+        let warm = self.send(BATCH, WARM_UP, Arc::clone(&hold), traffic.clone(), None).await?;
         let cpu = |pid| (machine::cpu_of_family(pid), machine::cpu_of_family(postmaster));
         let (pid, before, started) = (self.pid(), self.pipeline().await?, Instant::now());
         let cpu_before = cpu(pid);
         machine::forget_peak_memory(pid);
-        let done = self.send(BATCH, seconds, hold, traffic).await?;
+        let done = self.send(BATCH, seconds, hold, traffic, None).await?;
         let (after, took, cpu_after) = (self.pipeline().await?, started.elapsed().as_secs_f64(), cpu(pid));
         drop(watching);
         let events = (after.processed - before.processed) as f64;
@@ -254,7 +275,7 @@ impl Service {
             });
             source
         });
-        drive(self.address, sources.collect(), seconds, Arc::default()).await
+        drive(self.address, sources.collect(), seconds, Pace::default()).await
     }
 
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {

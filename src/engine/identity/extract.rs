@@ -27,6 +27,10 @@ pub struct Extracted {
     pub blocked: Vec<(TypeNo, String)>,
     /// Types the event used that the settings do not know (name).
     pub unknown_types: Vec<String>,
+    /// `externalIds` named an identifier for a collection that cannot have it (I12b).
+    pub misplaced: bool,
+    /// Identifiers of the person that nobody looks at, because there are too many.
+    pub left_out: usize,
 }
 
 /// The parts of an event identifiers are read from. Texts are empty where absent.
@@ -206,6 +210,7 @@ impl Finder<'_> {
                 continue;
             }
             if (name == "group_id") != (collection == Collection::Accounts) {
+                self.out.misplaced = true;
                 continue;
             }
             if self.settings.by_name(&name).is_none() && !self.out.unknown_types.contains(&name) {

@@ -5,6 +5,8 @@
 //! where Segment would lose harmless identifiers, each one set aside is tried once more (decisions I4). At a cap the
 //! event goes to the owner of its most trusted identifier: never frozen, never lost (I5).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::extract::Candidate;
@@ -126,6 +128,24 @@ struct Matching<'a, G> {
     settings: &'a Settings,
 }
 
+/// Values of one type, of all owners together.
+#[derive(Debug, Default)]
+struct Values {
+    total: usize,
+    /// Those of the owner that has most.
+    largest: usize,
+    /// Those of the owner being counted.
+    of_owner: usize,
+}
+
+impl Values {
+    fn end_owner(&mut self) {
+        self.total += self.of_owner;
+        self.largest = self.largest.max(self.of_owner);
+        self.of_owner = 0;
+    }
+}
+
 impl<G: Graph> Matching<'_, G> {
     /// The candidates that can be taken together, and the others with the rule each would have broken.
     fn protect(&self) -> (Vec<usize>, Vec<(usize, Rule)>) {
@@ -150,35 +170,36 @@ impl<G: Graph> Matching<'_, G> {
         (kept, refused)
     }
 
-    /// The rule that taking these candidates together would break, if any.
+    /// The rule that taking these candidates together would break, if any; of several the first by type.
     fn broken(&self, kept: &[usize]) -> Option<Rule> {
-        let owners = self.owners_of(kept);
-        let mut types: Vec<TypeNo> =
-            kept.iter().filter_map(|i| self.candidates.get(*i)).map(|c| c.type_no).collect();
-        if owners.len() > 1 {
-            types.extend(owners.iter().flat_map(|no| self.held(*no)).map(|h| h.type_no));
+        let mut counts: BTreeMap<TypeNo, Values> = BTreeMap::new();
+        for owner in self.owners_of(kept) {
+            for held in self.held(owner).filter(|held| self.is_within_window(held)) {
+                counts.entry(held.type_no).or_default().of_owner += 1;
+            }
+            for values in counts.values_mut() {
+                values.end_owner();
+            }
         }
-        types.sort_unstable();
-        types.dedup();
-        types.into_iter().find_map(|type_no| self.over_limit(type_no, kept, &owners))
+        let is_new = |i: &&usize| self.owners.get(**i) == Some(&None);
+        for candidate in kept.iter().filter(is_new).filter_map(|i| self.candidates.get(*i)) {
+            counts.entry(candidate.type_no).or_default().total += 1;
+        }
+        counts.into_iter().find_map(|(type_no, values)| {
+            let id_type = self.settings.by_no(type_no)?;
+            // A profile that is over a changed limit already stays usable: only what would make it worse is refused.
+            if values.total <= id_type.limit as usize || values.total == values.largest {
+                return None;
+            }
+            let is_windowed = id_type.frequency.window_ms().is_some();
+            Some(if is_windowed { Rule::ValueTimeLimit } else { Rule::ValueLimit })
+        })
     }
 
-    fn over_limit(&self, type_no: TypeNo, kept: &[usize], owners: &[ProfileNo]) -> Option<Rule> {
-        let id_type = self.settings.by_no(type_no)?;
-        let window = id_type.frequency.window_ms();
-        let counts = |held: &Held| {
-            held.type_no == type_no && window.is_none_or(|w| held.first_seen > self.at.plus_millis(-w))
-        };
-        let per_owner = owners.iter().map(|no| self.held(*no).filter(|h| counts(h)).count());
-        let (sum, largest) = per_owner.fold((0, 0), |(sum, largest), n| (sum + n, largest.max(n)));
-        let is_new = |i: &&usize| self.owners.get(**i) == Some(&None);
-        let new = kept.iter().filter(is_new).filter_map(|i| self.candidates.get(*i));
-        let total = sum + new.filter(|c| c.type_no == type_no).count();
-        // A profile that is over a changed limit already stays usable: only what would make it worse is refused.
-        if total <= id_type.limit as usize || total == largest {
-            return None;
-        }
-        Some(if window.is_some() { Rule::ValueTimeLimit } else { Rule::ValueLimit })
+    /// Whether an identifier counts for the limit of its type.
+    fn is_within_window(&self, held: &Held) -> bool {
+        let window = self.settings.by_no(held.type_no).and_then(|id_type| id_type.frequency.window_ms());
+        window.is_none_or(|window| held.first_seen > self.at.plus_millis(-window))
     }
 
     fn held(&self, no: ProfileNo) -> impl Iterator<Item = &Held> {

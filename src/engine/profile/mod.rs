@@ -20,15 +20,16 @@ use crate::domain::{Collection, ComputationNo, Offset, ProfileNo, Timestamp};
 
 pub use super::pointers::{POINTERS_MAX, Pointer, decode_pointers, encode_pointers};
 
-/// First byte of every encoded profile; of those with one part less, the seats, which are empty then.
-const FORMAT: u8 = 4;
-const FORMAT_WITHOUT_SEATS: u8 = 3;
+/// First byte of every encoded profile.
+const FORMAT: u8 = 5;
 /// Format, then the checksum of all that follows, then the lengths of the parts, then [`Head`] and the parts.
 const CHECKSUM_AT: usize = 1;
 const LENGTHS_AT: usize = CHECKSUM_AT + 8;
 const HEAD_AT: usize = LENGTHS_AT + PARTS * 4;
 /// Owned, kin, traits, outcomes, leaves, due times, pointers, seats.
 const PARTS: usize = 8;
+/// An encoded profile needs no more than its first so many bytes to say [`Who`] it is.
+pub const WHO_BYTES: usize = HEAD_AT + 80;
 
 /// What a definition's version says of the profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +109,8 @@ pub struct Profile {
     /// Time of receipt of the event that made it.
     pub created_at: Timestamp,
     /// Time of receipt of its newest event.
+    pub last_event_at: Timestamp,
+    /// The same, without calls that say that the person was not there (`context.active: false`, personas.md 2.8).
     pub last_seen_at: Timestamp,
     /// Whether it has an identifier that makes it more than anonymous (decisions A13).
     pub is_known: bool,
@@ -137,8 +140,34 @@ struct Head {
     first_offset: Offset,
     last_offset: Offset,
     created_at: Timestamp,
-    last_seen_at: Timestamp,
+    last_event_at: Timestamp,
+    /// When that is another time.
+    last_seen_at: Option<Timestamp>,
     due_at: Option<Timestamp>,
+}
+
+/// Who a profile is, and whether it is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Who {
+    /// Public id.
+    pub id: Uuid,
+    /// Users or accounts.
+    pub collection: Collection,
+    /// Whether it is more than anonymous.
+    pub is_known: bool,
+}
+
+impl Who {
+    /// Reads it of the beginning of an encoded profile, [`WHO_BYTES`] of it. There is no checksum of a part: to be
+    /// used to look, not to write.
+    pub fn peek(start: &[u8]) -> Result<Self, DecodeError> {
+        if start.first() != Some(&FORMAT) {
+            return Err(DecodeError::Format);
+        }
+        let (head, _) = postcard::take_from_bytes::<Head>(start.get(HEAD_AT..).unwrap_or_default())?;
+        let id = profile_id(head.no, head.created_at);
+        Ok(Self { id, collection: head.collection, is_known: head.is_known })
+    }
 }
 
 /// An encoded profile could not be read.
@@ -165,6 +194,7 @@ impl Profile {
             first_offset: offset,
             last_offset: offset,
             created_at: received_at,
+            last_event_at: received_at,
             last_seen_at: received_at,
             is_known: false,
             owned: Part::default(),
@@ -203,6 +233,7 @@ impl Profile {
         self.pointers.merge(&other.pointers);
         self.is_known |= other.is_known;
         self.last_offset = self.last_offset.max(other.last_offset);
+        self.last_event_at = self.last_event_at.max(other.last_event_at);
         self.last_seen_at = self.last_seen_at.max(other.last_seen_at);
     }
 
@@ -212,10 +243,13 @@ impl Profile {
     }
 
     /// Notes that an event belongs to the profile.
-    pub fn note_event(&mut self, offset: Offset, at: Timestamp, received_at: Timestamp) {
-        self.pointers.push(Pointer { offset, at });
-        self.last_offset = self.last_offset.max(offset);
-        self.last_seen_at = self.last_seen_at.max(received_at);
+    pub fn note_event(&mut self, event: Pointer, received_at: Timestamp, is_seen: bool) {
+        self.pointers.push(event);
+        self.last_offset = self.last_offset.max(event.offset);
+        self.last_event_at = self.last_event_at.max(received_at);
+        if is_seen {
+            self.last_seen_at = self.last_seen_at.max(received_at);
+        }
     }
 
     /// The newest pointers to its events, in log order; older ones were spilled.
@@ -319,7 +353,8 @@ impl Profile {
             first_offset: self.first_offset,
             last_offset: self.last_offset,
             created_at: self.created_at,
-            last_seen_at: self.last_seen_at,
+            last_event_at: self.last_event_at,
+            last_seen_at: Some(self.last_seen_at).filter(|at| *at != self.last_event_at),
             due_at: self.due_at,
         };
         encode(&head, out)?;
@@ -350,9 +385,14 @@ impl Profile {
         Ok(())
     }
 
+    /// Who it is.
+    pub const fn who(&self) -> Who {
+        Who { id: self.id, collection: self.collection, is_known: self.is_known }
+    }
+
     /// Reads it back. Its parts are read when they are looked at.
     pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
-        if bytes.len() < HEAD_AT || !matches!(bytes[0], FORMAT | FORMAT_WITHOUT_SEATS) {
+        if bytes.len() < HEAD_AT || bytes[0] != FORMAT {
             return Err(DecodeError::Format);
         }
         if xxh3_64(&bytes[LENGTHS_AT..]).to_le_bytes() != bytes[CHECKSUM_AT..LENGTHS_AT] {
@@ -366,10 +406,9 @@ impl Profile {
         if bytes.len() < HEAD_AT {
             return Err(DecodeError::Format);
         }
-        let head_at = if bytes[0] == FORMAT { HEAD_AT } else { HEAD_AT - 4 };
-        let (head, rest) = postcard::take_from_bytes::<Head>(&bytes[head_at..])?;
+        let (head, rest) = postcard::take_from_bytes::<Head>(&bytes[HEAD_AT..])?;
         let mut from = bytes.len() - rest.len();
-        let mut lengths = bytes[LENGTHS_AT..head_at].chunks_exact(4);
+        let mut lengths = bytes[LENGTHS_AT..HEAD_AT].chunks_exact(4);
         let mut part = || {
             let length = lengths.next().and_then(|raw| raw.try_into().ok()).map_or(0, u32::from_le_bytes);
             let to = bytes.len().min(from + length as usize);
@@ -382,7 +421,8 @@ impl Profile {
             first_offset: head.first_offset,
             last_offset: head.last_offset,
             created_at: head.created_at,
-            last_seen_at: head.last_seen_at,
+            last_event_at: head.last_event_at,
+            last_seen_at: head.last_seen_at.unwrap_or(head.last_event_at),
             is_known: head.is_known,
             owned: Part::stored(part()),
             kin: Part::stored(part()),

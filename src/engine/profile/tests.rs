@@ -29,7 +29,7 @@ fn full() -> Profile {
     });
     let value = OutcomeValue::Value(Some("1".into()));
     profile.set_outcome(Outcome { computation: ComputationNo(2), value, since: Timestamp::EPOCH });
-    profile.note_event(Offset(9), Timestamp::EPOCH, Timestamp::from_millis(5));
+    profile.note_event(Pointer { offset: Offset(9), at: Timestamp::EPOCH }, Timestamp::from_millis(5), true);
     profile.set_due(ComputationNo(2), Some(Timestamp::EPOCH));
     profile
 }
@@ -45,6 +45,7 @@ fn it_is_read_back_and_written_the_same() {
     assert_eq!(read.pointers(), profile.pointers());
     assert_eq!(read.due_at(), Some(Timestamp::EPOCH));
     assert_eq!((read.id, read.no, read.collection), (profile.id, profile.no, profile.collection));
+    assert_eq!(Who::peek(&row[..row.len().min(WHO_BYTES)]).unwrap(), profile.who());
     let mut touched = read;
     touched.set_due(ComputationNo(2), None);
     touched.set_due(ComputationNo(2), Some(Timestamp::EPOCH));
@@ -74,7 +75,7 @@ fn the_stored_form_stays_what_it_was() {
     profile.traits.update(|traits| traits.apply(&write, [("plan".to_owned(), "\"pro\"")]));
     assert_eq!(
         hex::encode(profile.encode().unwrap()),
-        "0312191db089f941d10b00000004000000130000000600000000000000030000000300000007010009090a0a010001060275310804016d0701010301040104706c616e01052270726f2200010c016d04020403013109020100010900"
+        "04589394c4881dc6510b00000004000000130000000600000000000000030000000300000007010009090a0a00010001060275310804016d0701010301040104706c616e01052270726f2200010c016d04020403013109020100010900"
     );
 }
 

@@ -103,6 +103,10 @@ impl<'a> Lexer<'a> {
         let mut value = String::new();
         let mut chars = self.rest().char_indices().skip(1);
         while let Some((at, c)) = chars.next() {
+            if c == '\0' {
+                let span = Span { offset: self.at + at, length: 1 };
+                self.errors.add(ErrorKind::Syntax, span, "a text cannot contain U+0000");
+            }
             if c == quote {
                 if quote == '"' {
                     let span = Span { offset: self.at, length: at + 1 };

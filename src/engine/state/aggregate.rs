@@ -26,6 +26,9 @@ pub(super) trait Aggregate:
     /// Whether the time of an event matters, or only its contribution.
     const DATED: bool = false;
 
+    /// Whether it stays small, however many events there are: worth keeping beside them.
+    const IS_SMALL: bool = true;
+
     /// Adds the contribution of the event at `at`.
     fn add(&mut self, at: Timestamp, item: Self::Item);
 
@@ -178,6 +181,8 @@ impl Tally {
 
 impl Aggregate for Tally {
     type Item = Value;
+
+    const IS_SMALL: bool = false;
 
     fn add(&mut self, _: Timestamp, value: Value) {
         self.insert(value, 1);

@@ -1,11 +1,12 @@
 //! What a leaf keeps of events that count while they are inside of its window: their times, by which they enter and
 //! leave, and what they contribute. A commutative monoid.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::domain::Timestamp;
 
 use super::aggregate::Aggregate;
+use super::by_time::{ByTime, Hours, Items};
 use super::timeline::{Change, Event, Window};
 
 /// Events of one leaf and profile that are kept one by one: the newest. Older ones that still matter are kept as
@@ -19,53 +20,54 @@ const HOUR: i64 = 3_600_000;
 #[serde(bound = "")]
 pub(super) struct Events<A: Aggregate> {
     /// The newest events, by time and contribution; at most [`EXACT_ITEMS`].
-    #[serde(serialize_with = "serialize_deltas", deserialize_with = "deserialize_deltas")]
-    items: Vec<(i64, A::Item)>,
+    items: ByTime<A, Items>,
     /// Hour of the epoch and what happened in it, for older events. All of an hour counts as its first instant.
-    hours: Vec<(i64, A)>,
+    hours: ByTime<A, Hours>,
 }
 
 impl<A: Aggregate> Default for Events<A> {
     fn default() -> Self {
-        Self { items: Vec::new(), hours: Vec::new() }
+        Self { items: ByTime::default(), hours: ByTime::default() }
     }
 }
 
 impl<A: Aggregate> Events<A> {
     pub(super) fn add(&mut self, at: i64, item: A::Item) {
-        let entry = (at, item);
-        let place = self.items.partition_point(|other| *other <= entry);
-        self.items.insert(place, entry);
+        self.items.put(at, |items| {
+            let entry = (at, item);
+            items.insert(items.partition_point(|other| *other <= entry), entry);
+        });
         self.overflow();
     }
 
     pub(super) fn merge(&mut self, other: Self) {
-        self.items.extend(other.items);
-        self.items.sort();
-        other.hours.into_iter().for_each(|(hour, aggregate)| self.add_hour(hour, aggregate));
+        let mut items = std::mem::take(&mut self.items).into_entries();
+        items.extend(other.items.into_entries());
+        items.sort();
+        self.items = ByTime::of(items);
+        other.hours.into_entries().into_iter().for_each(|(hour, all)| self.add_hour(hour, all));
         self.overflow();
     }
 
     pub(super) fn compact(&mut self, window: Option<Window>, settled: &mut A, now: Timestamp) {
         if let Some(window) = window {
             // By whole hours for both kinds, so that it does not matter when an item became part of its hour.
-            let keeps = |hour: i64| window.leaves(hour_start(hour).saturating_add(HOUR - 1)) > now.millis();
-            self.items.retain(|(at, _)| keeps(at.div_euclid(HOUR)));
-            self.hours.retain(|(hour, _)| keeps(*hour));
+            let oldest = now.millis().saturating_sub(window.oldest).div_euclid(HOUR);
+            self.items.drop_before(hour_start(oldest));
+            self.hours.drop_before(oldest);
             return;
         }
-        let due = self.items.partition_point(|(at, _)| *at <= now.millis());
-        for (at, item) in self.items.drain(..due) {
+        for (at, item) in self.items.take_before(now.millis().saturating_add(1)) {
             settled.add(Timestamp::from_millis(at), item);
         }
-        let due = self.hours.partition_point(|(hour, _)| hour_start(*hour) <= now.millis());
-        self.hours.drain(..due).for_each(|(_, aggregate)| settled.merge(aggregate));
+        for (_, all) in self.hours.take_before(now.millis().div_euclid(HOUR) + 1) {
+            settled.merge(all);
+        }
     }
 
     /// Takes out the times of those kept one by one that lie no later than `limit`.
     pub(super) fn take_until(&mut self, limit: i64) -> Vec<i64> {
-        let due = self.items.partition_point(|(at, _)| *at <= limit);
-        self.items.drain(..due).map(|(at, _)| at).collect()
+        self.items.take_before(limit.saturating_add(1)).into_iter().map(|(at, _)| at).collect()
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -77,23 +79,21 @@ impl<A: Aggregate> Events<A> {
     }
 
     pub(super) fn add_to(&self, total: &mut A, window: Window, now: Timestamp) {
-        for (hour, aggregate) in &self.hours {
-            if window.contains(hour_start(*hour), now) {
-                total.merge(aggregate.clone());
-            }
-        }
-        for (at, item) in &self.items {
-            if window.contains(*at, now) {
-                total.add(Timestamp::from_millis(*at), item.clone());
-            }
-        }
+        let from = now.millis().saturating_sub(window.oldest);
+        let to = now.millis().saturating_sub(window.newest);
+        self.hours.add_to(total, first_hour_from(from), to.div_euclid(HOUR));
+        self.items.add_to(total, from, to);
     }
 
     pub(super) fn changes_at(&self, window: Window, now: Timestamp) -> Option<Timestamp> {
-        let entering = self.instants().find(|(at, _)| window.enters(*at) > now.millis());
-        let leaving = self.instants().find(|(at, _)| window.leaves(*at) > now.millis());
-        let entering = entering.map(|(at, _)| window.enters(at));
-        let leaving = leaving.map(|(at, _)| window.leaves(at));
+        let (entering, leaving) = behind(window, now);
+        let first_from = |from: i64| {
+            let hour = self.hours.first_from(first_hour_from(from)).map(hour_start);
+            // All in the hours is older than every item, or in the same hour.
+            hour.or_else(|| self.items.first_from(from))
+        };
+        let entering = first_from(entering).map(|at| window.enters(at));
+        let leaving = first_from(leaving).map(|at| window.leaves(at));
         entering.into_iter().chain(leaving).filter(|at| *at < i64::MAX).min().map(Timestamp::from_millis)
     }
 
@@ -103,8 +103,9 @@ impl<A: Aggregate> Events<A> {
         now: Timestamp,
         mut stop: impl FnMut(Change<'a, A>) -> bool,
     ) -> Option<Timestamp> {
-        let mut entering = self.instants().filter(|(at, _)| window.enters(*at) > now.millis()).peekable();
-        let mut leaving = self.instants().filter(|(at, _)| window.leaves(*at) > now.millis()).peekable();
+        let (entering, leaving) = behind(window, now);
+        let mut entering = self.instants_from(entering).peekable();
+        let mut leaving = self.instants_from(leaving).peekable();
         loop {
             let enters = entering.peek().map_or(i64::MAX, |(at, _)| window.enters(*at));
             let leaves = leaving.peek().map_or(i64::MAX, |(at, _)| window.leaves(*at));
@@ -125,17 +126,25 @@ impl<A: Aggregate> Events<A> {
         }
     }
 
-    /// Everything by time. Hours come first: all in them is older than every item, or in the same hour.
+    /// Everything by time.
     pub(super) fn instants(&self) -> impl Iterator<Item = (i64, Event<'_, A>)> {
-        let hours = self.hours.iter().map(|(hour, aggregate)| (hour_start(*hour), Event::Hour(aggregate)));
-        hours.chain(self.items.iter().map(|(at, _)| (*at, Event::One)))
+        self.instants_from(i64::MIN)
+    }
+
+    /// Everything from this time on. Hours come first: all in them is older than every item, or in the same hour.
+    fn instants_from(&self, from: i64) -> impl Iterator<Item = (i64, Event<'_, A>)> {
+        let hours = self.hours.iter_from(first_hour_from(from));
+        let hours = hours.map(|(hour, all)| (hour_start(hour), Event::Hour(all)));
+        hours.chain(self.items.iter_from(from).map(|(at, _)| (at, Event::One)))
     }
 
     /// Puts the oldest items into their hours until the rest may stay.
     fn overflow(&mut self) {
         let excess = self.items.len().saturating_sub(EXACT_ITEMS);
-        let oldest: Vec<(i64, A::Item)> = self.items.drain(..excess).collect();
-        for (at, item) in oldest {
+        if excess == 0 {
+            return;
+        }
+        for (at, item) in self.items.take_oldest(excess) {
             let mut aggregate = A::default();
             aggregate.add(Timestamp::from_millis(at), item);
             self.add_hour(at.div_euclid(HOUR), aggregate);
@@ -143,39 +152,28 @@ impl<A: Aggregate> Events<A> {
     }
 
     fn add_hour(&mut self, hour: i64, aggregate: A) {
-        let place = self.hours.partition_point(|(other, _)| *other < hour);
-        match self.hours.get_mut(place) {
-            Some((same, kept)) if *same == hour => kept.merge(aggregate),
-            _ => self.hours.insert(place, (hour, aggregate)),
-        }
+        self.hours.put(hour, |hours| {
+            let place = hours.partition_point(|(other, _)| *other < hour);
+            match hours.get_mut(place) {
+                Some((same, kept)) if *same == hour => kept.merge(aggregate),
+                _ => hours.insert(place, (hour, aggregate)),
+            }
+        });
     }
+}
+
+/// From which times on events have yet to enter, and to leave.
+const fn behind(window: Window, now: Timestamp) -> (i64, i64) {
+    let now = now.millis();
+    (now.saturating_sub(window.newest).saturating_add(1), now.saturating_sub(window.oldest))
+}
+
+/// The first hour that begins at this time or later.
+const fn first_hour_from(at: i64) -> i64 {
+    let hour = at.div_euclid(HOUR);
+    if at.rem_euclid(HOUR) == 0 { hour } else { hour + 1 }
 }
 
 const fn hour_start(hour: i64) -> i64 {
     hour.saturating_mul(HOUR)
-}
-
-/// Times are written as distances from the one before: two or three bytes each instead of six.
-fn serialize_deltas<S: Serializer, T: Serialize>(
-    items: &[(i64, T)],
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    let mut previous = 0_i64;
-    serializer.collect_seq(items.iter().map(|(at, item)| {
-        let delta = at.wrapping_sub(previous);
-        previous = *at;
-        (delta, item)
-    }))
-}
-
-fn deserialize_deltas<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Vec<(i64, T)>, D::Error> {
-    let mut items = Vec::<(i64, T)>::deserialize(deserializer)?;
-    let mut previous = 0_i64;
-    for (at, _) in &mut items {
-        previous = at.wrapping_add(previous);
-        *at = previous;
-    }
-    Ok(items)
 }

@@ -184,32 +184,6 @@ impl LeafSpec {
         self.means(facts) && self.fold_fields(state, facts, &self.read_fields(facts), &self.identity())
     }
 
-    /// The outermost keys of the properties its fields read, one for each field that reads any; `None` when it has to
-    /// see more of an event than its properties, key by key, such as the account it names.
-    pub fn property_keys(&self) -> Option<Vec<Option<&str>>> {
-        if self.event == EventName::TraitWrites || self.scope.is_shared() {
-            return None;
-        }
-        self.fields.iter().map(Field::property_key).collect()
-    }
-
-    /// Whether it makes a difference what an event's message id is.
-    pub const fn reads_message_ids(&self) -> bool {
-        matches!(self.reducer, Reducer::First(_) | Reducer::Last(_) | Reducer::Rows(_))
-    }
-
-    /// Folds an event whose properties are given one by one: those of [`LeafSpec::property_keys`].
-    pub fn fold_properties<'a>(
-        &self,
-        state: &mut LeafState,
-        facts: &Facts<'a>,
-        properties: impl Iterator<Item = Option<&'a str>>,
-    ) -> bool {
-        let values: Vec<FieldValue<'_>> =
-            self.fields.iter().zip(properties).map(|(field, raw)| field.read_head(raw, facts)).collect();
-        self.means(facts) && self.fold_fields(state, facts, &values, &self.identity())
-    }
-
     /// Folds an event of this name whose fields are already read: field `i` of the leaf is `values[slots[i]]`.
     pub(in crate::engine) fn fold_fields(
         &self,
@@ -218,9 +192,17 @@ impl LeafSpec {
         values: &[FieldValue<'_>],
         slots: &[usize],
     ) -> bool {
-        if !self.selects(facts, values, slots) {
-            return false;
-        }
+        self.selects(facts, values, slots) && self.fold_selected(state, facts, values, slots)
+    }
+
+    /// The same for an event that counts.
+    pub(super) fn fold_selected(
+        &self,
+        state: &mut LeafState,
+        facts: &Facts<'_>,
+        values: &[FieldValue<'_>],
+        slots: &[usize],
+    ) -> bool {
         if let Reducer::Rows(kept) = self.reducer {
             return self.fold_row(state, facts, values, slots, kept);
         }
@@ -284,7 +266,8 @@ impl LeafSpec {
         held.and(&self.window.unwrap_or(Window::ALL).instants(facts.timestamp))
     }
 
-    fn selects(&self, facts: &Facts<'_>, values: &[FieldValue<'_>], slots: &[usize]) -> bool {
+    /// Whether an event of this name counts, of which the fields are read.
+    pub(super) fn selects(&self, facts: &Facts<'_>, values: &[FieldValue<'_>], slots: &[usize]) -> bool {
         self.is_told(facts.event_type, values, slots)
             && self.since.is_none_or(|since| facts.offset > since)
             && self.between.is_none_or(|(from, to)| from <= facts.timestamp && facts.timestamp < to)

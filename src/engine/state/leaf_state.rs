@@ -327,9 +327,9 @@ impl LeafState {
         };
         let mut count = timeline.at(window, now).0;
         let present = accepts(count);
-        let size = |event| match event {
+        let size = |event: Event<'_, Count>| match event {
             Event::One => 1,
-            Event::Hour(Count(events)) => *events,
+            Event::Hour(all) => all.0,
         };
         timeline.find_change(window, now, |change| {
             count = match change {

@@ -6,6 +6,9 @@
 
 mod aggregate;
 mod any_item;
+mod blocks;
+mod by_property;
+mod by_time;
 mod event_name;
 mod events;
 mod field;
@@ -19,10 +22,12 @@ mod scope;
 mod sessions;
 mod spans;
 mod states;
+mod stored_blocks;
 mod sum;
 mod timeline;
 
 pub use any_item::AnyItem;
+pub use by_property::ByProperty;
 pub use event_name::EventName;
 pub use events::EXACT_ITEMS;
 pub use field::{Cast, Field, FieldValue, SourceName};

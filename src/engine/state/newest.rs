@@ -122,7 +122,7 @@ impl NewestState {
         let ahead = self.ahead.iter().flat_map(|ahead| ahead.instants()).flat_map(|(at, event)| {
             let events = match event {
                 Event::One => 1,
-                Event::Hour(Count(events)) => i64::try_from(*events).unwrap_or(i64::MAX),
+                Event::Hour(all) => i64::try_from(all.0).unwrap_or(i64::MAX),
             };
             [(window.enters(at), events), (window.leaves(at), -events)]
         });

@@ -8,6 +8,8 @@
 //! kept by the hour, then the first to be taken as over already, and the first to be forgotten. That is why it does
 //! not matter in which order those things happen: what one part of the events lets go, the whole lets go, too.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::domain::Timestamp;
@@ -141,7 +143,8 @@ impl<A: Aggregate> Spans<A> {
     }
 
     fn events(&self) -> impl Iterator<Item = (Span, Event<'_, A>)> {
-        let hours = self.hours.iter().map(|(span, all)| (hours_in_millis(*span), Event::Hour(all)));
+        let hours =
+            self.hours.iter().map(|(span, all)| (hours_in_millis(*span), Event::Hour(Cow::Borrowed(all))));
         hours.chain(self.items.iter().map(|(span, _)| (*span, Event::One)))
     }
 

@@ -45,6 +45,11 @@ impl LeafStates {
         self.0.get(leaf.0)
     }
 
+    /// Sets the state of a leaf.
+    pub fn set(&mut self, leaf: LeafNo, state: LeafState) {
+        self.0.set(leaf.0, Some(state).filter(|state| !state.is_empty()));
+    }
+
     /// Lets `change` work on the state of a leaf, empty or not; it says whether the state is another one now, and so
     /// does this.
     pub fn update(&mut self, leaf: LeafNo, change: impl FnOnce(&mut LeafState) -> bool) -> bool {

@@ -282,5 +282,5 @@ pub(super) enum Event<'a, A: Aggregate> {
     /// One event; its contribution is not needed by anything that walks through changes.
     One,
     /// The events of an hour.
-    Hour(&'a A),
+    Hour(Cow<'a, A>),
 }

@@ -9,6 +9,7 @@ use super::super::problem::{Code, Problem};
 use super::{ProfilePath, State, find};
 use crate::domain::identifier::normalise;
 use crate::domain::{Act, Collection};
+use crate::query::{Person, Selector};
 
 /// What to delete: exactly one identifier.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -60,9 +61,16 @@ pub(super) async fn delete_external_id(
     if person.profile.owned.get().identifiers.len() == 1 {
         return Err(Problem::new(Code::NotDeletable, "the last identifier of a profile cannot be deleted"));
     }
-    let collection = person.profile.collection;
-    let act = Act::DeleteIdentifier { collection, id_type: wanted.id_type.clone(), value };
+    let (collection, id) = (person.profile.collection, person.profile.id);
+    let act = Act::DeleteIdentifier { collection, id_type: wanted.id_type.clone(), value: value.clone() };
     let offset = state.ingest.append_act(space, &act).await?;
     state.reader.wait_for(space, offset).await?;
+    // Others may have been quicker: the act leaves a profile its last identifier.
+    let now = state.reader.find_profile(space, collection, &Selector::Id(id)).await?;
+    let is_left =
+        |person: Person| matches!(person.profile.owned.get().identifiers.as_slice(), [last] if held(last));
+    if now.is_some_and(is_left) {
+        return Err(Problem::new(Code::NotDeletable, "it is the last identifier of its profile by now"));
+    }
     Ok(Json(Deleted { code: "success", message: "External identifier has been deleted." }))
 }

@@ -120,6 +120,8 @@ pub struct Section {
     pub row_count: u32,
     /// All properties of all its events are columns.
     pub is_whole: bool,
+    /// Time of the latest of its events.
+    pub newest_at: Timestamp,
     /// What every event has.
     pub rows: Vec<u8>,
     /// Their message ids.
@@ -164,6 +166,7 @@ impl SectionBuilder {
         Ok(Section {
             row_count: self.rows.len() as u32,
             is_whole: !self.is_cut,
+            newest_at: self.rows.iter().map(|row| row.timestamp).max().unwrap_or_default(),
             rows: compress(&self.encode_rows())?,
             messages: compress(&self.messages)?,
             columns: compressed?,
@@ -186,7 +189,7 @@ impl SectionBuilder {
         part(&|row, _| row.user.0);
         part(&|row, before| row.offset.0 - before.offset.0);
         part(&|row, before| zigzag(row.timestamp.millis().wrapping_sub(before.timestamp.millis())));
-        part(&|row, _| zigzag(row.received_at.millis().wrapping_sub(row.timestamp.millis())));
+        part(&|row, before| zigzag(row.received_at.millis().wrapping_sub(before.received_at.millis())));
         part(&|row, _| row.event_type as u64);
         part(&|row, _| zigzag(i64::from(row.source.0)));
         out
@@ -226,17 +229,19 @@ impl Rows {
         for part in &mut parts {
             *part = take(&mut rest)?;
         }
-        let [users, offsets, times, delays, types, sources] = &mut parts;
+        let [users, offsets, times, receipts, types, sources] = &mut parts;
         let (mut rows, mut before) = (Vec::new(), Row::NONE);
         while !users.is_empty() {
-            let timestamp = before.timestamp.millis().wrapping_add(unzigzag(number(times)?));
+            let after = |before: Timestamp, delta: u64| {
+                Timestamp::from_millis(before.millis().wrapping_add(unzigzag(delta)))
+            };
             let event_type =
                 usize::try_from(number(types)?).ok().and_then(|n| EventType::ALL.get(n).copied());
             before = Row {
                 user: ProfileNo(number(users)?),
                 offset: Offset(before.offset.0.wrapping_add(number(offsets)?)),
-                timestamp: Timestamp::from_millis(timestamp),
-                received_at: Timestamp::from_millis(timestamp.wrapping_add(unzigzag(number(delays)?))),
+                timestamp: after(before.timestamp, number(times)?),
+                received_at: after(before.received_at, number(receipts)?),
                 event_type: event_type.ok_or(Damaged("unknown event type"))?,
                 source: SourceNo(i32::try_from(unzigzag(number(sources)?)).map_err(|_| Damaged("a source"))?),
             };
@@ -318,7 +323,14 @@ impl Texts {
 
 fn texts<'a>(rest: &mut &'a [u8], count: usize) -> Result<Vec<&'a str>, Damaged> {
     let lengths = (0..count).map(|_| Ok(number(rest)? as usize)).collect::<Result<Vec<_>, Damaged>>()?;
-    lengths.into_iter().map(|length| text(split(rest, length)?)).collect()
+    let together = lengths.iter().try_fold(0_usize, |sum, length| sum.checked_add(*length));
+    let mut all = text(split(rest, together.unwrap_or(usize::MAX))?)?;
+    let mut next = |length| {
+        let (taken, left) = all.split_at_checked(length).ok_or(Damaged("not text"))?;
+        all = left;
+        Ok(taken)
+    };
+    lengths.into_iter().map(&mut next).collect()
 }
 
 fn text(bytes: &[u8]) -> Result<&str, Damaged> {
