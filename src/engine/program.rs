@@ -150,7 +150,7 @@ impl Program {
             EventName::Exact(name) => self.events.entry(name.clone()).or_default().add(place, spec),
             EventName::Glob(_) => self.globs.push(place),
             EventName::TraitWrites if spec.scope == Scope::Account => {
-                self.writes_of_accounts.add(place, spec)
+                self.writes_of_accounts.add(place, spec);
             }
             EventName::TraitWrites => self.writes.add(place, spec),
         }

@@ -40,7 +40,9 @@ impl Work {
     pub(super) fn watch_all(&mut self, until: Timestamp) {
         self.watched_until = until;
         let numbers: Vec<ProfileNo> = self.entries.keys().copied().collect();
-        numbers.into_iter().for_each(|no| self.watch(no));
+        for no in numbers {
+            self.watch(no);
+        }
     }
 
     /// Watches for what is due on a profile.

@@ -78,7 +78,7 @@ impl Plan {
             match &mention.what {
                 What::Event => unseen_event(mention, known, &mut told),
                 What::Trait if mention.of_users => {
-                    unseen_trait(mention, known.traits_of_users.as_deref(), &mut told)
+                    unseen_trait(mention, known.traits_of_users.as_deref(), &mut told);
                 }
                 What::Trait => unseen_trait(mention, known.traits.as_deref(), &mut told),
                 What::Property(event) => unseen_property(mention, event.as_deref(), known, &mut told),

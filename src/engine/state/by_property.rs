@@ -91,6 +91,7 @@ mod tests {
 
     fn count(window: Window) -> LeafSpec {
         LeafSpec {
+            scope: crate::engine::Scope::Own,
             event: EventName::Exact("E".into()),
             fields: Vec::new(),
             filter: super::super::leaf::Filter::Constant(true),
