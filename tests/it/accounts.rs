@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::app::{TestApp, Wish};
+use crate::verify::verify;
 
 const NOW: &str = "2024-03-01T12:00:00.000Z";
 const AUDIENCES: &str = "/v1/spaces/default/audiences";
@@ -346,4 +347,93 @@ async fn what_cannot_be_is_refused_with_what_would_be_right() {
     app.patch(&format!("{AUDIENCES}/of_accounts"), change).await.expect_problem(422, "invalid");
     let copy = app.post(&format!("{AUDIENCES}/of_accounts/clone"), json!({"key": "copy"})).await.expect(201);
     assert_eq!(copy.json["definition"]["type"], "accounts");
+}
+
+#[tokio::test]
+async fn large_batches_and_overlapping_ones_count_each_event_once() {
+    let app = start().await;
+    computed(&app, "orders", "event('Shoes Bought').count()").await;
+    computed(&app, "fresh", "event('Shoes Bought').within(1 hour).count()").await;
+    audience(&app, "all_fresh", "ALL event('Shoes Bought').within(1 hour).count() >= 1").await;
+    let mut offset = 0;
+    for round in 0..6 {
+        let mut calls = Vec::new();
+        for n in 0..1_500 {
+            let user = json!(format!("u{}", n % 60));
+            calls.push(match n {
+                0..60 if round == 0 => {
+                    json!({"type": "group", "userId": user, "groupId": format!("g{}", n % 4)})
+                }
+                _ => json!({"type": "track", "userId": user, "event": "Shoes Bought"}),
+            });
+        }
+        offset = app.track("/v1/batch", json!({"batch": calls})).await.expect(200).offset();
+    }
+    let expected = json!({"orders": (6 * 1_500 - 60) / 4, "fresh": (6 * 1_500 - 60) / 4, "all_fresh": true});
+    for account in ["g0", "g1", "g2", "g3"] {
+        assert_eq!(traits(&app, account, offset).await, expected, "{account}");
+    }
+    let (said, code) = verify(&app.db, &[]);
+    assert_eq!(code, 0, "{said}");
+    move_to(&app, "2024-03-01T13:00:00.001Z").await;
+    assert_eq!(traits(&app, "g1", 0).await["fresh"], 0);
+    let (entered, left) = ("entered 2024-03-01T12:00:00.000Z", "left 2024-03-01T13:00:00.001Z");
+    let told = transitions(&app, "all_fresh").await;
+    assert_eq!(told.iter().filter(|word| *word == left).count(), 4, "{told:?}");
+    assert_eq!(told.first().map(String::as_str), Some(entered));
+}
+
+#[tokio::test]
+async fn what_a_definition_of_accounts_asks_may_be_edited_and_replaced() {
+    let app = start().await;
+    app.make_live("audiences", "buyers", "event('Shoes Bought').count() >= 2").await;
+    audience(&app, "big", "ANY audience('buyers')").await;
+    let mut since = of_accounts("since", "event('Shoes Bought').count() >= 1");
+    join(&app, "u1", "g").await;
+    let offset = bought(&app, "u1", json!({})).await;
+    assert_eq!(traits(&app, "g", offset).await, json!({}));
+    since["options"] = json!({"include_historical_data": false});
+    app.make_live_from("audiences", "since", since).await;
+    // Another version of what it refers to: it is walked again.
+    let change = json!({"definition": {"query": BOUGHT}});
+    app.patch(&format!("{AUDIENCES}/buyers"), change).await.expect(200);
+    app.live("audiences", "buyers").await;
+    for _ in 0..1_000 {
+        if traits(&app, "g", offset).await == json!({"big": true}) {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(traits(&app, "g", offset).await, json!({"big": true}));
+    // Another version of its own serves when it is complete, and tells the difference.
+    let dry = json!({"definition": {"query": "ALL audience('buyers') AND trait('plan') = 'pro'"}});
+    let told = app.patch(&format!("{AUDIENCES}/big?dry_run=true"), dry.clone()).await.expect(200).json;
+    assert_eq!((&told["size"], &told["enters"], &told["leaves"]), (&json!(0), &json!(0), &json!(1)));
+    app.patch(&format!("{AUDIENCES}/big"), dry).await.expect(200);
+    app.live("audiences", "big").await;
+    assert_eq!(traits(&app, "g", 0).await, json!({"big": false}));
+    let offset = bought_for(&app, "u1", "g", json!({})).await;
+    assert_eq!(traits(&app, "g", offset).await, json!({"big": false, "since": true}));
+    let group = json!({"groupId": "g", "userId": "u1", "traits": {"plan": "pro"}});
+    let offset = app.track("/v1/group", group).await.expect(200).offset();
+    assert_eq!(traits(&app, "g", offset).await["big"], true);
+    let check =
+        json!({"collection": "accounts", "ids": ["group_id:g", "group_id:none"], "audiences": ["big"]});
+    let answer = app.post("/v1/spaces/default/memberships/check", check).await.expect(200).json;
+    let said =
+        |place: usize| (answer["data"][place]["found"].clone(), answer["data"][place]["audiences"].clone());
+    assert_eq!((said(0), said(1)), ((json!(true), json!(["big"])), (json!(false), json!([]))));
+    let told =
+        app.get("/v1/spaces/default/collections/accounts/profiles/group_id:g/explain/big").await.expect(200);
+    let reason = told.json["would_have_to_change"].to_string();
+    assert!(reason.contains("of the account's 1 users") && reason.contains("at least one"), "{reason}");
+    let path = "/v1/spaces/default/collections/users/profiles/user_id:u1/explain/big";
+    assert_eq!(app.get(path).await.expect(200).json["status"], "user");
+    // Gone with its members.
+    app.delete(&format!("{AUDIENCES}/big")).await.expect(204);
+    assert_eq!(traits(&app, "g", 0).await, json!({"plan": "pro", "since": true}));
+    let warned =
+        app.post(AUDIENCES, of_accounts("odd", "trait('paln') = 1 AND ANY trait('nobody') = 1")).await;
+    let warnings = warned.expect(201).json["warnings"].to_string();
+    assert!(warnings.contains("paln") && warnings.contains("nobody"), "{warnings}");
 }
