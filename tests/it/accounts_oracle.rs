@@ -377,3 +377,44 @@ async fn accounts_are_what_a_naive_evaluation_says() {
         run(seed).await;
     }
 }
+
+/// Events of many days that nobody has processed meanwhile, with whatever was due between them.
+async fn run_backlog(seed: u64) {
+    let mut dice = Dice(seed);
+    let mut app = Wish::default().at(START).start().await;
+    let mut model = Model { now: Timestamp::parse(START).unwrap().millis(), ..Model::default() };
+    app.make_live("audiences", "pro", "trait('plan') = 'pro'").await;
+    define(&app, "live_", false).await;
+    let lease = async |app: &TestApp, until: &str| {
+        let sql = format!("UPDATE processor SET epoch = epoch + 1, lease_until = {until}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&app.db.pool).await.unwrap();
+    };
+    lease(&app, "'infinity'").await;
+    let mut offset = 0;
+    for _ in 0..8 {
+        let mut calls = Vec::new();
+        for _ in 0..2 + dice.roll(12) {
+            calls.push(model.call(&mut dice));
+            model.note();
+        }
+        offset = app.track("/v1/batch", json!({"batch": calls})).await.expect(200).offset();
+        app.running.stop(std::time::Duration::ZERO).await.unwrap();
+        model.pass([HOUR, 7 * HOUR, DAY, 2 * DAY][dice.roll(4) as usize]);
+        app = Wish::default().at(&Timestamp::from_millis(model.now).to_string()).start_on(app.db).await;
+    }
+    lease(&app, "'-infinity'").await;
+    let now = json!({"now": Timestamp::from_millis(model.now).to_string()});
+    app.get(&format!("/v1/spaces/default/pipeline?min_offset={offset}")).await.expect(200);
+    app.put("/v1/test-clock", now).await.expect(200);
+    compare(&app, &model, &["live_"], offset, &format!("backlog of seed {seed}")).await;
+    check_instants(&app, &model, seed).await;
+    let (said, code) = verify(&app.db, &[]);
+    assert_eq!(code, 0, "seed {seed}: {said}");
+}
+
+#[tokio::test]
+async fn what_was_due_in_a_backlog_happens_between_its_events() {
+    for seed in 11..=14 {
+        run_backlog(seed).await;
+    }
+}
