@@ -389,6 +389,23 @@ async fn run_backlog(seed: u64) {
         let sql = format!("UPDATE processor SET epoch = epoch + 1, lease_until = {until}");
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&app.db.pool).await.unwrap();
     };
+    // Somebody in every account who is due several times and has no event any more.
+    let mut calls = Vec::new();
+    for account in (0..ACCOUNTS).map(|n| format!("g{n}")) {
+        calls.push(json!({"type": "group", "userId": "u9", "groupId": account}));
+        model.links.push(("u9".to_owned(), account.clone()));
+        model.accounts.insert(account);
+        model.note();
+    }
+    for n in 0..2 {
+        let (at, id) = (model.now - 5 - n, format!("quiet{n}"));
+        calls.push(json!({"type": "track", "messageId": id, "userId": "u9", "event": "A",
+            "timestamp": Timestamp::from_millis(at).to_string(), "properties": {"price": 9}}));
+        model.events.push(Event { who: "u9".to_owned(), name: "A", at, price: 9, account: None });
+        model.note();
+    }
+    let offset = app.track("/v1/batch", json!({"batch": calls})).await.expect(200).offset();
+    compare(&app, &model, &["live_"], offset, &format!("before the backlog of seed {seed}")).await;
     lease(&app, "'infinity'").await;
     let mut offset = 0;
     for _ in 0..8 {
