@@ -163,16 +163,17 @@ impl Plan {
         {
             return self.comparison_of_items(condition, path, view, now);
         }
-        let (left, left_changes_at, mut flags) = self.operand(&condition.left, view, now);
-        let mut changes_at = if let Some((leaf, spec)) = self.counted_against_literals(condition) {
+        if let Some((leaf, spec)) = self.counted_against_literals(condition) {
             // Exact, not just a lower bound: the instant at which the count crosses to the other side.
-            view.leaf(leaf).and_then(|state| {
-                let accepts = |count| condition.holds(&Value::from(count), literal_value, now);
-                state.count_changes_at(spec.window, now, accepts)
-            })
-        } else {
-            sooner(left_changes_at, condition.changes_at(&left, now))
-        };
+            let state = view.leaf(leaf).unwrap_or(Cow::Owned(LeafState::Empty));
+            let accepts = |count| condition.holds(&Value::from(count), literal_value, now);
+            let Reading { value, flags } = state.read(Read::Count, spec.window, now);
+            let holds = condition.holds(&value, literal_value, now);
+            let changes_at = state.count_changes_at(spec.window, now, accepts);
+            return Evaluation { value: Value::Bool(holds), changes_at, flags };
+        }
+        let (left, left_changes_at, mut flags) = self.operand(&condition.left, view, now);
+        let mut changes_at = sooner(left_changes_at, condition.changes_at(&left, now));
         for argument in &condition.arguments {
             let (_, argument_changes_at, argument_flags) = self.operand(argument, view, now);
             changes_at = sooner(changes_at, argument_changes_at);
@@ -186,7 +187,9 @@ impl Plan {
     fn counted_against_literals(&self, condition: &Condition<PlanOperand>) -> Option<(LeafNo, &LeafSpec)> {
         let literals = condition.arguments.iter().all(|argument| argument.literal().is_some());
         match condition.left {
-            PlanOperand::Leaf(index, Read::Count) if literals => self.leaf(index),
+            PlanOperand::Leaf(index, Read::Count) if literals => {
+                self.leaf(index).filter(|(_, spec)| spec.session.is_none())
+            }
             _ => None,
         }
     }

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use sqlx::postgres::PgPool;
 use tokio::task::JoinSet;
 
-use super::gathered::Gathered;
+use super::gathered::{Gathered, OfLeaf};
 use super::{Leaf, Scan, event_names};
-use crate::domain::{LeafNo, Offset, Timestamp};
+use crate::domain::{Facts, LeafNo, Offset, ProfileNo, Timestamp};
 use crate::engine::{ByProperty, FieldValue};
 use crate::store::log::codec::Damaged;
 use crate::store::log::columns::Texts;
@@ -21,6 +21,9 @@ use crate::store::{Result, StoreError};
 
 /// Segments read at a time.
 const READ_AT_A_TIME: usize = 4;
+
+/// Events folded together.
+const TOGETHER: usize = 64;
 
 /// A stretch of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +114,49 @@ impl Columns {
     }
 }
 
+/// Events that count and are not folded yet: some at a time, so that their states are fetched together.
+#[derive(Default)]
+struct Picked<'a> {
+    /// The first so many are in use.
+    events: Vec<(Facts<'a>, Vec<FieldValue<'a>>)>,
+    places: Vec<usize>,
+}
+
+impl<'a> Picked<'a> {
+    /// Adds an event, if it counts.
+    fn add(
+        &mut self,
+        leaf: &Columnar,
+        user: ProfileNo,
+        facts: Facts<'a>,
+        properties: impl Iterator<Item = Option<&'a str>>,
+        states: &mut OfLeaf,
+    ) {
+        let next = self.places.len();
+        if self.events.len() == next {
+            self.events.push((facts, Vec::new()));
+        }
+        let Some((slot, values)) = self.events.get_mut(next) else { return };
+        *slot = facts;
+        if leaf.by.read(&facts, properties, values) {
+            self.places.push(states.place(user));
+        }
+        if self.places.len() == TOGETHER {
+            self.fold(leaf, states);
+        }
+    }
+
+    /// Folds what was added.
+    fn fold(&mut self, leaf: &Columnar, states: &mut OfLeaf) {
+        states.bring_near(&self.places);
+        for ((facts, values), place) in self.events.iter().zip(self.places.drain(..)) {
+            if let Some(state) = states.at(place) {
+                leaf.by.fold(state, facts, values);
+            }
+        }
+    }
+}
+
 impl Shared {
     /// Folds segments that no other task folds, until there are none.
     async fn fold_some(&self, pool: &PgPool, covered: &[Covered]) -> Result<Folded> {
@@ -162,7 +208,7 @@ impl Shared {
             let (_, values) = columns.iter().find(|(name, _)| Some(*name) == key)?;
             Some(values.as_slice())
         };
-        let mut values: Vec<FieldValue<'_>> = Vec::new();
+        let mut picked = Picked::default();
         for leaf in self.leaves.iter().filter(|leaf| leaf.names(&section.name)) {
             let columns: Vec<Option<&[&str]>> = leaf.by.keys().map(find).collect();
             let states = gathered.of(leaf.leaf);
@@ -175,10 +221,9 @@ impl Shared {
                     let value = column.and_then(|values| values.get(n).copied());
                     value.filter(|raw| !raw.is_empty())
                 });
-                if leaf.by.read(&facts, properties, &mut values) {
-                    leaf.by.fold(states.entry(user).or_default(), &facts, &values);
-                }
+                picked.add(leaf, user, facts, properties, states);
             }
+            picked.fold(leaf, states);
         }
         Ok(())
     }

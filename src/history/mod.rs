@@ -156,13 +156,11 @@ impl Scan {
                     continue;
                 }
                 let state = match (spec.scope, user, named) {
-                    (Scope::Account, ..) => {
-                        of_account.map(|account| gathered.of(*leaf).entry(account).or_default())
-                    }
+                    (Scope::Account, ..) => of_account.and_then(|account| gathered.state(*leaf, account)),
                     (Scope::Member | Scope::Pool, Some(user), Some(account)) => {
                         Some(gathered.of_seats(*leaf).entry((user, account)).or_default())
                     }
-                    (_, user, _) => user.map(|user| gathered.of(*leaf).entry(user).or_default()),
+                    (_, user, _) => user.and_then(|user| gathered.state(*leaf, user)),
                 };
                 if let Some(state) = state {
                     spec.fold(state, &facts);

@@ -245,6 +245,16 @@ impl LeafState {
         }
     }
 
+    /// Some bits of what the next event is likely to change, for whoever wants that memory at hand.
+    pub fn glance(&self) -> i64 {
+        match self {
+            Self::Empty => 0,
+            Self::Newest(newest) => newest.newest(),
+            Self::Rows(rows) => rows.rows().len() as i64,
+            _ => with_timeline!(self, timeline => i64::from(timeline.is_moving()), 0),
+        }
+    }
+
     /// Whether there is nothing in it.
     pub const fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)

@@ -5,6 +5,8 @@
 //! inside from the moment they were received; one whose time had not come then is kept beside them until it has. Both
 //! are functions of the set of events, so this is a commutative monoid like every state.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::domain::Timestamp;
@@ -37,15 +39,20 @@ impl NewestState {
             return;
         }
         let place = self.entered.partition_point(|other| *other <= at);
-        self.entered.insert(place, at);
-        self.drop_older();
+        if self.entered.len() < self.enough as usize {
+            self.entered.insert(place, at);
+        } else if let Some(slot) = place.checked_sub(1) {
+            // The oldest one makes room.
+            self.entered.copy_within(1..place, 0);
+            if let Some(slot) = self.entered.get_mut(slot) {
+                *slot = at;
+            }
+        }
     }
 
     /// Adds all that another state of the same leaf holds.
     pub(super) fn merge(&mut self, other: Self) {
-        self.entered.extend(other.entered);
-        self.entered.sort_unstable();
-        self.drop_older();
+        self.entered = newest_of(&self.entered, &other.entered, self.enough as usize);
         if let Some(ahead) = other.ahead {
             self.ahead.get_or_insert_default().merge(*ahead);
         }
@@ -70,6 +77,11 @@ impl NewestState {
         self.drop_older();
     }
 
+    /// The time of its newest event.
+    pub(super) fn newest(&self) -> i64 {
+        self.entered.last().copied().unwrap_or_default()
+    }
+
     pub(super) const fn is_empty(&self) -> bool {
         self.entered.is_empty() && self.ahead.is_none()
     }
@@ -90,7 +102,10 @@ impl NewestState {
 
     /// The first instant after `now` at which one enters or leaves.
     pub(super) fn changes_at(&self, window: Window, now: Timestamp) -> Option<Timestamp> {
-        self.changes(window, now).first().map(|(at, _)| Timestamp::from_millis(*at))
+        let left = self.entered.partition_point(|at| window.leaves(*at) <= now.millis());
+        let leaves = self.entered.get(left).map(|at| window.leaves(*at)).filter(|at| *at < i64::MAX);
+        let ahead = self.ahead.as_ref().and_then(|ahead| ahead.changes_at(window, now));
+        leaves.map(Timestamp::from_millis).into_iter().chain(ahead).min()
     }
 
     /// The first instant after `now` at which `accepts(count)` is another than at `now`.
@@ -102,15 +117,25 @@ impl NewestState {
     ) -> Option<Timestamp> {
         let mut count = self.count(window, now);
         let present = accepts(count);
-        let changes = self.changes(window, now);
-        let mut changes = changes.iter().peekable();
+        let changes = match self.ahead {
+            None => Cow::Borrowed([].as_slice()),
+            Some(_) => Cow::Owned(self.changes(window, now)),
+        };
+        let left = self.entered.partition_point(|at| window.leaves(*at) <= now.millis());
+        let leaving = self.entered.iter().skip(left).map(|at| (window.leaves(*at), -1));
+        // With nothing ahead those that leave are all there is, and they are in order.
+        let leaving = leaving.filter(|_| self.ahead.is_none());
+        let mut changes = changes.iter().copied().chain(leaving).peekable();
         while let Some((instant, by)) = changes.next() {
-            count = count.saturating_add_signed(*by);
-            while let Some((_, by)) = changes.next_if(|(at, _)| at == instant) {
-                count = count.saturating_add_signed(*by);
+            count = count.saturating_add_signed(by);
+            while let Some((_, by)) = changes.next_if(|(at, _)| *at == instant) {
+                count = count.saturating_add_signed(by);
+            }
+            if instant == i64::MAX {
+                return None;
             }
             if accepts(count) != present {
-                return Some(Timestamp::from_millis(*instant));
+                return Some(Timestamp::from_millis(instant));
             }
         }
         None
@@ -130,6 +155,21 @@ impl NewestState {
         changes.sort_unstable();
         changes
     }
+}
+
+/// The newest of two lists of times, each in order.
+fn newest_of(a: &[i64], b: &[i64], most: usize) -> Vec<i64> {
+    let (mut a, mut b) = (a.iter().rev().peekable(), b.iter().rev().peekable());
+    let mut newest: Vec<i64> = std::iter::from_fn(|| match (a.peek(), b.peek()) {
+        (Some(x), Some(y)) if x >= y => a.next(),
+        (Some(_), None) => a.next(),
+        _ => b.next(),
+    })
+    .take(most)
+    .copied()
+    .collect();
+    newest.reverse();
+    newest
 }
 
 /// Each time as the distance from the one before.

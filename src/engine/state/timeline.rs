@@ -159,6 +159,11 @@ impl<A: Aggregate> Timeline<A> {
         }
     }
 
+    /// Whether there is anything that enters or leaves.
+    pub(super) const fn is_moving(&self) -> bool {
+        !matches!(self.moving, Moving::Nothing)
+    }
+
     /// Whether nothing is left.
     pub(super) fn is_empty(&self) -> bool {
         matches!(self.moving, Moving::Nothing) && self.settled == A::default()
