@@ -72,13 +72,13 @@ async fn quantified(app: &TestApp) {
     audience(app, "q4", &format!("ALL ({BOUGHT} AND trait('total_spend') > 200)")).await;
 }
 
-fn shown(any: bool, all: bool, all_not: bool, q4: bool) -> Value {
+fn shown([any, all, all_not, q4]: [bool; 4]) -> Value {
     json!({"any_bought": any, "all_bought": all, "all_not": all_not, "none_bought": !any, "q4": q4})
 }
 
 /// The same without what never was true, which has no word on the profile.
 fn without_never(traits: &Value) -> Value {
-    let mut all = shown(false, false, false, false);
+    let mut all = shown([false, false, false, false]);
     all["none_bought"] = json!(false);
     for (name, value) in traits.as_object().unwrap() {
         all[name.as_str()] = value.clone();
@@ -94,20 +94,20 @@ async fn au_13_any_and_all_over_the_users_of_an_account() {
     join(&app, "u1", "g").await;
     join(&app, "u2", "g").await;
     let offset = bought(&app, "u1", json!({})).await;
-    assert_eq!(without_never(&traits(&app, "g", offset).await), shown(true, false, false, false));
+    assert_eq!(without_never(&traits(&app, "g", offset).await), shown([true, false, false, false]));
     // An anonymous user is one.
     let of_one = traits(&app, "empty", empty.offset()).await;
-    assert_eq!(without_never(&of_one), shown(false, false, true, false));
+    assert_eq!(without_never(&of_one), shown([false, false, true, false]));
     // Nobody at all: an event has named it, nobody has joined it.
     let offset = bought_for(&app, "u1", "nobody", json!({})).await;
-    assert_eq!(without_never(&traits(&app, "nobody", offset).await), shown(false, false, false, false));
+    assert_eq!(without_never(&traits(&app, "nobody", offset).await), shown([false, false, false, false]));
     app.track("/v1/identify", json!({"userId": "u1", "traits": {"total_spend": 201}})).await.expect(200);
     app.track("/v1/identify", json!({"userId": "u2", "traits": {"total_spend": 500}})).await.expect(200);
     let offset = bought(&app, "u2", json!({})).await;
-    assert_eq!(without_never(&traits(&app, "g", offset).await), shown(true, true, false, true));
+    assert_eq!(without_never(&traits(&app, "g", offset).await), shown([true, true, false, true]));
     let identify = json!({"userId": "u2", "traits": {"total_spend": 200}});
     let offset = app.track("/v1/identify", identify).await.expect(200).offset();
-    assert_eq!(without_never(&traits(&app, "g", offset).await), shown(true, true, false, false));
+    assert_eq!(without_never(&traits(&app, "g", offset).await), shown([true, true, false, false]));
     assert_eq!((size(&app, "any_bought").await, size(&app, "none_bought").await), (1, 2));
     let members = app.get(&format!("{AUDIENCES}/any_bought/members")).await.expect(200).json;
     assert_eq!(members["data"].as_array().unwrap().len(), 1, "{members}");

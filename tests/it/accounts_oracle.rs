@@ -164,10 +164,10 @@ impl Model {
     fn call(&mut self, dice: &mut Dice) -> Value {
         self.sent += 1;
         let anonymous = dice.roll(6);
-        let user = format!("u{}", dice.roll(3));
+        let user = dice.roll(3);
         let account = format!("g{}", dice.roll(ACCOUNTS));
         let is_anonymous = dice.roll(3) == 0;
-        let id = if is_anonymous { format!("a{anonymous}") } else { user.clone() };
+        let id = if is_anonymous { format!("a{anonymous}") } else { format!("u{user}") };
         let field = if is_anonymous { "anonymousId" } else { "userId" };
         let mut call = json!({"messageId": format!("m{:06}", self.sent), field: id});
         match dice.roll(10) {
@@ -341,7 +341,7 @@ async fn run(seed: u64) {
     let mut prefixes = vec!["live_"];
     for round in 0..24 {
         let mut calls = Vec::new();
-        for _ in 0..1 + dice.roll(12) {
+        for _ in 0..=dice.roll(12) {
             calls.push(model.call(&mut dice));
             model.note();
         }
