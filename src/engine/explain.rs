@@ -34,7 +34,8 @@ pub enum Forecast {
     Never,
     /// At this instant it becomes this value.
     At(Timestamp, Value),
-    /// Too much happens before it would be known; not before this instant.
+    /// Too much happens before it would be known, or users of an account decide, each in its own time; not before this
+    /// instant.
     NotBefore(Timestamp),
 }
 
@@ -173,7 +174,12 @@ impl<V: View> Look<'_, V> {
         let evaluation = plan.evaluate_condition(logic, view, now);
         // What has it already is not in the way.
         let target = target.filter(|target| *target != evaluation.truth());
-        let forecast = self.forecast(&evaluation, |at| plan.evaluate_condition(logic, view, at));
+        let forecast = if asks_users(logic) {
+            // When users change by themselves is known to them, not to their account.
+            Forecast::NotBefore(now)
+        } else {
+            self.forecast(&evaluation, |at| plan.evaluate_condition(logic, view, at))
+        };
         let text = shape.span.text(plan.text()).to_owned();
         let inside = |parts: &[PlanCondition], target| -> Vec<Reason> {
             parts.iter().zip(&shape.parts).map(|(part, shape)| self.reason(part, shape, target)).collect()
@@ -269,6 +275,12 @@ impl<V: View> Look<'_, V> {
         let at_least = if *is_at_least { "at least " } else { "" };
         format!("`{text}` is {at_least}{}; it would have to {not}{wish}", shown(value))
     }
+}
+
+fn asks_users(logic: &PlanCondition) -> bool {
+    let mut asks = false;
+    logic.for_each(&mut |condition| asks |= matches!(condition.left, PlanOperand::Users(..)));
+    asks
 }
 
 impl<V: View> Look<'_, V> {

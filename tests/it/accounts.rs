@@ -425,6 +425,7 @@ async fn what_a_definition_of_accounts_asks_may_be_edited_and_replaced() {
     assert_eq!((said(0), said(1)), ((json!(true), json!(["big"])), (json!(false), json!([]))));
     let told =
         app.get("/v1/spaces/default/collections/accounts/profiles/group_id:g/explain/big").await.expect(200);
+    assert!(told.json["changes"]["not_before"].is_string(), "{}", told.text);
     let reason = told.json["would_have_to_change"].to_string();
     assert!(reason.contains("of the account's 1 users") && reason.contains("at least one"), "{reason}");
     let path = "/v1/spaces/default/collections/users/profiles/user_id:u1/explain/big";
@@ -436,4 +437,58 @@ async fn what_a_definition_of_accounts_asks_may_be_edited_and_replaced() {
         app.post(AUDIENCES, of_accounts("odd", "trait('paln') = 1 AND ANY trait('nobody') = 1")).await;
     let warnings = warned.expect(201).json["warnings"].to_string();
     assert!(warnings.contains("paln") && warnings.contains("nobody"), "{warnings}");
+}
+
+#[tokio::test]
+async fn a_walk_that_is_broken_off_goes_on_and_counts_everything_once() {
+    const USERS: usize = 4_500;
+    let app = start().await;
+    let send = async |app: &TestApp, calls: Vec<Value>| {
+        let mut offset = 0;
+        for calls in calls.chunks(2_500) {
+            offset = app.track("/v1/batch", json!({"batch": calls})).await.expect(200).offset();
+        }
+        offset
+    };
+    let user = |n: usize| json!(format!("u{n}"));
+    let group = |n: usize| json!({"type": "group", "userId": user(n), "groupId": format!("g{}", n % 3)});
+    let buy = |n: usize| json!({"type": "track", "userId": user(n), "event": "Shoes Bought"});
+    send(&app, (0..USERS).map(group).collect()).await;
+    send(&app, (0..USERS).map(buy).collect()).await;
+    for (path, key, query) in [
+        ("computed-traits", "orders", "event('Shoes Bought').count()"),
+        ("audiences", "all_bought", "ALL event('Shoes Bought').count() >= 1"),
+        ("audiences", "any_twice", "ANY event('Shoes Bought').within(1 day).count() >= 2"),
+    ] {
+        app.post(&format!("/v1/spaces/default/{path}"), of_accounts(key, query)).await.expect(201);
+    }
+    let walked = "SELECT coalesce(max(walked_no), 0) FROM computation";
+    while sqlx::query_scalar::<_, i64>(walked).fetch_one(&app.db.pool).await.unwrap() == 0 {
+        tokio::task::yield_now().await;
+    }
+    // Meanwhile some buy again, and some others come.
+    let more = (0..600).map(|n| buy(n * 3)).chain((USERS..USERS + 30).map(group));
+    send(&app, more.collect()).await;
+    app.running.stop(std::time::Duration::ZERO).await.unwrap();
+    let app = Wish::default().at(NOW).start_on(app.db).await;
+    for (path, key) in
+        [("computed-traits", "orders"), ("audiences", "all_bought"), ("audiences", "any_twice")]
+    {
+        app.live(path, key).await;
+    }
+    let offset = send(&app, (USERS..USERS + 20).map(buy).collect()).await;
+    for (account, orders, any_twice) in
+        [("g0", USERS / 3 + 600 + 7, true), ("g1", USERS / 3 + 7, false), ("g2", USERS / 3 + 6, false)]
+    {
+        let found = traits(&app, account, offset).await;
+        assert_eq!(found["orders"], orders, "{account}: {found}");
+        assert_eq!(found["any_twice"] == true, any_twice, "{account}: {found}");
+        assert_ne!(found["all_bought"], true, "{account}: {found}");
+    }
+    let offset = send(&app, (USERS + 20..USERS + 30).map(buy).collect()).await;
+    for account in ["g0", "g1", "g2"] {
+        assert_eq!(traits(&app, account, offset).await["all_bought"], true, "{account}");
+    }
+    let (said, code) = verify(&app.db, &[]);
+    assert_eq!(code, 0, "{said}");
 }

@@ -42,8 +42,8 @@ pub(super) struct ExplainBody {
     /// Since when it is in, or out after it was in, or has the value; none when it never was or had.
     since: Option<String>,
     /// `counted`: the conditions decide. `anonymous`: the profile has only anonymous identifiers, and the definition does
-    /// not count those. `account`: the definition counts users. `user`: it counts accounts. `frozen`: the definition is switched off, and everything
-    /// stays as it was. `unfinished`: its first version is not complete.
+    /// not count those. `account`: the definition counts users. `user`: it counts accounts. `frozen`: the definition is
+    /// switched off, and everything stays as it was. `unfinished`: its first version is not complete.
     status: &'static str,
     /// When that changes by itself, with no event and no other trait; none when it stays. Definitions it refers to are
     /// taken as they are now.
@@ -67,7 +67,8 @@ struct ChangeBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<serde_json::Value>)]
     to: Option<Box<RawValue>>,
-    /// So much happens that the instant is not known; it is not before this one.
+    /// So much happens that the instant is not known, or it hangs on users of an account (`ANY`, `ALL`), each in its own
+    /// time; it is not before this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_before: Option<String>,
 }
