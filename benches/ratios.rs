@@ -85,7 +85,12 @@ impl Served {
         self.program.fold(&mut profile.leaves, &facts, &mut dirty);
         while let Some(place) = dirty.pop() {
             let Some(definition) = self.program.computations().get(place) else { continue };
-            let view = ProfileView { profile: &profile, leaves: &profile.leaves, answers: |_: &str| None };
+            let view = ProfileView {
+                profile: &profile,
+                leaves: &profile.leaves,
+                tally: None,
+                answers: |_: &str| None,
+            };
             let evaluation = definition.plan.evaluate(&view, at);
             profile.set_due(definition.no, evaluation.changes_at);
             let value = OutcomeValue::Member(evaluation.value == true.into());

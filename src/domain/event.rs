@@ -40,6 +40,11 @@ impl EventType {
         }
     }
 
+    /// Whether calls of this type are events of the query language: they count for the account that they name.
+    pub const fn is_event(self) -> bool {
+        matches!(self, Self::Track | Self::Page | Self::Screen)
+    }
+
     /// Reads the protocol's word.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|t| t.as_str() == word)

@@ -8,7 +8,7 @@ use crate::domain::{LeafNo, Path, Timestamp, Value};
 
 use super::bucket::bucket;
 use super::condition::{Condition, Logic, Operand};
-use super::query::{Plan, PlanCondition, PlanOperand, Root};
+use super::query::{Plan, PlanCondition, PlanOperand, Quantifier, Root};
 use super::scan;
 use super::state::{Flags, LeafSpec, LeafState, Read, Reading};
 
@@ -27,10 +27,34 @@ pub trait View {
     /// its top-level key ([`crate::domain::trait_names::canonical`]).
     fn trait_value(&self, name: &str) -> Option<Cow<'_, Value>>;
 
+    /// Of an account: how many of its users satisfy a condition of [`Plan::quantifiers`], of how many.
+    fn users(&self, _quantifier: usize) -> Users {
+        Users::default()
+    }
+
     /// Since when a computed trait or audience of that name has had its value: `None` when there is no such definition,
     /// `Some(None)` when it has no value.
     fn computed_since(&self, _name: &str) -> Option<Option<Timestamp>> {
         None
+    }
+}
+
+/// Users of an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Users {
+    /// Those that satisfy a condition.
+    pub holding: u64,
+    /// All of them.
+    pub all: u64,
+}
+
+impl Users {
+    /// Whether they are as many as is asked for: over no users nothing holds (decision A12).
+    pub const fn satisfy(self, quantifier: Quantifier) -> bool {
+        match quantifier {
+            Quantifier::Any => self.holding > 0,
+            Quantifier::All => self.holding > 0 && self.holding == self.all,
+        }
     }
 }
 
@@ -193,7 +217,9 @@ impl Plan {
                 (Cow::Owned(value), changes_at, flags)
             }
             PlanOperand::HeldSince(path, index) => self.held_since(path, *index, view),
-            PlanOperand::Bucket(_) | PlanOperand::AnyItem(_) => rare_operand(operand, view, now),
+            PlanOperand::Bucket(_) | PlanOperand::AnyItem(_) | PlanOperand::Users(..) => {
+                rare_operand(operand, view, now)
+            }
             PlanOperand::Leaf(index, read) => {
                 let Some((leaf, spec)) = self.leaf(*index) else { return Default::default() };
                 let state = view.leaf(leaf).unwrap_or(Cow::Owned(LeafState::Empty));
@@ -241,6 +267,10 @@ fn rare_operand<'v>(
             let value = view.trait_value(item.path().head()).unwrap_or_default();
             let (holds, changes_at) = item.on_trait(&value, now);
             (Cow::Owned(holds.into()), changes_at, Flags::default())
+        }
+        PlanOperand::Users(index, quantifier) => {
+            let holds = view.users(*index).satisfy(*quantifier);
+            (Cow::Owned(holds.into()), None, Flags::default())
         }
         _ => Default::default(),
     }

@@ -9,8 +9,8 @@ use std::cell::Cell;
 use crate::domain::{Timestamp, Value};
 
 use super::condition::{Condition, Logic, Op, Operand, RelativeDate};
-use super::evaluate::{Evaluation, View};
-use super::query::{Plan, PlanCondition, PlanOperand, Root, Shape, Span};
+use super::evaluate::{Evaluation, Users, View};
+use super::query::{Plan, PlanCondition, PlanOperand, Quantifier, Root, Shape, Span};
 use super::state::Read;
 
 /// How often one explanation looks into the future: bounds what it costs.
@@ -34,7 +34,8 @@ pub enum Forecast {
     Never,
     /// At this instant it becomes this value.
     At(Timestamp, Value),
-    /// Too much happens before it would be known; not before this instant.
+    /// Too much happens before it would be known, or users of an account decide, each in its own time; not before this
+    /// instant.
     NotBefore(Timestamp),
 }
 
@@ -173,7 +174,12 @@ impl<V: View> Look<'_, V> {
         let evaluation = plan.evaluate_condition(logic, view, now);
         // What has it already is not in the way.
         let target = target.filter(|target| *target != evaluation.truth());
-        let forecast = self.forecast(&evaluation, |at| plan.evaluate_condition(logic, view, at));
+        let forecast = if asks_users(logic) {
+            // When users change by themselves is known to them, not to their account.
+            Forecast::NotBefore(now)
+        } else {
+            self.forecast(&evaluation, |at| plan.evaluate_condition(logic, view, at))
+        };
         let text = shape.span.text(plan.text()).to_owned();
         let inside = |parts: &[PlanCondition], target| -> Vec<Reason> {
             parts.iter().zip(&shape.parts).map(|(part, shape)| self.reason(part, shape, target)).collect()
@@ -249,6 +255,9 @@ impl<V: View> Look<'_, V> {
         readings: &[Reading],
         target: bool,
     ) -> String {
+        if let PlanOperand::Users(index, quantifier) = condition.left {
+            return self.hint_of_users(index, quantifier, self.text(shape.span), target);
+        }
         let not = if target { "" } else { "not " };
         let (Some((_, arguments)), Some(left)) = (shape.sides.split_first(), readings.first()) else {
             return format!("`{}` would have to be {target}", self.text(shape.span));
@@ -265,6 +274,27 @@ impl<V: View> Look<'_, V> {
         }
         let at_least = if *is_at_least { "at least " } else { "" };
         format!("`{text}` is {at_least}{}; it would have to {not}{wish}", shown(value))
+    }
+}
+
+fn asks_users(logic: &PlanCondition) -> bool {
+    let mut asks = false;
+    logic.for_each(&mut |condition| asks |= matches!(condition.left, PlanOperand::Users(..)));
+    asks
+}
+
+impl<V: View> Look<'_, V> {
+    /// The same for `ANY` and `ALL`: how many users satisfy it, and how many would have to.
+    fn hint_of_users(&self, index: usize, quantifier: Quantifier, text: &str, target: bool) -> String {
+        let Users { holding, all } = self.view.users(index);
+        let wish = match (quantifier, target) {
+            (Quantifier::Any, true) => "at least one would have to",
+            (Quantifier::Any, false) => "none would have to",
+            (Quantifier::All, true) if all == 0 => "there would have to be users, and all would have to",
+            (Quantifier::All, true) => "all would have to",
+            (Quantifier::All, false) => "at least one would have not to",
+        };
+        format!("what `{text}` asks is true of {holding} of the account's {all} users; {wish} satisfy it")
     }
 }
 

@@ -20,11 +20,13 @@ mod profile_view;
 pub mod program;
 pub mod query;
 mod scan;
+pub mod seats;
 pub mod state;
 pub mod traits;
 
-pub use evaluate::{Evaluation, View};
-pub use profile_view::ProfileView;
+pub use evaluate::{Evaluation, Users, View};
+pub use profile_view::{ProfileView, SeatView};
 pub use program::{Computation, Definition, Dirty, Program, ProgramError};
-pub use query::{Kind, KnownSource, Limits, Plan, QueryError, Sources, compile, format};
-pub use state::{ByProperty, FieldValue, Flags, LeafSpec, LeafState, LeafStates};
+pub use query::{Kind, KnownSource, Limits, Plan, QueryError, Sources, compile, compile_for, format};
+pub use seats::{Seat, Seats, Tally};
+pub use state::{ByProperty, FieldValue, Flags, LeafSpec, LeafState, LeafStates, Scope, Target};

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use uuid::Uuid;
 
-use super::evaluate::View;
+use super::evaluate::{Users, View};
 use super::profile::{OutcomeValue, Profile};
+use super::seats::Tally;
 use super::state::{LeafState, LeafStates};
 use crate::domain::{ComputationNo, LeafNo, Timestamp, Value};
 
@@ -16,6 +17,8 @@ pub struct ProfileView<'a, A> {
     pub profile: &'a Profile,
     /// States by leaf.
     pub leaves: &'a LeafStates,
+    /// Of an account: what the definition that is evaluated knows of its users.
+    pub tally: Option<&'a Tally>,
     /// Which version answers for the key of an audience or computed trait.
     pub answers: A,
 }
@@ -27,6 +30,13 @@ impl<A: Fn(&str) -> Option<ComputationNo>> View for ProfileView<'_, A> {
 
     fn leaf(&self, leaf: LeafNo) -> Option<Cow<'_, LeafState>> {
         self.leaves.get(leaf)
+    }
+
+    fn users(&self, quantifier: usize) -> Users {
+        self.tally.map_or_else(Users::default, |tally| Users {
+            holding: tally.holding(quantifier),
+            all: tally.all(),
+        })
     }
 
     fn computed_since(&self, name: &str) -> Option<Option<Timestamp>> {
@@ -43,5 +53,40 @@ impl<A: Fn(&str) -> Option<ComputationNo>> View for ProfileView<'_, A> {
             };
         }
         Some(Cow::Owned(Value::from_json(self.profile.traits.get().get(name)?)))
+    }
+}
+
+/// A user as a member of an account: with the events that count for that account.
+#[derive(Debug, Clone, Copy)]
+pub struct SeatView<'a, A> {
+    /// The user, with the states of events that name no account.
+    pub user: ProfileView<'a, A>,
+    /// States of events that name this account.
+    pub named: Option<&'a LeafStates>,
+}
+
+impl<A: Fn(&str) -> Option<ComputationNo>> View for SeatView<'_, A> {
+    fn profile_id(&self) -> Uuid {
+        self.user.profile_id()
+    }
+
+    fn leaf(&self, leaf: LeafNo) -> Option<Cow<'_, LeafState>> {
+        let own = self.user.leaf(leaf);
+        match (own, self.named.and_then(|named| named.get(leaf))) {
+            (Some(own), Some(named)) => {
+                let mut both = own.into_owned();
+                both.merge(named.into_owned());
+                Some(Cow::Owned(both))
+            }
+            (own, named) => own.or(named),
+        }
+    }
+
+    fn computed_since(&self, name: &str) -> Option<Option<Timestamp>> {
+        self.user.computed_since(name)
+    }
+
+    fn trait_value(&self, name: &str) -> Option<Cow<'_, Value>> {
+        self.user.trait_value(name)
     }
 }

@@ -6,10 +6,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use hashbrown::HashMap;
 
-use crate::domain::{ComputationNo, Facts, LeafNo, Timestamp, json};
+use crate::domain::{Collection, ComputationNo, EventType, Facts, LeafNo, Timestamp, json};
 
 use super::query::Plan;
-use super::state::{EventName, Field, FieldValue, LeafSpec, LeafStates, writes_traits};
+use super::state::{EventName, Field, FieldValue, LeafSpec, LeafStates, Scope, Target, writes_traits};
 
 /// A definition to put into a program.
 #[derive(Debug, Clone)]
@@ -46,8 +46,14 @@ pub struct Program {
     leaf_places: HashMap<LeafNo, usize>,
     /// By the exact names that leaves count.
     events: HashMap<String, EventLeaves>,
-    /// Leaves of the calls that write traits.
+    /// Leaves of the calls that write traits: of users, and of accounts.
     writes: EventLeaves,
+    writes_of_accounts: EventLeaves,
+    /// Definitions of accounts; those of them that ask users have conditions for them.
+    of_accounts: Vec<usize>,
+    quantified: Vec<usize>,
+    /// Some leaf makes a difference between the accounts that events name.
+    has_shared: bool,
     /// Leaves whose events a pattern names.
     globs: Vec<usize>,
     /// Other names that have been met while there are patterns, and what those say of them. A cache: it never changes
@@ -116,6 +122,12 @@ impl Program {
         for (place, computation) in computations.iter_mut().enumerate() {
             computation.plan.intern(intern);
             program.places.insert(computation.no, place);
+            if computation.plan.collection() == Collection::Accounts {
+                program.of_accounts.push(place);
+            }
+            if !computation.plan.quantifiers().is_empty() {
+                program.quantified.push(place);
+            }
             for (no, spec) in computation.plan.leaves() {
                 program.add_leaf(no, spec, place);
             }
@@ -137,8 +149,12 @@ impl Program {
         match &spec.event {
             EventName::Exact(name) => self.events.entry(name.clone()).or_default().add(place, spec),
             EventName::Glob(_) => self.globs.push(place),
+            EventName::TraitWrites if spec.scope == Scope::Account => {
+                self.writes_of_accounts.add(place, spec);
+            }
             EventName::TraitWrites => self.writes.add(place, spec),
         }
+        self.has_shared |= spec.scope.is_shared();
         self.leaf_places.insert(no, place);
         self.leaves.push(Leaf { no, spec: spec.clone(), readers: vec![reader] });
     }
@@ -185,31 +201,76 @@ impl Program {
         self.leaves.iter().map(|leaf| (leaf.no, &leaf.spec))
     }
 
-    /// Folds one event into the states of its profile, marks the definitions to evaluate, and says whether any
-    /// state is another one now. An event whose name no leaf counts costs one look-up, or two where there are patterns.
-    pub fn fold(&self, states: &mut LeafStates, facts: &Facts<'_>, dirty: &mut Dirty) -> bool {
+    /// Whether there are definitions of accounts.
+    pub const fn has_accounts(&self) -> bool {
+        !self.of_accounts.is_empty()
+    }
+
+    /// Whether any definition asks the users of accounts.
+    pub const fn has_quantifiers(&self) -> bool {
+        !self.quantified.is_empty()
+    }
+
+    /// Whether it makes a difference which account an event names.
+    pub const fn has_shared(&self) -> bool {
+        self.has_shared
+    }
+
+    /// Whether an event makes a difference to accounts: some leaf that looks at it is one of their users' as such.
+    pub fn shares(&self, facts: &Facts<'_>) -> bool {
+        let is_shared = |event: &EventLeaves| {
+            let of = |(place, _): &(usize, Vec<usize>)| self.leaves.get(*place);
+            event.leaves.iter().filter_map(of).any(|leaf| leaf.spec.scope.is_shared())
+        };
         match self.events.get(facts.name) {
-            _ if writes_traits(facts.event_type) => self.fold_event(&self.writes, states, facts, dirty),
-            Some(event) => self.fold_event(event, states, facts, dirty),
+            Some(event) => is_shared(event),
+            None => !self.globs.is_empty() && is_shared(&self.find_globs(facts.name)),
+        }
+    }
+
+    /// Folds one event that names no account into the states of its user; see [`Program::fold_into`].
+    pub fn fold(&self, states: &mut LeafStates, facts: &Facts<'_>, dirty: &mut Dirty) -> bool {
+        self.fold_into(Target::User { named: false }, states, facts, dirty)
+    }
+
+    /// Folds one event into states, marks the definitions to evaluate, and says whether any state is another one now.
+    /// An event whose name no leaf counts costs one look-up, or two where there are patterns.
+    pub fn fold_into(
+        &self,
+        target: Target,
+        states: &mut LeafStates,
+        facts: &Facts<'_>,
+        dirty: &mut Dirty,
+    ) -> bool {
+        match self.events.get(facts.name) {
+            _ if writes_traits(facts.event_type) => {
+                self.fold_event(&self.writes, target, states, facts, dirty)
+            }
+            _ if facts.event_type == EventType::Group => {
+                self.fold_event(&self.writes_of_accounts, target, states, facts, dirty)
+            }
+            Some(event) => self.fold_event(event, target, states, facts, dirty),
             None if self.globs.is_empty() => false,
-            None => self.fold_event(&self.find_globs(facts.name), states, facts, dirty),
+            None => self.fold_event(&self.find_globs(facts.name), target, states, facts, dirty),
         }
     }
 
     fn fold_event(
         &self,
         event: &EventLeaves,
+        target: Target,
         states: &mut LeafStates,
         facts: &Facts<'_>,
         dirty: &mut Dirty,
     ) -> bool {
-        if event.leaves.is_empty() {
+        let is_kept = |leaf: &Leaf| target.keeps(leaf.spec.scope);
+        if !event.leaves.iter().any(|(place, _)| self.leaves.get(*place).is_some_and(is_kept)) {
             return false;
         }
         let values = event.read(facts);
         let mut changed = false;
         for (place, slots) in &event.leaves {
-            let Some(leaf) = self.leaves.get(*place) else { continue };
+            let Some(leaf) = self.leaves.get(*place).filter(|leaf| is_kept(leaf)) else { continue };
             if states.update(leaf.no, |state| leaf.spec.fold_fields(state, facts, &values, slots)) {
                 dirty.mark(leaf.readers.iter().copied());
                 changed = true;
@@ -232,6 +293,40 @@ impl Program {
     /// Marks all definitions, as for a new or merged profile.
     pub fn mark_all(&self, dirty: &mut Dirty) {
         dirty.mark(0..self.computations.len());
+    }
+
+    /// Marks the definitions that ask the users of accounts, as for a user who joined one.
+    pub fn mark_quantified(&self, dirty: &mut Dirty) {
+        dirty.mark(self.quantified.iter().copied());
+    }
+
+    /// Marks the definitions of accounts, as for an account that somebody joined.
+    pub fn mark_of_accounts(&self, dirty: &mut Dirty) {
+        dirty.mark(self.of_accounts.iter().copied());
+    }
+
+    /// Adds to the states of an account what a user brings to it (or of that what a backfill found): its own states and
+    /// those of its seat, as far as they are pooled. Says whether there was anything.
+    pub fn pool<'s>(
+        &self,
+        account: &mut LeafStates,
+        brought: impl IntoIterator<Item = &'s LeafStates>,
+        dirty: &mut Dirty,
+    ) -> bool {
+        let mut brings = false;
+        for states in brought {
+            for (no, state) in states.iter() {
+                let leaf = self.leaf_places.get(&no).and_then(|&place| self.leaves.get(place));
+                let Some(leaf) = leaf.filter(|leaf| leaf.spec.scope == Scope::Pool) else { continue };
+                account.update(no, |pooled| {
+                    pooled.merge(state.into_owned());
+                    true
+                });
+                dirty.mark(leaf.readers.iter().copied());
+                brings = true;
+            }
+        }
+        brings
     }
 
     /// Marks the definitions that read a leaf, as after a merge of its states.

@@ -1,6 +1,8 @@
-//! States while history is folded into them: by leaf, then by profile.
+//! States while history is folded into them: by leaf, then by profile or seat.
 
 use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
 
 use super::Partials;
 use crate::domain::{LeafNo, ProfileNo};
@@ -59,18 +61,22 @@ impl OfLeaf {
     }
 }
 
+/// What every seat has of one leaf: of a user in an account.
+pub(super) type OfSeats = HashMap<(ProfileNo, ProfileNo), LeafState>;
+
 /// Partial states of a pass while they grow.
 #[derive(Debug)]
 pub(super) struct Gathered {
     /// The pass begins behind this profile.
     after: ProfileNo,
-    leaves: BTreeMap<LeafNo, OfLeaf>,
+    profiles: BTreeMap<LeafNo, OfLeaf>,
+    seats: BTreeMap<LeafNo, OfSeats>,
 }
 
 impl Gathered {
     /// Nothing yet, of the profiles after this one.
     pub(super) const fn new(after: ProfileNo) -> Self {
-        Self { after, leaves: BTreeMap::new() }
+        Self { after, profiles: BTreeMap::new(), seats: BTreeMap::new() }
     }
 
     /// Where states of a profile are.
@@ -80,7 +86,12 @@ impl Gathered {
 
     /// The states of a leaf.
     pub(super) fn of(&mut self, leaf: LeafNo) -> &mut OfLeaf {
-        self.leaves.entry(leaf).or_default()
+        self.profiles.entry(leaf).or_default()
+    }
+
+    /// The states of a leaf that seats have, of events that name an account.
+    pub(super) fn of_seats(&mut self, leaf: LeafNo) -> &mut OfSeats {
+        self.seats.entry(leaf).or_default()
     }
 
     /// The state of a leaf and profile.
@@ -91,15 +102,21 @@ impl Gathered {
 
     /// Adds what was gathered elsewhere in the same pass, of other events.
     pub(super) fn merge(&mut self, other: Self) {
-        for (leaf, theirs) in other.leaves {
+        for (leaf, theirs) in other.seats {
+            let ours = self.of_seats(leaf);
+            for (seat, state) in theirs {
+                ours.entry(seat).or_default().merge(state);
+            }
+        }
+        for (leaf, theirs) in other.profiles {
             self.of(leaf).merge(theirs);
         }
     }
 
     pub(super) fn into_partials(self) -> Partials {
         let mut leaves: Vec<_> =
-            self.leaves.into_iter().map(|(leaf, of)| (leaf, of.into_states().peekable())).collect();
-        let mut partials = Vec::new();
+            self.profiles.into_iter().map(|(leaf, of)| (leaf, of.into_states().peekable())).collect();
+        let mut profiles = Vec::new();
         while let Some(place) = leaves.iter_mut().filter_map(|(_, states)| Some(states.peek()?.0)).min() {
             let mut states = LeafStates::default();
             for (leaf, of) in &mut leaves {
@@ -107,8 +124,20 @@ impl Gathered {
                     states.set(*leaf, state);
                 }
             }
-            partials.push((ProfileNo(self.after.0 + 1 + place as u64), states));
+            profiles.push((ProfileNo(self.after.0 + 1 + place as u64), states));
         }
-        partials.into_iter().collect()
+        let seats = self.seats.into_iter();
+        let seats = seats.flat_map(|(leaf, of)| of.into_iter().map(move |(seat, state)| (seat, leaf, state)));
+        Partials { profiles: profiles.into_iter().collect(), seats: by_seat(seats) }
     }
+}
+
+type Seat = (ProfileNo, ProfileNo);
+
+fn by_seat(all: impl Iterator<Item = (Seat, LeafNo, LeafState)>) -> BTreeMap<Seat, LeafStates> {
+    let mut seats: BTreeMap<Seat, LeafStates> = BTreeMap::new();
+    for (seat, leaf, state) in all.filter(|(_, _, state)| !state.is_empty()) {
+        seats.entry(seat).or_default().set(leaf, state);
+    }
+    seats
 }

@@ -3,6 +3,7 @@
 
 mod columns;
 mod gathered;
+mod members;
 pub mod segments;
 pub mod verify;
 pub mod watch;
@@ -14,7 +15,7 @@ use hashbrown::HashMap;
 use sqlx::postgres::PgPool;
 
 use crate::domain::{LeafNo, Offset, ProfileNo, SpaceNo, Timestamp};
-use crate::engine::{LeafSpec, LeafStates};
+use crate::engine::{LeafSpec, LeafStates, Scope};
 use crate::store::log::codec::Records;
 use crate::store::log::numbers::Fate;
 use crate::store::{Result, log};
@@ -27,7 +28,33 @@ pub const PASS_PROFILES: u64 = 500_000;
 const SCAN_CHUNKS: i64 = 16;
 
 /// What history makes of leaves, by the number of the profile its events went to.
-pub type Partials = BTreeMap<ProfileNo, LeafStates>;
+#[derive(Debug, Default)]
+pub struct Partials {
+    /// States of profiles; of users those of events that name no account, where that makes a difference.
+    pub profiles: BTreeMap<ProfileNo, LeafStates>,
+    /// States of seats: of events of a user that name an account.
+    pub seats: BTreeMap<(ProfileNo, ProfileNo), LeafStates>,
+}
+
+impl Partials {
+    /// The states of a profile.
+    pub fn get(&self, no: ProfileNo) -> Option<&LeafStates> {
+        self.profiles.get(&no)
+    }
+
+    /// The states of the seats of a user, by account.
+    pub fn seats_of(&self, user: ProfileNo) -> impl Iterator<Item = (ProfileNo, &LeafStates)> {
+        let all = (user, ProfileNo(0))..=(user, ProfileNo(u64::MAX));
+        self.seats.range(all).map(|((_, account), states)| (*account, states))
+    }
+
+    /// Forgets the profiles up to one.
+    pub fn forget_until(&mut self, until: ProfileNo) {
+        let next = ProfileNo(until.0 + 1);
+        self.profiles = self.profiles.split_off(&next);
+        self.seats = self.seats.split_off(&(next, ProfileNo(0)));
+    }
+}
 
 /// One pass over history for the profiles numbered in (after, until].
 #[derive(Debug)]
@@ -124,14 +151,24 @@ impl Scan {
             if at <= within.after || at > within.end {
                 continue;
             }
-            let Fate::Attributed { user: Some(user), .. } = fate else { continue };
-            let Some(user) = self.profile_of(user) else { continue };
+            let Fate::Attributed { user, account } = fate else { continue };
+            let of = |no: Option<ProfileNo>| no.and_then(|no| self.profile_of(no));
+            let (user, of_account) = (of(user), of(account));
             let facts = record.facts(at);
+            let named = account.filter(|_| record.event_type.is_event());
             for (leaf, until, spec) in leaves {
-                if at <= *until && spec.means(&facts) {
-                    if let Some(state) = gathered.state(*leaf, user) {
-                        spec.fold(state, &facts);
+                if at > *until || !spec.means(&facts) {
+                    continue;
+                }
+                let state = match (spec.scope, user, named) {
+                    (Scope::Account, ..) => of_account.and_then(|account| gathered.state(*leaf, account)),
+                    (Scope::Member | Scope::Pool, Some(user), Some(account)) => {
+                        Some(gathered.of_seats(*leaf).entry((user, account)).or_default())
                     }
+                    (_, user, _) => user.and_then(|user| gathered.state(*leaf, user)),
+                };
+                if let Some(state) = state {
+                    spec.fold(state, &facts);
                 }
             }
         }

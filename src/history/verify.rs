@@ -12,6 +12,7 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::members::{Brought, Members};
 use crate::domain::act::LIST_TRAIT;
 use crate::domain::ids::public_id;
 use crate::domain::{
@@ -21,7 +22,7 @@ use crate::domain::{json, trait_names};
 use crate::engine::profile::{Outcome, OutcomeValue, Profile};
 use crate::engine::traits::{NAME_CHARS_MAX, TRAITS_MAX, Traits, Write};
 use crate::engine::{
-    self, Definition, Dirty, KnownSource, LeafStates, Limits, ProfileView, Program, Sources,
+    self, Definition, Dirty, KnownSource, LeafStates, Limits, ProfileView, Program, Sources, Target,
 };
 use crate::store::definitions::Kind;
 use crate::store::log::codec::{Record, Records};
@@ -104,6 +105,8 @@ struct Beside<'a> {
 struct Again {
     leaves: LeafStates,
     traits: Traits,
+    /// Of an account.
+    brought: Brought,
 }
 
 impl Task {
@@ -121,12 +124,17 @@ impl Task {
             let (stored, last) = self.choose(&mut tx, after, &standing).await?;
             let numbers: Vec<ProfileNo> = stored.keys().copied().collect();
             let memberships = verify::list_memberships(&mut tx, self.space, &numbers).await?;
+            let mut members = Members::default();
+            if judge.program.has_accounts() {
+                members = Members::load(&mut tx, self.space, &stored).await?;
+            }
             let absorbed: HashMap<ProfileNo, ProfileNo> =
                 profiles::list_absorbed(&mut *tx, self.space).await?.into_iter().collect();
             tx.commit().await?;
             let mut again: BTreeMap<ProfileNo, Again> =
                 stored.keys().map(|no| (*no, Again::default())).collect();
-            let start = self.read_log(pool, standing.processed, &judge, &absorbed, &mut again).await?;
+            let (end, remade) = (standing.processed, (&mut again, &mut members));
+            let start = self.read_log(pool, end, &judge, &absorbed, remade).await?;
             let mut rows = memberships.into_iter().peekable();
             for (no, profile) in stored {
                 let mut of_it = BTreeMap::new();
@@ -139,7 +147,8 @@ impl Task {
                     report.skipped += 1;
                     continue;
                 }
-                self.compare(&profile, again, &judge, &of_it, &mut report);
+                let beside = (&of_it, &members, start);
+                self.compare(&profile, again, &judge, beside, &mut report);
             }
             let Some(last) = last else { break };
             after = last;
@@ -183,7 +192,7 @@ impl Task {
         end: Offset,
         judge: &Judge,
         absorbed: &HashMap<ProfileNo, ProfileNo>,
-        again: &mut BTreeMap<ProfileNo, Again>,
+        (again, members): (&mut BTreeMap<ProfileNo, Again>, &mut Members),
     ) -> Result<Offset> {
         let (mut position, mut start) = (Offset(0), None);
         while position < end && !again.is_empty() {
@@ -206,6 +215,9 @@ impl Task {
                         if let Some(again) = user.and_then(|no| again.get_mut(&live(no))) {
                             again.fold(&record, offset, Collection::Users, judge);
                         }
+                        if let Some(user) = user {
+                            members.fold(live(user), account, &record, offset, &judge.program);
+                        }
                         if let Some(again) = account.and_then(|no| again.get_mut(&live(no))) {
                             again.fold(&record, offset, Collection::Accounts, judge);
                         }
@@ -225,25 +237,34 @@ impl Task {
     fn compare(
         &self,
         stored: &Profile,
-        again: Again,
+        mut again: Again,
         judge: &Judge,
-        memberships: &BTreeMap<ComputationNo, Timestamp>,
+        (memberships, members, start): (&BTreeMap<ComputationNo, Timestamp>, &Members, Offset),
         report: &mut Report,
     ) {
+        // An account's outcomes hang on its users, too.
+        let asks = stored.collection == Collection::Accounts && judge.program.has_accounts();
+        let of_users = if asks { members.times(stored.no, start) } else { Some((None, Timestamp::EPOCH)) };
+        let Some((due_users, last_of_users)) = of_users else {
+            report.skipped += 1;
+            return;
+        };
+        let last_event = stored.last_event_at.max(last_of_users);
         // Until something is due the outcomes stand; what is due by now may not have happened yet.
-        let due = stored.due_at().map(|at| at.plus_millis(-1));
+        let due = [stored.due_at(), due_users].into_iter().flatten().min().map(|at| at.plus_millis(-1));
         let at = due.map_or(self.now, |due| due.min(self.now));
-        if at < stored.last_event_at && due.is_some_and(|due| due < stored.last_event_at) {
+        if at < last_event && due.is_some_and(|due| due < last_event) {
             report.skipped += 1;
             return;
         }
         report.profiles += 1;
-        let who = public_id("prf", stored.id);
+        let (who, at) = (public_id("prf", stored.id), at.max(last_event));
         compare_traits(stored, &again.traits, judge, &who, report);
-        if stored.collection == Collection::Users {
-            let beside = Beside { at: at.max(stored.last_event_at), memberships, who };
-            judge.compare_outcomes(stored, again, &beside, report);
+        if asks {
+            let (program, answers) = (&judge.program, &judge.answers);
+            again.brought = members.bring(stored.no, program, answers, (&mut again.leaves, at));
         }
+        judge.compare_outcomes(stored, again, &Beside { at, memberships, who }, report);
     }
 }
 
@@ -269,9 +290,15 @@ impl Again {
             }
             self.traits.apply(&write, values);
         }
-        if collection == Collection::Users {
-            judge.program.fold(&mut self.leaves, &record.facts(offset), &mut Dirty::default());
-        }
+        let (facts, unused) = (record.facts(offset), &mut Dirty::default());
+        match collection {
+            Collection::Users => judge.program.fold(&mut self.leaves, &facts, unused),
+            // What its users bring is pooled when all of it has been read.
+            Collection::Accounts if record.event_type == EventType::Group => {
+                judge.program.fold_into(Target::Account, &mut self.leaves, &facts, unused)
+            }
+            Collection::Accounts => false,
+        };
     }
 }
 
@@ -308,7 +335,9 @@ impl Judge {
                 Kind::Audience => engine::Kind::Audience,
                 Kind::ComputedTrait => engine::Kind::ComputedTrait,
             };
-            let Ok(mut plan) = engine::compile(&row.query, kind, limits) else { continue };
+            let Ok(mut plan) = engine::compile_for(row.collection, &row.query, kind, limits) else {
+                continue;
+            };
             plan.bind_sources(&sources);
             if !row.options.include_history
                 && let Some(from) = row.from
@@ -344,9 +373,14 @@ impl Judge {
         });
         for definition in self.program.computations() {
             let Some(row) = self.rows.get(&definition.no) else { continue };
+            if row.collection != stored.collection {
+                continue;
+            }
             let answers = |key: &str| self.answers.get(key).copied();
-            let view = ProfileView { profile: &profile, leaves: &again.leaves, answers };
-            let is_counted = stored.is_known || row.options.include_anonymous;
+            let tally = again.brought.tallies.get(&definition.no);
+            let view = ProfileView { profile: &profile, leaves: &again.leaves, tally, answers };
+            let is_account = stored.collection == Collection::Accounts;
+            let is_counted = is_account || stored.is_known || row.options.include_anonymous;
             let value = if is_counted { definition.plan.evaluate(&view, at).value } else { Value::Null };
             let said = stored.outcome(definition.no);
             let since = said.as_ref().map(|outcome| outcome.since);

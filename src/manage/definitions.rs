@@ -7,8 +7,8 @@ use super::spaces::check_name;
 use super::{Manage, ManageError, Result};
 use crate::domain::act::LIST_TRAIT;
 use crate::domain::ids::public_id;
-use crate::domain::{ComputationNo, SpaceNo};
-use crate::engine::{self, KnownSource, Plan, Sources, compile};
+use crate::domain::{Collection, ComputationNo, SpaceNo};
+use crate::engine::{self, KnownSource, Plan, Sources, compile_for};
 use crate::store::StoreError;
 use crate::store::definitions::{self, Edit, NewDefinition};
 
@@ -18,8 +18,6 @@ pub use crate::store::definitions::{Definition, Kind, Options, Version};
 const DESCRIPTION_CHARS_MAX: usize = 2_000;
 /// Keys that are words of the API's paths.
 const RESERVED_KEYS: [&str; 2] = ["preview", "sizes"];
-/// The only collection definitions are made for so far.
-const USERS: &str = "users";
 
 /// A definition to be made.
 #[derive(Debug, Clone)]
@@ -99,6 +97,7 @@ impl Manage {
         let row = NewDefinition {
             id,
             kind,
+            collection: check_collection(&new.collection)?,
             key: &new.key,
             name,
             description: &new.description,
@@ -122,12 +121,17 @@ impl Manage {
         new: &'n Create,
     ) -> Result<(&'n str, Plan)> {
         check_key(&new.key)?;
-        check_collection(&new.collection)?;
+        let collection = check_collection(&new.collection)?;
         let name = check_name(new.name.as_deref().unwrap_or(&new.key))?;
         check_description(&new.description)?;
         let plan = match (&new.query, kind) {
-            (Some(query), _) => self.compile_in(space, query, kind)?,
-            (None, Kind::Audience) => self.compile(&query_of_list(Uuid::nil()), kind)?,
+            (Some(query), _) => self.compile_in(space, collection, query, kind)?,
+            (None, _) if collection == Collection::Accounts => {
+                let message =
+                    "a list is one of users; make an audience of `accounts` with a query over a trait";
+                return Err(ManageError::invalid("definition.list", message));
+            }
+            (None, Kind::Audience) => self.compile(collection, &query_of_list(Uuid::nil()), kind)?,
             (None, Kind::ComputedTrait) => {
                 return Err(ManageError::invalid("definition.list", "only audiences can be lists"));
             }
@@ -140,6 +144,7 @@ impl Manage {
         if others.len() >= most {
             return Err(ManageError::TooMany { what: "audiences and computed traits", most });
         }
+        check_references(&others, &plan)?;
         self.check_circles(&others, &new.key, &plan)?;
         Ok((name, plan))
     }
@@ -161,7 +166,7 @@ impl Manage {
             key: copy.key.clone(),
             name: Some(copy.name.clone().unwrap_or(of.name)),
             description: copy.description.clone().unwrap_or(of.description),
-            collection: USERS.to_owned(),
+            collection: of.collection.as_str().to_owned(),
             query: Some(of.latest.query),
             options: of.latest.options,
             enabled: copy.enabled.unwrap_or(true),
@@ -216,16 +221,22 @@ impl Manage {
     ) -> Result<(Definition, String, Options)> {
         change.name.as_deref().map_or(Ok(""), check_name)?;
         change.description.as_deref().map_or(Ok(()), check_description)?;
-        change.collection.as_deref().map_or(Ok(()), check_collection)?;
-        let compile = |query| self.compile_in(space, query, kind);
-        let plan = change.query.as_deref().map(compile).transpose()?;
+        let collection = change.collection.as_deref().map(check_collection).transpose()?;
         let present = self.find_definition(space, kind, key).await?;
+        if collection.is_some_and(|collection| collection != present.collection) {
+            let is = present.collection.as_str();
+            let message = format!("the type of a definition cannot be changed, and this one's is `{is}`");
+            return Err(ManageError::invalid("definition.type", message));
+        }
+        let compile = |query| self.compile_in(space, present.collection, query, kind);
+        let plan = change.query.as_deref().map(compile).transpose()?;
         if present.is_list() && (change.query.is_some() || change.include_history.is_some()) {
             let message = "a list has no query; its members are uploaded to …/members";
             return Err(ManageError::invalid("definition", message));
         }
         if let Some(plan) = &plan {
             let others = definitions::list_definitions(&self.pool, space, None, None).await?;
+            check_references(&others, plan)?;
             self.check_circles(&others, key, plan)?;
         }
         let query = change.query.as_ref().unwrap_or(&present.latest.query).clone();
@@ -237,15 +248,18 @@ impl Manage {
     }
 
     /// What a definition would be made of, with nothing made.
-    pub fn compile_definition(
+    pub async fn compile_definition(
         &self,
         space: SpaceNo,
         kind: Kind,
         collection: &str,
         query: &str,
     ) -> Result<Plan> {
-        check_collection(collection)?;
-        self.compile_in(space, query, kind)
+        let plan = self.compile_in(space, check_collection(collection)?, query, kind)?;
+        if !plan.traits().is_empty() {
+            check_references(&definitions::list_definitions(&self.pool, space, None, None).await?, &plan)?;
+        }
+        Ok(plan)
     }
 
     /// What a change would make of a definition, with nothing changed: the plan, its options, and the version whose
@@ -258,7 +272,7 @@ impl Manage {
         change: &Change,
     ) -> Result<(Plan, Options, Option<ComputationNo>)> {
         let (present, query, options) = self.check_change(space, kind, key, change).await?;
-        let plan = self.compile_in(space, &query, kind)?;
+        let plan = self.compile_in(space, present.collection, &query, kind)?;
         Ok((plan, options, present.serving.map(|version| version.no)))
     }
 
@@ -302,8 +316,8 @@ impl Manage {
     }
 
     /// Compiles a query whose sources must be those of the space.
-    fn compile_in(&self, space: SpaceNo, query: &str, kind: Kind) -> Result<Plan> {
-        let mut plan = self.compile(query, kind)?;
+    fn compile_in(&self, space: SpaceNo, collection: Collection, query: &str, kind: Kind) -> Result<Plan> {
+        let mut plan = self.compile(collection, query, kind)?;
         if plan.traits().iter().any(|name| name.starts_with(LIST_TRAIT)) {
             let message =
                 format!("names that begin with {LIST_TRAIT} are kept for lists; name the list by its key");
@@ -321,8 +335,8 @@ impl Manage {
         Ok(plan)
     }
 
-    fn compile(&self, query: &str, kind: Kind) -> Result<Plan> {
-        compile(query, engine_kind(kind), self.limits.query).map_err(ManageError::Query)
+    fn compile(&self, collection: Collection, query: &str, kind: Kind) -> Result<Plan> {
+        compile_for(collection, query, engine_kind(kind), self.limits.query).map_err(ManageError::Query)
     }
 
     /// What all definitions read: the newest version of each, and the one that answers until that is complete.
@@ -332,7 +346,7 @@ impl Manage {
             graph.add(&definition.key, &[]);
             for version in std::iter::once(&definition.latest).chain(&definition.serving) {
                 // What does not compile any more (an older release took it) refers to nothing.
-                if let Ok(plan) = self.compile(&version.query, definition.kind) {
+                if let Ok(plan) = self.compile(definition.collection, &version.query, definition.kind) {
                     graph.add(&definition.key, plan.traits());
                 }
             }
@@ -381,14 +395,15 @@ fn taken(key: &str) -> ManageError {
     ManageError::Exists { what: "the key", name: key.to_owned() }
 }
 
-fn check_collection(collection: &str) -> Result<()> {
-    match collection {
-        USERS => Ok(()),
-        "accounts" => {
-            Err(ManageError::invalid("definition.type", "definitions of `accounts` are not supported yet"))
-        }
-        _ => Err(ManageError::invalid("definition.type", "the type is `users` or `accounts`")),
-    }
+fn check_collection(collection: &str) -> Result<Collection> {
+    let unknown = || ManageError::invalid("definition.type", "the type is `users` or `accounts`");
+    Collection::parse(collection).ok_or_else(unknown)
+}
+
+/// Who is asked for an audience or a computed trait has to be one of those it is about.
+fn check_references(others: &[Definition], plan: &Plan) -> Result<()> {
+    let of = |key: &str| others.iter().find(|other| other.key == key).map(|other| other.collection);
+    plan.check_references(of).map_err(ManageError::Query)
 }
 
 fn check_description(description: &str) -> Result<()> {

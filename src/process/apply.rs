@@ -7,8 +7,10 @@
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::accounts;
 use super::catalog::Catalog;
 use super::evaluate::{Waiting, evaluate, fire};
+use super::left_out::LeftOut;
 use super::work::Work;
 use crate::domain::act::LIST_TRAIT;
 use crate::domain::trait_names::canonical;
@@ -161,6 +163,9 @@ fn delete_identifier(work: &mut Work, no: ProfileNo, gone: &Candidate, catalog: 
 pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) -> Attribution {
     let Ground { space, catalog, .. } = *ground;
     let record = event.record;
+    if catalog.program.has_accounts() {
+        accounts::fire_watched(work, record.received_at, catalog, ground.waiting);
+    }
     if record.act {
         apply_act(work, event, ground);
         return Attribution::default();
@@ -210,8 +215,9 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
         (EventType::Group, user, Some(account)) => {
             set_traits(work, space, account, event, catalog);
             if let Some(user) = user {
-                link(work, user, account, event);
+                link(work, user, account, event, catalog);
             }
+            accounts::fold_group(work, account, &record.facts(event.offset), catalog);
         }
         (EventType::Group, Some(_), None) => {
             let message =
@@ -220,13 +226,25 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
         }
         _ => {}
     }
-    if let Some(entry) = user.and_then(|no| work.entries.get_mut(&no)) {
-        let facts = record.facts(event.offset);
-        catalog.program.fold(&mut entry.profile.leaves, &facts, &mut entry.dirty);
-        let at = entry.profile.last_event_at.max(ground.fired);
-        evaluate(entry, &mut work.out, catalog, at, ground.waiting);
+    if let Some(user) = user {
+        accounts::fold(work, user, account, &record.facts(event.offset), ground);
     }
+    look_at(work, Attribution { user, account }, record.received_at, ground);
     Attribution { user, account }
+}
+
+/// Evaluates what an event has changed, on its user and on accounts.
+fn look_at(work: &mut Work, of: Attribution, received_at: Timestamp, ground: &Ground<'_>) {
+    let Ground { catalog, waiting, fired, .. } = *ground;
+    if let Some((user, entry)) = of.user.and_then(|no| Some((no, work.entries.get_mut(&no)?))) {
+        let at = entry.profile.last_event_at.max(fired);
+        evaluate(entry, &mut work.out, catalog, at, waiting);
+        work.watch(user);
+    }
+    if catalog.program.has_accounts() {
+        work.changed.extend(of.account);
+        accounts::settle(work, catalog, received_at.max(fired), waiting);
+    }
 }
 
 /// Whether an identify call says that the person was not there when it was sent (personas.md 2.8).
@@ -263,7 +281,9 @@ fn catch_up(work: &mut Work, no: ProfileNo, received_at: Timestamp, ground: &Gro
 fn look_again(work: &mut Work, no: ProfileNo, at: Timestamp, ground: &Ground<'_>) {
     if let Some(entry) = work.entries.get_mut(&no) {
         evaluate(entry, &mut work.out, ground.catalog, at, ground.waiting);
+        work.watch(no);
     }
+    accounts::settle(work, ground.catalog, at, ground.waiting);
 }
 
 /// Resolves an event within one collection and makes the graph so.
@@ -369,38 +389,7 @@ fn set_traits(work: &mut Work, space: SpaceNo, no: ProfileNo, event: &Incoming<'
     }
 }
 
-/// Traits of a call that were not taken: one warning for each reason.
-#[derive(Default)]
-struct LeftOut {
-    reserved: Vec<String>,
-    invalid: Vec<String>,
-    too_many: Vec<String>,
-}
-
-impl LeftOut {
-    fn messages(self) -> Vec<(&'static str, String)> {
-        let message = |names: &[String], why: &str| {
-            let others =
-                if names.len() > 1 { format!(" and {} others", names.len() - 1) } else { String::new() };
-            let first: String =
-                names.first().map_or("", String::as_str).chars().take(NAME_CHARS_MAX).collect();
-            format!("{why}: {first:?}{others} were left out")
-        };
-        let all = [
-            ("trait_reserved", self.reserved, "a computed trait or audience has this name".to_owned()),
-            (
-                "trait_name_invalid",
-                self.invalid,
-                format!("a trait name must have 1 to {NAME_CHARS_MAX} characters"),
-            ),
-            ("too_many_profile_traits", self.too_many, format!("the profile has {TRAITS_MAX} traits")),
-        ];
-        let some = all.into_iter().filter(|(_, names, _)| !names.is_empty());
-        some.map(|(code, names, why)| (code, message(&names, &why))).collect()
-    }
-}
-
-fn link(work: &mut Work, user: ProfileNo, account: ProfileNo, event: &Incoming<'_>) {
+fn link(work: &mut Work, user: ProfileNo, account: ProfileNo, event: &Incoming<'_>, catalog: &Catalog) {
     let Some(entry) = work.entries.get_mut(&user) else { return };
     if entry.profile.kin.get().accounts.contains(&account) {
         return;
@@ -413,6 +402,7 @@ fn link(work: &mut Work, user: ProfileNo, account: ProfileNo, event: &Incoming<'
         source: event.record.source,
         message_id: event.record.message_id.to_owned(),
     });
+    accounts::join(work, user, account, catalog);
 }
 
 fn refuse(work: &mut Work, no: ProfileNo, refusal: &Refusal, event: &Incoming<'_>, catalog: &Catalog) {

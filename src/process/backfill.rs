@@ -4,13 +4,17 @@
 //! into partial states, and merged into the profiles in slices, each slice one fenced transaction that also notes how
 //! far the walk has come. So every event counts once, a restart goes on where the walk was, and ingest never waits.
 //! When the last profile is done the versions are swapped in together with their net transitions.
+//!
+//! Definitions of accounts are walked twice: users bring what history makes of them to their accounts, and then, when
+//! all have, accounts are evaluated. That second round writes nothing that a restart could not write again.
 
 use hashbrown::{HashMap, HashSet};
 use sqlx::Acquire;
 use tokio::task::JoinHandle;
 
+use super::accounts;
 use super::catalog::{Catalog, WalkPlan};
-use super::evaluate::{Waiting, evaluate_all};
+use super::evaluate::{Numbers, Waiting, evaluate_all};
 use super::space::SpaceProcessor;
 use super::work::Work;
 use super::write;
@@ -34,7 +38,12 @@ pub(super) struct Walk {
     /// The walk ends here: younger profiles have no history to fold, and are kept up to date from the first.
     end: ProfileNo,
     scan: Option<ScanTask>,
+    /// The accounts that are still to be evaluated, once all users are done.
+    accounts: Option<Numbers>,
 }
+
+/// Every number.
+const ALL: Numbers = Numbers { after: ProfileNo(0), until: ProfileNo(u64::MAX) };
 
 /// A scan running beside the processor; it ends with the walk.
 struct ScanTask {
@@ -52,7 +61,8 @@ impl Walk {
     /// Begins, or begins again where it was: `newest` is the newest profile there is.
     pub(super) fn new(plan: WalkPlan, newest: ProfileNo) -> Self {
         metrics::AUDIENCE_BACKFILLS.set(&[], plan.computations.len() as f64);
-        Self { until: plan.walked, plan, partials: Partials::new(), end: newest, scan: None }
+        let partials = Partials::default();
+        Self { until: plan.walked, plan, partials, end: newest, scan: None, accounts: None }
     }
 
     /// Goes on with what is left of a walk after the configuration has changed. What was gathered stays good: leaves
@@ -70,8 +80,21 @@ impl Walk {
     }
 
     /// The profiles that are still to be walked.
-    pub(super) const fn waiting(&self) -> Waiting {
-        Waiting { after: self.plan.walked, until: self.end }
+    pub(super) fn waiting(&self) -> Waiting {
+        self.waiting_after(self.plan.walked)
+    }
+
+    /// The same when it has come to this profile.
+    fn waiting_after(&self, walked: ProfileNo) -> Waiting {
+        let users = Numbers { after: walked, until: self.end };
+        // What an account's users bring is whole when all of them have been walked.
+        Waiting { users, accounts: self.accounts.unwrap_or(ALL) }
+    }
+
+    /// Whether nothing is left to be walked.
+    fn is_done(&self) -> bool {
+        let accounts_are = self.accounts.is_some_and(|left| left.after >= left.until);
+        self.plan.walked >= self.end && (!self.plan.of_accounts || accounts_are)
     }
 }
 
@@ -91,7 +114,7 @@ impl SpaceProcessor {
                 return Err(error);
             }
         };
-        let done = did && walk.plan.walked >= walk.end;
+        let done = did && walk.is_done();
         if done {
             if let Err(error) = self.finish_walk(&walk, now).await {
                 self.walk = Some(walk);
@@ -111,6 +134,8 @@ impl SpaceProcessor {
         }
         if walk.plan.walked < walk.end {
             self.merge_slice(walk, now).await?;
+        } else if !walk.is_done() {
+            self.evaluate_accounts(walk, now).await?;
         }
         Ok(true)
     }
@@ -157,22 +182,19 @@ impl SpaceProcessor {
         let mut work = Work { last_profile: self.ahead.last_profile, ..Work::default() };
         let live: HashSet<ProfileNo> = numbers.iter().map(|(_, live)| *live).collect();
         work.load_profiles(&mut connection, self.space, &mut self.caches, live.into_iter()).await?;
+        if self.catalog.program.has_accounts() {
+            work.load_accounts(&mut connection, self.space, &mut self.caches).await?;
+        }
         for (no, live) in &numbers {
+            accounts::bring_history(&mut work, *live, *no, &walk.partials, &self.catalog);
             let Some(entry) = work.entries.get_mut(live) else { continue };
-            if let Some(partial) = walk.partials.get(no) {
-                for (leaf, _) in partial.iter() {
-                    self.catalog.program.mark_leaf(leaf, &mut entry.dirty);
-                }
-                entry.profile.leaves.merge(partial);
-                entry.touched = true;
-            }
             if no == live {
                 for computation in &walk.plan.computations {
                     self.catalog.program.mark(*computation, &mut entry.dirty);
                 }
             }
         }
-        evaluate_all(&mut work, &self.catalog, now, Waiting { after: until, until: walk.end });
+        evaluate_all(&mut work, &self.catalog, now, walk.waiting_after(until));
         let (prepared, pending) = write::prepare(work, &self.catalog, self.progress(self.ahead.processed))?;
         let writing = self.hold.begin(prepared.writes());
         let mut tx = connection.begin().await?;
@@ -182,7 +204,37 @@ impl SpaceProcessor {
         writing.committed();
         drop(connection);
         walk.plan.walked = until;
-        walk.partials = walk.partials.split_off(&ProfileNo(until.0 + 1));
+        walk.partials.forget_until(until);
+        self.committed_now(&prepared, pending);
+        Ok(())
+    }
+
+    /// Evaluates the versions being walked on the next accounts, now that all users have brought theirs.
+    async fn evaluate_accounts(&mut self, walk: &mut Walk, now: Timestamp) -> Result<()> {
+        let Numbers { after, until } =
+            walk.accounts.unwrap_or(Numbers { until: self.ahead.last_profile, ..ALL });
+        let mut connection = self.pool.acquire().await?;
+        let most = SLICE_PROFILES as i64;
+        let numbers = profiles::list_accounts(&mut *connection, self.space, after, until, most).await?;
+        let done = if numbers.len() as u64 == SLICE_PROFILES { numbers.last().copied() } else { None };
+        let left = Numbers { after: done.unwrap_or(until), until };
+        let mut work = Work { last_profile: self.ahead.last_profile, ..Work::default() };
+        work.load_profiles(&mut connection, self.space, &mut self.caches, numbers.into_iter()).await?;
+        for entry in work.entries.values_mut() {
+            for computation in &walk.plan.computations {
+                self.catalog.program.mark(*computation, &mut entry.dirty);
+            }
+        }
+        let waiting = Waiting { accounts: left, ..walk.waiting() };
+        evaluate_all(&mut work, &self.catalog, now, waiting);
+        let (prepared, pending) = write::prepare(work, &self.catalog, self.progress(self.ahead.processed))?;
+        let writing = self.hold.begin(prepared.writes());
+        let mut tx = connection.begin().await?;
+        write::write(&mut tx, self.fence(), &prepared).await?;
+        tx.commit().await?;
+        writing.committed();
+        drop(connection);
+        walk.accounts = Some(left);
         self.committed_now(&prepared, pending);
         Ok(())
     }

@@ -49,8 +49,9 @@ impl SpaceProcessor {
     pub(super) async fn process_batch(&mut self) -> Result<Batched> {
         let began = Instant::now();
         let Some(mut read) = self.read_batch().await? else { return Ok(Batched::default()) };
+        let due = self.due_between(&mut read).await?;
         let started = Instant::now();
-        let (prepared, pending, counts) = self.compute(&read).await?;
+        let (prepared, pending, counts) = self.compute(&read, due).await?;
         let computed = Instant::now();
         let newest = read.chunks.last().map_or(self.fired, |chunk| chunk.received_at);
         // Their memory is good for the next batch: taking it anew each time costs more than filling it.
@@ -74,7 +75,27 @@ impl SpaceProcessor {
         Ok(Batched { events: counts.events, behind: read.is_full.then_some(newest) })
     }
 
-    async fn compute(&mut self, read: &Read) -> Result<(Prepared, Pending, Counts)> {
+    /// Profiles that have to be watched while the batch is computed, because they are due before its end and may be users
+    /// of accounts. The batch ends before what is due later than its first chunk.
+    async fn due_between(&mut self, read: &mut Read) -> Result<Vec<ProfileNo>> {
+        if !self.catalog.program.has_accounts() {
+            return Ok(Vec::new());
+        }
+        let first = match read.contents.first() {
+            Some(content) => Records::new(content)?.next().transpose()?.map(|record| record.received_at),
+            None => None,
+        };
+        let due = self.next_due;
+        let is_before = |chunk: &Chunk| due.is_none_or(|at| chunk.received_at < at);
+        let kept = read.chunks.iter().take_while(|chunk| is_before(chunk)).count().max(1);
+        read.is_full |= kept < read.chunks.len();
+        read.chunks.truncate(kept);
+        read.contents.truncate(kept);
+        let last = read.chunks.last().map_or(self.fired, |chunk| chunk.received_at);
+        self.fire_before(first.unwrap_or(last), last).await
+    }
+
+    async fn compute(&mut self, read: &Read, due: Vec<ProfileNo>) -> Result<(Prepared, Pending, Counts)> {
         let records = records(read)?;
         let messages: Vec<Message<'_>> =
             records.iter().map(|(r, offset)| Message { id: r.message_id, offset: *offset }).collect();
@@ -91,8 +112,13 @@ impl SpaceProcessor {
             }
         }
         work.load_owners(&mut connection, self.space, &mut self.caches, apply::keys(&events)).await?;
-        let wanted: HashSet<ProfileNo> = apply::keys(&events).filter_map(|key| work.owner(key)).collect();
+        let owners = apply::keys(&events).filter_map(|key| work.owner(key));
+        let wanted: HashSet<ProfileNo> = owners.chain(due).collect();
         work.load_profiles(&mut connection, self.space, &mut self.caches, wanted.into_iter()).await?;
+        if self.catalog.program.has_accounts() {
+            work.load_accounts(&mut connection, self.space, &mut self.caches).await?;
+            work.watch_all(read.chunks.last().map_or(self.fired, |chunk| chunk.received_at));
+        }
         drop(connection);
         let ground =
             Ground { space: self.space, catalog: &self.catalog, waiting: self.waiting(), fired: self.fired };

@@ -9,7 +9,7 @@ use hashbrown::{HashMap, HashSet};
 use sqlx::PgConnection;
 
 use crate::domain::ids::public_id;
-use crate::domain::{ComputationNo, LeafNo, Offset, ProfileNo, SpaceNo};
+use crate::domain::{Collection, ComputationNo, LeafNo, Offset, ProfileNo, SpaceNo};
 use crate::engine::identity::{Settings, TypeNo};
 use crate::engine::{self, Definition, KnownSource, LeafSpec, Limits, Plan, Program, Sources};
 use crate::store::computations::{self, Computation};
@@ -40,6 +40,8 @@ pub(super) struct WalkPlan {
     pub leaves: Vec<(LeafNo, Offset)>,
     /// Profiles up to here are done.
     pub walked: ProfileNo,
+    /// Some of them are of accounts: those are evaluated when all users are done.
+    pub of_accounts: bool,
 }
 
 /// Settings and program of a space.
@@ -131,6 +133,7 @@ impl Catalog {
             computations: walking.iter().map(|a| a.row.no).collect(),
             leaves: leaves.unready.clone(),
             walked,
+            of_accounts: walking.iter().any(|a| a.row.collection == Collection::Accounts),
         });
         let program = Program::build(definitions, &mut |spec| leaves.number(spec))
             .map_err(|e| StoreError::Damaged(format!("definitions do not go together: {e}")))?;
@@ -174,7 +177,7 @@ async fn compile_all(tx: &mut PgConnection, space: SpaceNo, limits: Limits) -> R
             Kind::Audience => engine::Kind::Audience,
             Kind::ComputedTrait => engine::Kind::ComputedTrait,
         };
-        match engine::compile(&row.query, kind, limits) {
+        match engine::compile_for(row.collection, &row.query, kind, limits) {
             Ok(plan) => active.push(Active { row, plan }),
             Err(errors) => {
                 let why = errors.first().map_or_else(String::new, |e| e.message.clone());

@@ -1,5 +1,6 @@
 //! Evaluating a profile's definitions: new outcomes, and the members, sizes, transitions and due times that follow.
 
+use super::accounts;
 use super::catalog::{Catalog, Meta};
 use super::work::{Entry, Output, Work};
 use crate::domain::{Collection, ComputationNo, ProfileNo, Timestamp, Value};
@@ -11,19 +12,33 @@ use crate::store::memberships::{MembershipChange, Transition};
 /// Profile numbers a walk in progress has still to come to: versions that do not serve yet are left alone on them.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Waiting {
+    pub users: Numbers,
+    pub accounts: Numbers,
+}
+
+/// The numbers after one, up to another.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Numbers {
     pub after: ProfileNo,
     pub until: ProfileNo,
 }
 
 impl Waiting {
-    fn has(self, no: ProfileNo) -> bool {
-        no > self.after && no <= self.until
+    fn has(self, profile: &Profile) -> bool {
+        let numbers = match profile.collection {
+            Collection::Users => self.users,
+            Collection::Accounts => self.accounts,
+        };
+        profile.no > numbers.after && profile.no <= numbers.until
     }
 }
 
 /// Forgets what can never matter again at `now` or later. Once in so many events is enough.
 pub(super) fn tidy(profile: &mut Profile, catalog: &Catalog, now: Timestamp) {
     catalog.program.compact(&mut profile.leaves, now);
+    if !profile.seats.get().is_empty() {
+        profile.seats.update(|seats| seats.for_each_states(|states| catalog.program.compact(states, now)));
+    }
     profile.retain_versions(|no| catalog.keeps(no), |no| catalog.meta.contains_key(&no));
 }
 
@@ -36,6 +51,7 @@ pub(super) fn evaluate_all(work: &mut Work, catalog: &Catalog, now: Timestamp, w
         evaluate(entry, &mut out, catalog, now, waiting);
     }
     work.out = out;
+    accounts::settle(work, catalog, now, waiting);
 }
 
 /// Lets happen what was due on a profile by `until`, instant by instant: it may enter and leave again before that.
@@ -70,15 +86,28 @@ pub(super) fn evaluate(
     while let Some(place) = entry.dirty.pop() {
         let Some(computation) = catalog.program.computations().get(place) else { continue };
         let Some(meta) = catalog.meta.get(&computation.no) else { continue };
-        if entry.profile.collection != Collection::Users || (meta.walking && waiting.has(entry.profile.no)) {
+        if meta.walking && waiting.has(&entry.profile) {
             continue;
         }
+        match (entry.profile.collection, computation.plan.collection()) {
+            (Collection::Users, Collection::Accounts) => {
+                if !computation.plan.quantifiers().is_empty() {
+                    let due = accounts::ask(entry, &mut out.recounts, computation, catalog, now);
+                    entry.profile.set_due(computation.no, due);
+                }
+                continue;
+            }
+            (one, other) if one != other => continue,
+            _ => {}
+        }
+        let is_account = entry.profile.collection == Collection::Accounts;
         let view = ProfileView {
             profile: &entry.profile,
             leaves: &entry.profile.leaves,
+            tally: if is_account { entry.profile.seats.get().tally(computation.no) } else { None },
             answers: |key: &str| catalog.answers.get(key).copied(),
         };
-        let (value, changes_at) = if entry.profile.is_known || meta.include_anonymous {
+        let (value, changes_at) = if is_account || entry.profile.is_known || meta.include_anonymous {
             let evaluation = computation.plan.evaluate(&view, now);
             (evaluation.value, evaluation.changes_at)
         } else {

@@ -5,6 +5,7 @@
 //! died and came back, cannot write anything twice. Processors run on threads of their own, so that heavy batches
 //! never hold up a request.
 
+mod accounts;
 mod apply;
 mod backfill;
 mod batch;
@@ -12,8 +13,10 @@ mod cache;
 mod catalog;
 mod dedup;
 mod evaluate;
+mod left_out;
 mod schema;
 mod space;
+mod timers;
 mod warned;
 mod work;
 mod write;

@@ -7,7 +7,6 @@
 use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
-use sqlx::Acquire;
 use sqlx::postgres::PgPool;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -17,10 +16,10 @@ use super::Context;
 use super::backfill::Walk;
 use super::catalog::Catalog;
 use super::dedup::Dedup;
-use super::evaluate::{Waiting, fire};
+use super::evaluate::Waiting;
 use super::schema::Schema;
 use super::warned::Warned;
-use super::work::{Caches, Pending, Work};
+use super::work::{Caches, Pending};
 use super::write::{self, Fence, Prepared};
 use crate::clock::Clock;
 use crate::config;
@@ -70,8 +69,6 @@ struct UnderWay {
 /// After a small batch the processor pauses for so many times what it took, and no longer than that.
 const PAUSE_FACTOR: u32 = 2;
 const PAUSE_MAX: Duration = Duration::from_millis(20);
-/// Profiles that are due are taken in slices of this many.
-const DUE_SLICE: i64 = 5_000;
 
 /// The processor of one space.
 pub(super) struct SpaceProcessor {
@@ -107,7 +104,7 @@ pub(super) struct SpaceProcessor {
     /// Postgres has plans for empty tables.
     is_unknown_to_planner: bool,
     /// When the next profile is due, as far as it is known.
-    next_due: Option<Timestamp>,
+    pub(super) next_due: Option<Timestamp>,
     lease_renewed: Instant,
 }
 
@@ -286,47 +283,6 @@ impl SpaceProcessor {
         self.walk = Walk::replace(self.walk.take(), catalog.walk.clone(), self.ahead.last_profile);
         self.catalog = catalog;
         Ok(())
-    }
-
-    /// Lets everything happen that was due by `now`, in the order of time. Returns how many profiles were looked at.
-    async fn fire_due(&mut self, now: Timestamp) -> Result<usize> {
-        if self.next_due.is_none_or(|at| at > now) {
-            return Ok(0);
-        }
-        self.settle().await?;
-        let mut connection = self.pool.acquire().await?;
-        let due = processor::find_due(&mut connection, self.space, now.millis(), DUE_SLICE).await?;
-        let until = match due.last() {
-            Some((_, at)) if due.len() as i64 == DUE_SLICE => Timestamp::from_millis(*at),
-            _ => now,
-        };
-        let mut work = Work { last_profile: self.ahead.last_profile, ..Work::default() };
-        let numbers = due.iter().map(|(no, _)| *no);
-        work.load_profiles(&mut connection, self.space, &mut self.caches, numbers).await?;
-        for (no, at) in &due {
-            match work.entries.get_mut(no) {
-                // What the index says is what has to be corrected, should the profile know better.
-                Some(entry) => entry.indexed_due = Some(Timestamp::from_millis(*at)),
-                None => work.out.forgotten_dues.push(*no),
-            }
-        }
-        let (waiting, mut out) = (self.waiting(), std::mem::take(&mut work.out));
-        for entry in work.in_order() {
-            entry.touched = true;
-            fire(entry, &mut out, &self.catalog, until, waiting);
-        }
-        work.out = out;
-        let (prepared, pending) = write::prepare(work, &self.catalog, self.progress(self.ahead.processed))?;
-        let writing = self.hold.begin(prepared.writes());
-        let mut tx = connection.begin().await?;
-        write::write(&mut tx, self.fence(), &prepared).await?;
-        let next_due = processor::next_due(&mut tx, self.space).await?.map(Timestamp::from_millis);
-        tx.commit().await?;
-        writing.committed();
-        self.committed_now(&prepared, pending);
-        self.next_due = next_due;
-        self.fired = self.fired.max(until);
-        Ok(due.len())
     }
 
     async fn close_run(&mut self) -> Result<()> {

@@ -4,18 +4,21 @@
 //! its commit: the next transaction is computed on top of it, and a rollback forgets it. So the caches themselves hold
 //! only what the database holds.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use bytes::Bytes;
 use hashbrown::HashMap;
 use sqlx::PgConnection;
 
+use super::accounts;
 use super::cache::Cache;
 use super::catalog::Catalog;
 use crate::domain::{Collection, ComputationNo, IdKey, Offset, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::Dirty;
 use crate::engine::identity::{Graph, IdType, Owned};
 use crate::engine::profile::{Outcome, Profile};
+use crate::engine::seats::Recount;
 use crate::store::identity::{Merge, NewIdentifier, RefusalRow};
 use crate::store::memberships::{MembershipChange, Transition};
 use crate::store::messages::ChunkOutcome;
@@ -107,6 +110,8 @@ pub(super) struct Entry {
     pub absorbed: Vec<(ProfileNo, Outcome)>,
     /// Due time the index has.
     pub indexed_due: Option<Timestamp>,
+    /// Its states are to be tidied, as of this instant.
+    pub tidy_at: Option<Timestamp>,
     /// As it was read; none for a profile that is not written yet.
     pub encoded: Option<Bytes>,
 }
@@ -121,6 +126,11 @@ pub(super) struct Work {
     /// Who was absorbed by whom before it, as far as it matters here.
     pub aliases: HashMap<ProfileNo, ProfileNo>,
     pub last_profile: ProfileNo,
+    /// Accounts that something has changed on and that are not evaluated since.
+    pub changed: BTreeSet<ProfileNo>,
+    /// When profiles in work are due, as far as that is watched for; some may be due later by now.
+    pub timers: BinaryHeap<Reverse<(Timestamp, ProfileNo)>>,
+    pub watched_until: Timestamp,
     pub out: Output,
 }
 
@@ -140,6 +150,8 @@ pub(super) struct Output {
     /// By how much sizes change in each minute, and when they did last in it.
     pub sizes: BTreeMap<(ComputationNo, i64), (i64, Timestamp)>,
     pub transitions: Vec<Transition>,
+    /// Users that are to be counted anew in their accounts: nothing is left of them when it is written.
+    pub recounts: Vec<Recount>,
     /// Due times of absorbed profiles, to be forgotten.
     pub forgotten_dues: Vec<ProfileNo>,
     /// Rows of profiles that were made and absorbed in the same transaction: their numbers stay known.
@@ -267,6 +279,7 @@ impl Work {
             dirty: Dirty::default(),
             absorbed: Vec::new(),
             indexed_due,
+            tidy_at: None,
             encoded,
             profile,
         };
@@ -291,13 +304,20 @@ impl Work {
                     catalog.program.mark_all(&mut entry.dirty);
                 }
             }
-            Collection::Accounts => self.out.accounts += 1,
+            Collection::Accounts => {
+                self.out.accounts += 1;
+                if let Some(entry) = self.entries.get_mut(&no) {
+                    catalog.program.mark_of_accounts(&mut entry.dirty);
+                    self.changed.insert(no);
+                }
+            }
         }
         no
     }
 
     /// Merges `absorbed` into `survivor`.
     pub(super) fn absorb(&mut self, survivor: ProfileNo, absorbed: ProfileNo, catalog: &Catalog) {
+        accounts::before_merge(self, survivor, absorbed, catalog);
         let (Some(other), Some(entry)) = (self.entries.remove(&absorbed), self.entries.get_mut(&survivor))
         else {
             return;

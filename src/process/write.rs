@@ -153,6 +153,9 @@ fn encode(entries: Vec<(ProfileNo, Entry)>, catalog: &Catalog) -> Result<Rows> {
             let at = entry.profile.last_event_at;
             tidy(&mut entry.profile, catalog, at);
         }
+        if let Some(at) = entry.tidy_at {
+            tidy(&mut entry.profile, catalog, at);
+        }
         let due = entry.profile.due_at();
         if due != entry.indexed_due {
             rows.dues.push((no, due.map(Timestamp::millis)));

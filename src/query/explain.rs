@@ -13,7 +13,7 @@ use crate::domain::ids::public_id;
 use crate::domain::{Collection, ComputationNo, LeafNo, SpaceNo, Timestamp};
 use crate::engine::explain::Explanation;
 use crate::engine::profile::{OutcomeValue, Profile, number_of};
-use crate::engine::{self, KnownSource, Limits, Plan, ProfileView, Sources, compile};
+use crate::engine::{self, KnownSource, Limits, Plan, ProfileView, Sources, compile_for};
 use crate::store::computations::{self, Computation};
 use crate::store::definitions::{Definition, Kind, list_definitions};
 use crate::store::{StoreError, audiences, profiles, registry};
@@ -47,12 +47,13 @@ pub enum Why {
     Counted(Explanation),
     /// It has only anonymous identifiers, which the definition does not count (A13); its conditions count for nothing.
     Anonymous(Explanation),
-    /// It is an account, and the definition counts users.
-    Account,
+    /// It is an account, and the definition counts users, or the other way round.
+    OtherCollection,
 }
 
 /// Of a version that is kept up to date: what it is evaluated with.
 struct Live {
+    no: ComputationNo,
     plan: Plan,
     include_anonymous: bool,
     /// Which version answers for which key.
@@ -89,7 +90,7 @@ impl Reader {
         let frozen = frozen.iter().find(|(_, of)| of == key).map(|(no, _)| *no);
         let outcome = serving.map(|row| row.no).or(frozen).and_then(|no| profile.outcome(no));
         let why = match live {
-            _ if collection == Collection::Accounts => Why::Account,
+            _ if collection != definition.collection => Why::OtherCollection,
             Some(live) => live.explain(&profile, at),
             None if frozen.is_some() => Why::Frozen,
             None => Why::Unfinished,
@@ -136,10 +137,11 @@ impl Live {
         let view = ProfileView {
             profile,
             leaves: &profile.leaves,
+            tally: profile.seats.get().tally(self.no),
             answers: |key: &str| self.answers.get(key).copied(),
         };
         let explanation = self.plan.explain(&view, at);
-        if profile.is_known || self.include_anonymous {
+        if profile.collection == Collection::Accounts || profile.is_known || self.include_anonymous {
             Why::Counted(explanation)
         } else {
             Why::Anonymous(explanation)
@@ -159,7 +161,7 @@ async fn live(
         Kind::Audience => engine::Kind::Audience,
         Kind::ComputedTrait => engine::Kind::ComputedTrait,
     };
-    let mut plan = compile(&row.query, kind, LIMITS).map_err(|errors| {
+    let mut plan = compile_for(row.collection, &row.query, kind, LIMITS).map_err(|errors| {
         let why = errors.first().map_or_else(String::new, |error| error.message.clone());
         StoreError::Damaged(format!("definition {} does not compile: {why}", row.key))
     })?;
@@ -176,7 +178,7 @@ async fn live(
     // No leaf has the number 0.
     plan.intern(&mut |spec| numbers.get(&spec.canonical()).copied().unwrap_or_default());
     let answers = answers(active, frozen);
-    Ok(Live { plan, include_anonymous: row.options.include_anonymous, answers })
+    Ok(Live { no: row.no, plan, include_anonymous: row.options.include_anonymous, answers })
 }
 
 /// Which version answers a reference to a key: the one that serves, else the one that is being computed.

@@ -11,6 +11,7 @@ mod lookup;
 mod members;
 mod people;
 mod preview;
+mod preview_accounts;
 mod schema;
 mod timeline;
 mod wait;

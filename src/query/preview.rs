@@ -13,14 +13,14 @@ use super::{Directory, QueryError, Reader};
 use crate::domain::{Collection, ComputationNo, LeafNo, Offset, ProfileNo, SpaceNo, Timestamp, Value};
 use crate::engine::profile::{OutcomeValue, Profile, WHO_BYTES, Who};
 use crate::engine::query::PlanCondition;
-use crate::engine::{Kind, LeafState, LeafStates, Plan, ProfileView, View};
+use crate::engine::{Kind, LeafState, LeafStates, Plan, ProfileView, Tally, View};
 use crate::history::{PASS_PROFILES, Partials, Scan};
 use crate::store::profiles::Loaded;
 use crate::store::{log, processor, profiles};
 use uuid::Uuid;
 
 /// Profiles read at a time.
-const READ_AT_A_TIME: i64 = 2_000;
+pub(super) const READ_AT_A_TIME: i64 = 2_000;
 /// Profiles asked before somebody else has a turn.
 const ASKED_AT_A_TIME: usize = 1_000;
 /// Profiles that are named as examples.
@@ -79,6 +79,11 @@ impl Reader {
         let end = processor::status(&self.pool, space).await?.map_or(Offset(0), |status| status.processed);
         let absorbed: hashbrown::HashMap<ProfileNo, ProfileNo> =
             profiles::list_absorbed(&self.pool, space).await?.into_iter().collect();
+        if draft.plan.collection() == Collection::Accounts {
+            self.look_at_accounts(space, &look, &Fold { end, absorbed, last }, &mut preview).await?;
+            preview.took = began.elapsed();
+            return Ok(preview);
+        }
         let mut after = ProfileNo(0);
         while after < last {
             let until = ProfileNo((after.0 + PASS_PROFILES).min(last.0));
@@ -108,7 +113,7 @@ impl Reader {
             let Some((last, _)) = rows.last() else { break };
             after = *last;
             for (no, state) in rows.iter().filter(|(no, _)| *no <= until) {
-                look.look_at_profile(&Profile::decode(state)?, partials.get(no), preview);
+                look.look_at_profile(&Profile::decode(state)?, partials.get(*no), None, preview);
             }
         }
         Ok(())
@@ -124,7 +129,7 @@ impl Reader {
         preview: &mut Preview,
     ) -> Result<(), QueryError> {
         let (mut concerned, mut is_decided) = (Vec::new(), true);
-        for (n, (no, states)) in partials.iter().enumerate() {
+        for (n, (no, states)) in partials.profiles.iter().enumerate() {
             if n % ASKED_AT_A_TIME == 0 {
                 tokio::task::yield_now().await;
             }
@@ -142,7 +147,7 @@ impl Reader {
             rows.sort_unstable_by_key(|(no, _)| *no);
             for (no, row) in &rows {
                 if let Loaded::Live(state) = row {
-                    look.look_at_profile(&Profile::decode(state)?, partials.get(no), preview);
+                    look.look_at_profile(&Profile::decode(state)?, partials.get(*no), None, preview);
                 }
             }
         }
@@ -164,7 +169,7 @@ impl Reader {
             let load = |part| profiles::load_starts(&self.pool, space, part, WHO_BYTES);
             let (first, second) = tokio::try_join!(load(first), load(second))?;
             for (no, start) in first.into_iter().chain(second) {
-                let Some(states) = partials.get(&no) else { continue };
+                let Some(states) = partials.get(no) else { continue };
                 let view = OnlyLeaves { states, asked_more: Cell::new(false) };
                 look.look_at(&view, Who::peek(&start)?, false, preview);
             }
@@ -172,7 +177,7 @@ impl Reader {
         Ok(())
     }
 
-    async fn fold(
+    pub(super) async fn fold(
         &self,
         space: SpaceNo,
         &Look { draft, now: at, .. }: &Look<'_>,
@@ -181,7 +186,7 @@ impl Reader {
         (after, until): (ProfileNo, ProfileNo),
     ) -> Result<Partials, QueryError> {
         if !draft.include_history || draft.plan.leaves().len() == 0 {
-            return Ok(Partials::new());
+            return Ok(Partials::default());
         }
         let leaves = draft.plan.leaves().map(|(no, spec)| (no, end, spec.clone())).collect();
         let tasks = std::thread::available_parallelism().map_or(1, NonZero::get);
@@ -224,11 +229,19 @@ impl View for OnlyLeaves<'_> {
     }
 }
 
+/// What of history is folded.
+pub(super) struct Fold {
+    pub(super) end: Offset,
+    pub(super) absorbed: hashbrown::HashMap<ProfileNo, ProfileNo>,
+    /// The newest profile.
+    pub(super) last: ProfileNo,
+}
+
 /// What profiles are asked.
-struct Look<'a> {
-    draft: &'a Draft<'a>,
-    answers: HashMap<&'a str, ComputationNo>,
-    now: Timestamp,
+pub(super) struct Look<'a> {
+    pub(super) draft: &'a Draft<'a>,
+    pub(super) answers: HashMap<&'a str, ComputationNo>,
+    pub(super) now: Timestamp,
     conditions: Vec<(&'a str, &'a PlanCondition)>,
 }
 
@@ -260,11 +273,18 @@ impl Look<'_> {
         }
     }
 
-    fn look_at_profile(&self, profile: &Profile, partial: Option<&LeafStates>, preview: &mut Preview) {
+    pub(super) fn look_at_profile(
+        &self,
+        profile: &Profile,
+        partial: Option<&LeafStates>,
+        tally: Option<&Tally>,
+        preview: &mut Preview,
+    ) {
         let nothing = LeafStates::default();
         let view = ProfileView {
             profile,
             leaves: partial.unwrap_or(&nothing),
+            tally,
             answers: |key: &str| self.answers.get(key).copied(),
         };
         let outcome = self.draft.replaces.and_then(|no| profile.outcome(no));
@@ -275,11 +295,12 @@ impl Look<'_> {
     }
 
     fn look_at(&self, view: &impl View, who: Who, was_in: bool, preview: &mut Preview) {
-        if who.collection != Collection::Users {
+        if who.collection != self.draft.plan.collection() {
             return;
         }
         let (plan, now) = (self.draft.plan, self.now);
-        let is_counted = who.is_known || self.draft.include_anonymous;
+        let is_account = who.collection == Collection::Accounts;
+        let is_counted = is_account || who.is_known || self.draft.include_anonymous;
         let value = if is_counted { plan.evaluate(view, now).value } else { Value::Null };
         let is_in = self.is_in(&value);
         preview.size += u64::from(is_in);

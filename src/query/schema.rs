@@ -4,7 +4,7 @@ use super::{QueryError, Reader};
 use crate::domain::{Collection, SpaceNo, trait_names};
 use crate::engine::Plan;
 use crate::engine::query::Known;
-use crate::store::definitions;
+use crate::store::definitions::{self, Definition};
 use crate::store::schema::{self, SeenKind};
 
 pub use crate::domain::seen::Seen;
@@ -50,14 +50,29 @@ impl Reader {
             let properties = seen.fields.known.into_keys().filter(|path| !path.contains('.')).collect();
             known.events.insert(event.to_owned(), Some(properties).filter(|_| !seen.fields.is_cut));
         }
-        let traits = self.find_seen_traits(space, Collection::Users).await?;
-        if !traits.fields.is_cut {
-            let canonical = |name: &String| trait_names::canonical(name).into_owned();
-            let mut names: Vec<String> = traits.fields.known.keys().map(canonical).collect();
-            let definitions = definitions::list_definitions(&self.pool, space, None, None).await?;
-            names.extend(definitions.into_iter().map(|definition| definition.key));
-            known.traits = Some(names);
+        let definitions = definitions::list_definitions(&self.pool, space, None, None).await?;
+        known.traits = self.known_traits(space, plan.collection(), &definitions).await?;
+        if !plan.traits_of_users().is_empty() {
+            known.traits_of_users = self.known_traits(space, Collection::Users, &definitions).await?;
         }
         Ok(plan.unseen(&known))
+    }
+
+    /// Traits of a collection, by canonical name, computed traits and audiences included; nothing when there may be more.
+    async fn known_traits(
+        &self,
+        space: SpaceNo,
+        collection: Collection,
+        definitions: &[Definition],
+    ) -> Result<Option<Vec<String>>, QueryError> {
+        let traits = self.find_seen_traits(space, collection).await?;
+        if traits.fields.is_cut {
+            return Ok(None);
+        }
+        let canonical = |name: &String| trait_names::canonical(name).into_owned();
+        let mut names: Vec<String> = traits.fields.known.keys().map(canonical).collect();
+        let of_it = definitions.iter().filter(|definition| definition.collection == collection);
+        names.extend(of_it.map(|definition| definition.key.clone()));
+        Ok(Some(names))
     }
 }

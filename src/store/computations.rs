@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 
 use super::Result;
 use super::definitions::{Kind, Options};
-use crate::domain::{ComputationNo, LeafNo, Offset, ProfileNo, SpaceNo, Timestamp};
+use crate::domain::{Collection, ComputationNo, LeafNo, Offset, ProfileNo, SpaceNo, Timestamp};
 
 /// A version as the processor loads it.
 #[derive(Debug, Clone)]
@@ -15,6 +15,8 @@ pub struct Computation {
     pub definition: i32,
     /// Audience or computed trait.
     pub kind: Kind,
+    /// Whose profiles it is about.
+    pub collection: Collection,
     /// Name on the profile.
     pub key: String,
     /// Query text.
@@ -38,6 +40,7 @@ pub async fn list_active(connection: &mut PgConnection, space: SpaceNo) -> Resul
         computation_no: i32,
         definition_no: i32,
         kind: i16,
+        collection: i16,
         key: String,
         query: String,
         include_anonymous: bool,
@@ -49,8 +52,8 @@ pub async fn list_active(connection: &mut PgConnection, space: SpaceNo) -> Resul
     }
     let rows: Vec<Row> = sqlx::query_as(
         "-- store::computations::list_active
-         SELECT c.computation_no, c.definition_no, d.kind, d.key, c.query, c.include_anonymous, c.include_history,
-             c.status, c.from_offset, c.walked_no, c.walking
+         SELECT c.computation_no, c.definition_no, d.kind, d.collection, d.key, c.query, c.include_anonymous,
+             c.include_history, c.status, c.from_offset, c.walked_no, c.walking
          FROM computation c
          JOIN definition d ON d.space_id = $1 AND d.definition_no = c.definition_no
          WHERE c.space_id = $1 AND d.enabled AND NOT d.deleted AND c.status IN ('pending', 'backfilling', 'live')
@@ -63,6 +66,7 @@ pub async fn list_active(connection: &mut PgConnection, space: SpaceNo) -> Resul
         no: ComputationNo(row.computation_no as u32),
         definition: row.definition_no,
         kind: if row.kind == 1 { Kind::ComputedTrait } else { Kind::Audience },
+        collection: Collection::from_number(row.collection),
         key: row.key,
         query: row.query,
         options: Options { include_anonymous: row.include_anonymous, include_history: row.include_history },

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Result, processor};
 use crate::domain::act::LIST_TRAIT;
-use crate::domain::{ComputationNo, SpaceNo, Timestamp};
+use crate::domain::{Collection, ComputationNo, SpaceNo, Timestamp};
 
 /// Audience or computed trait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,6 +54,8 @@ pub struct Definition {
     pub id: Uuid,
     /// Audience or computed trait.
     pub kind: Kind,
+    /// Whose profiles it is about.
+    pub collection: Collection,
     /// Name on the profile.
     pub key: String,
     /// For people.
@@ -104,6 +106,7 @@ struct DefinitionRow {
     definition_no: i32,
     definition_id: Uuid,
     kind: i16,
+    collection: i16,
     key: String,
     name: String,
     description: String,
@@ -176,8 +179,8 @@ pub async fn list_definitions(
 ) -> Result<Vec<Definition>> {
     let definitions: Vec<DefinitionRow> = sqlx::query_as(
         "-- store::definitions::list_definitions
-         SELECT definition_no, definition_id, kind, key, name, description, enabled, latest_version, serving_no,
-             created_at, updated_at
+         SELECT definition_no, definition_id, kind, collection, key, name, description, enabled, latest_version,
+             serving_no, created_at, updated_at
          FROM definition
          WHERE space_id = $1 AND NOT deleted AND ($2::smallint IS NULL OR kind = $2)
              AND ($3::text IS NULL OR key = $3)
@@ -212,6 +215,7 @@ fn assemble(row: DefinitionRow, versions: &[VersionRow]) -> Option<Definition> {
         no: row.definition_no,
         id: row.definition_id,
         kind: Kind::from_number(row.kind),
+        collection: Collection::from_number(row.collection),
         latest: of_it().find(|v| v.version == row.latest_version).map(copy)?,
         serving: of_it().find(|v| Some(v.computation_no) == row.serving_no).map(copy),
         key: row.key,
@@ -230,6 +234,8 @@ pub struct NewDefinition<'a> {
     pub id: Uuid,
     /// Audience or computed trait.
     pub kind: Kind,
+    /// Whose profiles it is about.
+    pub collection: Collection,
     /// Name on the profile.
     pub key: &'a str,
     /// For people.
@@ -257,8 +263,8 @@ pub async fn insert_definition(
     let no: i32 = sqlx::query_scalar(
         "-- store::definitions::insert_definition
          INSERT INTO definition (space_id, definition_no, definition_id, kind, key, name, description, enabled,
-             latest_version, created_at, updated_at)
-         SELECT $1, coalesce(max(definition_no), 0) + 1, $2, $3, $4, $5, $6, $7, 0, $8, $8
+             latest_version, created_at, updated_at, collection)
+         SELECT $1, coalesce(max(definition_no), 0) + 1, $2, $3, $4, $5, $6, $7, 0, $8, $8, $9
          FROM definition WHERE space_id = $1
          RETURNING definition_no",
     )
@@ -270,6 +276,7 @@ pub async fn insert_definition(
     .bind(new.description)
     .bind(new.enabled)
     .bind(at.to_utc())
+    .bind(new.collection as i16)
     .fetch_one(&mut *tx)
     .await?;
     insert_version(&mut tx, space, no, new.query, new.options, at).await?;

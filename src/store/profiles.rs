@@ -142,6 +142,30 @@ pub async fn list_numbers(
     Ok(rows.into_iter().map(|(no, live)| (ProfileNo(no as u64), ProfileNo(live as u64))).collect())
 }
 
+/// Numbers of live accounts in (after, until].
+pub async fn list_accounts(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    after: ProfileNo,
+    until: ProfileNo,
+    limit: i64,
+) -> Result<Vec<ProfileNo>> {
+    let rows: Vec<i64> = sqlx::query_scalar(
+        "-- store::profiles::list_accounts
+         SELECT profile_no FROM profile
+         WHERE space_id = $1 AND profile_no > $2 AND profile_no <= $3 AND collection = $4 AND merged_into IS NULL
+         ORDER BY profile_no LIMIT $5",
+    )
+    .bind(space.0)
+    .bind(after.0 as i64)
+    .bind(until.0 as i64)
+    .bind(Collection::Accounts as i16)
+    .bind(limit)
+    .fetch_all(executor)
+    .await?;
+    Ok(rows.into_iter().map(|no| ProfileNo(no as u64)).collect())
+}
+
 /// The newest profile; 0 when there is none.
 pub async fn newest(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<ProfileNo> {
     let sql =

@@ -27,6 +27,26 @@ pub async fn list_memberships(
     Ok(rows.into_iter().map(row).collect())
 }
 
+/// The live users of some accounts, each of them once: account, user.
+pub async fn list_users(
+    connection: &mut PgConnection,
+    space: SpaceNo,
+    accounts: &[ProfileNo],
+) -> Result<Vec<(ProfileNo, ProfileNo)>> {
+    let rows: Vec<(i64, i64)> = sqlx::query_as(
+        "-- store::verify::list_users
+         SELECT DISTINCT k.account_no, coalesce(p.merged_into, p.profile_no)
+         FROM account_link k
+         JOIN profile p ON p.space_id = $1 AND p.profile_no = k.user_no
+         WHERE k.space_id = $1 AND k.account_no = ANY($2) ORDER BY 1, 2",
+    )
+    .bind(space.0)
+    .bind(accounts.iter().map(|no| no.0 as i64).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|(account, user)| (ProfileNo(account as u64), ProfileNo(user as u64))).collect())
+}
+
 /// Of every version that answers for an audience: the size that is kept, and the members counted.
 pub async fn count_members(
     connection: &mut PgConnection,

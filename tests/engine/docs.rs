@@ -1,8 +1,14 @@
 //! The examples of docs/query-language.md, each of them run for the profile that stands there.
 
-use personas::domain::{EventType, Timestamp, Value, trait_names};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use personas::domain::{Collection, EventType, LeafNo, Timestamp, Value, trait_names};
 use personas::engine::query::ErrorKind;
-use personas::engine::{Kind, KnownSource, Limits, Sources, compile, format};
+use personas::engine::{
+    Dirty, Kind, KnownSource, LeafState, LeafStates, Limits, Sources, Tally, Target, Users, View, compile,
+    compile_for, format,
+};
 
 use crate::harness::*;
 
@@ -63,6 +69,68 @@ fn result(query: &str, kind: Kind) -> String {
     space.at(Timestamp::parse("2024-06-01").expect("date").millis()).value.to_json()
 }
 
+/// The account of the examples and what its users have brought.
+struct Account {
+    profile: Profile,
+    tally: Tally,
+}
+
+impl View for Account {
+    fn profile_id(&self) -> uuid::Uuid {
+        self.profile.profile_id()
+    }
+
+    fn leaf(&self, leaf: LeafNo) -> Option<Cow<'_, LeafState>> {
+        self.profile.leaf(leaf)
+    }
+
+    fn trait_value(&self, name: &str) -> Option<Cow<'_, Value>> {
+        self.profile.trait_value(name)
+    }
+
+    fn users(&self, quantifier: usize) -> Users {
+        Users { holding: self.tally.holding(quantifier), all: self.tally.all() }
+    }
+}
+
+fn traits(profile: &serde_json::Value) -> BTreeMap<String, Value> {
+    let traits = profile["traits"].as_object().expect("traits").iter();
+    traits.map(|(name, value)| (name.clone(), Value::from_json(&value.to_string()))).collect()
+}
+
+/// The value of a definition for the account.
+fn account_result(query: &str, kind: Kind) -> String {
+    let (_, json) =
+        blocks(TEXT).into_iter().find(|(language, _)| *language == "account").expect("an account");
+    let told: serde_json::Value = serde_json::from_str(json).expect("json");
+    let plan = compile_for(Collection::Accounts, query, kind, Limits::default());
+    let space = Space::of(plan.unwrap_or_else(|errors| panic!("{query}\n{errors:#?}")));
+    let definition = &space.program.computations()[0];
+    let now = Timestamp::parse("2024-06-01").expect("date");
+    let mut account =
+        Account { profile: Profile { traits: traits(&told), ..Profile::default() }, tally: Tally::default() };
+    for user in told["users"].as_array().expect("users") {
+        let (mut own, mut named) = (LeafStates::default(), LeafStates::default());
+        for (offset, told_event) in (1..).zip(user["events"].as_array().expect("events")) {
+            let at = Timestamp::parse(told_event["at"].as_str().expect("at")).expect("instant").millis();
+            let of = told_event["context"]["groupId"].as_str();
+            let properties = told_event["properties"].to_string();
+            let event =
+                Event { offset, ..event(told_event["event"].as_str().expect("a name"), at, &properties) };
+            let target = Target::User { named: of.is_some() };
+            space.program.fold_into(target, &mut own, &event.facts(), &mut Dirty::default());
+            if of == told["group_id"].as_str() {
+                space.program.fold_into(Target::Seat, &mut named, &event.facts(), &mut Dirty::default());
+            }
+        }
+        own.merge(&named);
+        definition.plan.pool(&mut account.profile.states, &own);
+        let (bits, _) = definition.plan.ask(&Profile { states: own, traits: traits(user) }, now);
+        account.tally.count(None, Some(bits));
+    }
+    definition.plan.evaluate(&account, now).value.to_json()
+}
+
 #[test]
 fn examples_are_what_they_are_said_to_be() {
     let (mut wrong, mut run) = (Vec::new(), 0);
@@ -74,12 +142,17 @@ fn examples_are_what_they_are_said_to_be() {
                 _ => "out".to_owned(),
             },
             ("computed-trait", _) => result(query, Kind::ComputedTrait),
+            ("account-audience", _) => match account_result(query, Kind::Audience).as_str() {
+                "true" => "in".to_owned(),
+                _ => "out".to_owned(),
+            },
+            ("account-trait", _) => account_result(query, Kind::ComputedTrait),
             ("not-yet", _) => {
                 let errors = refused(query, Kind::Audience);
                 assert!(errors.iter().all(|e| e.kind == ErrorKind::Unsupported), "{query}\n{errors:#?}");
                 continue;
             }
-            ("profile" | "grammar", "") => continue,
+            ("profile" | "account" | "grammar", "") => continue,
             (other, _) => panic!("what is a block of {other}?"),
         };
         run += 1;
@@ -95,7 +168,8 @@ fn examples_are_what_they_are_said_to_be() {
 fn examples_are_formatted() {
     for (language, query) in blocks(TEXT) {
         // The one that shows how freely a query may be written.
-        let is_example = language.starts_with("audience") || language.starts_with("computed-trait");
+        let is_example =
+            ["audience", "computed-trait", "account-"].iter().any(|kind| language.starts_with(kind));
         if is_example && !query.contains("as you like it") {
             assert_eq!(format(query, Limits::default()).expect("formats"), query.trim_end());
         }

@@ -1,7 +1,8 @@
 //! What is refused, where, and with which words.
 
+use personas::domain::Collection;
 use personas::engine::query::ErrorKind;
-use personas::engine::{Kind, Limits, QueryError, compile};
+use personas::engine::{Kind, Limits, QueryError, compile, compile_for};
 use proptest::prelude::*;
 
 use crate::harness::{refused, sources};
@@ -16,11 +17,23 @@ fn only(query: &str, kind: Kind) -> (QueryError, String) {
 }
 
 #[test]
-fn what_is_not_supported_yet_is_refused_at_its_place() {
+fn any_and_all_stand_in_definitions_of_accounts_alone() {
     for (query, place) in [("ANY event('A') >= 1", "ANY"), ("ALL NOT event('A').count() >= 1", "ALL")] {
         let (error, text) = only(query, Kind::Audience);
-        assert_eq!((error.kind, text.as_str()), (ErrorKind::Unsupported, place), "{query}: {error}");
-        assert!(error.message.ends_with("cannot be used yet"), "{error}");
+        assert_eq!((error.kind, text.as_str()), (ErrorKind::Type, place), "{query}: {error}");
+        assert!(error.message.contains("a definition of type `accounts`"), "{error}");
+        compile_for(Collection::Accounts, query, Kind::Audience, Limits::default()).expect(query);
+    }
+    for (query, place) in [
+        ("ANY (trait('a') = 1 AND ALL trait('b') = 1)", "ALL"),
+        ("event('A').where(ANY trait('b') = 1).count() >= 1", "ANY"),
+        ("any_item('a', ALL property('b') = 1)", "ALL"),
+    ] {
+        let errors =
+            compile_for(Collection::Accounts, query, Kind::Audience, Limits::default()).expect_err(query);
+        let place_of = |e: &QueryError| query[e.offset..e.offset + e.length].to_owned();
+        assert_eq!(errors.iter().map(place_of).collect::<Vec<_>>(), [place], "{query}: {errors:?}");
+        assert!(errors.iter().all(|e| e.kind == ErrorKind::Type), "{errors:?}");
     }
 }
 

@@ -1,6 +1,10 @@
 //! Tests through the front door: HTTP in, rows out, on a real Postgres.
 
 #[cfg(test)]
+mod accounts;
+#[cfg(test)]
+mod accounts_oracle;
+#[cfg(test)]
 mod architecture;
 #[cfg(test)]
 mod audiences;

@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::identity::Owned;
 use super::packed::{Packed, Part, encode};
 use super::pointers::Pointers;
+use super::seats::{Recount, Seats};
 use super::state::LeafStates;
 use super::traits::Traits;
 use crate::domain::{Collection, ComputationNo, Offset, ProfileNo, Timestamp};
@@ -20,13 +21,13 @@ use crate::domain::{Collection, ComputationNo, Offset, ProfileNo, Timestamp};
 pub use super::pointers::{POINTERS_MAX, Pointer, decode_pointers, encode_pointers};
 
 /// First byte of every encoded profile.
-const FORMAT: u8 = 4;
+const FORMAT: u8 = 5;
 /// Format, then the checksum of all that follows, then the lengths of the parts, then [`Head`] and the parts.
 const CHECKSUM_AT: usize = 1;
 const LENGTHS_AT: usize = CHECKSUM_AT + 8;
 const HEAD_AT: usize = LENGTHS_AT + PARTS * 4;
-/// Owned, kin, traits, outcomes, leaves, due times, pointers.
-const PARTS: usize = 7;
+/// Owned, kin, traits, outcomes, leaves, due times, pointers, seats.
+const PARTS: usize = 8;
 /// An encoded profile needs no more than its first so many bytes to say [`Who`] it is.
 pub const WHO_BYTES: usize = HEAD_AT + 80;
 
@@ -121,6 +122,8 @@ pub struct Profile {
     pub traits: Part<Traits>,
     /// Incremental states.
     pub leaves: LeafStates,
+    /// Of a user its places in accounts, of an account what it knows of its users.
+    pub seats: Part<Seats>,
     outcomes: Packed<Said>,
     dues: Packed<Timestamp>,
     /// The earliest of `dues`.
@@ -198,6 +201,7 @@ impl Profile {
             kin: Part::default(),
             traits: Part::default(),
             leaves: LeafStates::default(),
+            seats: Part::default(),
             outcomes: Packed::default(),
             dues: Packed::default(),
             due_at: None,
@@ -205,7 +209,8 @@ impl Profile {
         }
     }
 
-    /// Takes a younger profile in. Outcomes are left to the evaluation that has to follow.
+    /// Takes a younger profile in. Outcomes are left to the evaluation that has to follow. Both have left the tallies of
+    /// their accounts before ([`Profile::uncount`]).
     pub fn absorb(&mut self, other: &Self) {
         let (theirs, kin) = (other.owned.get(), other.kin.get());
         self.owned.update(|owned| {
@@ -221,11 +226,20 @@ impl Profile {
         });
         self.traits.update(|traits| traits.merge(other.traits.get()));
         self.leaves.merge(&other.leaves);
+        let seats = other.seats.get();
+        if !seats.is_empty() {
+            self.seats.update(|own| own.absorb(seats));
+        }
         self.pointers.merge(&other.pointers);
         self.is_known |= other.is_known;
         self.last_offset = self.last_offset.max(other.last_offset);
         self.last_event_at = self.last_event_at.max(other.last_event_at);
         self.last_seen_at = self.last_seen_at.max(other.last_seen_at);
+    }
+
+    /// Leaves the tallies of all its accounts; says which, and as what it was counted there.
+    pub fn uncount(&mut self) -> Vec<Recount> {
+        if self.seats.get().is_empty() { Vec::new() } else { self.seats.update(Seats::uncount) }
     }
 
     /// Notes that an event belongs to the profile.
@@ -276,6 +290,9 @@ impl Profile {
     ) {
         self.outcomes.retain(|no| said(ComputationNo(no)));
         self.dues.retain(|no| due(ComputationNo(no)));
+        if !self.seats.get().is_empty() {
+            self.seats.update(|seats| seats.retain_versions(due));
+        }
         self.due_at = self.earliest();
     }
 
@@ -357,6 +374,8 @@ impl Profile {
         ends[6] = out.len();
         self.pointers.write(out);
         ends[7] = out.len();
+        self.seats.write(out)?;
+        ends[8] = out.len();
         let lengths = ends.windows(2).map(|pair| (pair[1] - pair[0]) as u32);
         for (slot, length) in out[LENGTHS_AT..HEAD_AT].chunks_exact_mut(4).zip(lengths) {
             slot.copy_from_slice(&length.to_le_bytes());
@@ -413,6 +432,7 @@ impl Profile {
             dues: Packed::stored(part()),
             due_at: head.due_at,
             pointers: Pointers::stored(part()),
+            seats: Part::stored(part()),
         })
     }
 }

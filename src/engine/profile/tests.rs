@@ -73,9 +73,14 @@ fn the_stored_form_stays_what_it_was() {
         source: crate::domain::SourceNo(2),
     };
     profile.traits.update(|traits| traits.apply(&write, [("plan".to_owned(), "\"pro\"")]));
+    let (account, computation) = (ProfileNo(4), ComputationNo(2));
+    profile.seats.update(|seats| {
+        seats.set_counted(account, computation, Some(5));
+        seats.recount(&Recount { account, computation, before: None, now: Some(5) });
+    });
     assert_eq!(
         hex::encode(profile.encode().unwrap()),
-        "04589394c4881dc6510b00000004000000130000000600000000000000030000000300000007010009090a0a00010001060275310804016d0701010301040104706c616e01052270726f2200010c016d04020403013109020100010900"
+        "05874dd676050714870b0000000400000013000000060000000000000003000000030000000d00000007010009090a0a00010001060275310804016d0701010301040104706c616e01052270726f2200010c016d0402040301310902010001090001040102050001020103010001"
     );
 }
 

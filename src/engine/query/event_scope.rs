@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use crate::domain::Value;
+use crate::engine::condition::{Condition, Logic};
 use crate::engine::state::{AnyItem, Field, FilterOperand, Read, Reducer, SourceName};
 
-use super::ast::{ArgumentValue, Call};
+use super::ast::{ArgumentValue, Call, Expr, Name};
 use super::error::ErrorKind;
 use super::lower::{Lowering, Scope, Typed};
 use super::stream::{Draft, has_parent, holds, without_parent};
@@ -87,6 +88,20 @@ impl Scope for EventScope {
                 Some(if is_condition { Typed::Boolean(holds(left)) } else { Typed::Scalar(left) })
             }
         }
+    }
+
+    fn quantified(
+        lowering: &mut Lowering<'_, Self>,
+        keyword: &Name,
+        _operand: &Expr,
+    ) -> Option<Logic<Condition<FilterOperand>>> {
+        let word = keyword.text.to_uppercase();
+        let place = if lowering.scope.in_item { "any_item" } else { "where" };
+        let message = format!(
+            "`{word}` asks about the users of an account, so it cannot stand inside of `{place}`; write it around the \
+             whole condition: `{word} event('…').where(…).count() >= 1`"
+        );
+        lowering.error(ErrorKind::Type, keyword.span, message)
     }
 
     fn reduced(&mut self, draft: Draft, reducer: Reducer, read: Read) -> Option<Typed<FilterOperand>> {

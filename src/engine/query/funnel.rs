@@ -70,6 +70,7 @@ impl Draft {
         let oldest = self.window.map(|window| window.oldest);
         let oldest = oldest.into_iter().chain(horizon).min();
         let leaf = leaves.add(LeafSpec {
+            scope: state::Scope::Own,
             event: self.event,
             fields,
             filter: all_of(still).unwrap_or(Logic::Constant(true)),

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::domain::{Path, Value, trait_names};
+use crate::domain::{Collection, Path, Value, trait_names};
 use crate::engine::condition::{Condition, Logic, Op, Operand, Pattern, RelativeDate};
 use crate::engine::state::{Field, Read, Reducer};
 
@@ -21,25 +21,34 @@ use super::walk;
 use super::{Kind, Shape};
 
 /// Lowers a whole definition; nothing when an error was told.
-pub(super) fn lower(text: &str, tree: &Expr, kind: Kind, errors: &mut Errors) -> Option<Plan> {
-    let mut lowering = Lowering { scope: ProfileScope::default(), errors };
+pub(super) fn lower(
+    text: &str,
+    tree: &Expr,
+    (collection, kind): (Collection, Kind),
+    errors: &mut Errors,
+) -> Option<Plan> {
+    let mut lowering = Lowering { scope: ProfileScope::of(collection), errors };
     let root = match kind {
         Kind::Audience => lowering.boolean(tree).map(Root::Condition),
         Kind::ComputedTrait => lowering.output(tree).map(Root::Value),
     };
-    let ProfileScope { leaves, traits, scans } = lowering.scope;
+    let ProfileScope { leaves, traits, traits_of_users, scans, quantifiers, .. } = lowering.scope;
     let (mut leaves, numbers) = leaves.finish();
     let root = root?;
-    narrow(&root, &mut leaves);
+    narrow(&root, &quantifiers, &mut leaves);
     Some(Plan {
         text: text.to_owned(),
         kind,
+        collection,
         root,
+        quantifiers,
         operands: outermost_operands(tree),
         shape: Shape::of(tree),
         leaves,
         numbers,
-        traits: traits.into_iter().collect(),
+        traits: traits.union(&traits_of_users).cloned().collect(),
+        traits_of_users: traits_of_users.into_iter().collect(),
+        traits_of_profile: traits.into_iter().collect(),
         scans,
         sources: walk::sources(tree),
         mentions: mentions::mentions(tree),
@@ -76,6 +85,13 @@ pub(super) trait Scope: Sized {
 
     /// The meaning of a function; tells the error when it has none here.
     fn function(lowering: &mut Lowering<'_, Self>, call: &Call) -> Option<Typed<Self::Operand>>;
+
+    /// `ANY` and `ALL`.
+    fn quantified(
+        lowering: &mut Lowering<'_, Self>,
+        keyword: &Name,
+        operand: &Expr,
+    ) -> Option<Logic<Condition<Self::Operand>>>;
 
     /// The value of reduced events.
     fn reduced(&mut self, draft: Draft, reducer: Reducer, read: Read) -> Option<Typed<Self::Operand>>;
@@ -131,11 +147,6 @@ impl<S: Scope> Lowering<'_, S> {
         None
     }
 
-    /// Tells that a part of the language cannot be done yet.
-    pub(super) fn unsupported<T>(&mut self, span: Span, what: &str) -> Option<T> {
-        self.error(ErrorKind::Unsupported, span, format!("{what} cannot be used yet"))
-    }
-
     pub(super) fn unknown_function<T>(&mut self, call: &Call, known: &[&str]) -> Option<T> {
         let name = call.name.text.as_str();
         if name == "entity" {
@@ -154,10 +165,7 @@ impl<S: Scope> Lowering<'_, S> {
             ExprKind::Or(parts) => self.all(parts).map(Logic::Or),
             ExprKind::Not(operand) => Some(Logic::Not(Box::new(self.boolean(operand)?))),
             ExprKind::Group(inner) => self.boolean(inner),
-            ExprKind::Quantifier(keyword, _) => {
-                let what = format!("`{}` over the users of an account", keyword.text.to_uppercase());
-                self.unsupported(keyword.span, &what)
-            }
+            ExprKind::Quantifier(keyword, operand) => S::quantified(self, keyword, operand),
             _ => {
                 if let Typed::Boolean(condition) = self.typed(expr)? {
                     return Some(condition);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::domain::act::LIST_TRAIT;
-use crate::domain::{Path, Value, trait_names};
+use crate::domain::{Collection, Path, Value, trait_names};
 
 use super::ast::{ArgumentValue, Call, Expr, ExprKind};
 use super::error::{ErrorKind, Errors, QueryError, Span, nearest};
@@ -26,6 +26,8 @@ pub(super) struct Mention {
     pub(super) what: What,
     pub(super) name: String,
     pub(super) span: Span,
+    /// Inside of `ANY` or `ALL`: a user of the account is asked.
+    pub(super) of_users: bool,
 }
 
 /// What has been seen in a space.
@@ -37,16 +39,48 @@ pub struct Known {
     pub has_more_events: bool,
     /// Traits of the collection, by canonical name, computed traits and audiences included; nothing when there may be more.
     pub traits: Option<Vec<String>>,
+    /// The same of users, for what definitions of accounts ask them.
+    pub traits_of_users: Option<Vec<String>>,
 }
 
 impl Plan {
+    /// Whether every audience and computed trait it names is one of the profiles that are asked there; `collection_of`
+    /// says whose the definition of a key is.
+    pub fn check_references(
+        &self,
+        collection_of: impl Fn(&str) -> Option<Collection>,
+    ) -> Result<(), Vec<QueryError>> {
+        let mut errors = Errors::default();
+        for Mention { name, span, of_users, .. } in self.mentions.iter().filter(|m| m.what == What::Trait) {
+            let asked = if *of_users { Collection::Users } else { self.collection() };
+            let Some(found) = collection_of(&trait_names::canonical(name)).filter(|found| *found != asked)
+            else {
+                continue;
+            };
+            let help = match (found, self.collection()) {
+                (Collection::Users, Collection::Accounts) => "; ask the users with `ANY (…)` or `ALL (…)`",
+                (Collection::Accounts, Collection::Accounts) => {
+                    "; ask the account outside of `ANY` and `ALL`"
+                }
+                (_, Collection::Users) => "; a definition of users cannot ask the accounts they are in",
+            };
+            let (found, asked) = (found.as_str(), asked.as_str());
+            let message = format!("`{name}` is a definition of {found}, and here {asked} are asked{help}");
+            errors.add(ErrorKind::Type, *span, message);
+        }
+        if errors.is_empty() { Ok(()) } else { Err(errors.finish(self.text())) }
+    }
+
     /// A word about each event, property and trait the query names that has not been seen, at its place.
     pub fn unseen(&self, known: &Known) -> Vec<QueryError> {
         let mut told = Errors::default();
         for mention in &self.mentions {
             match &mention.what {
                 What::Event => unseen_event(mention, known, &mut told),
-                What::Trait => unseen_trait(mention, known, &mut told),
+                What::Trait if mention.of_users => {
+                    unseen_trait(mention, known.traits_of_users.as_deref(), &mut told);
+                }
+                What::Trait => unseen_trait(mention, known.traits.as_deref(), &mut told),
                 What::Property(event) => unseen_property(mention, event.as_deref(), known, &mut told),
             }
         }
@@ -67,8 +101,8 @@ fn unseen_event(Mention { name, span, .. }: &Mention, known: &Known, told: &mut 
     told.add_suggesting(ErrorKind::Unseen, *span, message, &[], nearest(name, &names));
 }
 
-fn unseen_trait(Mention { name, span, .. }: &Mention, known: &Known, told: &mut Errors) {
-    let Some(traits) = &known.traits else { return };
+fn unseen_trait(Mention { name, span, .. }: &Mention, traits: Option<&[String]>, told: &mut Errors) {
+    let Some(traits) = traits else { return };
     if name.starts_with(LIST_TRAIT) || traits.iter().any(|seen| *seen == trait_names::canonical(name)) {
         return;
     }
@@ -103,8 +137,11 @@ pub(super) fn mentions(tree: &Expr) -> Vec<Mention> {
 fn visit(expr: &Expr, event: Option<&str>, found: &mut Vec<Mention>) {
     match &expr.kind {
         ExprKind::And(parts) | ExprKind::Or(parts) => parts.iter().for_each(|part| visit(part, event, found)),
-        ExprKind::Not(inner) | ExprKind::Quantifier(_, inner) | ExprKind::Group(inner) => {
+        ExprKind::Not(inner) | ExprKind::Group(inner) => visit(inner, event, found),
+        ExprKind::Quantifier(_, inner) => {
+            let before = found.len();
             visit(inner, event, found);
+            found.iter_mut().skip(before).for_each(|mention| mention.of_users = true);
         }
         ExprKind::Comparison(left, _, right) => {
             visit(left, event, found);
@@ -133,7 +170,7 @@ fn visit_call(call: &Call, event: Option<&str>, found: &mut Vec<Mention>) {
         _ => None,
     };
     if let Some((what, Some(name))) = what {
-        found.push(Mention { what, name, span });
+        found.push(Mention { what, name, span, of_users: false });
     }
     // Inside of an item's condition names are those of the item.
 }
@@ -185,6 +222,7 @@ mod tests {
             events: [event("Order Completed", &["total", "products"]), event("Cart Viewed", &[])].into(),
             has_more_events: false,
             traits: Some(vec!["plan".to_owned(), "first_name".to_owned()]),
+            traits_of_users: None,
         }
     }
 

@@ -22,11 +22,12 @@ mod stream;
 mod vocabulary;
 mod walk;
 
+use crate::domain::Collection;
 use error::Errors;
 pub use error::{ErrorKind, QueryError, Span};
 pub use mentions::Known;
 pub(in crate::engine) use plan::Scan;
-pub use plan::{Plan, PlanCondition, PlanOperand, Root};
+pub use plan::{Plan, PlanCondition, PlanOperand, QUANTIFIERS, Quantifier, Root};
 pub(in crate::engine) use shape::Shape;
 pub use sources::{KnownSource, Sources};
 
@@ -62,8 +63,18 @@ impl Default for Limits {
     }
 }
 
-/// Compiles a definition, or says all that is wrong with it, in the order of the text.
+/// Compiles a definition of users, or says all that is wrong with it, in the order of the text.
 pub fn compile(text: &str, kind: Kind, limits: Limits) -> Result<Plan, Vec<QueryError>> {
+    compile_for(Collection::Users, text, kind, limits)
+}
+
+/// Compiles a definition of that collection, or says all that is wrong with it, in the order of the text.
+pub fn compile_for(
+    collection: Collection,
+    text: &str,
+    kind: Kind,
+    limits: Limits,
+) -> Result<Plan, Vec<QueryError>> {
     let mut errors = Errors::default();
     if text.len() > limits.bytes {
         let message =
@@ -85,7 +96,7 @@ pub fn compile(text: &str, kind: Kind, limits: Limits) -> Result<Plan, Vec<Query
     let tree = parser::parse(tokens, limits, &mut errors);
     walk::check_message_types(&tree, &mut errors);
     walk::check_lists(&tree, &mut errors);
-    let plan = lower::lower(text, &tree, kind, &mut errors);
+    let plan = lower::lower(text, &tree, (collection, kind), &mut errors);
     match plan {
         Some(plan) if errors.is_empty() => Ok(plan),
         _ => Err(errors.finish(text)),
@@ -95,11 +106,28 @@ pub fn compile(text: &str, kind: Kind, limits: Limits) -> Result<Plan, Vec<Query
 /// The canonical text of a definition, an audience or a computed trait: one spelling and layout for all texts with the
 /// same words. It means the same, comments stay behind the words they follow, and formatting it again changes nothing.
 pub fn format(text: &str, limits: Limits) -> Result<String, Vec<QueryError>> {
-    if let Err(of_audience) = compile(text, Kind::Audience, limits)
-        && let Err(of_value) = compile(text, Kind::ComputedTrait, limits)
-    {
-        // Whichever it was meant to be has fewer mistakes.
-        return Err(if of_value.len() < of_audience.len() { of_value } else { of_audience });
+    let mut fewest: Option<Vec<QueryError>> = None;
+    for (collection, kind) in [
+        (Collection::Users, Kind::Audience),
+        (Collection::Users, Kind::ComputedTrait),
+        // Whatever is right for users is right for accounts.
+        (Collection::Accounts, Kind::Audience),
+        (Collection::Accounts, Kind::ComputedTrait),
+    ] {
+        match compile_for(collection, text, kind, limits) {
+            Ok(_) => {
+                fewest = None;
+                break;
+            }
+            // Whichever it was meant to be has fewer mistakes.
+            Err(errors) if fewest.as_ref().is_none_or(|known| errors.len() < known.len()) => {
+                fewest = Some(errors);
+            }
+            Err(_) => {}
+        }
+    }
+    if let Some(errors) = fewest {
+        return Err(errors);
     }
     let (tokens, comments) = lexer::tokens_and_comments(text, &mut Errors::default());
     let tokens: Vec<lexer::Token> = tokens.into_iter().map(|(token, _)| token).collect();

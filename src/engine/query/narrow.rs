@@ -4,7 +4,7 @@ use crate::domain::{Number, Value};
 use crate::engine::condition::{Condition, Op, Operand};
 use crate::engine::state::{EXACT_ITEMS, LeafSpec, Read, Reducer};
 
-use super::plan::{PlanOperand, Root};
+use super::plan::{PlanCondition, PlanOperand, Root};
 
 /// What the readers of a leaf need of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -18,7 +18,7 @@ enum Need {
 }
 
 /// Lets the leaves of a plan keep no more than the plan can notice. Only windowed counts keep more than a number.
-pub(super) fn narrow(root: &Root, leaves: &mut [LeafSpec]) {
+pub(super) fn narrow(root: &Root, quantifiers: &[PlanCondition], leaves: &mut [LeafSpec]) {
     let mut needs = vec![Need::Nothing; leaves.len()];
     let mut note = |operand: &PlanOperand, need: Need| {
         if let PlanOperand::Leaf(index, _) = operand
@@ -31,12 +31,18 @@ pub(super) fn narrow(root: &Root, leaves: &mut [LeafSpec]) {
             };
         }
     };
-    match root {
-        Root::Value(operand) => note(operand, Need::All),
-        Root::Condition(logic) => logic.for_each(&mut |condition| {
+    let conditions = match root {
+        Root::Value(operand) => {
+            note(operand, Need::All);
+            None
+        }
+        Root::Condition(logic) => Some(logic),
+    };
+    for logic in conditions.into_iter().chain(quantifiers) {
+        logic.for_each(&mut |condition| {
             note(&condition.left, enough(condition).map_or(Need::All, Need::UpTo));
             condition.arguments.iter().for_each(|argument| note(argument, Need::All));
-        }),
+        });
     }
     for (leaf, need) in leaves.iter_mut().zip(needs) {
         let is_windowed_count =

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::{LeafNo, Offset, Path, Value};
+use crate::domain::{Collection, LeafNo, Offset, Path, Value};
 use crate::engine::condition::{Condition, Logic, Operand};
-use crate::engine::state::{AnyItem, EventName, Filter, LeafSpec, Read, Reducer, Window};
+use crate::engine::state::{AnyItem, EventName, Filter, LeafSpec, Read, Reducer, Scope, Window};
 
 use super::mentions::Mention;
 use super::{Kind, Shape, Span};
@@ -36,8 +36,19 @@ pub enum PlanOperand {
     AnyItem(Box<AnyItem>),
     /// `random_bucket('salt')`.
     Bucket(String),
+    /// Whether the users of the account satisfy the condition at this position of [`Plan::quantifiers`].
+    Users(usize, Quantifier),
     /// A value written in the query.
     Literal(Value),
+}
+
+/// How many of the users of an account have to satisfy a condition (decision A12).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Quantifier {
+    /// `ANY`: at least one.
+    Any,
+    /// `ALL`: every one, and there is one.
+    All,
 }
 
 impl Operand for PlanOperand {
@@ -56,7 +67,10 @@ impl Operand for PlanOperand {
 pub struct Plan {
     pub(super) text: String,
     pub(super) kind: Kind,
+    pub(super) collection: Collection,
     pub(super) root: Root,
+    /// What is asked of each user of an account.
+    pub(super) quantifiers: Vec<PlanCondition>,
     /// Where the operands of the outermost AND or OR stand, in order.
     pub(super) operands: Vec<Span>,
     /// Where all conditions stand.
@@ -64,6 +78,9 @@ pub struct Plan {
     pub(super) leaves: Vec<LeafSpec>,
     pub(super) numbers: Vec<LeafNo>,
     pub(super) traits: Vec<String>,
+    /// Those of them that are read of the users of an account, and those that are not.
+    pub(super) traits_of_users: Vec<String>,
+    pub(super) traits_of_profile: Vec<String>,
     /// Events that are looked at one by one.
     pub(super) scans: Vec<Scan>,
     /// The sources it names, and where.
@@ -83,6 +100,17 @@ impl Plan {
         self.kind
     }
 
+    /// Whose profiles it is about.
+    pub const fn collection(&self) -> Collection {
+        self.collection
+    }
+
+    /// What `ANY` and `ALL` ask of each user of an account, in order of the text. There are at most as many as
+    /// [`QUANTIFIERS`].
+    pub fn quantifiers(&self) -> &[PlanCondition] {
+        &self.quantifiers
+    }
+
     /// What it results in.
     pub const fn root(&self) -> &Root {
         &self.root
@@ -97,6 +125,16 @@ impl Plan {
     /// audiences alike.
     pub fn traits(&self) -> &[String] {
         &self.traits
+    }
+
+    /// Of [`Plan::traits`] those of the profiles it is about.
+    pub fn traits_of_profile(&self) -> &[String] {
+        &self.traits_of_profile
+    }
+
+    /// Of [`Plan::traits`] those of the users of an account, inside of `ANY` and `ALL`.
+    pub fn traits_of_users(&self) -> &[String] {
+        &self.traits_of_users
     }
 
     /// The names of the events it counts, sorted; without those that only a pattern with `*` names.
@@ -165,16 +203,27 @@ pub(in crate::engine) struct Scan {
     pub(in crate::engine) scans: Vec<Self>,
 }
 
+/// `ANY` and `ALL` in one definition: whom they hold for is kept as bits of a number.
+pub const QUANTIFIERS: usize = 64;
+
 /// The leaves of a plan while it is made: equal ones become one.
 #[derive(Debug, Default)]
 pub(super) struct Leaves {
+    /// Whose events are meant where the next ones are named.
+    pub(super) scope: Scope,
     specs: Vec<LeafSpec>,
     places: BTreeMap<String, usize>,
 }
 
 impl Leaves {
     /// The position of a leaf, new or known.
-    pub(super) fn add(&mut self, spec: LeafSpec) -> usize {
+    pub(super) fn add(&mut self, mut spec: LeafSpec) -> usize {
+        spec.scope = match (self.scope, &spec.event) {
+            // Traits are nobody's as a member of an account.
+            (Scope::Member, EventName::TraitWrites) => Scope::Own,
+            (Scope::Pool, EventName::TraitWrites) => Scope::Account,
+            (scope, _) => scope,
+        };
         *self.places.entry(spec.canonical()).or_insert_with(|| {
             self.specs.push(spec);
             self.specs.len() - 1

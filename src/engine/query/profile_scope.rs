@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use crate::domain::{Path, Value, trait_names};
+use crate::domain::{Collection, Path, Value, trait_names};
 use crate::engine::condition::{Condition, Logic, Op};
-use crate::engine::state::{LeafSpec, Read, Reducer};
+use crate::engine::state::{LeafSpec, Read, Reducer, Scope as LeafScope};
 
-use super::ast::{Call, Expr};
+use super::ast::{Call, Expr, Name};
 use super::error::ErrorKind;
 use super::event_scope::any_item;
 use super::lower::{Lowering, Scope, Typed};
-use super::plan::{Leaves, PlanOperand, Scan};
+use super::plan::{Leaves, PlanCondition, PlanOperand, QUANTIFIERS, Quantifier, Scan};
 use super::stream::Draft;
 use super::vocabulary::{self, REDUCERS};
 
@@ -19,7 +19,43 @@ use super::vocabulary::{self, REDUCERS};
 pub(super) struct ProfileScope {
     pub(super) leaves: Leaves,
     pub(super) traits: BTreeSet<String>,
+    /// Traits of the users of an account.
+    pub(super) traits_of_users: BTreeSet<String>,
     pub(super) scans: Vec<Scan>,
+    /// What is asked of each user of an account.
+    pub(super) quantifiers: Vec<PlanCondition>,
+    collection: Collection,
+    /// Inside of `ANY` or `ALL`: on a user of the account.
+    of_users: bool,
+}
+
+impl ProfileScope {
+    /// On a profile of that collection.
+    pub(super) fn of(collection: Collection) -> Self {
+        let mut scope = Self { collection, ..Self::default() };
+        if collection == Collection::Accounts {
+            scope.leaves.scope = LeafScope::Pool;
+        }
+        scope
+    }
+
+    /// Why `ANY` or `ALL` cannot stand here; nothing where it can.
+    fn refusal(&self, word: &str) -> Option<String> {
+        if self.collection == Collection::Users {
+            return Some(format!(
+                "`{word}` asks about the users of an account, so it can only stand in a definition of type `accounts`; \
+                 this one is of type `users`"
+            ));
+        }
+        if self.of_users {
+            return Some(format!(
+                "`{word}` cannot stand inside of another `ANY` or `ALL`: what stands there is about one user; join the \
+                 two with AND or OR"
+            ));
+        }
+        (self.quantifiers.len() >= QUANTIFIERS)
+            .then(|| format!("a definition may have at most {QUANTIFIERS} times `ANY` or `ALL`"))
+    }
 }
 
 impl Scope for ProfileScope {
@@ -55,7 +91,7 @@ impl Scope for ProfileScope {
             "any_item" => {
                 let item = any_item(lowering, call)?;
                 let head = trait_names::canonical(item.path().head()).into_owned();
-                lowering.scope.traits.insert(head.clone());
+                lowering.scope.traits().insert(head.clone());
                 let left = PlanOperand::AnyItem(Box::new(item.with_head(head)));
                 let arguments = vec![PlanOperand::Literal(Value::Bool(true))];
                 Some(Typed::Boolean(Logic::Is(Condition { left, op: Op::Equals, arguments })))
@@ -71,6 +107,27 @@ impl Scope for ProfileScope {
             }
             _ => lowering.unknown_function(call, &vocabulary::PROFILE_FUNCTIONS),
         }
+    }
+
+    fn quantified(
+        lowering: &mut Lowering<'_, Self>,
+        keyword: &Name,
+        operand: &Expr,
+    ) -> Option<PlanCondition> {
+        let word = keyword.text.to_uppercase();
+        if let Some(message) = lowering.scope.refusal(&word) {
+            return lowering.error(ErrorKind::Type, keyword.span, message);
+        }
+        let outside = std::mem::replace(&mut lowering.scope.leaves.scope, LeafScope::Member);
+        lowering.scope.of_users = true;
+        let condition = lowering.boolean(operand);
+        lowering.scope.of_users = false;
+        lowering.scope.leaves.scope = outside;
+        lowering.scope.quantifiers.push(condition?);
+        let quantifier = if word == "ALL" { Quantifier::All } else { Quantifier::Any };
+        let left = PlanOperand::Users(lowering.scope.quantifiers.len() - 1, quantifier);
+        let arguments = vec![PlanOperand::Literal(Value::Bool(true))];
+        Some(Logic::Is(Condition { left, op: Op::Equals, arguments }))
     }
 
     fn reduced(&mut self, draft: Draft, reducer: Reducer, read: Read) -> Option<Typed<PlanOperand>> {
@@ -106,7 +163,7 @@ impl Scope for ProfileScope {
     }
 
     fn traits(&mut self) -> &mut BTreeSet<String> {
-        &mut self.traits
+        if self.of_users { &mut self.traits_of_users } else { &mut self.traits }
     }
 }
 

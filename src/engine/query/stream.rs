@@ -297,6 +297,7 @@ impl Draft {
         let (moving, still) =
             self.filters.into_iter().partition(|filter| state::filter::moves(filter, &self.fields));
         LeafSpec {
+            scope: state::Scope::Own,
             event: self.event,
             fields: self.fields,
             filter: all_of(still).unwrap_or(Logic::Constant(true)),

@@ -21,7 +21,8 @@ pub struct ByProperty {
 impl ByProperty {
     /// The leaf, if it is one.
     pub fn of(spec: &LeafSpec) -> Option<Self> {
-        if spec.event == EventName::TraitWrites {
+        // Columns do not say which account an event names.
+        if spec.event == EventName::TraitWrites || spec.scope.is_shared() {
             return None;
         }
         let keys = spec.fields.iter().map(|field| field.property_key().map(|key| key.map(str::to_owned)));
@@ -90,6 +91,7 @@ mod tests {
 
     fn count(window: Window) -> LeafSpec {
         LeafSpec {
+            scope: crate::engine::Scope::Own,
             event: EventName::Exact("E".into()),
             fields: Vec::new(),
             filter: super::super::leaf::Filter::Constant(true),

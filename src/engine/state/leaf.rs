@@ -12,6 +12,7 @@ use super::filter;
 use super::instants::Instants;
 use super::leaf_state::{Contribution, LeafState, Read};
 use super::rows::Row;
+use super::scope::Scope;
 use super::timeline::{When, Window};
 
 /// What is kept of the events. The number is the position of the field in [`LeafSpec::fields`].
@@ -72,6 +73,8 @@ pub type Filter = Logic<Condition<FilterOperand>>;
 /// One incremental state shared by all definitions that need it: which events, and what is kept of them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeafSpec {
+    /// Whose events they are.
+    pub scope: Scope,
     /// The names of its events.
     pub event: EventName,
     /// The fields that the filter and the reducer read, without repetition.
@@ -99,6 +102,7 @@ impl LeafSpec {
     /// The newest calls that wrote a trait, and what: the state behind `held_for`.
     pub fn trait_writes(name: Path) -> Self {
         Self {
+            scope: Scope::Own,
             event: EventName::TraitWrites,
             fields: vec![Field::Trait(name)],
             filter: Logic::Constant(true),
@@ -156,13 +160,14 @@ impl LeafSpec {
         if let Some(offset) = self.since {
             let _ = write!(text, ".since({offset})");
         }
+        text.push_str(self.scope.suffix());
         text
     }
 
     /// Whether the event is one of those the leaf names.
     pub fn means(&self, facts: &Facts<'_>) -> bool {
         match &self.event {
-            EventName::TraitWrites => writes_traits(facts.event_type),
+            EventName::TraitWrites => self.is_write(facts.event_type),
             // Calls without a name are no events of the language, and no name fits them.
             named => named.matches(facts.name),
         }
@@ -275,7 +280,12 @@ impl LeafSpec {
             return matches!(call, EventType::Track | EventType::Page | EventType::Screen);
         }
         let read = slots.first().and_then(|&slot| values.get(slot));
-        writes_traits(call) && read.is_some_and(|read| !read.raw.is_empty())
+        self.is_write(call) && read.is_some_and(|read| !read.raw.is_empty())
+    }
+
+    /// Whether a call of this type writes the traits that it looks at.
+    fn is_write(&self, call: EventType) -> bool {
+        if self.scope == Scope::Account { call == EventType::Group } else { writes_traits(call) }
     }
 
     /// What the event brings, of which `read` is what the reducer reads; nothing where that is nothing.

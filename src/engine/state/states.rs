@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 
 use super::leaf_state::LeafState;
 use crate::domain::LeafNo;
@@ -15,6 +16,21 @@ pub struct LeafStates(Packed<LeafState>);
 impl PartialEq for LeafStates {
     fn eq(&self, other: &Self) -> bool {
         self.iter().eq(other.iter())
+    }
+}
+
+/// The bytes of [`LeafStates::write`].
+impl Serialize for LeafStates {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut bytes = Vec::new();
+        self.write(&mut bytes).map_err(ser::Error::custom)?;
+        bytes.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for LeafStates {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self::stored(Vec::<u8>::deserialize(deserializer)?.into()))
     }
 }
 

@@ -8,7 +8,7 @@ use super::super::auth::{Authed, Read};
 use super::super::extract::{Json, Path};
 use super::super::problem::{Code, Problem};
 use super::{ProfilePath, State, collection, raw};
-use crate::domain::Timestamp;
+use crate::domain::{Collection, Timestamp};
 use crate::query::{
     Explained, Explanation, Forecast, Kind, OutcomeValue, Reading, Reason, ReasonKind, Selector, Why,
 };
@@ -42,8 +42,8 @@ pub(super) struct ExplainBody {
     /// Since when it is in, or out after it was in, or has the value; none when it never was or had.
     since: Option<String>,
     /// `counted`: the conditions decide. `anonymous`: the profile has only anonymous identifiers, and the definition does
-    /// not count those. `account`: the definition counts users. `frozen`: the definition is switched off, and everything
-    /// stays as it was. `unfinished`: its first version is not complete.
+    /// not count those. `account`: the definition counts users. `user`: it counts accounts. `frozen`: the definition is
+    /// switched off, and everything stays as it was. `unfinished`: its first version is not complete.
     status: &'static str,
     /// When that changes by itself, with no event and no other trait; none when it stays. Definitions it refers to are
     /// taken as they are now.
@@ -67,7 +67,8 @@ struct ChangeBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<serde_json::Value>)]
     to: Option<Box<RawValue>>,
-    /// So much happens that the instant is not known; it is not before this one.
+    /// So much happens that the instant is not known, or it hangs on users of an account (`ANY`, `ALL`), each in its own
+    /// time; it is not before this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_before: Option<String>,
 }
@@ -196,6 +197,7 @@ pub(super) async fn explain(
 const ANONYMOUS: &str = "the profile has only anonymous identifiers; it would have to get one such as user_id or email, or \
     the definition to include anonymous profiles";
 const ACCOUNT: &str = "the profile is an account; the definition counts users";
+const USER: &str = "the profile is a user; the definition counts accounts";
 const FROZEN: &str = "the definition is switched off; it would have to be switched on";
 const UNFINISHED: &str = "the definition's first version is not complete yet";
 
@@ -205,7 +207,10 @@ fn show(explained: Explained) -> ExplainBody {
     let (status, gate, explanation) = match why {
         Why::Counted(explanation) => ("counted", None, Some(explanation)),
         Why::Anonymous(explanation) => ("anonymous", Some(ANONYMOUS), Some(explanation)),
-        Why::Account => ("account", Some(ACCOUNT), None),
+        Why::OtherCollection if definition.collection == Collection::Users => {
+            ("account", Some(ACCOUNT), None)
+        }
+        Why::OtherCollection => ("user", Some(USER), None),
         Why::Frozen => ("frozen", Some(FROZEN), None),
         Why::Unfinished => ("unfinished", Some(UNFINISHED), None),
     };

@@ -10,8 +10,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::not_null;
 use super::schema::WarningJson;
-use crate::domain::SpaceNo;
 use crate::domain::ids::public_id;
+use crate::domain::{Collection, SpaceNo};
 use crate::http::AppState;
 use crate::http::etag::IfNoneMatch;
 use crate::http::extract::Json;
@@ -77,8 +77,8 @@ fn users() -> String {
 
 impl QueryJson {
     /// How the members of a list are kept is nobody's business.
-    fn of(query: String, list: bool) -> Self {
-        Self { collection: users(), query: (!list).then_some(query), list }
+    fn of(collection: Collection, query: String, list: bool) -> Self {
+        Self { collection: collection.as_str().to_owned(), query: (!list).then_some(query), list }
     }
 
     /// The text, where it has to have one.
@@ -122,7 +122,7 @@ impl From<Definition> for DefinitionJson {
             serving_version: d.serving.as_ref().map(|v| v.version),
             size: d.serving.as_ref().map_or(0, |v| v.size),
             failure: d.latest.failure,
-            definition: QueryJson::of(d.latest.query, is_list),
+            definition: QueryJson::of(d.collection, d.latest.query, is_list),
             options: d.latest.options.into(),
             key: d.key,
             name: d.name,
@@ -247,12 +247,12 @@ struct VersionJson {
     created_at: String,
 }
 
-impl From<Version> for VersionJson {
-    fn from(v: Version) -> Self {
+impl VersionJson {
+    fn of(collection: Collection, v: Version) -> Self {
         let is_list = v.is_list();
         Self {
             version: v.version,
-            definition: QueryJson::of(v.query, is_list),
+            definition: QueryJson::of(collection, v.query, is_list),
             options: v.options.into(),
             status: v.status,
             failure: v.failure,
@@ -355,9 +355,9 @@ async fn with_warnings(
     space: SpaceNo,
     definition: Definition,
 ) -> Result<DefinitionJson, Problem> {
-    let query = &definition.latest.query;
+    let (collection, query) = (definition.collection.as_str(), &definition.latest.query);
     // One that an older release took and this one does not has its reason told elsewhere.
-    let Ok(plan) = app.manage.compile_definition(space, definition.kind, &users(), query) else {
+    let Ok(plan) = app.manage.compile_definition(space, definition.kind, collection, query).await else {
         return Ok(definition.into());
     };
     let remarks = app.reader.remarks(space, &plan).await?;
@@ -429,9 +429,10 @@ async fn versions(
     known: &IfNoneMatch,
 ) -> Result<Response, Problem> {
     let before: Option<i32> = page.after("versions")?;
+    let collection = app.manage.find_definition(space, kind, key).await?.collection;
     let mut versions = app.manage.list_versions(space, kind, key).await?;
     versions.retain(|v| before.is_none_or(|before| v.version < before));
-    Ok(known.answer(&page.list("versions", versions, |v| v.version, VersionJson::from)))
+    Ok(known.answer(&page.list("versions", versions, |v| v.version, |v| VersionJson::of(collection, v))))
 }
 
 async fn references(

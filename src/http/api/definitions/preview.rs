@@ -82,7 +82,7 @@ pub(super) async fn preview(
     request: &PreviewRequest,
 ) -> Result<PreviewJson, Problem> {
     let (QueryJson { collection, .. }, query) = (&request.definition, request.definition.text()?);
-    let plan = app.manage.compile_definition(space, kind, collection, query)?;
+    let plan = app.manage.compile_definition(space, kind, collection, query).await?;
     let draft = Draft {
         plan: &plan,
         include_anonymous: request.options.include_anonymous,
