@@ -15,6 +15,8 @@ use crate::store::{Result, StoreError, verify};
 /// Users of accounts that one pass looks at: bounds the memory it takes. Accounts that do not find room, with all their
 /// users, are left out.
 const USERS: usize = 100_000;
+/// The same where a few profiles are looked at now and then.
+const USERS_OF_SAMPLE: usize = 2_000;
 
 /// A user of an account.
 struct Member {
@@ -44,6 +46,7 @@ impl Members {
         tx: &mut PgConnection,
         space: SpaceNo,
         profiles: &BTreeMap<ProfileNo, Profile>,
+        is_sample: bool,
     ) -> Result<Self> {
         let accounts: Vec<ProfileNo> =
             profiles.values().filter(|p| p.collection == Collection::Accounts).map(|p| p.no).collect();
@@ -55,7 +58,7 @@ impl Members {
         for (account, user) in verify::list_users(tx, space, &accounts).await? {
             links.entry(account).or_default().push(user);
         }
-        let mut room = USERS;
+        let mut room = if is_sample { USERS_OF_SAMPLE } else { USERS };
         for account in accounts {
             let users = links.remove(&account).unwrap_or_default();
             if users.len() <= room {

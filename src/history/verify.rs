@@ -126,7 +126,7 @@ impl Task {
             let memberships = verify::list_memberships(&mut tx, self.space, &numbers).await?;
             let mut members = Members::default();
             if judge.program.has_accounts() {
-                members = Members::load(&mut tx, self.space, &stored).await?;
+                members = Members::load(&mut tx, self.space, &stored, self.sample.is_some()).await?;
             }
             let absorbed: HashMap<ProfileNo, ProfileNo> =
                 profiles::list_absorbed(&mut *tx, self.space).await?.into_iter().collect();

@@ -454,7 +454,8 @@ async fn a_walk_that_is_broken_off_goes_on_and_counts_everything_once() {
     let group = |n: usize| json!({"type": "group", "userId": user(n), "groupId": format!("g{}", n % 3)});
     let buy = |n: usize| json!({"type": "track", "userId": user(n), "event": "Shoes Bought"});
     send(&app, (0..USERS).map(group).collect()).await;
-    send(&app, (0..USERS).map(buy).collect()).await;
+    let offset = send(&app, (0..USERS).map(buy).collect()).await;
+    app.get(&format!("/v1/spaces/default/pipeline?min_offset={offset}")).await.expect(200);
     for (path, key, query) in [
         ("computed-traits", "orders", "event('Shoes Bought').count()"),
         ("audiences", "all_bought", "ALL event('Shoes Bought').count() >= 1"),
