@@ -25,12 +25,12 @@ const LEAD_MS: i64 = 45_000;
 const WINDOW_MS: i64 = 3_600_000;
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Milliseconds until something was seen.
+/// Milliseconds until things were seen: half of them, 99 of 100, and the latest one.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Seen {
-    pub(super) p50_ms: f64,
-    pub(super) p99_ms: f64,
-    pub(super) most_ms: f64,
+    pub(super) half: f64,
+    pub(super) nearly_all: f64,
+    pub(super) latest: f64,
 }
 
 impl Seen {
@@ -38,9 +38,9 @@ impl Seen {
         times.sort_by(f64::total_cmp);
         let at = |part: f64| times.get((times.len().saturating_sub(1) as f64 * part) as usize).copied();
         Self {
-            p50_ms: at(0.5).unwrap_or_default(),
-            p99_ms: at(0.99).unwrap_or(f64::INFINITY),
-            most_ms: at(1.0).unwrap_or(f64::INFINITY),
+            half: at(0.5).unwrap_or_default(),
+            nearly_all: at(0.99).unwrap_or(f64::INFINITY),
+            latest: at(1.0).unwrap_or(f64::INFINITY),
         }
     }
 }

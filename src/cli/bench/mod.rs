@@ -250,8 +250,8 @@ impl Bank<'_> {
         if goal == Goal::Exits {
             let (seen, sent) = service.exits(self.probes.get()).await?;
             service.check(before, sent).await?;
-            let notes = vec![("ms p50", seen.p50_ms), ("ms p99", seen.p99_ms)];
-            return Ok(Round { candidate: allowed, reference: seen.most_ms, notes, ..Round::default() });
+            let notes = vec![("ms p50", seen.half), ("ms p99", seen.nearly_all)];
+            return Ok(Round { candidate: allowed, reference: seen.latest, notes, ..Round::default() });
         }
         let (alone, sent) = service.sustain(seconds, Traffic::Uniform, postmaster).await?;
         service.check(before, sent).await?;
@@ -266,9 +266,8 @@ impl Bank<'_> {
         }
         let (seen, sent) = service.freshness(alone.rate / 2.0, seconds, self.probes.get()).await?;
         service.check(before, sent).await?;
-        let notes =
-            vec![("ms p50", seen.p50_ms), ("ms at most", seen.most_ms), ("events/s", alone.rate / 2.0)];
-        Ok(Round { candidate: allowed, reference: seen.p99_ms, notes, ..Round::default() })
+        let notes = vec![("ms p50", seen.half), ("ms at most", seen.latest), ("events/s", alone.rate / 2.0)];
+        Ok(Round { candidate: allowed, reference: seen.nearly_all, notes, ..Round::default() })
     }
 }
 
