@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use sqlx::postgres::PgPool;
 use tokio::task::JoinSet;
@@ -176,6 +177,7 @@ impl Shared {
             if ends.is_empty() {
                 return Ok(folded);
             }
+            let began = Instant::now();
             let sections = segments::read(pool, &wanted, &ends).await?;
             for segment in some {
                 let of_it: Vec<&Stored> = sections.iter().filter(|s| s.end == segment.end).collect();
@@ -191,6 +193,7 @@ impl Shared {
                     tokio::task::yield_now().await;
                 }
             }
+            self.scan.pace.rest(began.elapsed()).await;
         }
     }
 

@@ -4,12 +4,14 @@
 mod columns;
 mod gathered;
 mod members;
+pub mod pace;
 pub mod segments;
 pub mod verify;
 pub mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use hashbrown::HashMap;
 use sqlx::postgres::PgPool;
@@ -21,6 +23,7 @@ use crate::store::log::numbers::Fate;
 use crate::store::{Result, log};
 use columns::{Columnar, Columns, Stretch};
 use gathered::Gathered;
+use pace::Pace;
 
 /// Profile numbers one pass gathers partial states for: bounds the memory it takes.
 pub const PASS_PROFILES: u64 = 500_000;
@@ -73,6 +76,8 @@ pub struct Scan {
     pub at: Timestamp,
     /// So many tasks fold segments at the same time.
     pub tasks: usize,
+    /// How hard it works.
+    pub pace: Pace,
 }
 
 type Leaf = (LeafNo, Offset, LeafSpec);
@@ -121,6 +126,7 @@ impl Scan {
         let names = event_names(leaves.iter().map(|(_, _, spec)| spec));
         let mut position = after;
         while position < end {
+            let began = Instant::now();
             let chunks =
                 log::read_history(pool, self.space, position, end, names.as_deref(), SCAN_CHUNKS).await?;
             let Some(last) = chunks.last() else { break };
@@ -129,6 +135,7 @@ impl Scan {
                 self.fold_chunk(history, leaves, within, gathered)?;
                 tokio::task::yield_now().await;
             }
+            self.pace.rest(began.elapsed()).await;
         }
         Ok(())
     }

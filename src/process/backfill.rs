@@ -8,6 +8,8 @@
 //! Definitions of accounts are walked twice: users bring what history makes of them to their accounts, and then, when
 //! all have, accounts are evaluated. That second round writes nothing that a restart could not write again.
 
+use std::time::Instant;
+
 use hashbrown::{HashMap, HashSet};
 use sqlx::Acquire;
 use tokio::task::JoinHandle;
@@ -20,6 +22,7 @@ use super::work::Work;
 use super::write;
 use crate::domain::{ComputationNo, LeafNo, Offset, ProfileNo, Timestamp};
 use crate::engine::LeafSpec;
+use crate::history::pace::{Pace, REST};
 use crate::history::{PASS_PROFILES, Partials, Scan};
 use crate::read_cache::Writes;
 use crate::store::{Result, StoreError, computations, processor, profiles};
@@ -40,6 +43,9 @@ pub(super) struct Walk {
     scan: Option<ScanTask>,
     /// The accounts that are still to be evaluated, once all users are done.
     accounts: Option<Numbers>,
+    pace: Pace,
+    /// While events wait to be processed, nothing is done before this.
+    rests_until: Instant,
 }
 
 /// Every number.
@@ -62,7 +68,16 @@ impl Walk {
     pub(super) fn new(plan: WalkPlan, newest: ProfileNo) -> Self {
         metrics::AUDIENCE_BACKFILLS.set(&[], plan.computations.len() as f64);
         let partials = Partials::default();
-        Self { until: plan.walked, plan, partials, end: newest, scan: None, accounts: None }
+        Self {
+            until: plan.walked,
+            plan,
+            partials,
+            end: newest,
+            scan: None,
+            accounts: None,
+            pace: Pace::default(),
+            rests_until: Instant::now(),
+        }
     }
 
     /// Goes on with what is left of a walk after the configuration has changed. What was gathered stays good: leaves
@@ -77,6 +92,13 @@ impl Walk {
             }
             (_, plan) => plan.map(|plan| Self::new(plan, newest)),
         }
+    }
+
+    /// Whether there is something to do now, while events wait to be processed or none do.
+    fn may_go_on(&self, is_busy: bool) -> bool {
+        self.pace.set_busy(is_busy);
+        let is_rested = !is_busy || Instant::now() >= self.rests_until;
+        is_rested && self.scan.as_ref().is_none_or(|scan| scan.handle.is_finished())
     }
 
     /// The profiles that are still to be walked.
@@ -99,13 +121,16 @@ impl Walk {
 }
 
 impl SpaceProcessor {
-    /// Does the next piece of a walk; false when there is none to do now.
-    pub(super) async fn walk_on(&mut self, now: Timestamp) -> Result<bool> {
-        if self.walk.is_none() {
+    /// Does the next piece of a walk; false when there is none to do now. While events wait to be processed it works a
+    /// part of the time only.
+    pub(super) async fn walk_on(&mut self, now: Timestamp, is_busy: bool) -> Result<bool> {
+        // What is being computed beside what is being written goes on as long as there is nothing to do here.
+        if !self.walk.as_ref().is_some_and(|walk| walk.may_go_on(is_busy)) {
             return Ok(false);
         }
         self.settle().await?;
         let Some(mut walk) = self.walk.take() else { return Ok(false) };
+        let began = Instant::now();
         let did = match self.walk_piece(&mut walk, now).await {
             Ok(did) => did,
             Err(error) => {
@@ -114,6 +139,7 @@ impl SpaceProcessor {
                 return Err(error);
             }
         };
+        walk.rests_until = Instant::now() + began.elapsed() * REST;
         let done = did && walk.is_done();
         if done {
             if let Err(error) = self.finish_walk(&walk, now).await {
@@ -157,6 +183,7 @@ impl SpaceProcessor {
                 absorbed: HashMap::new(),
                 at: now,
                 tasks: 1,
+                pace: walk.pace.clone(),
             };
             #[expect(clippy::disallowed_methods, reason = "ScanTask ends it with the walk")]
             let handle = tokio::spawn(scan.run(self.pool.clone()));

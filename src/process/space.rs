@@ -236,10 +236,10 @@ impl SpaceProcessor {
                 self.settle().await?;
                 self.close_run().await?;
             }
-            return self.walk_on(horizon).await.map(|_| true);
+            return self.walk_on(horizon, batched.behind.is_some()).await.map(|_| true);
         }
         self.settle().await?;
-        let walked = self.walk_on(now).await?;
+        let walked = self.walk_on(now, false).await?;
         self.publish(Some(now));
         Ok(walked)
     }

@@ -14,6 +14,7 @@ use crate::domain::{Collection, ComputationNo, LeafNo, Offset, ProfileNo, SpaceN
 use crate::engine::profile::{OutcomeValue, Profile, WHO_BYTES, Who};
 use crate::engine::query::PlanCondition;
 use crate::engine::{Kind, LeafState, LeafStates, Plan, ProfileView, Tally, View};
+use crate::history::pace::Pace;
 use crate::history::{PASS_PROFILES, Partials, Scan};
 use crate::store::profiles::Loaded;
 use crate::store::{log, processor, profiles};
@@ -190,7 +191,7 @@ impl Reader {
         }
         let leaves = draft.plan.leaves().map(|(no, spec)| (no, end, spec.clone())).collect();
         let tasks = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let scan = Scan { space, leaves, after, until, absorbed, at, tasks };
+        let scan = Scan { space, leaves, after, until, absorbed, at, tasks, pace: Pace::default() };
         Ok(scan.run(self.pool.clone()).await?)
     }
 }
