@@ -4,7 +4,7 @@
 //! and which conditions of `ANY` and `ALL` the user was counted for there. An account keeps a [`Tally`] for each
 //! definition that asks its users: so what one user does changes a number, however many users there are.
 //!
-//! For every account and every leaf of [`Scope::Pool`](super::Scope::Pool) the account's state is the merge, over its
+//! For every account and every leaf of [`Scope::Pool`] the account's state is the merge, over its
 //! users, of the user's own state and that of its seat; for every definition its tally is the sum of what its users were
 //! counted for. Whatever changes users, links or conditions keeps that so.
 

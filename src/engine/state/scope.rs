@@ -5,7 +5,7 @@
 /// What counts for an account is decided per event (decision I14): an event whose `context.groupId` names an account
 /// counts for that one only, every other event counts for all accounts of its user. So states of members and pools are
 /// kept on the *user*: those of events that name no account with its other states, those of events that name one in the
-/// seat of that account ([`super::super::seats`]). What a user brings to an account is both, merged.
+/// seat of that account ([`crate::engine::seats`]). What a user brings to an account is both, merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Scope {
     /// A user's own: all of its events, whatever accounts they name.
