@@ -50,8 +50,16 @@ pub async fn insert_default_settings(tx: &mut PgConnection, space: SpaceNo) -> R
 
 /// Adds or replaces a type and raises the settings' version.
 pub async fn upsert_type(tx: &mut PgConnection, space: SpaceNo, row: &IdType) -> Result<()> {
+    write_type(tx, space, row).await?;
+    let sql = "-- store::identity::upsert_type\nUPDATE identity_settings SET version = version + 1 WHERE space_id = $1";
+    sqlx::query(sql).bind(space.0).execute(&mut *tx).await?;
+    super::processor::bump_config(tx, space).await
+}
+
+/// Adds or replaces a type.
+pub(super) async fn write_type(tx: &mut PgConnection, space: SpaceNo, row: &IdType) -> Result<()> {
     sqlx::query(
-        "-- store::identity::upsert_type
+        "-- store::identity::write_type
          INSERT INTO identity_type (space_id, type_no, name, keys, value_limit, frequency, priority, case_insensitive,
              blocked_exact, blocked_patterns)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
@@ -70,11 +78,9 @@ pub async fn upsert_type(tx: &mut PgConnection, space: SpaceNo, row: &IdType) ->
     .bind(row.case_insensitive)
     .bind(&row.blocked_exact)
     .bind(&row.blocked_patterns)
-    .execute(&mut *tx)
+    .execute(tx)
     .await?;
-    let sql = "-- store::identity::upsert_type\nUPDATE identity_settings SET version = version + 1 WHERE space_id = $1";
-    sqlx::query(sql).bind(space.0).execute(&mut *tx).await?;
-    super::processor::bump_config(tx, space).await
+    Ok(())
 }
 
 /// Sets the caps of a space and raises the settings' version.
