@@ -89,6 +89,7 @@ const SCOPES: &[(&str, &str, &str)] = &[
     ("PATCH", "/v1/spaces/{space}", "owner"),
     ("GET", "/v1/spaces/{space}/pipeline", "read"),
     ("GET", "/v1/spaces/{space}/rejected-events", "admin"),
+    ("GET", "/v1/spaces/{space}/identity/problems", "read"),
     ("GET", "/v1/spaces/{space}/identity/settings", "read"),
     ("PATCH", "/v1/spaces/{space}/identity/settings", "write"),
     ("POST", "/v1/spaces/{space}/identity/settings/import", "write"),

@@ -1,4 +1,4 @@
-//! `/v1/spaces/{space}/identity`: the settings of identity resolution.
+//! `/v1/spaces/{space}/identity`: the settings of identity resolution, and what it refuses.
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -12,14 +12,20 @@ use crate::domain::id_type::IdType;
 use crate::domain::ids::public_id;
 use crate::http::AppState;
 use crate::http::auth::{Authed, Read, Write};
+use crate::http::etag::IfNoneMatch;
 use crate::http::extract::{Json, Query};
+use crate::http::page::{List, Page, PageParams};
 use crate::http::problem::{Code, Problem};
 use crate::manage::identity_settings::{
     IdentitySettings, SettingsChange, Trial, TypeChange, in_order_of_trust,
 };
+use crate::manage::operations::IdentityProblem;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(get_settings, change_settings)).routes(routes!(import_settings))
+    OpenApiRouter::new()
+        .routes(routes!(get_settings, change_settings))
+        .routes(routes!(import_settings))
+        .routes(routes!(list_problems))
 }
 
 /// How a space finds out which profile an event belongs to.
@@ -315,4 +321,55 @@ async fn change_or_try(
     }
     let settings = app.manage.change_identity_settings(space, change).await?;
     Ok(Json(SettingsJson::from(settings)).into_response())
+}
+
+/// An identifier that was refused, however often and to whomever.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = IdentityProblem)]
+struct ProblemJson {
+    /// Why, by the name of Segment's Profiles Insights.
+    rule: String,
+    #[serde(rename = "type")]
+    name: String,
+    id: String,
+    /// How often.
+    occurrences: i64,
+    /// Profiles it was refused to; one that was merged into another since counts as one of its own.
+    profiles: i64,
+    /// Time of receipt of the first event it happened to.
+    first_at: String,
+    last_at: String,
+}
+
+impl From<IdentityProblem> for ProblemJson {
+    fn from(row: IdentityProblem) -> Self {
+        Self {
+            rule: row.rule,
+            name: row.id_type,
+            id: row.value,
+            occurrences: row.occurrences,
+            profiles: row.profiles,
+            first_at: row.first_at.to_string(),
+            last_at: row.last_at.to_string(),
+        }
+    }
+}
+
+/// List the identifiers that were refused, the most frequent first
+///
+/// What merges too many people stands at the top: block it, or look at the limit of its type.
+#[utoipa::path(get, path = "/v1/spaces/{space}/identity/problems", tag = "Identity",
+    operation_id = "list_identity_problems",
+    params(("space" = String, Path, description = "Id of the space"), PageParams),
+    responses((status = 200, body = List<ProblemJson>), (status = 304, description = "Nothing has changed")))]
+async fn list_problems(
+    State(app): State<AppState>,
+    caller: Authed<Read>,
+    page: Page,
+    known: IfNoneMatch,
+) -> Result<Response, Problem> {
+    let after = page.after("identity_problems")?;
+    let rows = app.manage.list_identity_problems(caller.space_no(), after, page.limit + 1).await?;
+    let key = |row: &IdentityProblem| (row.occurrences, row.key);
+    Ok(known.answer(&page.list("identity_problems", rows, key, ProblemJson::from)))
 }
