@@ -209,13 +209,9 @@ fn change_type(at: &str, given: &TypeChange, types: &mut Vec<IdType>) -> Result<
         return invalid("type", format!("{} cannot be a type: {message}", shown(&given.name)));
     }
     let known = types.iter().position(|t| t.name == given.name);
-    let mut id_type = match known {
-        Some(place) => types.remove(place),
-        None => {
-            let last = types.iter().map(|t| t.no).max().unwrap_or(0);
-            IdType::with_defaults(last.saturating_add(1), &given.name)
-        }
-    };
+    let next = types.iter().map(|t| t.no).max().unwrap_or(0).saturating_add(1);
+    let new = || IdType::with_defaults(next, &given.name);
+    let mut id_type = known.map_or_else(new, |place| types.remove(place));
     if let Some(keys) = &given.keys {
         if given.name == "group_id" && !keys.is_empty() {
             let message = "group_id belongs to accounts alone: it is read from groupId and from externalIds of the collection accounts";

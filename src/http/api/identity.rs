@@ -1,7 +1,7 @@
 //! `/v1/spaces/{space}/identity`: the settings of identity resolution, and what it refuses.
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -51,7 +51,7 @@ struct SettingsJson {
 struct TypeJson {
     #[serde(rename = "type")]
     name: String,
-    /// Keys it is read from in traits, properties and `context.traits`, in camelCase and snake_case alike.
+    /// Keys it is read from in traits, properties and `context.traits`, in camel case and snake case alike.
     keys: Vec<String>,
     /// Values a profile takes within `frequency`.
     limit: u32,
@@ -235,6 +235,15 @@ impl From<Trial> for DryRunJson {
     }
 }
 
+/// The settings as they are now; of a dry run, what they would mean.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = IdentitySettingsAnswer)]
+#[serde(untagged)]
+enum AnswerJson {
+    Changed(SettingsJson),
+    Tried(DryRunJson),
+}
+
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct DryRunParams {
@@ -257,11 +266,12 @@ async fn get_settings(
 
 /// Change the identity settings of a space
 ///
-/// What is left out stays. The change counts for events that come after its answer; what profiles have stays.
+/// What is left out stays. The change counts for all events that come after its answer, and for those before it that were
+/// not processed yet; what profiles have stays.
 #[utoipa::path(patch, path = "/v1/spaces/{space}/identity/settings", tag = "Identity",
     operation_id = "change_identity_settings", request_body = ChangeJson,
     params(("space" = String, Path, description = "Id of the space"), DryRunParams),
-    responses((status = 200, body = SettingsJson, description = "The settings now; with dry_run an `IdentitySettingsDryRun`"),
+    responses((status = 200, body = AnswerJson),
         (status = 409, description = "Another version is present, profiles have a type that is to be removed, or there are too many types"),
         (status = 422, description = "A value cannot be; nothing was changed")))]
 async fn change_settings(
@@ -269,7 +279,7 @@ async fn change_settings(
     caller: Authed<Write>,
     Query(params): Query<DryRunParams>,
     Json(change): Json<ChangeJson>,
-) -> Result<Response, Problem> {
+) -> Result<Json<AnswerJson>, Problem> {
     change_or_try(&app, &caller, &params, &change.into()).await
 }
 
@@ -291,14 +301,14 @@ struct ImportJson {
 #[utoipa::path(post, path = "/v1/spaces/{space}/identity/settings/import", tag = "Identity",
     operation_id = "import_identity_settings", request_body = ImportJson,
     params(("space" = String, Path, description = "Id of the space"), DryRunParams),
-    responses((status = 200, body = SettingsJson, description = "The settings now; with dry_run an `IdentitySettingsDryRun`"),
+    responses((status = 200, body = AnswerJson),
         (status = 404, description = "No such space, or none the token may read")))]
 async fn import_settings(
     State(app): State<AppState>,
     caller: Authed<Write>,
     Query(params): Query<DryRunParams>,
     Json(ImportJson { from_space, version }): Json<ImportJson>,
-) -> Result<Response, Problem> {
+) -> Result<Json<AnswerJson>, Problem> {
     let from = caller.other_space(&app, &from_space).await.map_err(|problem| problem.at("from_space"))?;
     if from == caller.space_no() {
         let message = "from_space is this space itself; name another one";
@@ -313,14 +323,14 @@ async fn change_or_try(
     caller: &Authed<Write>,
     params: &DryRunParams,
     change: &SettingsChange,
-) -> Result<Response, Problem> {
+) -> Result<Json<AnswerJson>, Problem> {
     let space = caller.space_no();
     if params.dry_run {
         let trial = app.manage.try_identity_settings(space, change).await?;
-        return Ok(Json(DryRunJson::from(trial)).into_response());
+        return Ok(Json(AnswerJson::Tried(trial.into())));
     }
     let settings = app.manage.change_identity_settings(space, change).await?;
-    Ok(Json(SettingsJson::from(settings)).into_response())
+    Ok(Json(AnswerJson::Changed(settings.into())))
 }
 
 /// An identifier that was refused, however often and to whomever.
