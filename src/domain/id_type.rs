@@ -3,6 +3,9 @@
 /// Number of an identifier type within its space.
 pub type TypeNo = i16;
 
+/// Identifier types of a space at most: what is looked for in every event has to have an end.
+pub const TYPES_MAX: usize = 200;
+
 /// How long a value counts against its type's limit after it was first seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frequency {
@@ -57,7 +60,8 @@ pub struct IdType {
     pub no: TypeNo,
     /// Its name: `[a-z][a-z0-9_.]{0,63}`.
     pub name: String,
-    /// Keys a custom type is read from, in traits, properties and `context.traits`; empty for the built-in ones.
+    /// Keys it is read from in traits, properties and `context.traits`, in camel case and snake case alike. Without any it
+    /// is read from where the protocol has it, and from `externalIds`.
     pub keys: Vec<String>,
     /// Most values a profile takes within the window.
     pub limit: u32,

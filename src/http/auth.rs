@@ -70,6 +70,17 @@ impl<P> Authed<P> {
     pub fn space_no(&self) -> SpaceNo {
         self.space.no
     }
+
+    /// Another space, which the token may read as well.
+    pub async fn other_space(&self, state: &AppState, key: &str) -> Result<SpaceNo, Problem> {
+        let found = state.manage.registry().find_space(key).await?;
+        let may_read = self.token.scopes.contains(&Scope::Read);
+        let visible = found.filter(|space| may_read && self.token.space.is_none_or(|no| no == space.no));
+        visible.map(|space| space.no).ok_or_else(|| {
+            let shown: String = key.chars().take(100).collect();
+            Problem::not_found(format!("there is no space {shown}"))
+        })
+    }
 }
 
 impl<P: Permission> FromRequestParts<AppState> for Authed<P> {

@@ -70,6 +70,7 @@ codes! {
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "The path does not take this method";
     RequestTimeout = "request_timeout", REQUEST_TIMEOUT, "The request came too slowly";
     Conflict = "conflict", CONFLICT, "It exists already";
+    StaleVersion = "stale_version", CONFLICT, "It was changed meanwhile";
     InUse = "in_use", CONFLICT, "Something else refers to it";
     LimitReached = "limit_reached", CONFLICT, "A limit of the space is reached";
     PayloadTooLarge = "payload_too_large", PAYLOAD_TOO_LARGE, "The body is too large";
@@ -315,6 +316,7 @@ impl From<ManageError> for Problem {
             }
             ManageError::Cycle(_) => Self::new(Code::Cycle, detail).at("definition.query"),
             ManageError::Referenced { .. } => Self::new(Code::InUse, detail),
+            ManageError::Stale { .. } => Self::new(Code::StaleVersion, detail).at("version"),
             ManageError::TooMany { .. } => Self::new(Code::LimitReached, detail),
             ManageError::NotSettled(_) => Self::new(Code::NotSettled, detail),
             ManageError::Store(error) => error.into(),

@@ -1,5 +1,7 @@
 //! Why an operator's wish was not granted.
 
+use std::borrow::Cow;
+
 use crate::engine::QueryError;
 use crate::store::StoreError;
 
@@ -29,7 +31,7 @@ pub enum ManageError {
     #[error("{message}")]
     Invalid {
         /// The field, as a path from the top of the body.
-        field: &'static str,
+        field: Cow<'static, str>,
         /// What is wrong and what would be right.
         message: String,
     },
@@ -46,6 +48,14 @@ pub enum ManageError {
         key: String,
         /// Who refers to it.
         by: Vec<String>,
+    },
+    /// The change was made of an older version than the present one.
+    #[error("version {given} was changed meanwhile: the present one is {present}; read it and decide anew")]
+    Stale {
+        /// The version the change was made of.
+        given: i64,
+        /// The version there is.
+        present: i64,
     },
     /// A limit of the configuration is reached.
     #[error("the space has {most} {what} already, which is the limit")]
@@ -64,8 +74,8 @@ pub enum ManageError {
 }
 
 impl ManageError {
-    pub(super) fn invalid(field: &'static str, message: impl Into<String>) -> Self {
-        Self::Invalid { field, message: message.into() }
+    pub(super) fn invalid(field: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self::Invalid { field: field.into(), message: message.into() }
     }
 
     pub(super) fn not_found(what: &'static str, name: impl Into<String>) -> Self {

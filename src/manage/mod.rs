@@ -8,6 +8,7 @@ pub mod bootstrap;
 pub mod definitions;
 mod error;
 mod graph;
+pub mod identity_settings;
 pub mod operations;
 pub mod plans;
 pub mod registry;
@@ -22,7 +23,7 @@ use crate::clock::{Clock, IdMaker};
 use crate::domain::SpaceNo;
 use crate::engine::Limits;
 use crate::read_cache::{ReadCache, TRUST};
-use crate::store::{self, processor};
+use crate::store::processor;
 
 pub use crate::engine::{QueryError, query::ErrorKind};
 pub use error::{ManageError, Result};
@@ -70,11 +71,11 @@ impl Manage {
 
     /// Does something that changes the configuration of a space. Once it returns, no process answers reads under the
     /// configuration before.
-    async fn reconfigure<T>(
+    async fn reconfigure<T, E>(
         &self,
         space: SpaceNo,
-        change: impl Future<Output = store::Result<T>>,
-    ) -> store::Result<T> {
+        change: impl Future<Output = std::result::Result<T, E>>,
+    ) -> std::result::Result<T, E> {
         let changing = self.read_cache.change(space);
         let changed = change.await;
         drop(changing);

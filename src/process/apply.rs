@@ -13,6 +13,7 @@ use super::evaluate::{Waiting, evaluate, fire};
 use super::left_out::LeftOut;
 use super::work::Work;
 use crate::domain::act::LIST_TRAIT;
+use crate::domain::id_type::TYPES_MAX;
 use crate::domain::trait_names::canonical;
 use crate::domain::{Act, Collection, EventType, IdKey, Offset, ProfileNo, SpaceNo, Timestamp, json};
 use crate::engine::identity::Graph;
@@ -27,9 +28,6 @@ use crate::store::identity::{Merge, NewIdentifier, RefusalRow};
 use crate::store::log::codec::Record;
 use crate::store::profiles::Link;
 use crate::store::rejected::RejectedEvent;
-
-/// Identifier types of a space, those added by events included.
-const TYPES_MAX: usize = 200;
 
 /// Identifiers of one event that are looked at: its most trusted ones. Nobody has so many, and matching compares them.
 const IDENTIFIERS_MAX: usize = 100;

@@ -50,8 +50,16 @@ pub async fn insert_default_settings(tx: &mut PgConnection, space: SpaceNo) -> R
 
 /// Adds or replaces a type and raises the settings' version.
 pub async fn upsert_type(tx: &mut PgConnection, space: SpaceNo, row: &IdType) -> Result<()> {
+    write_type(tx, space, row).await?;
+    let sql = "-- store::identity::upsert_type\nUPDATE identity_settings SET version = version + 1 WHERE space_id = $1";
+    sqlx::query(sql).bind(space.0).execute(&mut *tx).await?;
+    super::processor::bump_config(tx, space).await
+}
+
+/// Adds or replaces a type.
+pub(super) async fn write_type(tx: &mut PgConnection, space: SpaceNo, row: &IdType) -> Result<()> {
     sqlx::query(
-        "-- store::identity::upsert_type
+        "-- store::identity::write_type
          INSERT INTO identity_type (space_id, type_no, name, keys, value_limit, frequency, priority, case_insensitive,
              blocked_exact, blocked_patterns)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
@@ -70,11 +78,9 @@ pub async fn upsert_type(tx: &mut PgConnection, space: SpaceNo, row: &IdType) ->
     .bind(row.case_insensitive)
     .bind(&row.blocked_exact)
     .bind(&row.blocked_patterns)
-    .execute(&mut *tx)
+    .execute(tx)
     .await?;
-    let sql = "-- store::identity::upsert_type\nUPDATE identity_settings SET version = version + 1 WHERE space_id = $1";
-    sqlx::query(sql).bind(space.0).execute(&mut *tx).await?;
-    super::processor::bump_config(tx, space).await
+    Ok(())
 }
 
 /// Sets the caps of a space and raises the settings' version.
@@ -282,18 +288,35 @@ impl RefusalRow {
     }
 }
 
-/// Remembers refusals; `rows` has at most one per profile and key.
+/// Remembers refusals, on their profiles and in the problems of the space; `rows` has at most one per profile and key.
 pub async fn upsert_refusals(tx: &mut PgConnection, space: SpaceNo, rows: &[RefusalRow]) -> Result<()> {
     let text = |column: fn(&RefusalRow) -> &str| rows.iter().map(column).collect::<Vec<_>>();
+    // Whether a profile is a new one of its problem: no row that was there before has an xmax of 0.
     sqlx::query(
         "-- store::identity::upsert_refusals
-         INSERT INTO identity_refusal
-             (space_id, profile_no, refusal_key, rule, type, value, occurrences, first_offset, message_id, first_at,
-              last_at)
-         SELECT $1, * FROM unnest($2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::bigint[],
-             $8::bigint[], $9::text[], $10::timestamptz[], $11::timestamptz[])
-         ON CONFLICT (space_id, profile_no, refusal_key) DO UPDATE
-             SET occurrences = identity_refusal.occurrences + excluded.occurrences, last_at = excluded.last_at",
+         WITH given AS (
+             SELECT * FROM unnest($2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::bigint[],
+                 $8::bigint[], $9::text[], $10::timestamptz[], $11::timestamptz[])
+                 AS g (profile_no, key, rule, type, value, occurrences, first_offset, message_id, first_at, last_at)
+         ), kept AS (
+             INSERT INTO identity_refusal
+                 (space_id, profile_no, refusal_key, rule, type, value, occurrences, first_offset, message_id,
+                  first_at, last_at)
+             SELECT $1, * FROM given
+             ON CONFLICT (space_id, profile_no, refusal_key) DO UPDATE
+                 SET occurrences = identity_refusal.occurrences + excluded.occurrences, last_at = excluded.last_at
+             RETURNING profile_no, refusal_key, xmax = 0 AS is_new
+         )
+         INSERT INTO identity_problem
+             (space_id, problem_key, rule, type, value, occurrences, profiles, first_at, last_at)
+         SELECT $1, g.key, min(g.rule), min(g.type), min(g.value), sum(g.occurrences)::bigint,
+             count(*) FILTER (WHERE k.is_new AND g.profile_no <> 0), min(g.first_at), max(g.last_at)
+         FROM given g JOIN kept k ON k.profile_no = g.profile_no AND k.refusal_key = g.key
+         GROUP BY g.key ORDER BY g.key
+         ON CONFLICT (space_id, problem_key) DO UPDATE
+             SET occurrences = identity_problem.occurrences + excluded.occurrences,
+                 profiles = identity_problem.profiles + excluded.profiles,
+                 last_at = greatest(identity_problem.last_at, excluded.last_at)",
     )
     .bind(space.0)
     .bind(rows.iter().map(|r| r.profile.0 as i64).collect::<Vec<_>>())

@@ -7,6 +7,8 @@ pub mod computations;
 pub mod definitions;
 pub mod error;
 pub mod identity;
+pub mod identity_problems;
+pub mod identity_settings;
 pub mod log;
 pub mod memberships;
 pub mod messages;

@@ -89,7 +89,7 @@ impl People {
         self.app.get(&path).await.expect(200).json["profiles"]["users"].as_i64().unwrap()
     }
 
-    /// Changes an identifier type behind the door; the settings API comes later.
+    /// Changes an identifier type behind the door; `identity_settings` does it through HTTP.
     async fn set_type(&self, name: &str, change: impl FnOnce(&mut IdType)) {
         let mut connection = self.app.db.pool.acquire().await.unwrap();
         let settings = identity::get_settings(&mut connection, SPACE).await.unwrap();

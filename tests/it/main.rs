@@ -29,6 +29,8 @@ mod hostile_json;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
+mod identity_settings;
+#[cfg(test)]
 mod import;
 #[cfg(test)]
 mod limits;

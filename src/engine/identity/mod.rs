@@ -12,4 +12,4 @@ mod tests;
 
 pub use extract::{Candidate, Extracted, extract};
 pub use resolve::{Graph, Owned, Refusal, Resolution, Rule, resolve};
-pub use settings::{Frequency, IdType, Settings, TypeNo};
+pub use settings::{BadPattern, Frequency, IdType, Settings, TypeNo, check_pattern};

@@ -115,5 +115,15 @@ fn compile(pattern: &str) -> Result<Regex, BadPattern> {
     if pattern.chars().count() > PATTERN_CHARS_MAX {
         return Err(bad(format!("it has more than {PATTERN_CHARS_MAX} characters")));
     }
-    RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build().map_err(|e| bad(e.to_string()))
+    let built = RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build();
+    built.map_err(|error| {
+        // What is said before the last line draws the place, which a line of JSON cannot.
+        let text = error.to_string();
+        bad(text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned())
+    })
+}
+
+/// Whether a pattern can be used: at most [`PATTERN_CHARS_MAX`] characters, and no larger than 1 MiB when compiled (I3).
+pub fn check_pattern(pattern: &str) -> Result<(), BadPattern> {
+    compile(pattern).map(drop)
 }

@@ -1,6 +1,7 @@
 //! The management API: everything under `/v1/spaces`, and the test clock.
 
 mod definitions;
+mod identity;
 mod operations;
 mod queries;
 mod schema;
@@ -26,6 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(sources::routes())
         .merge(tokens::routes())
         .merge(definitions::routes())
+        .merge(identity::routes())
         .merge(operations::routes())
         .merge(queries::routes())
         .merge(schema::routes())
