@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// While others are busy, a piece of work is followed by a rest of so many times its length.
-pub const REST: u32 = 6;
+pub const REST: u32 = 14;
 
 /// Shared by a scan and whoever knows whether others are busy.
 #[derive(Debug, Clone, Default)]
