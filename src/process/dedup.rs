@@ -90,7 +90,11 @@ impl Dedup {
                 let content = chunk.content()?;
                 let mut offset = chunk.first_offset();
                 for record in Records::new(&content)? {
-                    dedup.remember(xxh3_64(record?.message_id.as_bytes()), offset);
+                    let record = record?;
+                    // Chunks are joined: one may begin with events that are in a run already.
+                    if offset >= dedup.first {
+                        dedup.remember(xxh3_64(record.message_id.as_bytes()), offset);
+                    }
                     offset.0 += 1;
                 }
             }

@@ -106,18 +106,46 @@ impl Reader {
         space: SpaceNo,
         look: &Look<'_>,
         partials: &Partials,
-        (mut after, until): (ProfileNo, ProfileNo),
+        range: (ProfileNo, ProfileNo),
         preview: &mut Preview,
+    ) -> Result<(), QueryError> {
+        self.each_profile(space, range, |profile| {
+            look.look_at_profile(profile, partials.get(profile.no), None, preview);
+        })
+        .await
+    }
+
+    /// Hands over the live profiles numbered in (after, until], in order.
+    pub(super) async fn each_profile(
+        &self,
+        space: SpaceNo,
+        (mut after, until): (ProfileNo, ProfileNo),
+        mut each: impl FnMut(&Profile),
     ) -> Result<(), QueryError> {
         while after < until {
             let rows = profiles::list_states(&self.pool, space, after, READ_AT_A_TIME).await?;
             let Some((last, _)) = rows.last() else { break };
             after = *last;
-            for (no, state) in rows.iter().filter(|(no, _)| *no <= until) {
-                look.look_at_profile(&Profile::decode(state)?, partials.get(*no), None, preview);
+            for (_, state) in rows.iter().filter(|(no, _)| *no <= until) {
+                each(&Profile::decode(state)?);
             }
         }
         Ok(())
+    }
+
+    /// The live ones of these profiles, in order.
+    pub(super) async fn live_profiles(
+        &self,
+        space: SpaceNo,
+        numbers: &[ProfileNo],
+    ) -> Result<Vec<Profile>, QueryError> {
+        let mut rows = profiles::load_states(&self.pool, space, numbers).await?;
+        rows.sort_unstable_by_key(|(no, _)| *no);
+        let live = rows.iter().filter_map(|(_, row)| match row {
+            Loaded::Live(state) => Some(Profile::decode(state)),
+            Loaded::Absorbed(_) => None,
+        });
+        Ok(live.collect::<Result<_, _>>()?)
     }
 
     /// Looks at the profiles whose events may make them members. Of those about whom the events say everything it only
@@ -144,12 +172,8 @@ impl Reader {
             return self.count_decided(space, look, partials, &concerned, preview).await;
         }
         for some in concerned.chunks(READ_AT_A_TIME as usize) {
-            let mut rows = profiles::load_states(&self.pool, space, some).await?;
-            rows.sort_unstable_by_key(|(no, _)| *no);
-            for (no, row) in &rows {
-                if let Loaded::Live(state) = row {
-                    look.look_at_profile(&Profile::decode(state)?, partials.get(*no), None, preview);
-                }
+            for profile in self.live_profiles(space, some).await? {
+                look.look_at_profile(&profile, partials.get(profile.no), None, preview);
             }
         }
         Ok(())

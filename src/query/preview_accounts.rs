@@ -10,7 +10,7 @@ use crate::domain::{Collection, ProfileNo, SpaceNo};
 use crate::engine::profile::Profile;
 use crate::engine::{LeafStates, ProfileView, SeatView, Tally};
 use crate::history::{PASS_PROFILES, Partials};
-use crate::store::profiles::{self, Loaded};
+use crate::store::profiles;
 
 /// What an account would have.
 #[derive(Default)]
@@ -45,14 +45,10 @@ impl Reader {
             let numbers = profiles::list_accounts(&self.pool, space, after, fold.last, most).await?;
             let Some(last) = numbers.last() else { return Ok(()) };
             after = *last;
-            let mut rows = profiles::load_states(&self.pool, space, &numbers).await?;
-            rows.sort_unstable_by_key(|(no, _)| *no);
-            for (no, row) in &rows {
-                if let Loaded::Live(state) = row {
-                    let brought = accounts.get(no);
-                    let (leaves, tally) = brought.map(|brought| (&brought.leaves, &brought.tally)).unzip();
-                    look.look_at_profile(&Profile::decode(state)?, leaves, tally, preview);
-                }
+            for profile in self.live_profiles(space, &numbers).await? {
+                let brought = accounts.get(&profile.no);
+                let (leaves, tally) = brought.map(|brought| (&brought.leaves, &brought.tally)).unzip();
+                look.look_at_profile(&profile, leaves, tally, preview);
             }
         }
     }
@@ -63,26 +59,18 @@ impl Reader {
         space: SpaceNo,
         look: &Look<'_>,
         partials: &Partials,
-        (mut after, until): (ProfileNo, ProfileNo),
+        range: (ProfileNo, ProfileNo),
         accounts: &mut Accounts,
     ) -> Result<(), QueryError> {
-        while after < until {
-            let rows = profiles::list_states(&self.pool, space, after, READ_AT_A_TIME).await?;
-            let Some((last, _)) = rows.last() else { break };
-            after = *last;
-            for (no, state) in rows.iter().filter(|(no, _)| *no <= until) {
-                let profile = Profile::decode(state)?;
-                match profile.collection {
-                    Collection::Users => look.ask(&profile, partials, accounts),
-                    Collection::Accounts => {
-                        if let Some(own) = partials.get(*no) {
-                            accounts.entry(*no).or_default().leaves.merge(own);
-                        }
-                    }
+        self.each_profile(space, range, |profile| match profile.collection {
+            Collection::Users => look.ask(profile, partials, accounts),
+            Collection::Accounts => {
+                if let Some(own) = partials.get(profile.no) {
+                    accounts.entry(profile.no).or_default().leaves.merge(own);
                 }
             }
-        }
-        Ok(())
+        })
+        .await
     }
 }
 

@@ -5,8 +5,6 @@
 //! inside from the moment they were received; one whose time had not come then is kept beside them until it has. Both
 //! are functions of the set of events, so this is a commutative monoid like every state.
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::domain::Timestamp;
@@ -148,29 +146,13 @@ impl NewestState {
         now: Timestamp,
         accepts: impl Fn(u64) -> bool,
     ) -> Option<Timestamp> {
-        let mut count = self.count(window, now);
-        let present = accepts(count);
-        let changes = match self.ahead {
-            None => Cow::Borrowed([].as_slice()),
-            Some(_) => Cow::Owned(self.changes(window, now)),
-        };
-        let leaving = self.inside(window, now).iter().map(|at| (window.leaves(*at), -1));
-        // With nothing ahead those that leave are all there is, and they are in order.
-        let leaving = leaving.filter(|_| self.ahead.is_none());
-        let mut changes = changes.iter().copied().chain(leaving).peekable();
-        while let Some((instant, by)) = changes.next() {
-            count = count.saturating_add_signed(by);
-            while let Some((_, by)) = changes.next_if(|(at, _)| *at == instant) {
-                count = count.saturating_add_signed(by);
-            }
-            if instant == i64::MAX {
-                return None;
-            }
-            if accepts(count) != present {
-                return Some(Timestamp::from_millis(instant));
-            }
+        let count = self.count(window, now);
+        if self.ahead.is_some() {
+            return first_turn(count, self.changes(window, now), accepts);
         }
-        None
+        // Those that leave are all there is, and they are in order.
+        let leaving = self.inside(window, now).iter().map(|at| (window.leaves(*at), -1));
+        first_turn(count, leaving, accepts)
     }
 
     /// By how much the count changes at which later instants, in order.
@@ -187,6 +169,26 @@ impl NewestState {
         changes.sort_unstable();
         changes
     }
+}
+
+/// The first instant at which `accepts(count)` is another than at first; changes come in the order of time.
+fn first_turn(
+    mut count: u64,
+    changes: impl IntoIterator<Item = (i64, i64)>,
+    accepts: impl Fn(u64) -> bool,
+) -> Option<Timestamp> {
+    let present = accepts(count);
+    let mut changes = changes.into_iter().take_while(|(at, _)| *at < i64::MAX).peekable();
+    while let Some((instant, by)) = changes.next() {
+        count = count.saturating_add_signed(by);
+        while let Some((_, by)) = changes.next_if(|(at, _)| *at == instant) {
+            count = count.saturating_add_signed(by);
+        }
+        if accepts(count) != present {
+            return Some(Timestamp::from_millis(instant));
+        }
+    }
+    None
 }
 
 /// The newest of two lists of times, each in order.
