@@ -17,7 +17,7 @@ use crate::read_cache::Writes;
 use crate::store::profiles::ProfileRow;
 use crate::store::timeline::PointerPage;
 use crate::store::{
-    Result, StoreError, identity, memberships, messages, processor, profiles, rejected, timeline,
+    Result, StoreError, audit, identity, memberships, messages, processor, profiles, rejected, timeline,
 };
 use crate::telemetry::metrics;
 
@@ -56,8 +56,8 @@ impl Prepared {
 
     /// What reads may no longer find in memory.
     pub(super) fn writes(&self) -> Writes {
-        if !self.out.new_types.is_empty() {
-            // They are part of the configuration.
+        if !self.out.new_types.is_empty() || !self.out.corrections.is_empty() {
+            // They are part of the configuration; and what operators correct may be anything.
             return Writes::Anything;
         }
         let written = self.updated.iter().map(|row| row.no);
@@ -187,8 +187,9 @@ pub(super) async fn write(tx: &mut PgConnection, fence: Fence, prepared: &Prepar
     if version != config_version {
         return Err(StoreError::ConfigChanged);
     }
-    write_profiles(tx, space, prepared).await?;
     let out = &prepared.out;
+    out.corrections.write(tx, space).await?;
+    write_profiles(tx, space, prepared).await?;
     write_identity(tx, space, out).await?;
     if !out.pages.is_empty() {
         timeline::insert_pages(tx, space, &out.pages).await?;
@@ -205,6 +206,9 @@ pub(super) async fn write(tx: &mut PgConnection, fence: Fence, prepared: &Prepar
     }
     if !out.transitions.is_empty() {
         memberships::insert_transitions(tx, space, &out.transitions).await?;
+    }
+    if !out.audit.is_empty() {
+        audit::insert(tx, space, &out.audit).await?;
     }
     if !out.warnings.is_empty() {
         rejected::insert_rejected(&mut *tx, space, &out.warnings).await?;
@@ -267,7 +271,7 @@ fn row(profile: &Profile, buffer: &mut Vec<u8>) -> Result<ProfileRow> {
     })
 }
 
-fn page(profile: ProfileNo, pointers: &[Pointer]) -> Option<PointerPage> {
+pub(super) fn page(profile: ProfileNo, pointers: &[Pointer]) -> Option<PointerPage> {
     let times = || pointers.iter().map(|p| p.at);
     Some(PointerPage {
         profile,
