@@ -103,7 +103,8 @@ impl Act {
                 vec![(*collection, Named { id_type: id_type.clone(), id: value.clone() })]
             }
             Self::ChangeList { ids, .. } => {
-                let named = |(id_type, id): &(String, String)| Named { id_type: id_type.clone(), id: id.clone() };
+                let named =
+                    |(id_type, id): &(String, String)| Named { id_type: id_type.clone(), id: id.clone() };
                 ids.iter().map(|id| (Collection::Users, named(id))).collect()
             }
             Self::MoveIdentifier { identifier, to } => of_users(&[to.clone(), identifier.clone()]),

@@ -148,7 +148,8 @@ impl Seats {
     /// Leaves the tallies of one account.
     pub fn leave(&mut self, account: ProfileNo) -> Vec<Recount> {
         let counted = self.update(account, |seat| std::mem::take(&mut seat.counted));
-        let left = |(no, bits)| Recount { account, computation: ComputationNo(no), before: Some(bits), now: None };
+        let left =
+            |(no, bits)| Recount { account, computation: ComputationNo(no), before: Some(bits), now: None };
         counted.into_iter().map(left).collect()
     }
 

@@ -104,9 +104,15 @@ pub(super) async fn perform<P: Permission>(
 }
 
 /// An identifier of a user that is named as `type:value` or `profile_id:prf_…`.
-pub(super) async fn named(state: &AppState, space: SpaceNo, word: &str, field: &str) -> Result<Named, Problem> {
+pub(super) async fn named(
+    state: &AppState,
+    space: SpaceNo,
+    word: &str,
+    field: &str,
+) -> Result<Named, Problem> {
     let selector = Selector::parse(word).ok_or_else(|| {
-        let message = format!("{word:?} names no profile; write type:value, such as user_id:u1, or profile_id:prf_…");
+        let message =
+            format!("{word:?} names no profile; write type:value, such as user_id:u1, or profile_id:prf_…");
         Problem::new(Code::Invalid, message).at(field.to_owned())
     })?;
     let person = state.reader.find_profile(space, Collection::Users, &selector).await?;

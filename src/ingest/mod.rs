@@ -147,8 +147,15 @@ impl Ingest {
         let (message_id, body) =
             (self.ids.uuid().to_string(), serde_json::to_string(signed).unwrap_or_default());
         let alone = signed.act.stands_alone();
-        let mut append =
-            Append { space, count: 1, received_at: now, min_at: now, max_at: now, alone, ..Append::default() };
+        let mut append = Append {
+            space,
+            count: 1,
+            received_at: now,
+            min_at: now,
+            max_at: now,
+            alone,
+            ..Append::default()
+        };
         Record {
             event_type: EventType::Identify,
             clamped: false,

@@ -7,7 +7,9 @@
 use super::apply::{self, Ground, Incoming, catch_up, look_again};
 use super::catalog::Catalog;
 use super::work::{Output, Work};
-use crate::domain::act::{Effect, IdentifierEffect, LIST_TRAIT, Named, ProfileEffect, Signed, TransitionEffect};
+use crate::domain::act::{
+    Effect, IdentifierEffect, LIST_TRAIT, Named, ProfileEffect, Signed, TransitionEffect,
+};
 use crate::domain::ids::public_id;
 use crate::domain::{Act, Collection, IdKey, ProfileNo, Timestamp};
 use crate::engine::identity::resolve::Held;
@@ -67,7 +69,8 @@ impl<'a> Acting<'a> {
         let mut effect = done.unwrap_or_else(|why| Effect { refused: Some(why), ..Effect::default() });
         let catalog = self.ground.catalog;
         for transition in work.out.transitions.get(self.mark.transitions..).unwrap_or_default() {
-            let mut keys = catalog.meta.values().filter(|m| m.serving && m.definition == transition.definition);
+            let mut keys =
+                catalog.meta.values().filter(|m| m.serving && m.definition == transition.definition);
             let (Some(meta), Some(id)) = (keys.next(), id_of(work, transition.profile)) else { continue };
             effect.transitions.push(TransitionEffect {
                 audience: meta.key.clone(),
@@ -279,11 +282,15 @@ fn may_take(
     let owned = || profiles.iter().filter_map(|no| work.profile(*no));
     let all = owned().flat_map(|owned| &owned.identifiers).count() + usize::from(more.is_some());
     if all > settings.identifiers_max as usize {
-        return Err(format!("the profile would have {all} identifiers; at most {} are allowed", settings.identifiers_max));
+        return Err(format!(
+            "the profile would have {all} identifiers; at most {} are allowed",
+            settings.identifiers_max
+        ));
     }
     for id_type in settings.types() {
         let since = id_type.frequency.window_ms().map(|window| at.plus_millis(-window));
-        let counts = |held: &&Held| held.type_no == id_type.no && since.is_none_or(|since| held.first_seen > since);
+        let counts =
+            |held: &&Held| held.type_no == id_type.no && since.is_none_or(|since| held.first_seen > since);
         let held = owned().flat_map(|owned| &owned.identifiers).filter(counts).count();
         let more = usize::from(more.is_some_and(|more| more.id_type == id_type.name));
         let is_worse = more > 0 || profiles.len() > 1;
@@ -312,7 +319,8 @@ fn merge_profiles(work: &mut Work, acting: &Acting<'_>, ids: &[Named], force: bo
     let (catalog, received_at) = (acting.catalog(), acting.received_at());
     if !force {
         may_take(work, &owners, None, received_at, catalog)?;
-        let merges: usize = owners.iter().filter_map(|no| work.profile(*no)).map(|owned| owned.merges as usize).sum();
+        let merges: usize =
+            owners.iter().filter_map(|no| work.profile(*no)).map(|owned| owned.merges as usize).sum();
         if merges + absorbed.len() > catalog.settings.merges_max as usize {
             return Err(format!("a profile takes at most {} merges", catalog.settings.merges_max));
         }

@@ -300,7 +300,13 @@ fn add_identifier(work: &mut Work, no: ProfileNo, new: &Candidate, event: &Incom
     });
 }
 
-pub(super) fn set_traits(work: &mut Work, space: SpaceNo, no: ProfileNo, event: &Incoming<'_>, catalog: &Catalog) {
+pub(super) fn set_traits(
+    work: &mut Work,
+    space: SpaceNo,
+    no: ProfileNo,
+    event: &Incoming<'_>,
+    catalog: &Catalog,
+) {
     let record = event.record;
     let Some(entry) = work.entries.get(&no) else { return };
     let held = entry.profile.traits.get();

@@ -204,8 +204,12 @@ impl SpaceProcessor {
         let mut work = Work { last_profile: self.ahead.last_profile, ..Work::default() };
         for ((record, offset), _) in records.iter().zip(&duplicate).filter(|(_, duplicate)| !**duplicate) {
             let event = apply::identify_again(record, *offset, &self.catalog);
-            let ground =
-                Ground { space: self.space, catalog: &self.catalog, waiting: self.waiting(), fired: self.fired };
+            let ground = Ground {
+                space: self.space,
+                catalog: &self.catalog,
+                waiting: self.waiting(),
+                fired: self.fired,
+            };
             let keep = Keep { pool: self.pool.clone(), epoch: self.fence().epoch, lease: self.config.lease };
             let table = Table { connection: &mut connection, caches: &mut self.caches, keep: Some(keep) };
             surgery::operate(&mut work, table, &event, &ground).await?;

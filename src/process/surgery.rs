@@ -114,8 +114,11 @@ pub(super) async fn make_accounts_anew(
         }
         let numbers = entry.profile.numbers();
         let linked = verify::list_users(table.connection, space, &numbers).await?;
-        let linked: HashSet<ProfileNo> =
-            linked.into_iter().map(|(_, user)| user).filter(|user| !work.entries.contains_key(user)).collect();
+        let linked: HashSet<ProfileNo> = linked
+            .into_iter()
+            .map(|(_, user)| user)
+            .filter(|user| !work.entries.contains_key(user))
+            .collect();
         let linked: Vec<ProfileNo> = linked.into_iter().collect();
         for part in linked.chunks(USERS_AT_A_TIME) {
             for (no, row) in profiles::load_states(&mut *table.connection, space, part).await? {

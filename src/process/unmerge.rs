@@ -59,7 +59,7 @@ pub(super) async fn undo_merge(
     let (parted, accounts, events_gone) = part(work, table, acting, &case).await?;
     let stays = parted.numbers.get(&case.merged.no).copied().unwrap_or(Side::Survivor);
     let goes = if stays == Side::Survivor { Side::Absorbed } else { Side::Survivor };
-    let has_some = |side: Side| parted.held.values().any(|of| *of == side);
+    let has_some = |side: Side| parted.held.values().any(|(of, _)| *of == side);
     let (true, true, Some(no)) = (has_some(stays), has_some(goes), parted.number(goes)) else {
         return Ok(Err("one of the sides has no identifier any more".to_owned()));
     };
@@ -111,8 +111,7 @@ async fn find(
         catch_up(work, no, acting.received_at(), acting.ground);
         let Some(entry) = work.entries.get(&no) else { continue };
         let merged = (*entry.profile).clone();
-        let pages =
-            timeline::list_pages(&mut *table.connection, space, &numbers, EARLIEST, LATEST).await?;
+        let pages = timeline::list_pages(&mut *table.connection, space, &numbers, EARLIEST, LATEST).await?;
         let mut offsets: Vec<Offset> = merged.pointers().iter().map(|pointer| pointer.offset).collect();
         for page in pages {
             let damaged = || StoreError::Damaged(format!("pointers of profile {no} cannot be read"));
@@ -154,12 +153,7 @@ async fn part(
         if record.act {
             keys.extend(incoming.ids.accounts.iter().map(|candidate| candidate.key));
         }
-        let seen = Seen {
-            offset: place.offset,
-            profile: user,
-            keys: &ids,
-            message_id: record.message_id,
-        };
+        let seen = Seen { offset: place.offset, profile: user, keys: &ids, message_id: record.message_id };
         separation.see(&seen);
         read += 1;
         Ok(())
@@ -191,16 +185,17 @@ async fn created_at(
 /// The profile of a side before its events are folded in: who it is, and what it said until now.
 fn begin_half(case: &Case, parted: &Parted, half: Half, created: Timestamp, catalog: &Catalog) -> Entry {
     let Case { merged, .. } = case;
-    let first = parted.seen.iter().find(|(_, side)| *side == half.side).map(|(offset, _)| *offset);
+    let first = parted.seen.iter().find(|(_, side, _)| *side == half.side).map(|(offset, ..)| *offset);
     let mut profile = Profile::new(half.no, Collection::Users, first.unwrap_or(merged.first_offset), created);
     let of_half = |no: &ProfileNo| parted.numbers.get(no) == Some(&half.side);
-    let identifiers: Vec<Held> = merged.owned.get().identifiers.iter().cloned().collect();
-    let mut identifiers: Vec<Held> = identifiers
-        .into_iter()
-        .filter(|held| parted.held.get(&key_of(held, catalog)) == Some(&half.side))
-        .collect();
-    for held in identifiers.iter_mut().filter(|held| !of_half(&held.brought_by)) {
-        held.brought_by = half.no;
+    let mut identifiers = Vec::new();
+    for held in &merged.owned.get().identifiers {
+        match parted.held.get(&key_of(held, catalog)) {
+            Some((side, number)) if *side == half.side => {
+                identifiers.push(Held { brought_by: *number, ..held.clone() });
+            }
+            _ => {}
+        }
     }
     profile.is_known = identifiers.iter().any(|held| catalog.known_types.contains(&held.type_no));
     let merges = parted.merges[usize::from(half.side == Side::Absorbed)];
@@ -273,17 +268,18 @@ async fn fold_halves(
     halves: [Half; 2],
 ) -> Result<u64> {
     let (catalog, ground) = (acting.catalog(), acting.ground);
-    let sides: HashMap<Offset, Side> = parted.seen.iter().copied().collect();
+    let sides: HashMap<Offset, (Side, ProfileNo)> =
+        parted.seen.iter().map(|(offset, side, number)| (*offset, (*side, *number))).collect();
     let no_of = |side: Side| if halves[0].side == side { halves[0].no } else { halves[1].no };
     let (mut moved, mut chunks) = (0, BTreeMap::<Offset, (Reattributed, Vec<Fate>)>::new());
     let warnings = work.out.warnings.len();
     let past = Past { space: ground.space, offsets: &case.offsets, keep: table.keep.as_ref() };
     past.read(&mut *table.connection, |record, place, fate| {
-        let Some(side) = sides.get(&place.offset) else { return Ok(()) };
+        let Some((side, number)) = sides.get(&place.offset) else { return Ok(()) };
         let (no, event) = (no_of(*side), identify_again(record, place.offset, catalog));
         if record.act {
             let known = event.ids.users.iter().filter_map(|id| parted.held.get(&id.key));
-            let mut named: BTreeSet<ProfileNo> = known.map(|side| no_of(*side)).collect();
+            let mut named: BTreeSet<ProfileNo> = known.map(|(side, _)| no_of(*side)).collect();
             if named.is_empty() {
                 named.insert(no);
             }
@@ -293,7 +289,7 @@ async fn fold_halves(
         let Fate::Attributed { user: Some(user), account } = fate else { return Ok(()) };
         moved += u64::from(no == halves[1].no);
         fold_again(work, no, account.map(|no| work.live(no)), &event, ground);
-        if parted.numbers.get(&user) != Some(side) {
+        if user != *number {
             let chunk = place.chunk;
             let (_, fates) = match chunks.entry(chunk.end_offset) {
                 std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
@@ -302,7 +298,7 @@ async fn fold_halves(
                 }
             };
             if let Some(fate) = fates.get_mut(place.place) {
-                *fate = Fate::Attributed { user: Some(no), account };
+                *fate = Fate::Attributed { user: Some(*number), account };
             }
         }
         Ok(())
@@ -339,10 +335,12 @@ fn correct(work: &mut Work, case: &Case, parted: &Parted, halves: [Half; 2], act
     let numbers = case.merged.numbers();
     for held in &case.merged.owned.get().identifiers {
         let key = key_of(held, catalog);
-        let Some(half) = halves.iter().find(|half| parted.held.get(&key) == Some(&half.side)) else { continue };
-        work.owners.insert(key, Some(half.no));
-        if parted.numbers.get(&held.brought_by) != Some(&half.side) {
-            work.out.corrections.repointed.push((key, half.no));
+        let Some((side, number)) = parted.held.get(&key) else { continue };
+        if let Some(half) = halves.iter().find(|half| half.side == *side) {
+            work.owners.insert(key, Some(half.no));
+        }
+        if held.brought_by != *number {
+            work.out.corrections.repointed.push((key, *number));
         }
     }
     let separated = halves[1];
@@ -388,30 +386,50 @@ async fn decide(
     let of_others = |t: &Transition| !halves.iter().any(|half| half.no == t.profile);
     let told: Vec<Transition> = work.out.transitions.drain(mark..).filter(of_others).collect();
     work.out.transitions.extend(told);
+    let numbers: Vec<ProfileNo> = parted.numbers.keys().copied().collect();
+    let before = corrections::list_transitions(&mut *table.connection, ground.space, &numbers).await?;
+    let told = share_out(work, before, parted, halves);
     for half in halves {
-        let of_half = |no: &ProfileNo| parted.numbers.get(no) == Some(&half.side);
-        let numbers: Vec<ProfileNo> = parted.numbers.keys().copied().filter(of_half).collect();
-        let last = corrections::last_transitions(&mut *table.connection, ground.space, &numbers).await?;
-        let last: HashMap<i32, (bool, Timestamp)> =
-            last.into_iter().map(|(definition, entered, at)| (definition, (entered, at))).collect();
-        tell(work, half.no, &last, at, catalog);
+        tell(work, half, &told, at, catalog);
     }
     Ok(())
 }
 
-fn tell(
-    work: &mut Work,
-    profile: ProfileNo,
-    last: &HashMap<i32, (bool, Timestamp)>,
-    at: Timestamp,
-    catalog: &Catalog,
-) {
+/// What was told last: of each side, by audience.
+type Told = HashMap<(i32, Side), (bool, Timestamp)>;
+
+/// What was told of the profile while it was one goes to the side for which entering and leaving alternate: it has left
+/// where the one that was in it is the one that had entered before.
+fn share_out(work: &mut Work, before: Vec<Transition>, parted: &Parted, halves: [Half; 2]) -> Told {
+    let mut told = Told::default();
+    for mut transition in before {
+        let Transition { definition, entered, at, .. } = transition;
+        let side = parted.numbers.get(&transition.profile).copied().unwrap_or(halves[0].side);
+        let is_in = |half: &Half| told.get(&(definition, half.side)).is_some_and(|(entered, _)| *entered);
+        let fits = |half: &Half| is_in(half) != entered;
+        let own = halves.iter().find(|half| half.side == side && fits(half));
+        let other = halves.iter().find(|half| half.side != side && fits(half));
+        let side = match (own, other) {
+            (None, Some(other)) => {
+                transition.profile = other.no;
+                work.out.corrections.retold.push(transition);
+                other.side
+            }
+            _ => side,
+        };
+        told.insert((definition, side), (entered, at));
+    }
+    told
+}
+
+fn tell(work: &mut Work, half: Half, told: &Told, at: Timestamp, catalog: &Catalog) {
+    let profile = half.no;
     let Some(entry) = work.entries.get_mut(&profile) else { return };
     let serving = catalog.meta.iter().filter(|(_, meta)| meta.serving && meta.kind == Kind::Audience);
     for (no, meta) in serving {
         let outcome = entry.profile.outcome(*no);
         let is_member = outcome.as_ref().is_some_and(|o| o.value == OutcomeValue::Member(true));
-        match last.get(&meta.definition) {
+        match told.get(&(meta.definition, half.side)) {
             Some((true, since)) if is_member => {
                 // It has been in since then, and nobody was told otherwise.
                 if outcome.is_some_and(|outcome| outcome.since != *since) {
@@ -431,20 +449,16 @@ fn tell(
     }
 }
 
-fn effect(
-    work: &Work,
-    case: &Case,
-    parted: &Parted,
-    halves: [Half; 2],
-    catalog: &Catalog,
-) -> Effect {
+fn effect(work: &Work, case: &Case, parted: &Parted, halves: [Half; 2], catalog: &Catalog) -> Effect {
     let [stays, goes] = halves;
-    let is_moved = |held: &&Held| parted.held.get(&key_of(held, catalog)) == Some(&goes.side);
-    let identifiers = case.merged.owned.get().identifiers.iter().filter(is_moved).map(|held| IdentifierEffect {
-        identifier: Named { id_type: type_name(held.type_no, catalog), id: held.value.clone() },
-        from: id_of(work, stays.no),
-        to: id_of(work, goes.no),
-    });
+    let side_of = |held: &Held| parted.held.get(&key_of(held, catalog)).map(|(side, _)| *side);
+    let is_moved = |held: &&Held| side_of(held) == Some(goes.side);
+    let identifiers =
+        case.merged.owned.get().identifiers.iter().filter(is_moved).map(|held| IdentifierEffect {
+            identifier: Named { id_type: type_name(held.type_no, catalog), id: held.value.clone() },
+            from: id_of(work, stays.no),
+            to: id_of(work, goes.no),
+        });
     let profiles = [(stays.no, "changed"), (goes.no, "separated")];
     Effect {
         identifiers: identifiers.collect(),

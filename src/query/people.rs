@@ -1,7 +1,7 @@
 //! Profiles as they are asked for: by an identifier they have or ever had, by their id, or as lists.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use crate::domain::act::LIST_TRAIT;
 use crate::domain::identifier::normalise;
 use crate::domain::ids::{parse_public_id, public_id};
 use crate::domain::{Collection, IdKey, ProfileNo, SourceNo, SpaceNo, Timestamp};
+use crate::engine::identity::Apart;
 use crate::engine::profile::{Outcome, OutcomeValue, Profile, number_of};
 use crate::engine::traits::Write;
 use crate::store::definitions::Kind;
@@ -301,8 +302,30 @@ impl Reader {
     ) -> Result<(Vec<Merge>, BTreeMap<ProfileNo, Uuid>), QueryError> {
         let numbers = person.profile.numbers();
         let merges = identity::list_merges(&self.pool, space, &numbers).await?;
-        let ids = profiles::list_ids(&self.pool, space, &numbers).await?.into_iter().collect();
+        // Those of merges that were taken back are other profiles' again.
+        let named = merges.iter().flat_map(|merge| [merge.survivor, merge.absorbed]);
+        let all: BTreeSet<ProfileNo> = numbers.into_iter().chain(named).collect();
+        let all: Vec<ProfileNo> = all.into_iter().collect();
+        let ids = profiles::list_ids(&self.pool, space, &all).await?.into_iter().collect();
         Ok((merges, ids))
+    }
+
+    /// Profiles that are not to become one with this one, each with its present id.
+    pub async fn list_apart(
+        &self,
+        space: SpaceNo,
+        person: &Person,
+    ) -> Result<Vec<(Apart, Uuid)>, QueryError> {
+        let apart = &person.profile.owned.get().apart;
+        if apart.is_empty() {
+            return Ok(Vec::new());
+        }
+        let numbers: Vec<ProfileNo> = apart.iter().map(|apart| apart.other).collect();
+        let mut ids = BTreeMap::new();
+        for (no, _, state) in profiles::find_by_numbers(&self.pool, space, &numbers).await? {
+            ids.insert(no, Profile::decode(&state)?.id);
+        }
+        Ok(apart.iter().filter_map(|apart| Some((apart.clone(), *ids.get(&apart.other)?))).collect())
     }
 
     /// The newest refusals of a profile.

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::Result;
 use super::log::{HistoryChunk, history_chunk};
+use super::memberships::Transition;
 use crate::domain::{IdKey, Offset, ProfileNo, SpaceNo, Timestamp};
 
 /// A merge that is between other profiles now.
@@ -52,6 +53,8 @@ pub struct Corrections {
     pub rejoined: Vec<Rejoined>,
     /// Events that belong to other profiles now.
     pub reattributed: Vec<Reattributed>,
+    /// What was told of one profile and is another's now.
+    pub retold: Vec<Transition>,
 }
 
 impl Corrections {
@@ -65,6 +68,7 @@ impl Corrections {
             && self.undone.is_empty()
             && self.rejoined.is_empty()
             && self.reattributed.is_empty()
+            && self.retold.is_empty()
     }
 
     /// Writes them. To be done before anything is added for the same profiles.
@@ -93,6 +97,9 @@ impl Corrections {
         if !self.reattributed.is_empty() {
             reattribute(tx, space, &self.reattributed).await?;
         }
+        if !self.retold.is_empty() {
+            retell(tx, space, &self.retold).await?;
+        }
         Ok(())
     }
 }
@@ -119,6 +126,22 @@ async fn repoint(tx: &mut PgConnection, space: SpaceNo, ids: &[(IdKey, ProfileNo
     Ok(())
 }
 
+async fn retell(tx: &mut PgConnection, space: SpaceNo, transitions: &[Transition]) -> Result<()> {
+    sqlx::query(
+        "-- store::corrections::retell
+         UPDATE transition t SET profile_no = n.profile_no
+         FROM unnest($2::int[], $3::bigint[], $4::bigint[]) AS n (definition_no, transition_no, profile_no)
+         WHERE t.space_id = $1 AND t.definition_no = n.definition_no AND t.transition_no = n.transition_no",
+    )
+    .bind(space.0)
+    .bind(transitions.iter().map(|t| t.definition).collect::<Vec<_>>())
+    .bind(transitions.iter().map(|t| t.no).collect::<Vec<_>>())
+    .bind(transitions.iter().map(|t| t.profile.0 as i64).collect::<Vec<_>>())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
 async fn delete_pages(tx: &mut PgConnection, space: SpaceNo, profiles: &[ProfileNo]) -> Result<()> {
     let sql = "-- store::corrections::delete_pages
          DELETE FROM profile_event_page WHERE space_id = $1 AND profile_no = ANY($2)";
@@ -126,11 +149,7 @@ async fn delete_pages(tx: &mut PgConnection, space: SpaceNo, profiles: &[Profile
     Ok(())
 }
 
-async fn delete_links(
-    tx: &mut PgConnection,
-    space: SpaceNo,
-    links: &[(ProfileNo, ProfileNo)],
-) -> Result<()> {
+async fn delete_links(tx: &mut PgConnection, space: SpaceNo, links: &[(ProfileNo, ProfileNo)]) -> Result<()> {
     sqlx::query(
         "-- store::corrections::delete_links
          DELETE FROM account_link k USING unnest($2::bigint[], $3::bigint[]) AS g (account_no, user_no)
@@ -200,10 +219,12 @@ async fn reattribute(tx: &mut PgConnection, space: SpaceNo, chunks: &[Reattribut
     .execute(&mut *tx)
     .await?;
     // Nobody may make one of the old numbers meanwhile.
-    sqlx::query("-- store::corrections::reattribute\nSELECT pg_advisory_xact_lock(hashtext('log_segment'), $1)")
-        .bind(space.0)
-        .execute(&mut *tx)
-        .await?;
+    sqlx::query(
+        "-- store::corrections::reattribute\nSELECT pg_advisory_xact_lock(hashtext('log_segment'), $1)",
+    )
+    .bind(space.0)
+    .execute(&mut *tx)
+    .await?;
     sqlx::query(
         "-- store::corrections::reattribute
          WITH stale AS (
@@ -253,22 +274,30 @@ pub async fn read_containing(
     Ok(rows.into_iter().map(history_chunk).collect())
 }
 
-/// The newest transition of each definition among these profiles: definition, entered, when.
-pub async fn last_transitions(
+/// All that was told of some profiles, each audience's in its order.
+pub async fn list_transitions(
     executor: impl PgExecutor<'_>,
     space: SpaceNo,
     profiles: &[ProfileNo],
-) -> Result<Vec<(i32, bool, Timestamp)>> {
-    let rows: Vec<(i32, bool, chrono::DateTime<chrono::Utc>)> = sqlx::query_as(
-        "-- store::corrections::last_transitions
-         SELECT DISTINCT ON (definition_no) definition_no, entered, at FROM transition
-         WHERE space_id = $1 AND profile_no = ANY($2) ORDER BY definition_no, transition_no DESC",
+) -> Result<Vec<Transition>> {
+    type Row = (i32, i64, i64, bool, chrono::DateTime<chrono::Utc>);
+    let rows: Vec<Row> = sqlx::query_as(
+        "-- store::corrections::list_transitions
+         SELECT definition_no, transition_no, profile_no, entered, at FROM transition
+         WHERE space_id = $1 AND profile_no = ANY($2) ORDER BY definition_no, transition_no",
     )
     .bind(space.0)
     .bind(numbers(profiles))
     .fetch_all(executor)
     .await?;
-    Ok(rows.into_iter().map(|(definition, entered, at)| (definition, entered, at.into())).collect())
+    let transition = |(definition, no, profile, entered, at): Row| Transition {
+        definition,
+        no,
+        profile: ProfileNo(profile as u64),
+        entered,
+        at: at.into(),
+    };
+    Ok(rows.into_iter().map(transition).collect())
 }
 
 /// When profiles were made, by number.

@@ -93,7 +93,9 @@ pub async fn extend_lease(pool: &PgPool, space: SpaceNo, epoch: i64, length: Dur
 
 /// What is read in this transaction is of one instant.
 pub async fn freeze(tx: &mut PgConnection) -> Result<()> {
-    sqlx::query("-- store::processor::freeze\nSET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(tx).await?;
+    sqlx::query("-- store::processor::freeze\nSET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        .execute(tx)
+        .await?;
     Ok(())
 }
 

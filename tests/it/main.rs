@@ -4,6 +4,7 @@
 mod accounts;
 #[cfg(test)]
 mod accounts_oracle;
+mod acts;
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]

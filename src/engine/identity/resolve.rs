@@ -220,7 +220,8 @@ impl<G: Graph> Matching<'_, G> {
             return false;
         }
         let matches_only = |pair: [ProfileNo; 2], keys: &[IdKey]| {
-            let of_pair = |i: &&usize| self.owners.get(**i).is_some_and(|o| o.is_some_and(|o| pair.contains(&o)));
+            let of_pair =
+                |i: &&usize| self.owners.get(**i).is_some_and(|o| o.is_some_and(|o| pair.contains(&o)));
             let mut matched = kept.iter().filter(of_pair).filter_map(|i| self.candidates.get(*i));
             keys.is_empty() || matched.all(|candidate| keys.contains(&candidate.key))
         };

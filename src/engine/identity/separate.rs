@@ -35,7 +35,7 @@ pub struct Seen<'a> {
 }
 
 /// The two sides of the merge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Side {
     /// That of who stayed.
     Survivor,
@@ -43,10 +43,12 @@ pub enum Side {
     Absorbed,
 }
 
-/// A side, or a group of numbers that gets one later on.
+/// Where something belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    Known(Side),
+    /// To a side, whose profile had this number then.
+    Known(Side, ProfileNo),
+    /// To whatever side this number belongs to in the end.
     Of(ProfileNo),
 }
 
@@ -62,6 +64,8 @@ pub struct Separation<'a> {
     groups: HashMap<ProfileNo, ProfileNo>,
     /// The sides of groups, as far as they have one.
     sides: HashMap<ProfileNo, Side>,
+    /// The numbers of the sides' profiles.
+    numbers: [ProfileNo; 2],
     held: HashMap<IdKey, (&'a Held, Option<Place>)>,
     seen: Vec<(Offset, Place)>,
 }
@@ -71,10 +75,10 @@ pub struct Separation<'a> {
 pub struct Parted {
     /// All numbers, by side.
     pub numbers: HashMap<ProfileNo, Side>,
-    /// All identifiers, by side.
-    pub held: HashMap<IdKey, Side>,
-    /// All events and acts that were seen, by side, in the order they came.
-    pub seen: Vec<(Offset, Side)>,
+    /// All identifiers: by side, and by the number its profile had when it got them.
+    pub held: HashMap<IdKey, (Side, ProfileNo)>,
+    /// All events and acts that were seen, in the order they came: by side, and by the number its profile had then.
+    pub seen: Vec<(Offset, Side, ProfileNo)>,
     /// Later merges that are between other profiles now: as they were, and as they are.
     pub rejoined: Vec<(Joined, Joined)>,
     /// Merges on each side, the undone one left out.
@@ -103,6 +107,7 @@ impl<'a> Separation<'a> {
             next: 0,
             groups: numbers.iter().map(|no| (*no, *no)).collect(),
             sides: HashMap::new(),
+            numbers: [ProfileNo(0); 2],
             held: held.map(|(key, held)| (key, (held, None))).collect(),
             seen: Vec::new(),
         };
@@ -117,6 +122,7 @@ impl<'a> Separation<'a> {
         for (number, side) in [(undone.survivor, Side::Survivor), (undone.absorbed, Side::Absorbed)] {
             let group = separation.group(number);
             separation.sides.insert(group, side);
+            separation.numbers[side as usize] = separation.oldest_of(group);
         }
         separation
     }
@@ -145,9 +151,18 @@ impl<'a> Separation<'a> {
 
     fn resolve(&self, place: Place) -> Option<Side> {
         match place {
-            Place::Known(side) => Some(side),
+            Place::Known(side, _) => Some(side),
             Place::Of(number) => self.side_of(number),
         }
+    }
+
+    /// The number of a side's profile as far as it has got: the oldest one.
+    const fn number(&self, side: Side) -> ProfileNo {
+        self.numbers[side as usize]
+    }
+
+    fn oldest_of(&self, group: ProfileNo) -> ProfileNo {
+        self.groups.keys().copied().filter(|no| self.group(*no) == group).min().unwrap_or(group)
     }
 
     /// Goes on with the next event or act, in the order of the log.
@@ -160,6 +175,11 @@ impl<'a> Separation<'a> {
         while self.later.get(self.next).is_some_and(|(merge, _)| merge.offset == seen.offset) {
             self.join(self.resolve(place));
         }
+        let place = match place {
+            // What has just joined it may be older.
+            Place::Known(side, _) => Place::Known(side, self.number(side)),
+            of_number @ Place::Of(_) => of_number,
+        };
         for key in seen.keys {
             if let Some((held, at)) = self.held.get_mut(key)
                 && held.message_id == seen.message_id
@@ -176,7 +196,7 @@ impl<'a> Separation<'a> {
         let place = |key: &IdKey| self.held.get(key)?.1;
         if seen.offset >= self.undone.offset {
             let side = seen.keys.iter().find_map(|key| self.resolve(place(key)?));
-            side.map_or(of_profile, Place::Known)
+            side.map_or(of_profile, |side| Place::Known(side, self.number(side)))
         } else if seen.profile.is_none() {
             seen.keys.iter().find_map(place).unwrap_or(of_profile)
         } else {
@@ -198,12 +218,11 @@ impl<'a> Separation<'a> {
             [Some(_), Some(_)] => return,
         };
         let side = side.unwrap_or(known);
-        let oldest = self.groups.keys().copied().filter(|no| self.side_of(*no) == Some(side)).min();
-        let group = self.group(other);
-        let oldest_other = self.groups.keys().copied().filter(|no| self.group(*no) == group).min();
-        let (Some(own), Some(theirs)) = (oldest, oldest_other) else { return };
+        let (own, group) = (self.number(side), self.group(other));
+        let theirs = self.oldest_of(group);
         self.sides.insert(group, side);
         let rejoined = Joined { survivor: own.min(theirs), absorbed: own.max(theirs), ..now };
+        self.numbers[side as usize] = rejoined.survivor;
         if let Some((_, now)) = self.later.get_mut(place) {
             *now = rejoined;
         }
@@ -214,19 +233,27 @@ impl<'a> Separation<'a> {
         while self.next < self.later.len() {
             self.join(None);
         }
-        let side = |place: Option<Place>| place.and_then(|place| self.resolve(place)).unwrap_or(Side::Survivor);
         let of_number = |no: ProfileNo| self.side_of(no).unwrap_or(Side::Survivor);
+        let settled = |place: Place| match place {
+            Place::Known(side, number) => (side, number),
+            Place::Of(number) => (of_number(number), number),
+        };
         let numbers: HashMap<ProfileNo, Side> = self.groups.keys().map(|no| (*no, of_number(*no))).collect();
         let count = |side: Side| {
             let numbers = numbers.values().filter(|of| **of == side).count();
             u32::try_from(numbers.saturating_sub(1)).unwrap_or(u32::MAX)
         };
-        let held = self.held.iter().map(|(key, (held, place))| {
-            (*key, side(place.or(Some(Place::Of(held.brought_by)))))
+        let held = self
+            .held
+            .iter()
+            .map(|(key, (held, place))| (*key, settled(place.unwrap_or(Place::Of(held.brought_by)))));
+        let seen = self.seen.iter().map(|(offset, place)| {
+            let (side, number) = settled(*place);
+            (*offset, side, number)
         });
         Parted {
             held: held.collect(),
-            seen: self.seen.iter().map(|(offset, place)| (*offset, side(Some(*place)))).collect(),
+            seen: seen.collect(),
             rejoined: self.later.iter().copied().filter(|(before, now)| before != now).collect(),
             merges: [count(Side::Survivor), count(Side::Absorbed)],
             numbers,

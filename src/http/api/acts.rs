@@ -100,7 +100,8 @@ async fn undo_merge(
         return Err(Problem::new(Code::Refused, format!("the merge was taken back at {at}")));
     }
     let person = app.reader.find_by_number(space, merge.absorbed).await?;
-    let person = person.ok_or_else(|| Problem::not_found("the profile of the merge is not there any more"))?;
+    let person =
+        person.ok_or_else(|| Problem::not_found("the profile of the merge is not there any more"))?;
     if person.profile.collection == Collection::Accounts {
         let message = "merges of accounts cannot be taken back: an account is what its group_id says";
         return Err(Problem::new(Code::Refused, message));

@@ -68,7 +68,11 @@ pub(super) async fn delete_external_id(
         Code::Refused => Problem::new(Code::NotDeletable, problem.detail),
         _ => problem,
     })?;
-    Ok(Json(Deleted { code: "success", message: "External identifier has been deleted." }))
+    Ok(Json(if params.dry_run {
+        Deleted { code: "dry_run", message: "External identifier would be deleted." }
+    } else {
+        Deleted { code: "success", message: "External identifier has been deleted." }
+    }))
 }
 
 /// An identifier, and who is to have it.
@@ -102,7 +106,8 @@ pub(super) async fn move_external_id(
         return Err(Problem::new(Code::UnsupportedIdentifier, message));
     }
     let held = held(&person, &body.id_type, &body.id);
-    let identifier = held.ok_or_else(|| Problem::new(Code::IdentifierNotFound, "the profile has no such identifier"))?;
+    let identifier =
+        held.ok_or_else(|| Problem::new(Code::IdentifierNotFound, "the profile has no such identifier"))?;
     let to = named(&state, authed.space_no(), &body.to, "to").await?;
     perform(&state, &authed, Act::MoveIdentifier { identifier, to }, params).await
 }

@@ -97,7 +97,10 @@ pub(super) struct IdentityBody {
     /// Ids the profile had before merges; they resolve for ever.
     former_ids: Vec<String>,
     identifiers: Vec<ExternalId>,
+    /// Also those that were taken back.
     merges: Vec<MergeBody>,
+    /// Profiles that events do not make one with this one.
+    kept_apart: Vec<ApartBody>,
     refusals: Vec<RefusalBody>,
 }
 
@@ -112,6 +115,18 @@ struct MergeBody {
     /// The identifiers that matched: `[{"type","id"}]`.
     #[schema(value_type = Vec<Object>)]
     matched: serde_json::Value,
+    /// An operator made it, not an event.
+    manual: bool,
+    /// When it was taken back; absent while it stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undone_at: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ApartBody {
+    profile_id: String,
+    /// Only what had made the merge that was taken back does not make it again; else nothing does.
+    same_identifiers: bool,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -136,6 +151,7 @@ pub(super) async fn get_identity(
 ) -> Result<Json<IdentityBody>, Problem> {
     let person = &found.person;
     let (merges, ids) = state.reader.list_merges(found.space, person).await?;
+    let apart = state.reader.list_apart(found.space, person).await?;
     let refusals = state.reader.list_refusals(found.space, person, REFUSALS_MAX).await?;
     let id = |no: &ProfileNo| ids.get(no).map(|id| public_id("prf", *id));
     let merges = merges.into_iter().map(|m| MergeBody {
@@ -146,6 +162,12 @@ pub(super) async fn get_identity(
         survivor: id(&m.survivor),
         absorbed: id(&m.absorbed),
         matched: m.matched,
+        manual: m.manual,
+        undone_at: m.undone_at.map(|at| at.to_string()),
+    });
+    let kept_apart = apart.iter().map(|(apart, id)| {
+        let (profile_id, same_identifiers) = (public_id("prf", *id), !apart.keys.is_empty());
+        ApartBody { profile_id, same_identifiers }
     });
     let refusals = refusals.into_iter().map(|r| RefusalBody {
         rule: r.rule,
@@ -161,6 +183,7 @@ pub(super) async fn get_identity(
         former_ids: person.profile.kin.get().former.iter().filter_map(id).collect(),
         identifiers: external_ids(person),
         merges: merges.collect(),
+        kept_apart: kept_apart.collect(),
         refusals: refusals.collect(),
     }))
 }

@@ -18,6 +18,7 @@ use super::super::extract::{Body, Json, Path, Query};
 use super::super::problem::{Code, Problem};
 use super::State;
 use super::audiences::KeyPath;
+use crate::domain::identifier::normalise;
 use crate::domain::{Act, Collection, ProfileNo, SpaceNo, json};
 use crate::manage::definitions::trait_of_list;
 use crate::manage::registry::Token;
@@ -234,8 +235,10 @@ impl Upload<'_> {
         for part in wanted.chunks(LOOK_UP) {
             let selectors: Vec<Selector> = part.iter().map(|(_, selector)| selector.clone()).collect();
             let people = self.state.reader.find_profiles(self.space, Collection::Users, &selectors).await?;
-            for ((place, _), person) in part.iter().zip(people) {
-                let Some((no, id)) = person.as_ref().and_then(named) else { continue };
+            for ((place, selector), person) in part.iter().zip(people) {
+                let Some((no, id)) = person.as_ref().and_then(|person| named_by(person, selector)) else {
+                    continue;
+                };
                 if done.insert(*place) {
                     found.insert(no, id);
                 }
@@ -277,6 +280,14 @@ impl Upload<'_> {
         }
         Ok(())
     }
+}
+
+/// The number of a profile and the identifier it was found by, so that the identifier is on the list whatever profile it
+/// comes to be of.
+fn named_by(person: &Person, selector: &Selector) -> Option<(ProfileNo, (String, String))> {
+    let Selector::Identifier { id_type, value } = selector else { return named(person) };
+    let known = person.directory.id_type(id_type)?;
+    Some((person.profile.no, (id_type.clone(), normalise(value, known.case_insensitive))))
 }
 
 /// The number of a profile and an identifier it has.
