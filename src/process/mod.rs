@@ -14,6 +14,7 @@ mod catalog;
 mod dedup;
 mod evaluate;
 mod left_out;
+pub mod rebuild;
 mod schema;
 mod space;
 mod timers;
