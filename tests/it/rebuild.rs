@@ -111,9 +111,9 @@ fn call(dice: &mut Dice, now: i64, sent: &mut u64) -> Value {
 }
 
 /// Sends random batches and operators' acts, time passing between them. Returns the last offset.
-async fn live(app: &TestApp, seed: u64, rounds: u64) -> u64 {
+async fn live(app: &TestApp, seed: u64, from: i64, rounds: u64) -> u64 {
     let mut dice = Dice(seed);
-    let (mut now, mut sent, mut offset) = (START, seed * 1_000_000, 0);
+    let (mut now, mut sent, mut offset) = (from, seed * 1_000_000, 0);
     for _ in 0..rounds {
         let calls: Vec<Value> = (0..=dice.roll(60)).map(|_| call(&mut dice, now, &mut sent)).collect();
         offset = app.track("/v1/batch", json!({ "batch": calls })).await.expect(200).offset();
@@ -146,7 +146,7 @@ async fn what_is_derived_again_is_what_was_live() {
     for seed in 1..=4 {
         let app = start().await;
         define(&app).await;
-        live(&app, seed, 25).await;
+        live(&app, seed, START, 25).await;
         let report = expect_same(&app.db).await;
         for kind in ["identifiers", "traits", "computed_traits", "memberships", "links", "otherwise"] {
             assert_eq!(report["different"][kind]["count"], 0, "seed {seed}: {report}");
@@ -154,7 +154,7 @@ async fn what_is_derived_again_is_what_was_live() {
         assert_eq!(report["swap"]["rows"], 0, "seed {seed}: {report}");
         assert!(report["merges_live"].as_i64().unwrap() > 0);
         // And it goes on from there.
-        live(&app, seed + 50, 5).await;
+        live(&app, seed + 50, START + 1_000 * HOUR, 5).await;
         expect_same(&app.db).await;
     }
 }
@@ -170,32 +170,358 @@ async fn every_table_has_its_part_in_a_rebuild() {
     assert_eq!(tables, known, "decide in store::rebuild what a rebuild does with a new table");
 }
 
-#[tokio::test]
-async fn a_dry_run_changes_nothing_and_says_the_same() {
+/// Sends calls one request after the other, and waits until they are processed.
+async fn send_all(app: &TestApp, calls: &[Value]) {
+    let mut offset = 0;
+    for call in calls {
+        offset = app.track("/v1/batch", json!({"batch": [call]})).await.expect(200).offset();
+    }
+    app.get(&format!("{SPACE}/pipeline?min_offset={offset}")).await.expect(200);
+}
+
+fn on_device(call: &mut Value, device: &str) -> Value {
+    let external = json!([{"id": device, "type": "ios.id", "collection": "users"}]);
+    call["context"] = json!({ "externalIds": external });
+    call.clone()
+}
+
+/// Three people who bought, and are taken for one because of a device that all share; one who is on his own.
+async fn shared_device() -> TestApp {
     let app = start().await;
     app.make_live("audiences", "buyers", "event('Bought').count() >= 1").await;
-    for call in [
-        json!({"type": "track", "userId": "u1", "event": "Bought", "context": {"externalIds": [
-            {"id": "shared", "type": "ios.id", "collection": "users"}]}}),
-        json!({"type": "identify", "userId": "u2", "traits": {"plan": "pro"}}),
-        json!({"type": "track", "anonymousId": "a9", "event": "Seen", "context": {"externalIds": [
-            {"id": "shared", "type": "ios.id", "collection": "users"}]}}),
-        json!({"type": "track", "anonymousId": "a9", "userId": "u3", "event": "Bought"}),
-    ] {
-        let offset = app.track("/v1/batch", json!({"batch": [call]})).await.expect(200).offset();
-        app.get(&format!("{SPACE}/pipeline?min_offset={offset}")).await.expect(200);
-    }
-    let blocked = json!({"identifiers": [{"type": "ios.id", "blocked_values": {"exact": ["shared"], "patterns": []}}]});
-    let answer = app.patch(&format!("{SPACE}/identity/settings"), blocked).await;
-    println!("{}", answer.text);
-    answer.expect(200);
+    app.make_live("audiences", "regulars", "event('Bought').count() >= 3").await;
+    app.make_live("audiences", "new", "event('Bought').count() < 2").await;
+    let bought = |user: &str| json!({"type": "track", "userId": user, "event": "Bought"});
+    let anonymous = |id: &str| json!({"type": "track", "anonymousId": id, "event": "Seen"});
+    let calls = [
+        bought("u1"),
+        bought("u4"),
+        on_device(&mut anonymous("a1"), "shared"),
+        on_device(&mut json!({"type": "identify", "anonymousId": "a1", "traits": {"plan": "pro"}}), "shared"),
+        on_device(&mut anonymous("a2"), "shared"),
+        json!({"type": "track", "anonymousId": "a2", "userId": "u1", "event": "Bought"}),
+        bought("u1"),
+    ];
+    send_all(&app, &calls).await;
+    app
+}
+
+async fn block_device(app: &TestApp) {
+    let blocked = json!({"identifiers": [{"type": "ios.id", "blocked": {"exact": ["shared"], "patterns": []}}]});
+    app.patch(&format!("{SPACE}/identity/settings"), blocked).await.expect(200);
+}
+
+async fn who(app: &TestApp, selector: &str) -> String {
+    let found = app.get(&format!("{PROFILES}/{selector}/metadata")).await.expect(200).json;
+    found["metadata"]["profile_id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_dry_run_changes_nothing_and_says_the_same() {
+    let app = shared_device().await;
+    block_device(&app).await;
     let before = dump(&app.db.pool).await;
     let dry = json_of(&run(&app.db, &["--json", "--dry-run"]).await);
     assert_same(&before, &dump(&app.db.pool).await);
-    println!("{dry:#}");
+    let left: i64 = sqlx::query_scalar(
+        "SELECT (SELECT count(*) FROM rebuild) + (SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'rebuild%')",
+    )
+    .fetch_one(&app.db.pool)
+    .await
+    .unwrap();
+    assert_eq!(left, 0);
     let mut done = json_of(&run(&app.db, &["--json"]).await);
-    println!("{done:#}");
+    assert!(done["swap"]["rows"].as_u64().unwrap() > 0, "{done}");
     done["swap"] = Value::Null;
     assert_eq!(dry, done);
-    let _ = (command, wait, Duration::ZERO);
+    assert_eq!(dry["only_rebuilt"]["count"], 1, "{dry}");
+    let said = run(&app.db, &["--dry-run"]).await;
+    assert!(said.report.contains("nothing anybody sees is different"), "{}", said.report);
+}
+
+#[tokio::test]
+async fn a_value_that_is_blocked_now_merges_nobody_in_history() {
+    let app = shared_device().await;
+    assert_eq!(who(&app, "anonymous_id:a1").await, who(&app, "user_id:u1").await);
+    block_device(&app).await;
+    json_of(&run(&app.db, &["--json"]).await);
+    assert_ne!(who(&app, "anonymous_id:a1").await, who(&app, "user_id:u1").await);
+    assert_eq!(who(&app, "anonymous_id:a2").await, who(&app, "user_id:u1").await);
+    let identity = app.get(&format!("{PROFILES}/user_id:u1/identity")).await.expect(200).json;
+    assert_eq!(identity["merges"].as_array().unwrap().len(), 1, "{identity}");
+    // The device's owner is gone, and nobody finds it.
+    app.get(&format!("{PROFILES}/ios.id:shared/metadata")).await.expect(404);
+    expect_consistent(&app).await;
+    expect_same(&app.db).await;
+}
+
+#[tokio::test]
+async fn a_limit_that_is_lower_now_takes_people_apart_and_transitions_stay_in_turn() {
+    let app = start().await;
+    app.make_live("audiences", "buyers", "event('Bought').count() >= 1").await;
+    app.make_live("audiences", "thrifty", "event('Bought').count() < 2").await;
+    let bought = |user: &str, email: &str| {
+        json!({"type": "identify", "userId": user, "traits": {"email": email}, "messageId": format!("{user}{email}")})
+    };
+    let track = |id: Value| {
+        let mut call = json!({"type": "track", "event": "Bought"});
+        call.as_object_mut().unwrap().extend(id.as_object().unwrap().clone());
+        call
+    };
+    // Two are one by an anonymous id: allowed at first, as an anonymous id may be of many emails.
+    app.patch(&format!("{SPACE}/identity/settings"), json!({"identifiers": [{"type": "email", "limit": 5}]}))
+        .await
+        .expect(200);
+    app.make_live("audiences", "reloaded", "event('Never').count() >= 1").await;
+    let calls = [
+        bought("u1", "one@x.y"),
+        track(json!({"userId": "u1"})),
+        json!({"type": "identify", "anonymousId": "a1", "traits": {"email": "two@x.y"}}),
+        track(json!({"anonymousId": "a1"})),
+        json!({"type": "track", "event": "Seen", "anonymousId": "a1", "userId": "u1"}),
+    ];
+    send_all(&app, &calls).await;
+    assert_eq!(who(&app, "email:one@x.y").await, who(&app, "email:two@x.y").await);
+    app.patch(&format!("{SPACE}/identity/settings"), json!({"identifiers": [{"type": "email", "limit": 1}]}))
+        .await
+        .expect(200);
+    let report = json_of(&run(&app.db, &["--json"]).await);
+    assert_ne!(who(&app, "email:one@x.y").await, who(&app, "email:two@x.y").await);
+    let thrifty = report["audiences"].as_array().unwrap().iter().find(|a| a["key"] == "thrifty").unwrap();
+    assert_eq!(thrifty["entered"], 2, "{report}");
+    expect_consistent(&app).await;
+    expect_same(&app.db).await;
+    send_all(&app, &[track(json!({"userId": "u1"}))]).await;
+    expect_consistent(&app).await;
+}
+
+/// What is told in several places is the same, and transitions of each profile are in turn, beginning with entering.
+async fn expect_consistent(app: &TestApp) {
+    let audiences = app.get(&format!("{SPACE}/audiences")).await.expect(200).json;
+    for audience in audiences["data"].as_array().unwrap() {
+        let key = audience["key"].as_str().unwrap();
+        let read = async |what: &str| app.get(&format!("{SPACE}/audiences/{key}/{what}")).await.expect(200).json;
+        let members = read("members?limit=200").await;
+        let members: Vec<&str> =
+            members["data"].as_array().unwrap().iter().map(|m| m["profile_id"].as_str().unwrap()).collect();
+        let transitions = read("transitions?limit=200").await;
+        let mut newest: std::collections::BTreeMap<&str, &str> = std::collections::BTreeMap::new();
+        for told in transitions["data"].as_array().unwrap().iter().rev() {
+            let (who, word) = (told["profile_id"].as_str().unwrap(), told["transition"].as_str().unwrap());
+            let before = newest.insert(who, word);
+            assert_ne!(before.unwrap_or("left"), word, "{key}: {transitions:#}");
+        }
+        let mut told: Vec<&str> = newest.iter().filter(|(_, word)| **word == "entered").map(|(who, _)| *who).collect();
+        let mut in_it = members.clone();
+        told.sort_unstable();
+        in_it.sort_unstable();
+        assert_eq!(told, in_it, "{key}");
+        let sizes: (i64, i64) = sqlx::query_as(
+            "SELECT c.size, (SELECT coalesce(sum(delta), 0)::bigint FROM size_change s WHERE s.definition_no = d.definition_no)
+             FROM definition d JOIN computation c ON c.computation_no = d.serving_no WHERE d.key = $1",
+        )
+        .bind(key)
+        .fetch_one(&app.db.pool)
+        .await
+        .unwrap();
+        assert_eq!(sizes, (members.len() as i64, members.len() as i64), "{key}");
+    }
+}
+
+/// A log of some thousand events, with definitions made before it.
+async fn long(seed: u64) -> TestApp {
+    let app = start().await;
+    define(&app).await;
+    live(&app, seed, START, 80).await;
+    app
+}
+
+/// Rebuilds in small steps, so that there is time to do something meanwhile.
+fn slowly(db: &TestDb, arguments: &[&str]) -> std::process::Command {
+    let mut command = command(db, arguments);
+    command.env(personas::config::variable("processor.batch_events_max"), "20");
+    command
+}
+
+/// Where a rebuild under way stands; none before it begins and after it ends.
+async fn position(db: &TestDb) -> Option<i64> {
+    sqlx::query_scalar("SELECT processed_offset FROM rebuild_1.processor").fetch_one(&db.pool).await.ok()
+}
+
+async fn until_behind(db: &TestDb, offset: i64) {
+    while position(db).await.is_none_or(|at| at < offset) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn killed_in_the_middle_it_goes_on_where_it_was() {
+    let app = long(11).await;
+    let before = dump(&app.db.pool).await;
+    let mut dice = Dice(7);
+    let mut reached = 0;
+    for _ in 0..3 {
+        reached += 100 + dice.roll(200) as i64;
+        let mut child = slowly(&app.db, &[]).spawn().unwrap();
+        until_behind(&app.db, reached).await;
+        child.kill().unwrap();
+        let said = wait(child).await;
+        assert_eq!(said.code, -1);
+        assert_same(&before, &dump(&app.db.pool).await);
+    }
+    let said = run(&app.db, &[]).await;
+    assert_eq!(said.code, 0, "{}", said.progress);
+    let on: i64 = said.progress.split("goes on behind event ").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
+    assert!(on >= reached, "{}", said.progress);
+    assert_same(&before, &dump(&app.db.pool).await);
+}
+
+#[tokio::test]
+async fn killed_at_the_swap_nothing_is_lost() {
+    let app = long(12).await;
+    let epoch = async || -> i64 { sqlx::query_scalar("SELECT epoch FROM processor").fetch_one(&app.db.pool).await.unwrap() };
+    let before = dump(&app.db.pool).await;
+    let held = epoch().await;
+    let mut child = command(&app.db, &[]).spawn().unwrap();
+    while epoch().await == held {
+        tokio::task::yield_now().await;
+    }
+    child.kill().unwrap();
+    wait(child).await;
+    // Whether it was in time or not: processing goes on, and all is there.
+    assert_same(&before, &dump(&app.db.pool).await);
+    send_all(&app, &[json!({"type": "track", "userId": "u1", "event": "Bought"})]).await;
+    expect_same(&app.db).await;
+}
+
+#[tokio::test]
+async fn a_change_of_definitions_makes_it_begin_anew() {
+    let app = long(13).await;
+    let mut child = slowly(&app.db, &[]).spawn().unwrap();
+    until_behind(&app.db, 100).await;
+    child.kill().unwrap();
+    wait(child).await;
+    app.make_live("audiences", "later", "event('Seen').count() >= 1").await;
+    let said = run(&app.db, &[]).await;
+    assert_eq!(said.code, 0, "{}", said.progress);
+    assert!(!said.progress.contains("goes on"), "{}", said.progress);
+    // Those who were in it before it was made are in it since their events, and nothing else is different.
+    assert!(said.report.contains("nothing anybody sees is different"), "{}", said.report);
+    // While it runs, too.
+    let child = slowly(&app.db, &[]).spawn().unwrap();
+    until_behind(&app.db, 100).await;
+    app.make_live("audiences", "latest", "event('Seen').count() >= 2").await;
+    let said = wait(child).await;
+    assert_eq!(said.code, 0, "{}", said.progress);
+    assert!(said.progress.contains("begins anew"), "{}", said.progress);
+    expect_same(&app.db).await;
+}
+
+#[tokio::test]
+async fn one_at_a_time() {
+    let app = long(14).await;
+    let mut child = slowly(&app.db, &[]).spawn().unwrap();
+    until_behind(&app.db, 20).await;
+    let second = run(&app.db, &[]).await;
+    assert_eq!(second.code, 1);
+    assert!(second.progress.contains("is being rebuilt already"), "{}", second.progress);
+    child.kill().unwrap();
+    wait(child).await;
+    expect_same(&app.db).await;
+}
+
+#[tokio::test]
+async fn events_that_come_meanwhile_count_once() {
+    let app = start().await;
+    app.make_live("computed-traits", "count", "event('Bought').count()").await;
+    app.make_live("audiences", "buyers", "event('Bought').count() >= 1").await;
+    let calls = |from: u64| -> Vec<Value> {
+        let call = |n| json!({"type": "track", "event": "Bought", "messageId": format!("m{n}"), "userId": format!("u{}", n % 20)});
+        (from..from + 100).map(call).collect()
+    };
+    for n in 0..20 {
+        app.track("/v1/batch", json!({"batch": calls(n * 100)})).await.expect(200);
+    }
+    let child = slowly(&app.db, &["--json"]).spawn().unwrap();
+    until_behind(&app.db, 1).await;
+    let mut offset = 0;
+    for n in 20..50 {
+        offset = app.track("/v1/batch", json!({"batch": calls(n * 100)})).await.expect(200).offset();
+        // Some of them twice.
+        app.track("/v1/batch", json!({"batch": calls(n * 100 - 50)})).await.expect(200);
+    }
+    let report = json_of(&wait(child).await);
+    assert_eq!(report["swap"]["transitions"], 0, "{report}");
+    for user in 0..20 {
+        let path = format!("{PROFILES}/user_id:u{user}/traits?min_offset={offset}");
+        let traits = app.get(&path).await.expect(200).json;
+        assert_eq!(traits["traits"]["count"], 250, "u{user}");
+    }
+    let offset = app.track("/v1/track", json!({"userId": "u0", "event": "Seen"})).await.expect(200).offset();
+    app.get(&format!("{SPACE}/pipeline?min_offset={offset}")).await.expect(200);
+    expect_same(&app.db).await;
+}
+
+#[tokio::test]
+async fn reads_meanwhile_are_of_before_or_of_after() {
+    let app = shared_device().await;
+    block_device(&app).await;
+    // Seen together before, and apart after: one profile's parts never mix.
+    let ids = async || {
+        let list = app.get(&format!("{PROFILES}/user_id:u1/external_ids?limit=200")).await.expect(200).json;
+        let mut ids: Vec<String> =
+            list["data"].as_array().unwrap().iter().map(|id| id["id"].as_str().unwrap().to_owned()).collect();
+        ids.sort_unstable();
+        ids.join(" ")
+    };
+    let before = ids().await;
+    let mut child = command(&app.db, &[]).spawn().unwrap();
+    let mut seen = vec![before.clone()];
+    while child.try_wait().unwrap().is_none() {
+        let now = ids().await;
+        if seen.last() != Some(&now) {
+            seen.push(now);
+        }
+    }
+    assert_eq!(ids().await, "a2 u1");
+    assert!(seen.len() <= 2 && before == "a1 a2 shared u1", "{seen:?}");
+    wait(child).await;
+}
+
+#[tokio::test]
+async fn definitions_that_are_switched_off_keep_their_members() {
+    let app = start().await;
+    define(&app).await;
+    live(&app, 21, START, 10).await;
+    for (path, key) in [("audiences", "buyers"), ("audiences", "once"), ("computed-traits", "names")] {
+        app.call(Method::PATCH, &format!("{SPACE}/{path}/{key}"), Some(json!({"enabled": false}))).await.expect(200);
+    }
+    live(&app, 22, START + 1_000 * HOUR, 10).await;
+    expect_same(&app.db).await;
+}
+
+#[tokio::test]
+async fn nothing_is_forgotten_without_being_asked() {
+    let app = start().await;
+    let events: Vec<Value> = (0..3)
+        .map(|n| json!({"type": "track", "event": "Seen", "userId": format!("u{n}")}))
+        .collect();
+    send_all(&app, &events).await;
+    sqlx::query("DELETE FROM event_chunk WHERE end_offset = 1").execute(&app.db.pool).await.unwrap();
+    let said = run(&app.db, &[]).await;
+    assert_eq!(said.code, 1);
+    assert!(said.progress.contains("1 events are not kept any more"), "{}", said.progress);
+    let said = run(&app.db, &["--forget-lost"]).await;
+    assert_eq!(said.code, 0, "{}", said.progress);
+    app.get(&format!("{PROFILES}/user_id:u0/metadata")).await.expect(404);
+    who(&app, "user_id:u2").await;
+}
+
+#[tokio::test]
+async fn without_a_server_it_works_as_well() {
+    let app = long(15).await;
+    app.running.stop(Duration::from_secs(1)).await.unwrap();
+    expect_same(&app.db).await;
+    let said = run(&app.db, &["--space", "nowhere"]).await;
+    assert_ne!(said.code, 0, "{}", said.progress);
 }

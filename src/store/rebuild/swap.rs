@@ -117,29 +117,63 @@ async fn replace(tx: &mut PgConnection, place: &Place, table: &str, keys: &[&str
     Ok(gone.max(new))
 }
 
-/// The net change of memberships. Who is another's now counts as that one, so that a merge tells nothing of its own.
+/// The net change of memberships: what has been told of who is in an audience by now, against who is. Where profiles are
+/// put together as before, the members are what was told; where they are not, it is the newest transition of all numbers
+/// that are one profile now, so that transitions go on alternating whoever was whose.
 async fn write_transitions(tx: &mut PgConnection, place: &Place, at: Timestamp) -> Result<u64> {
     let Place { space, live, shadow } = place;
     let sql = format!(
         "-- store::rebuild::write_transitions
-         WITH old AS (
-             SELECT m.computation_no, coalesce(p.merged_into, m.profile_no) AS profile_no
+         CREATE TEMP TABLE regrouped ON COMMIT DROP AS
+         SELECT DISTINCT g.profile_no FROM {live}.profile l
+         FULL JOIN {shadow}.profile s ON s.space_id = l.space_id AND s.profile_no = l.profile_no
+         CROSS JOIN LATERAL (VALUES (coalesce(l.merged_into, l.profile_no)), (coalesce(s.merged_into, s.profile_no)))
+             AS g (profile_no)
+         WHERE coalesce(l.space_id, s.space_id) = {space} AND g.profile_no IS NOT NULL
+             AND (l.profile_no, l.merged_into) IS DISTINCT FROM (s.profile_no, s.merged_into)"
+    );
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *tx).await?;
+    let sql = "-- store::rebuild::write_transitions\nSELECT EXISTS (SELECT 1 FROM regrouped)";
+    let told = if sqlx::query_scalar::<_, bool>(sql).fetch_one(&mut *tx).await? {
+        format!(
+            "SELECT definition_no, profile_no FROM (
+                 SELECT DISTINCT ON (t.definition_no, n.live_no) t.definition_no, n.live_no AS profile_no, t.entered
+                 FROM (SELECT p.profile_no, coalesce(p.merged_into, p.profile_no) AS live_no FROM {shadow}.profile p
+                       WHERE p.space_id = $1
+                           AND coalesce(p.merged_into, p.profile_no) IN (SELECT profile_no FROM regrouped)) n
+                 JOIN {live}.transition t ON t.space_id = $1 AND t.profile_no = n.profile_no
+                 ORDER BY t.definition_no, n.live_no, t.transition_no DESC
+             ) newest WHERE entered UNION ALL"
+        )
+    } else {
+        String::new()
+    };
+    let sql = format!(
+        "-- store::rebuild::write_transitions
+         WITH told AS (
+             {told}
+             SELECT d.definition_no, m.profile_no
              FROM {live}.membership m
-             LEFT JOIN {shadow}.profile p ON p.space_id = $1 AND p.profile_no = m.profile_no
-             WHERE m.space_id = $1
+             JOIN {live}.definition d ON d.space_id = $1 AND d.serving_no = m.computation_no
+             WHERE m.space_id = $1 AND NOT EXISTS (
+                 SELECT 1 FROM regrouped r JOIN {shadow}.profile p ON p.space_id = $1 AND p.profile_no = r.profile_no
+                 WHERE r.profile_no = m.profile_no)
          ), new AS (
-             SELECT computation_no, profile_no FROM {shadow}.membership WHERE space_id = $1
+             SELECT d.definition_no, m.profile_no
+             FROM {shadow}.membership m
+             JOIN {live}.definition d ON d.space_id = $1 AND d.serving_no = m.computation_no
+             WHERE m.space_id = $1
          ), net AS (
-             (SELECT *, true AS entered FROM new EXCEPT SELECT *, true FROM old)
+             (SELECT *, true AS entered FROM new EXCEPT SELECT *, true FROM told)
              UNION ALL
-             (SELECT *, false FROM old EXCEPT SELECT *, false FROM new)
+             (SELECT *, false FROM told EXCEPT SELECT *, false FROM new)
          )
          INSERT INTO {live}.transition (space_id, definition_no, transition_no, profile_no, entered, at)
-         SELECT $1, d.definition_no,
-             l.last_transition_no + row_number() OVER (ORDER BY d.definition_no, net.profile_no),
+         SELECT $1, net.definition_no,
+             l.last_transition_no + row_number() OVER (ORDER BY net.definition_no, net.profile_no),
              net.profile_no, net.entered, $2
          FROM net
-         JOIN {live}.definition d ON d.space_id = $1 AND d.serving_no = net.computation_no AND NOT d.deleted
+         JOIN {live}.definition d ON d.space_id = $1 AND d.definition_no = net.definition_no AND NOT d.deleted
          JOIN {live}.processor l ON l.space_id = $1"
     );
     let done = sqlx::query(AssertSqlSafe(sql)).bind(space.0).bind(at.to_utc()).execute(tx).await?;
