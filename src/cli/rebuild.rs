@@ -66,7 +66,9 @@ impl Teller {
         let words = match told {
             Told::Begins => "begins at the first event of the log".to_owned(),
             Told::GoesOn(offset) => format!("goes on behind event {offset}"),
-            Told::BeginsAnew => "definitions, identity settings or the log have changed: begins anew".to_owned(),
+            Told::BeginsAnew => {
+                "definitions, identity settings or the log have changed: begins anew".to_owned()
+            }
             Told::WaitsFor(keys) => format!("waits for definitions being computed: {}", keys.join(", ")),
             Told::Compares => "compares".to_owned(),
             Told::Swaps => "puts it in place".to_owned(),

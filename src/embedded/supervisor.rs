@@ -22,7 +22,11 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::{Binaries, DATABASE, EmbeddedError, Options, ROLE, Version, folder::{Home, socket_dir_in_use}, settings};
+use super::{
+    Binaries, DATABASE, EmbeddedError, Options, ROLE, Version,
+    folder::{Home, socket_dir_in_use},
+    settings,
+};
 
 /// Holds Postgres on a pipe: see the comments in it.
 const WATCH: &str = include_str!("watch.sh");

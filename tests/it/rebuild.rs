@@ -40,8 +40,10 @@ const TRAITS: [(&str, &str); 3] = [
     ("names", "event('Seen').unique(property('page'))"),
     ("last_price", "event('Bought').within(1 day).last(property('price'))"),
 ];
-const OF_ACCOUNTS: [(&str, &str); 2] =
-    [("busy", "ANY event('Bought').within(1 day).count() >= 2"), ("all_seen", "ALL event('Seen').count() >= 1")];
+const OF_ACCOUNTS: [(&str, &str); 2] = [
+    ("busy", "ANY event('Bought').within(1 day).count() >= 2"),
+    ("all_seen", "ALL event('Seen').count() >= 1"),
+];
 
 fn time(at: i64) -> String {
     personas::domain::Timestamp::from_millis(at).to_string()
@@ -93,8 +95,9 @@ fn call(dice: &mut Dice, now: i64, sent: &mut u64) -> Value {
             call["traits"] = json!({"seats": dice.roll(9)});
         }
         3 => {
-            let kind = if dice.roll(20) == 0 { format!("made_{}", dice.roll(5)) } else { "ios.id".to_owned() };
-            let external = json!([{"id": format!("d{}", dice.roll(9)), "type": kind, "collection": "users"}]);
+            let kind =
+                if dice.roll(20) == 0 { format!("made_{}", dice.roll(5)) } else { "ios.id".to_owned() };
+            let external = json!([{"id": format!("d{}", dice.roll(9)), "type": kind, "collection": "users", "encoding": "none"}]);
             call["event"] = json!("Seen");
             call["context"] = json!({ "externalIds": external });
         }
@@ -126,7 +129,12 @@ async fn live(app: &TestApp, seed: u64, from: i64, rounds: u64) -> u64 {
             app.put("/v1/test-clock", json!({"now": time(now)})).await.expect(200);
         }
     }
-    let offset = app.track("/v1/track", json!({"userId": "u1", "event": "Seen"})).await.expect(200).offset().max(offset);
+    let offset = app
+        .track("/v1/track", json!({"userId": "u1", "event": "Seen"}))
+        .await
+        .expect(200)
+        .offset()
+        .max(offset);
     app.get(&format!("{SPACE}/pipeline?min_offset={offset}")).await.expect(200);
     offset
 }
@@ -180,7 +188,7 @@ async fn send_all(app: &TestApp, calls: &[Value]) {
 }
 
 fn on_device(call: &mut Value, device: &str) -> Value {
-    let external = json!([{"id": device, "type": "ios.id", "collection": "users"}]);
+    let external = json!([{"id": device, "type": "ios.id", "collection": "users", "encoding": "none"}]);
     call["context"] = json!({ "externalIds": external });
     call.clone()
 }
@@ -207,7 +215,8 @@ async fn shared_device() -> TestApp {
 }
 
 async fn block_device(app: &TestApp) {
-    let blocked = json!({"identifiers": [{"type": "ios.id", "blocked": {"exact": ["shared"], "patterns": []}}]});
+    let blocked =
+        json!({"identifiers": [{"type": "ios.id", "blocked": {"exact": ["shared"], "patterns": []}}]});
     app.patch(&format!("{SPACE}/identity/settings"), blocked).await.expect(200);
 }
 
@@ -260,9 +269,7 @@ async fn a_limit_that_is_lower_now_takes_people_apart_and_transitions_stay_in_tu
     let app = start().await;
     app.make_live("audiences", "buyers", "event('Bought').count() >= 1").await;
     app.make_live("audiences", "thrifty", "event('Bought').count() < 2").await;
-    let bought = |user: &str, email: &str| {
-        json!({"type": "identify", "userId": user, "traits": {"email": email}, "messageId": format!("{user}{email}")})
-    };
+    let bought = |user: &str, email: &str| json!({"type": "identify", "userId": user, "traits": {"email": email}, "messageId": format!("{user}{email}")});
     let track = |id: Value| {
         let mut call = json!({"type": "track", "event": "Bought"});
         call.as_object_mut().unwrap().extend(id.as_object().unwrap().clone());
@@ -300,7 +307,8 @@ async fn expect_consistent(app: &TestApp) {
     let audiences = app.get(&format!("{SPACE}/audiences")).await.expect(200).json;
     for audience in audiences["data"].as_array().unwrap() {
         let key = audience["key"].as_str().unwrap();
-        let read = async |what: &str| app.get(&format!("{SPACE}/audiences/{key}/{what}")).await.expect(200).json;
+        let read =
+            async |what: &str| app.get(&format!("{SPACE}/audiences/{key}/{what}")).await.expect(200).json;
         let members = read("members?limit=200").await;
         let members: Vec<&str> =
             members["data"].as_array().unwrap().iter().map(|m| m["profile_id"].as_str().unwrap()).collect();
@@ -311,7 +319,8 @@ async fn expect_consistent(app: &TestApp) {
             let before = newest.insert(who, word);
             assert_ne!(before.unwrap_or("left"), word, "{key}: {transitions:#}");
         }
-        let mut told: Vec<&str> = newest.iter().filter(|(_, word)| **word == "entered").map(|(who, _)| *who).collect();
+        let mut told: Vec<&str> =
+            newest.iter().filter(|(_, word)| **word == "entered").map(|(who, _)| *who).collect();
         let mut in_it = members.clone();
         told.sort_unstable();
         in_it.sort_unstable();
@@ -371,7 +380,8 @@ async fn killed_in_the_middle_it_goes_on_where_it_was() {
     }
     let said = run(&app.db, &[]).await;
     assert_eq!(said.code, 0, "{}", said.progress);
-    let on: i64 = said.progress.split("goes on behind event ").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
+    let on: i64 =
+        said.progress.split("goes on behind event ").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
     assert!(on >= reached, "{}", said.progress);
     assert_same(&before, &dump(&app.db.pool).await);
 }
@@ -379,7 +389,9 @@ async fn killed_in_the_middle_it_goes_on_where_it_was() {
 #[tokio::test]
 async fn killed_at_the_swap_nothing_is_lost() {
     let app = long(12).await;
-    let epoch = async || -> i64 { sqlx::query_scalar("SELECT epoch FROM processor").fetch_one(&app.db.pool).await.unwrap() };
+    let epoch = async || -> i64 {
+        sqlx::query_scalar("SELECT epoch FROM processor").fetch_one(&app.db.pool).await.unwrap()
+    };
     let before = dump(&app.db.pool).await;
     let held = epoch().await;
     let mut child = command(&app.db, &[]).spawn().unwrap();
@@ -388,8 +400,11 @@ async fn killed_at_the_swap_nothing_is_lost() {
     }
     child.kill().unwrap();
     wait(child).await;
-    // Whether it was in time or not: processing goes on, and all is there.
+    // Whether it was in time or not: all is there, and processing goes on when the lease has run out.
     assert_same(&before, &dump(&app.db.pool).await);
+    let offset =
+        app.track("/v1/track", json!({"userId": "u1", "event": "Bought"})).await.expect(200).offset();
+    while app.get(&format!("{SPACE}/pipeline?min_offset={offset}")).await.status != 200 {}
     send_all(&app, &[json!({"type": "track", "userId": "u1", "event": "Bought"})]).await;
     expect_same(&app.db).await;
 }
@@ -488,24 +503,45 @@ async fn reads_meanwhile_are_of_before_or_of_after() {
     wait(child).await;
 }
 
+/// Of all users there may be.
+async fn all_traits(app: &TestApp) -> Vec<Value> {
+    let mut all = Vec::new();
+    for user in 0..25 {
+        let answer = app.get(&format!("{PROFILES}/user_id:u{user}/traits?limit=200")).await;
+        all.push(answer.json["traits"].clone());
+    }
+    all
+}
+
 #[tokio::test]
 async fn definitions_that_are_switched_off_keep_their_members() {
     let app = start().await;
     define(&app).await;
     live(&app, 21, START, 10).await;
     for (path, key) in [("audiences", "buyers"), ("audiences", "once"), ("computed-traits", "names")] {
-        app.call(Method::PATCH, &format!("{SPACE}/{path}/{key}"), Some(json!({"enabled": false}))).await.expect(200);
+        app.call(Method::PATCH, &format!("{SPACE}/{path}/{key}"), Some(json!({"enabled": false})))
+            .await
+            .expect(200);
     }
     live(&app, 22, START + 1_000 * HOUR, 10).await;
-    expect_same(&app.db).await;
+    let (before, traits) = (dump(&app.db.pool).await, all_traits(&app).await);
+    let report = json_of(&run(&app.db, &["--json"]).await);
+    let mut after = dump(&app.db.pool).await;
+    // What it was computed from is forgotten in profiles that are rewritten, and nothing else.
+    after.insert("profile".to_owned(), before["profile"].clone());
+    assert_same(&before, &after);
+    for kind in ["identifiers", "traits", "computed_traits", "memberships", "links"] {
+        assert_eq!(report["different"][kind]["count"], 0, "{report}");
+    }
+    assert_eq!(traits, all_traits(&app).await);
+    assert!(traits.iter().any(|traits| traits["names"].is_array() && traits["buyers"] == true), "{traits:?}");
 }
 
 #[tokio::test]
 async fn nothing_is_forgotten_without_being_asked() {
     let app = start().await;
-    let events: Vec<Value> = (0..3)
-        .map(|n| json!({"type": "track", "event": "Seen", "userId": format!("u{n}")}))
-        .collect();
+    let events: Vec<Value> =
+        (0..3).map(|n| json!({"type": "track", "event": "Seen", "userId": format!("u{n}")})).collect();
     send_all(&app, &events).await;
     sqlx::query("DELETE FROM event_chunk WHERE end_offset = 1").execute(&app.db.pool).await.unwrap();
     let said = run(&app.db, &[]).await;

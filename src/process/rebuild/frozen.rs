@@ -83,7 +83,8 @@ async fn write_kept(again: &mut SpaceProcessor, kept: &[Kept]) -> Result<()> {
 
 /// Gives a profile an outcome, unless it has one that says more.
 fn give(entry: &mut Entry, out: &mut Output, outcome: &Outcome) {
-    let says = |value: &OutcomeValue| matches!(value, OutcomeValue::Member(true) | OutcomeValue::Value(Some(_)));
+    let says =
+        |value: &OutcomeValue| matches!(value, OutcomeValue::Member(true) | OutcomeValue::Value(Some(_)));
     let no = outcome.computation;
     let known = entry.profile.outcome(no);
     if known.as_ref().is_some_and(|known| says(&known.value) || known == outcome) {

@@ -30,7 +30,7 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 const WAIT_EVERY: Duration = Duration::from_millis(250);
 /// How long the lease of a space is taken over for the swap. Should this process die before it, processing goes on after
 /// that.
-const FENCE: Duration = Duration::from_secs(15);
+const FENCE: Duration = Duration::from_secs(10);
 /// The swap begins when the last stretch took no longer than this.
 const NEAR: Duration = Duration::from_millis(500);
 /// Who changes definitions so often that it is begun anew so many times has to be told.
@@ -64,10 +64,14 @@ pub enum RebuildError {
     )]
     Incomplete(Offset),
     /// Nobody works on them.
-    #[error("definitions wait to be computed over history ({0}): start the server, and rebuild when they are live")]
+    #[error(
+        "definitions wait to be computed over history ({0}): start the server, and rebuild when they are live"
+    )]
     Unfinished(String),
     /// They change faster than it comes to an end.
-    #[error("definitions or identity settings were changed again and again meanwhile: try again when they rest")]
+    #[error(
+        "definitions or identity settings were changed again and again meanwhile: try again when they rest"
+    )]
     Restless,
     /// The database.
     #[error(transparent)]
@@ -191,14 +195,23 @@ impl Task {
             shadow::discard(&mut connection, place).await?;
             return Ok(Tried::Done(Box::new(report)));
         }
-        // What came meanwhile.
-        if !self.follow(place, &mut again, tell).await? {
-            return Ok(Tried::Changed);
+        loop {
+            // What came meanwhile.
+            if !self.follow(place, &mut again, tell).await? {
+                return Ok(Tried::Changed);
+            }
+            tell(Told::Swaps);
+            match self.swap(place, &mut again).await {
+                Ok(Some(swapped)) => {
+                    report.swap = Some(swapped);
+                    return Ok(Tried::Done(Box::new(report)));
+                }
+                Ok(None) => return Ok(Tried::Changed),
+                // It took too long, and the live processor has gone on: once more.
+                Err(RebuildError::Store(StoreError::Fenced)) => {}
+                Err(error) => return Err(error),
+            }
         }
-        tell(Told::Swaps);
-        let Some(swapped) = self.swap(place, &mut again).await? else { return Ok(Tried::Changed) };
-        report.swap = Some(swapped);
-        Ok(Tried::Done(Box::new(report)))
     }
 
     /// Works until it is close behind the live processor; false when what it works with has changed.
@@ -229,11 +242,7 @@ impl Task {
     }
 
     /// Works up to where the live processor stands, and lets everything happen that was due by then.
-    async fn catch_up(
-        &self,
-        again: &mut SpaceProcessor,
-        offset: Offset,
-    ) -> Result<(), RebuildError> {
+    async fn catch_up(&self, again: &mut SpaceProcessor, offset: Offset) -> Result<(), RebuildError> {
         // Timers never overtake events that are in the log already.
         let waiting = log::oldest_after(&self.pool, self.space, offset).await?;
         let now = self.now().await?;

@@ -254,7 +254,8 @@ impl Comparing<'_> {
                 counts.entry(&meta.key).or_default()[which] += 1;
             }
         }
-        let audience = |(key, [entered, left]): (&str, [u64; 2])| Audience { key: key.to_owned(), entered, left };
+        let audience =
+            |(key, [entered, left]): (&str, [u64; 2])| Audience { key: key.to_owned(), entered, left };
         self.report.audiences = counts.into_iter().map(audience).collect();
     }
 }

@@ -158,7 +158,8 @@ async fn fingerprint(connection: &mut PgConnection, place: &Place) -> Result<Str
 /// come to yet, unless `both` stand at the same place.
 pub async fn is_current(connection: &mut PgConnection, place: &Place, both: bool) -> Result<bool> {
     let Place { space, live, shadow } = place;
-    let now = (fingerprint(&mut *connection, place).await?, log_begins(&mut *connection, *space).await?.0 as i64);
+    let now =
+        (fingerprint(&mut *connection, place).await?, log_begins(&mut *connection, *space).await?.0 as i64);
     let sql = "-- store::rebuild::is_current\nSELECT fingerprint, log_start FROM rebuild WHERE space_id = $1";
     let begun: Option<(String, i64)> =
         sqlx::query_as(sql).bind(space.0).fetch_optional(&mut *connection).await?;
@@ -185,9 +186,9 @@ pub async fn can_resume(pool: &PgPool, place: &Place) -> Result<bool> {
         return Ok(false);
     }
     // Postgres empties the copies when it does not stop in order.
-    let sql = format!("-- store::rebuild::can_resume\nSELECT EXISTS (SELECT 1 FROM {name} WHERE space_id = $1)");
-    let is_there: bool =
-        sqlx::query_scalar(AssertSqlSafe(sql)).bind(place.space.0).fetch_one(pool).await?;
+    let sql =
+        format!("-- store::rebuild::can_resume\nSELECT EXISTS (SELECT 1 FROM {name} WHERE space_id = $1)");
+    let is_there: bool = sqlx::query_scalar(AssertSqlSafe(sql)).bind(place.space.0).fetch_one(pool).await?;
     let mut connection = pool.acquire().await?;
     Ok(is_there && is_current(&mut connection, place, false).await?)
 }
@@ -215,7 +216,8 @@ pub async fn begin(pool: &PgPool, place: &Place, start: Offset, at: Timestamp) -
     }
     ddl += &format!("ALTER TABLE {shadow}.profile SET (fillfactor = 70, toast_tuple_target = 8160);");
     for (table, _) in TABLES.iter().filter(|(_, part)| *part == Part::Copied) {
-        ddl += &format!("INSERT INTO {shadow}.{table} SELECT * FROM {live}.{table} WHERE space_id = {space};");
+        ddl +=
+            &format!("INSERT INTO {shadow}.{table} SELECT * FROM {live}.{table} WHERE space_id = {space};");
     }
     ddl += &format!(
         "INSERT INTO {shadow}.leaf (space_id, leaf_no, canonical, from_offset, ready)
@@ -232,7 +234,8 @@ pub async fn begin(pool: &PgPool, place: &Place, start: Offset, at: Timestamp) -
 
 /// Notes that somebody is still at it.
 pub async fn touch(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<()> {
-    let sql = "-- store::rebuild::touch\nUPDATE rebuild SET touched_at = clock_timestamp() WHERE space_id = $1";
+    let sql =
+        "-- store::rebuild::touch\nUPDATE rebuild SET touched_at = clock_timestamp() WHERE space_id = $1";
     sqlx::query(sql).bind(space.0).execute(executor).await?;
     Ok(())
 }
