@@ -38,7 +38,8 @@ impl Collection {
 
 /// What an identifier is found by: the first 128 bits of SHA-256 over collection, type name and value, so that
 /// nobody can make two values meet and no value is too long for an index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct IdKey(pub u128);
 
 impl IdKey {

@@ -329,6 +329,12 @@ impl Program {
         brings
     }
 
+    /// Takes out of the states of an account what its users have brought: they bring it again.
+    pub fn unpool(&self, account: &mut LeafStates, dirty: &mut Dirty) {
+        account.retain(|no| self.leaf(no).is_none_or(|spec| spec.scope != Scope::Pool));
+        self.mark_of_accounts(dirty);
+    }
+
     /// Marks the definitions that read a leaf, as after a merge of its states.
     pub fn mark_leaf(&self, no: LeafNo, dirty: &mut Dirty) {
         if let Some(leaf) = self.leaf_places.get(&no).and_then(|&place| self.leaves.get(place)) {

@@ -145,6 +145,13 @@ impl Seats {
         left
     }
 
+    /// Leaves the tallies of one account.
+    pub fn leave(&mut self, account: ProfileNo) -> Vec<Recount> {
+        let counted = self.update(account, |seat| std::mem::take(&mut seat.counted));
+        let left = |(no, bits)| Recount { account, computation: ComputationNo(no), before: Some(bits), now: None };
+        counted.into_iter().map(left).collect()
+    }
+
     /// Takes over the seats of an absorbed user, which has left all tallies before.
     pub fn absorb(&mut self, other: &Self) {
         for theirs in &other.seats {

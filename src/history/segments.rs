@@ -12,7 +12,7 @@ use sqlx::postgres::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::{Offset, SpaceNo};
-use crate::store::log::codec::Records;
+use crate::store::log::codec::{self, Records};
 use crate::store::log::columns::SectionBuilder;
 use crate::store::log::join::Joined;
 use crate::store::log::numbers::Fate;
@@ -78,18 +78,31 @@ impl Keeper {
 
     async fn make_one(&self, space: SpaceNo) -> Result<bool> {
         let Some(status) = processor::status(&self.pool, space).await? else { return Ok(false) };
-        let after = segments::end(&self.pool, space).await?;
+        let gap = segments::first_gap(&self.pool, space).await?;
+        let (after, until) = match gap {
+            Some(gap) => gap,
+            None => (segments::end(&self.pool, space).await?, status.processed),
+        };
         let waiting = status.log_end.0 - status.processed.0;
-        if waiting > BUSY_EVENTS || status.processed.0 < after.0 + self.events {
+        if waiting > BUSY_EVENTS || (gap.is_none() && until.0 < after.0 + self.events) {
             return Ok(false);
         }
         let mut tx = self.pool.begin().await?;
-        if !segments::try_lock(&mut *tx, space).await? || segments::end(&mut *tx, space).await? != after {
+        if !segments::try_lock(&mut *tx, space).await? || segments::first_gap(&mut *tx, space).await? != gap {
             return Ok(false);
         }
-        let Some(making) = self.gather(&mut tx, space, after, status.processed).await? else {
+        if gap.is_none() && segments::end(&mut *tx, space).await? != after {
+            return Ok(false);
+        }
+        let Some(making) = self.gather(&mut tx, space, after, until).await? else {
+            // Nothing is left of it.
+            segments::fill_gap(&mut tx, space, after, until).await?;
+            tx.commit().await?;
             return Ok(false);
         };
+        if gap.is_some() {
+            segments::fill_gap(&mut tx, space, after, making.end).await?;
+        }
         let segment = making.finish(space).await?;
         match segments::insert(&mut tx, &segment).await {
             // The week is older than segments are: its chunks have partitions, but nothing else.
@@ -193,7 +206,7 @@ impl Making {
                 self.is_whole = false;
             }
         }
-        self.join(history, &content);
+        self.join(history, &content)?;
         self.bytes += content.len();
         self.events += u64::from(history.chunk.event_count);
         self.end = history.chunk.end_offset;
@@ -201,14 +214,15 @@ impl Making {
     }
 
     /// Puts the chunk to the ones before it, as long as they are small together.
-    fn join(&mut self, HistoryChunk { chunk, numbers }: &HistoryChunk, content: &[u8]) {
+    fn join(&mut self, HistoryChunk { chunk, numbers }: &HistoryChunk, content: &[u8]) -> Result<()> {
         let has_room = |joined: &&mut Joined| {
             joined.event_count + chunk.event_count <= JOINED_EVENTS_MAX
                 && joined.content.len() + content.len() <= JOINED_BYTES_MAX
                 && joined.content.first() == content.first()
         };
-        if chunk.event_count >= JOINED_EVENTS_MAX || content.len() >= JOINED_BYTES_MAX {
-            // Large enough, and a border between its neighbours.
+        let is_large = chunk.event_count >= JOINED_EVENTS_MAX || content.len() >= JOINED_BYTES_MAX;
+        if is_large || (chunk.event_count == 1 && codec::stands_alone(content)?) {
+            // Large enough, or an act that stands alone: a border between its neighbours.
             self.joining.push(Joined::default());
         } else if let Some(joined) = self.joining.last_mut().filter(has_room) {
             joined.push(chunk.end_offset, chunk.event_count, content, numbers);
@@ -217,6 +231,7 @@ impl Making {
             joined.push(chunk.end_offset, chunk.event_count, content, numbers);
             self.joining.push(joined);
         }
+        Ok(())
     }
 
     async fn finish(&self, space: SpaceNo) -> Result<NewSegment> {

@@ -5,6 +5,7 @@
 //! everything else (RFC 9457 problems). Every answer carries `Request-Id`, every panic becomes a 500, every request
 //! ends in time. Handlers are short: extract, call one function, map.
 
+mod acts;
 pub mod api;
 pub mod auth;
 mod connection;

@@ -70,6 +70,7 @@ codes! {
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "The path does not take this method";
     RequestTimeout = "request_timeout", REQUEST_TIMEOUT, "The request came too slowly";
     Conflict = "conflict", CONFLICT, "It exists already";
+    Refused = "refused", CONFLICT, "It cannot be done as things are";
     StaleVersion = "stale_version", CONFLICT, "It was changed meanwhile";
     InUse = "in_use", CONFLICT, "Something else refers to it";
     LimitReached = "limit_reached", CONFLICT, "A limit of the space is reached";

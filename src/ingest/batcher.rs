@@ -46,6 +46,8 @@ pub(crate) struct Append {
     pub min_at: Timestamp,
     pub max_at: Timestamp,
     pub rejected: Vec<RejectedEvent>,
+    /// It gets a chunk of its own.
+    pub alone: bool,
 }
 
 /// Why a request's events were not stored. Both are worth a retry with the same message ids.
@@ -185,11 +187,7 @@ impl Flusher {
     }
 
     async fn flush(&self, gathered: Vec<Waiting>) {
-        let mut spaces: BTreeMap<SpaceNo, Vec<Waiting>> = BTreeMap::new();
-        for waiting in gathered {
-            spaces.entry(waiting.append.space).or_default().push(waiting);
-        }
-        for (space, waiting) in spaces {
+        for (space, waiting) in into_chunks(gathered) {
             let result = self.store(space, &waiting).await;
             let end = result.inspect_err(|error| {
                 tracing::error!(%space, %error, "could not append {} requests to the log of space {space}", waiting.len());
@@ -231,6 +229,20 @@ impl Flusher {
         };
         log::append(&self.pool, &chunk).await
     }
+}
+
+/// The requests of each space that go into one chunk together, in the order they came.
+fn into_chunks(gathered: Vec<Waiting>) -> impl Iterator<Item = (SpaceNo, Vec<Waiting>)> {
+    let mut spaces: BTreeMap<SpaceNo, Vec<Vec<Waiting>>> = BTreeMap::new();
+    for waiting in gathered {
+        let chunks = spaces.entry(waiting.append.space).or_default();
+        let is_open = |chunk: &&mut Vec<Waiting>| chunk.iter().all(|before| !before.append.alone);
+        match chunks.last_mut().filter(|chunk| !waiting.append.alone && is_open(chunk)) {
+            Some(chunk) => chunk.push(waiting),
+            None => chunks.push(vec![waiting]),
+        }
+    }
+    spaces.into_iter().flat_map(|(space, chunks)| chunks.into_iter().map(move |chunk| (space, chunk)))
 }
 
 fn compress<'a>(appends: impl Iterator<Item = &'a Append>) -> crate::store::Result<Vec<u8>> {

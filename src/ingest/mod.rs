@@ -22,7 +22,8 @@ pub use refused::RefusedBody;
 pub use rejection::Rejection;
 
 use crate::clock::{Clock, IdMaker};
-use crate::domain::{Act, EventType, IntakeLimits, Offset, SourceNo, SpaceNo, Timestamp, json};
+use crate::domain::act::Signed;
+use crate::domain::{EventType, IntakeLimits, Offset, SourceNo, SpaceNo, Timestamp, json};
 use crate::store::log::codec::Record;
 use crate::telemetry::metrics;
 use batcher::Append;
@@ -141,12 +142,13 @@ impl Ingest {
     }
 
     /// Writes an operator's act into the log. Returns its offset once it is committed.
-    pub async fn append_act(&self, space: SpaceNo, act: &Act) -> Result<Offset, AppendError> {
+    pub async fn append_act(&self, space: SpaceNo, signed: &Signed) -> Result<Offset, AppendError> {
         let now = self.clock.now();
         let (message_id, body) =
-            (self.ids.uuid().to_string(), serde_json::to_string(act).unwrap_or_default());
+            (self.ids.uuid().to_string(), serde_json::to_string(signed).unwrap_or_default());
+        let alone = signed.act.stands_alone();
         let mut append =
-            Append { space, count: 1, received_at: now, min_at: now, max_at: now, ..Append::default() };
+            Append { space, count: 1, received_at: now, min_at: now, max_at: now, alone, ..Append::default() };
         Record {
             event_type: EventType::Identify,
             clamped: false,

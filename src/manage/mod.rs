@@ -4,6 +4,7 @@
 //! Guarantees: nothing is changed before it has been checked whole, a refusal says what is wrong and what would be
 //! right, and secrets are handed out once, at their making.
 
+pub mod acts;
 pub mod bootstrap;
 pub mod definitions;
 mod error;

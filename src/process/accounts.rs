@@ -165,18 +165,11 @@ pub(super) fn fold(
 ) {
     let program = &ground.catalog.program;
     let Some(entry) = work.entries.get_mut(&user) else { return };
-    let Entry { profile, dirty, .. } = entry;
     let named = named.filter(|_| facts.event_type.is_event());
-    let target = Target::User { named: named.is_some() };
-    program.fold_into(target, &mut profile.leaves, facts, dirty);
-    if !program.has_shared() || !program.shares(facts) {
+    if !fold_user(entry, named, facts, ground.catalog) {
         return;
     }
-    if let Some(account) = named {
-        profile.seats.update(|seats| {
-            seats.update(account, |seat| program.fold_into(Target::Seat, &mut seat.leaves, facts, dirty))
-        });
-    }
+    let profile = &entry.profile;
     let linked = profile.kin.get().accounts.clone();
     for account in linked.into_iter().filter(|account| named.is_none_or(|named| named == *account)) {
         let Some(entry) = work.entries.get_mut(&account) else { continue };
@@ -188,6 +181,30 @@ pub(super) fn fold(
             work.changed.insert(account);
         }
     }
+}
+
+/// Folds an event into its user, and where it names an account into the user's seat there. Says whether it makes a
+/// difference to accounts.
+pub(super) fn fold_user(
+    entry: &mut Entry,
+    named: Option<ProfileNo>,
+    facts: &Facts<'_>,
+    catalog: &Catalog,
+) -> bool {
+    let program = &catalog.program;
+    let Entry { profile, dirty, .. } = entry;
+    let named = named.filter(|_| facts.event_type.is_event());
+    let target = Target::User { named: named.is_some() };
+    program.fold_into(target, &mut profile.leaves, facts, dirty);
+    if !program.has_shared() || !program.shares(facts) {
+        return false;
+    }
+    if let Some(account) = named {
+        profile.seats.update(|seats| {
+            seats.update(account, |seat| program.fold_into(Target::Seat, &mut seat.leaves, facts, dirty))
+        });
+    }
+    true
 }
 
 /// Folds a group call into the account it is about.

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::accounts;
+use super::acts;
 use super::catalog::Catalog;
 use super::evaluate::{Waiting, evaluate, fire, spill};
 use super::left_out::LeftOut;
@@ -15,8 +16,7 @@ use super::work::Work;
 use crate::domain::act::LIST_TRAIT;
 use crate::domain::id_type::TYPES_MAX;
 use crate::domain::trait_names::canonical;
-use crate::domain::{Act, Collection, EventType, IdKey, Offset, ProfileNo, SpaceNo, Timestamp, json};
-use crate::engine::identity::Graph;
+use crate::domain::{Collection, EventType, IdKey, Offset, ProfileNo, SpaceNo, Timestamp, json};
 use crate::engine::identity::extract::Parts;
 use crate::engine::identity::resolve::Held;
 use crate::engine::identity::{
@@ -64,17 +64,9 @@ pub(super) fn identify<'a>(
     new_types: &mut Vec<IdType>,
 ) -> Incoming<'a> {
     if record.act {
-        return Incoming { record, offset, ids: act_identifiers(record.body, catalog) };
+        return Incoming { record, offset, ids: acts::identifiers(record.body, catalog) };
     }
-    let parts = Parts {
-        event_type: record.event_type,
-        user_id: record.user_id,
-        anonymous_id: record.anonymous_id,
-        group_id: record.group_id,
-        body: record.body,
-        context: record.context,
-    };
-    let mut ids = extract(&parts, &catalog.settings);
+    let mut ids = extract(&parts_of(record), &catalog.settings);
     if !ids.unknown_types.is_empty() && catalog.settings.add_unknown_types {
         for name in std::mem::take(&mut ids.unknown_types) {
             // Write keys are public: whoever has one must not be able to add types without end.
@@ -86,74 +78,41 @@ pub(super) fn identify<'a>(
                 new_types.push(id_type);
             }
         }
-        ids = extract(&parts, &catalog.settings);
+        ids = extract(&parts_of(record), &catalog.settings);
     }
-    if ids.users.len() > IDENTIFIERS_MAX {
-        ids.left_out = ids.users.split_off(IDENTIFIERS_MAX).len();
-    }
-    if record.event_type == EventType::Alias {
-        // Stored and delivered, never a reason to merge (T15): only its most trusted identifier counts.
-        ids.users.truncate(1);
-    }
+    bound(&mut ids, record.event_type);
     Incoming { record, offset, ids }
 }
 
-/// The identifier an operator's act is about, so that its owner is brought into work.
-fn act_identifiers(body: &str, catalog: &Catalog) -> Extracted {
-    let mut ids = Extracted::default();
-    let (collection, named) = match serde_json::from_str(body) {
-        Ok(Act::DeleteIdentifier { collection, id_type, value }) => (collection, vec![(id_type, value)]),
-        Ok(Act::ChangeList { ids, .. }) => (Collection::Users, ids),
-        Err(_) => return ids,
-    };
-    for (id_type, value) in named {
-        let Some(known) = catalog.settings.by_name(&id_type) else { continue };
-        let key = IdKey::of(collection, &id_type, &value);
-        ids.users.push(Candidate { type_no: known.no, value, key });
+/// Reads the identifiers of an event that was applied before.
+pub(super) fn identify_again<'a>(record: &'a Record<'a>, offset: Offset, catalog: &Catalog) -> Incoming<'a> {
+    if record.act {
+        return Incoming { record, offset, ids: acts::identifiers(record.body, catalog) };
     }
-    ids
+    let mut ids = extract(&parts_of(record), &catalog.settings);
+    bound(&mut ids, record.event_type);
+    Incoming { record, offset, ids }
 }
 
-/// Puts a profile onto a list, or takes it off it.
-fn change_list(
-    work: &mut Work,
-    no: ProfileNo,
-    list: &str,
-    listed: bool,
-    event: &Incoming<'_>,
-    catalog: &Catalog,
-) {
-    let Some(entry) = work.entries.get_mut(&no) else { return };
-    let record = event.record;
-    let write =
-        Write { at: record.received_at, message_id: record.message_id.to_owned(), source: record.source };
-    let value = if listed { "true" } else { "null" };
-    entry.profile.traits.update(|traits| {
-        traits.apply(&write, [(list.to_owned(), value)]);
-        traits.tidy();
-    });
-    entry.touched = true;
-    catalog.program.mark_trait(list, &mut entry.dirty);
+const fn parts_of<'a>(record: &Record<'a>) -> Parts<'a> {
+    Parts {
+        event_type: record.event_type,
+        user_id: record.user_id,
+        anonymous_id: record.anonymous_id,
+        group_id: record.group_id,
+        body: record.body,
+        context: record.context,
+    }
 }
 
-/// Takes an identifier away from its profile, unless it is the last one.
-fn delete_identifier(work: &mut Work, no: ProfileNo, gone: &Candidate, catalog: &Catalog) {
-    let Some(entry) = work.entries.get_mut(&no) else { return };
-    if entry.profile.owned.get().identifiers.len() < 2 {
-        return;
+/// Leaves the identifiers that are looked at.
+fn bound(ids: &mut Extracted, event_type: EventType) {
+    if ids.users.len() > IDENTIFIERS_MAX {
+        ids.left_out = ids.users.split_off(IDENTIFIERS_MAX).len();
     }
-    let known = |held: &Held| catalog.known_types.contains(&held.type_no);
-    entry.profile.is_known = entry.profile.owned.update(|owned| {
-        owned.identifiers.retain(|held| held.type_no != gone.type_no || held.value != gone.value);
-        owned.identifiers.iter().any(known)
-    });
-    entry.touched = true;
-    catalog.program.mark_all(&mut entry.dirty);
-    work.owners.insert(gone.key, None);
-    let before = work.out.identifiers.len();
-    work.out.identifiers.retain(|new| new.key != gone.key);
-    if work.out.identifiers.len() == before {
-        work.out.deleted_identifiers.push(gone.key);
+    if event_type == EventType::Alias {
+        // Stored and delivered, never a reason to merge (T15): only its most trusted identifier counts.
+        ids.users.truncate(1);
     }
 }
 
@@ -165,7 +124,7 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
         accounts::fire_watched(work, record.received_at, catalog, ground.waiting);
     }
     if record.act {
-        apply_act(work, event, ground);
+        acts::apply(work, event, ground);
         return Attribution::default();
     }
     let user = settle(work, event, &event.ids.users, Collection::Users, ground);
@@ -248,37 +207,26 @@ fn look_at(work: &mut Work, of: Attribution, received_at: Timestamp, ground: &Gr
 }
 
 /// Whether an identify call says that the person was not there when it was sent (personas.md 2.8).
-fn is_absent(record: &Record<'_>) -> bool {
+pub(super) fn is_absent(record: &Record<'_>) -> bool {
     record.event_type == EventType::Identify
         && record.context.contains("\"active\"")
         && json::get(record.context, "active") == Some("false")
 }
 
-fn apply_act(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) {
-    let act = serde_json::from_str(event.record.body);
-    for named in &event.ids.users {
-        let Some(no) = work.owner(named.key) else { continue };
-        let at = catch_up(work, no, event.record.received_at, ground);
-        match &act {
-            Ok(Act::DeleteIdentifier { .. }) => delete_identifier(work, no, named, ground.catalog),
-            Ok(Act::ChangeList { list, listed, .. }) => {
-                change_list(work, no, list, *listed, event, ground.catalog);
-            }
-            Err(_) => {}
-        }
-        look_again(work, no, at, ground);
-    }
-}
-
 /// Lets happen on a profile what was due when an event was received; returns that instant, which never goes back.
-fn catch_up(work: &mut Work, no: ProfileNo, received_at: Timestamp, ground: &Ground<'_>) -> Timestamp {
+pub(super) fn catch_up(
+    work: &mut Work,
+    no: ProfileNo,
+    received_at: Timestamp,
+    ground: &Ground<'_>,
+) -> Timestamp {
     let Some(entry) = work.entries.get_mut(&no) else { return received_at };
     let at = received_at.max(entry.profile.last_event_at).max(ground.fired);
     fire(entry, &mut work.out, ground.catalog, at, ground.waiting);
     at
 }
 
-fn look_again(work: &mut Work, no: ProfileNo, at: Timestamp, ground: &Ground<'_>) {
+pub(super) fn look_again(work: &mut Work, no: ProfileNo, at: Timestamp, ground: &Ground<'_>) {
     if let Some(entry) = work.entries.get_mut(&no) {
         evaluate(entry, &mut work.out, ground.catalog, at, ground.waiting);
         work.watch(no);
@@ -315,6 +263,8 @@ fn settle(
                 at: record.received_at,
                 message_id: record.message_id.to_owned(),
                 matched: matched.clone(),
+                manual: false,
+                undone_at: None,
             });
         }
     }
@@ -352,7 +302,7 @@ fn add_identifier(work: &mut Work, no: ProfileNo, new: &Candidate, event: &Incom
     });
 }
 
-fn set_traits(work: &mut Work, space: SpaceNo, no: ProfileNo, event: &Incoming<'_>, catalog: &Catalog) {
+pub(super) fn set_traits(work: &mut Work, space: SpaceNo, no: ProfileNo, event: &Incoming<'_>, catalog: &Catalog) {
     let record = event.record;
     let Some(entry) = work.entries.get(&no) else { return };
     let held = entry.profile.traits.get();
@@ -427,7 +377,7 @@ fn refuse(work: &mut Work, no: ProfileNo, refusal: &Refusal, event: &Incoming<'_
         .or_insert(row);
 }
 
-fn type_name(no: TypeNo, catalog: &Catalog) -> String {
+pub(super) fn type_name(no: TypeNo, catalog: &Catalog) -> String {
     catalog.settings.by_no(no).map_or_else(String::new, |t| t.name.clone())
 }
 
@@ -448,7 +398,7 @@ fn derived_id(space: SpaceNo, offset: Offset, salt: u64, what: u8, at: Timestamp
     uuid::Builder::from_unix_timestamp_millis(at.millis().max(0).unsigned_abs(), &bytes).into_uuid()
 }
 
-fn merge_id(space: SpaceNo, offset: Offset, absorbed: ProfileNo, at: Timestamp) -> Uuid {
+pub(super) fn merge_id(space: SpaceNo, offset: Offset, absorbed: ProfileNo, at: Timestamp) -> Uuid {
     derived_id(space, offset, absorbed.0, 1, at)
 }
 

@@ -94,6 +94,11 @@ impl Walk {
         }
     }
 
+    /// Whether history is folded into leaves on the way.
+    pub(super) const fn folds_history(&self) -> bool {
+        !self.plan.leaves.is_empty()
+    }
+
     /// Whether there is something to do now, while events wait to be processed or none do.
     fn may_go_on(&self, is_busy: bool) -> bool {
         self.pace.set_busy(is_busy);
@@ -151,6 +156,19 @@ impl SpaceProcessor {
             self.walk = Some(walk);
         }
         Ok(did)
+    }
+
+    /// Begins the walk anew, because events belong to other profiles than those it has found for them.
+    pub(super) async fn restart_walk(&mut self) -> Result<()> {
+        let fence = self.fence();
+        let progress = self.progress(self.ahead.processed);
+        let mut tx = self.pool.begin().await?;
+        processor::advance(&mut tx, self.space, fence.epoch, &progress, fence.lease).await?;
+        computations::restart_walks(&mut tx, self.space).await?;
+        processor::bump_config(&mut tx, self.space).await?;
+        tx.commit().await?;
+        self.walk = None;
+        self.reload().await
     }
 
     async fn walk_piece(&mut self, walk: &mut Walk, now: Timestamp) -> Result<bool> {

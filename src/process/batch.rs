@@ -5,14 +5,17 @@ use std::time::Instant;
 use hashbrown::HashSet;
 
 use super::apply::{self, Attribution, Ground, Incoming};
+use super::backfill::Walk;
 use super::dedup::Message;
+use super::past::Keep;
 use super::space::{Counts, SpaceProcessor};
+use super::surgery::{self, Table};
 use super::work::{Pending, Work};
 use super::write::{self, Prepared};
 use crate::domain::{Offset, ProfileNo, Timestamp};
 use crate::engine::identity::Graph;
 use crate::store::Result;
-use crate::store::log::codec::{Record, Records};
+use crate::store::log::codec::{self, Record, Records};
 use crate::store::log::numbers::Fate;
 use crate::store::log::{self, Chunk};
 use crate::store::messages::ChunkOutcome;
@@ -41,6 +44,8 @@ struct Read {
     /// There may be more behind them.
     is_full: bool,
     contents: Vec<Vec<u8>>,
+    /// It is one act that stands alone.
+    is_alone: bool,
 }
 
 impl SpaceProcessor {
@@ -49,6 +54,9 @@ impl SpaceProcessor {
     pub(super) async fn process_batch(&mut self) -> Result<Batched> {
         let began = Instant::now();
         let Some(mut read) = self.read_batch().await? else { return Ok(Batched::default()) };
+        if read.is_alone {
+            return self.operate(&read).await;
+        }
         let due = self.due_between(&mut read).await?;
         let started = Instant::now();
         let (prepared, pending, counts) = self.compute(&read, due).await?;
@@ -160,20 +168,62 @@ impl SpaceProcessor {
         let mut contents = std::mem::take(&mut self.contents);
         contents.resize_with(chunks.len(), Vec::new);
         let mut room = CONTENTS_MAX;
-        let mut read = 0;
+        let (mut read, mut is_alone) = (0, false);
         for (chunk, content) in chunks.iter().zip(&mut contents) {
             // What compresses well was read as little: the rest is for the next batch.
-            if room == 0 {
+            if room == 0 || is_alone {
                 is_full = true;
                 break;
             }
             chunk.read_content(content)?;
             room = room.saturating_sub(content.len());
+            if chunk.event_count == 1 && codec::stands_alone(content)? {
+                is_alone = read == 0;
+                if !is_alone {
+                    is_full = true;
+                    break;
+                }
+            }
             read += 1;
         }
         chunks.truncate(read);
         contents.truncate(read);
-        Ok(Some(Read { chunks, is_full, contents }))
+        Ok(Some(Read { chunks, is_full, contents, is_alone }))
+    }
+
+    /// Does an act that needs more than the profiles it names, in a micro-batch of its own.
+    async fn operate(&mut self, read: &Read) -> Result<Batched> {
+        let started = Instant::now();
+        self.settle().await?;
+        if self.walk.as_ref().is_some_and(Walk::folds_history) {
+            // What it has folded may belong to others now.
+            self.restart_walk().await?;
+        }
+        let at = read.chunks.first().map_or(self.fired, |chunk| chunk.received_at);
+        while self.next_due.is_some_and(|due| due <= at) && self.fire_due(at).await? > 0 {}
+        let records = records(read)?;
+        let messages: Vec<Message<'_>> =
+            records.iter().map(|(r, offset)| Message { id: r.message_id, offset: *offset }).collect();
+        let mut connection = self.pool.acquire().await?;
+        let duplicate = self.dedup.find_duplicates(&mut connection, self.space, &messages).await?;
+        let mut work = Work { last_profile: self.ahead.last_profile, ..Work::default() };
+        for ((record, offset), _) in records.iter().zip(&duplicate).filter(|(_, duplicate)| !**duplicate) {
+            let event = apply::identify_again(record, *offset, &self.catalog);
+            let ground =
+                Ground { space: self.space, catalog: &self.catalog, waiting: self.waiting(), fired: self.fired };
+            let keep = Keep { pool: self.pool.clone(), epoch: self.fence().epoch, lease: self.config.lease };
+            let table = Table { connection: &mut connection, caches: &mut self.caches, keep: Some(keep) };
+            surgery::operate(&mut work, table, &event, &ground).await?;
+        }
+        drop(connection);
+        work.out.outcomes = outcomes(&read.chunks, &records, &duplicate, &[]);
+        let end = read.chunks.last().map_or(self.ahead.processed, |c| c.end_offset);
+        let (prepared, pending) = write::prepare(work, &self.catalog, self.progress(end))?;
+        self.dedup.remember_batch(&messages, &duplicate);
+        self.ahead.day = read.chunks.last().map_or(self.ahead.day, |last| last.day);
+        self.begin(prepared, pending, Counts { events: 1, ..Counts::default() }, started);
+        self.settle().await?;
+        Ok(Batched { events: 1, behind: read.is_full.then_some(at) })
     }
 }
 

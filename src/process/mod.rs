@@ -6,6 +6,7 @@
 //! never hold up a request.
 
 mod accounts;
+mod acts;
 mod apply;
 mod backfill;
 mod batch;
@@ -14,13 +15,19 @@ mod catalog;
 mod dedup;
 mod evaluate;
 mod left_out;
+mod past;
 pub mod rebuild;
 mod schema;
 mod space;
+mod surgery;
 mod timers;
+mod trial;
+mod unmerge;
 mod warned;
 mod work;
 mod write;
+
+pub use trial::try_act;
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -307,7 +307,7 @@ impl SpaceProcessor {
     }
 
     /// Takes in a changed configuration, and clears what deleted definitions left.
-    async fn reload(&mut self) -> Result<()> {
+    pub(super) async fn reload(&mut self) -> Result<()> {
         let mut tx = self.pool.begin().await?;
         let mut progress = self.progress(self.ahead.processed);
         let version =

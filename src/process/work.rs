@@ -19,6 +19,8 @@ use crate::engine::Dirty;
 use crate::engine::identity::{Graph, IdType, Owned};
 use crate::engine::profile::{Outcome, Profile};
 use crate::engine::seats::Recount;
+use crate::store::audit::AuditEntry;
+use crate::store::corrections::Corrections;
 use crate::store::identity::{Merge, NewIdentifier, RefusalRow};
 use crate::store::memberships::{MembershipChange, Transition};
 use crate::store::messages::ChunkOutcome;
@@ -146,6 +148,9 @@ pub(super) struct Output {
     pub pages: Vec<PointerPage>,
     pub outcomes: Vec<ChunkOutcome>,
     pub warnings: Vec<RejectedEvent>,
+    /// What operators' acts correct, and what is noted of them.
+    pub corrections: Corrections,
+    pub audit: Vec<AuditEntry>,
     pub memberships: Vec<MembershipChange>,
     /// By how much sizes change in each minute, and when they did last in it.
     pub sizes: BTreeMap<(ComputationNo, i64), (i64, Timestamp)>,
@@ -169,6 +174,10 @@ impl Graph for Work {
 
     fn profile(&self, no: ProfileNo) -> Option<&Owned> {
         self.entries.get(&no).map(|entry| entry.profile.owned.get())
+    }
+
+    fn has_number(&self, no: ProfileNo, number: ProfileNo) -> bool {
+        self.entries.get(&no).is_some_and(|entry| entry.profile.has_number(number))
     }
 }
 

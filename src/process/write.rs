@@ -16,7 +16,7 @@ use crate::engine::profile::Profile;
 use crate::read_cache::Writes;
 use crate::store::profiles::ProfileRow;
 use crate::store::{
-    Result, StoreError, identity, memberships, messages, processor, profiles, rejected, timeline,
+    Result, StoreError, audit, identity, memberships, messages, processor, profiles, rejected, timeline,
 };
 use crate::telemetry::metrics;
 
@@ -55,8 +55,8 @@ impl Prepared {
 
     /// What reads may no longer find in memory.
     pub(super) fn writes(&self) -> Writes {
-        if !self.out.new_types.is_empty() {
-            // They are part of the configuration.
+        if !self.out.new_types.is_empty() || !self.out.corrections.is_empty() {
+            // They are part of the configuration; and what operators correct may be anything.
             return Writes::Anything;
         }
         let written = self.updated.iter().map(|row| row.no);
@@ -177,8 +177,9 @@ pub(super) async fn write(tx: &mut PgConnection, fence: Fence, prepared: &Prepar
     if version != config_version {
         return Err(StoreError::ConfigChanged);
     }
-    write_profiles(tx, space, prepared).await?;
     let out = &prepared.out;
+    out.corrections.write(tx, space).await?;
+    write_profiles(tx, space, prepared).await?;
     write_identity(tx, space, out).await?;
     if !out.pages.is_empty() {
         timeline::insert_pages(tx, space, &out.pages).await?;
@@ -195,6 +196,9 @@ pub(super) async fn write(tx: &mut PgConnection, fence: Fence, prepared: &Prepar
     }
     if !out.transitions.is_empty() {
         memberships::insert_transitions(tx, space, &out.transitions).await?;
+    }
+    if !out.audit.is_empty() {
+        audit::insert(tx, space, &out.audit).await?;
     }
     if !out.warnings.is_empty() {
         rejected::insert_rejected(&mut *tx, space, &out.warnings).await?;

@@ -202,6 +202,12 @@ impl Reader {
         Ok(Some(Person { profile, directory }))
     }
 
+    /// The live profile that a number means or meant.
+    pub async fn find_by_number(&self, space: SpaceNo, no: ProfileNo) -> Result<Option<Person>, QueryError> {
+        let state = profiles::find_by_number(&self.pool, space, no).await?;
+        Ok(self.people(space, state).await?.into_iter().next())
+    }
+
     /// Checks that the id asked for is one a profile has or had: numbers can be guessed, ids cannot.
     async fn has_id(&self, space: SpaceNo, id: Uuid) -> Result<bool, QueryError> {
         let ids = profiles::list_ids(&self.pool, space, &[number_of(id)]).await?;

@@ -147,7 +147,8 @@ impl Reader {
             let records = Records::new(&content).map_err(|e| QueryError::Store(e.into()))?;
             for (record, offset) in records.zip(chunk.first_offset().0..) {
                 let record = record.map_err(|e| QueryError::Store(e.into()))?;
-                if offsets.binary_search(&Offset(offset)).is_ok() {
+                // Operators' acts have pointers, too, but are no events.
+                if !record.act && offsets.binary_search(&Offset(offset)).is_ok() {
                     events.insert(Offset(offset), event(&record, Offset(offset), directory));
                 }
             }

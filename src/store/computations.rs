@@ -182,6 +182,15 @@ pub async fn delete_unready_leaves(tx: &mut PgConnection, space: SpaceNo) -> Res
     Ok(())
 }
 
+/// Begins the walks of new versions over history anew: what they have folded so far is not to be relied on.
+pub async fn restart_walks(tx: &mut PgConnection, space: SpaceNo) -> Result<()> {
+    let sql = "-- store::computations::restart_walks
+         UPDATE computation SET status = 'pending', from_offset = NULL, walking = false, walked_no = 0
+         WHERE space_id = $1 AND walking AND status = 'backfilling' AND include_history";
+    sqlx::query(sql).bind(space.0).execute(tx).await?;
+    Ok(())
+}
+
 /// Marks leaves whose history is folded in.
 pub async fn set_leaves_ready(tx: &mut PgConnection, space: SpaceNo, leaves: &[LeafNo]) -> Result<()> {
     let sql = "-- store::computations::set_leaves_ready

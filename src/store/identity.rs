@@ -1,8 +1,8 @@
 //! Identity settings, identifiers, merges and refusals.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
+use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::{Result, StoreError};
@@ -210,6 +210,10 @@ pub struct Merge {
     pub message_id: String,
     /// The identifiers that matched: `[{"type","id"}]`.
     pub matched: serde_json::Value,
+    /// An operator made it, not an event.
+    pub manual: bool,
+    /// When it was taken back.
+    pub undone_at: Option<Timestamp>,
 }
 
 /// Remembers merges.
@@ -217,9 +221,9 @@ pub async fn insert_merges(tx: &mut PgConnection, space: SpaceNo, merges: &[Merg
     sqlx::query(
         "-- store::identity::insert_merges
          INSERT INTO profile_merge
-             (space_id, log_offset, absorbed_no, survivor_no, merge_id, merged_at, message_id, matched)
+             (space_id, log_offset, absorbed_no, survivor_no, merge_id, merged_at, message_id, matched, manual)
          SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::uuid[], $6::timestamptz[], $7::text[],
-             $8::jsonb[])",
+             $8::jsonb[], $9::bool[])",
     )
     .bind(space.0)
     .bind(merges.iter().map(|m| m.offset.0 as i64).collect::<Vec<_>>())
@@ -229,6 +233,7 @@ pub async fn insert_merges(tx: &mut PgConnection, space: SpaceNo, merges: &[Merg
     .bind(merges.iter().map(|m| m.at.to_utc()).collect::<Vec<_>>())
     .bind(merges.iter().map(|m| m.message_id.as_str()).collect::<Vec<_>>())
     .bind(merges.iter().map(|m| &m.matched).collect::<Vec<_>>())
+    .bind(merges.iter().map(|m| m.manual).collect::<Vec<_>>())
     .execute(tx)
     .await?;
     Ok(())
@@ -335,19 +340,10 @@ pub async fn upsert_refusals(tx: &mut PgConnection, space: SpaceNo, rows: &[Refu
     Ok(())
 }
 
-/// Merges into any of these profile numbers, oldest first.
-pub async fn list_merges(pool: &PgPool, space: SpaceNo, profiles: &[ProfileNo]) -> Result<Vec<Merge>> {
-    type Row = (Uuid, i64, i64, i64, DateTime<Utc>, String, serde_json::Value);
-    let rows: Vec<Row> = sqlx::query_as(
-        "-- store::identity::list_merges
-         SELECT merge_id, log_offset, survivor_no, absorbed_no, merged_at, message_id, matched FROM profile_merge
-         WHERE space_id = $1 AND survivor_no = ANY($2) ORDER BY log_offset, absorbed_no",
-    )
-    .bind(space.0)
-    .bind(profiles.iter().map(|p| p.0 as i64).collect::<Vec<_>>())
-    .fetch_all(pool)
-    .await?;
-    let merge = |(id, offset, survivor, absorbed, at, message_id, matched): Row| Merge {
+type MergeRow = (Uuid, i64, i64, i64, DateTime<Utc>, String, serde_json::Value, bool, Option<DateTime<Utc>>);
+
+fn merge((id, offset, survivor, absorbed, at, message_id, matched, manual, undone_at): MergeRow) -> Merge {
+    Merge {
         id,
         offset: Offset(offset as u64),
         survivor: ProfileNo(survivor as u64),
@@ -355,8 +351,44 @@ pub async fn list_merges(pool: &PgPool, space: SpaceNo, profiles: &[ProfileNo]) 
         at: at.into(),
         message_id,
         matched,
-    };
+        manual,
+        undone_at: undone_at.map(Timestamp::from),
+    }
+}
+
+/// Merges into any of these profile numbers, and those of them that were taken back, oldest first.
+pub async fn list_merges(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    profiles: &[ProfileNo],
+) -> Result<Vec<Merge>> {
+    let rows: Vec<MergeRow> = sqlx::query_as(
+        "-- store::identity::list_merges
+         SELECT merge_id, log_offset, survivor_no, absorbed_no, merged_at, message_id, matched, manual, undone_at
+         FROM profile_merge
+         WHERE space_id = $1
+             AND (survivor_no = ANY($2) OR (undone_at IS NOT NULL AND absorbed_no = ANY($2)))
+         ORDER BY log_offset, absorbed_no",
+    )
+    .bind(space.0)
+    .bind(profiles.iter().map(|p| p.0 as i64).collect::<Vec<_>>())
+    .fetch_all(executor)
+    .await?;
     Ok(rows.into_iter().map(merge).collect())
+}
+
+/// A merge by its public id.
+pub async fn find_merge(executor: impl PgExecutor<'_>, space: SpaceNo, id: Uuid) -> Result<Option<Merge>> {
+    let row: Option<MergeRow> = sqlx::query_as(
+        "-- store::identity::find_merge
+         SELECT merge_id, log_offset, survivor_no, absorbed_no, merged_at, message_id, matched, manual, undone_at
+         FROM profile_merge WHERE space_id = $1 AND merge_id = $2",
+    )
+    .bind(space.0)
+    .bind(id)
+    .fetch_optional(executor)
+    .await?;
+    Ok(row.map(merge))
 }
 
 /// The newest refusals of these profile numbers.

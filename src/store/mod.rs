@@ -3,7 +3,9 @@
 //! Each statement begins with `-- store::file::function`, so that `pg_stat_activity` and the logs show who runs it.
 
 pub mod audiences;
+pub mod audit;
 pub mod computations;
+pub mod corrections;
 pub mod definitions;
 pub mod error;
 pub mod identity;

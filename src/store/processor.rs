@@ -91,6 +91,12 @@ pub async fn extend_lease(pool: &PgPool, space: SpaceNo, epoch: i64, length: Dur
     if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Fenced) }
 }
 
+/// What is read in this transaction is of one instant.
+pub async fn freeze(tx: &mut PgConnection) -> Result<()> {
+    sqlx::query("-- store::processor::freeze\nSET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(tx).await?;
+    Ok(())
+}
+
 /// Gives the lease back, so that another process can go on at once.
 pub async fn release_lease(pool: &PgPool, space: SpaceNo, epoch: i64) -> Result<()> {
     let sql = "-- store::processor::release_lease

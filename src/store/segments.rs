@@ -54,6 +54,32 @@ pub async fn end(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<Offset
     Ok(Offset(end as u64))
 }
 
+/// The first stretch of the log whose segments were forgotten: behind an offset, up to another one.
+pub async fn first_gap(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<Option<(Offset, Offset)>> {
+    let sql = "-- store::segments::first_gap
+         SELECT after_offset, end_offset FROM segment_gap WHERE space_id = $1 ORDER BY after_offset LIMIT 1";
+    let gap: Option<(i64, i64)> = sqlx::query_as(sql).bind(space.0).fetch_optional(executor).await?;
+    Ok(gap.map(|(after, end)| (Offset(after as u64), Offset(end as u64))))
+}
+
+/// The gap behind `after` is one only behind `until` from now on.
+pub async fn fill_gap(tx: &mut PgConnection, space: SpaceNo, after: Offset, until: Offset) -> Result<()> {
+    sqlx::query(
+        "-- store::segments::fill_gap
+         WITH gap AS (
+             DELETE FROM segment_gap WHERE space_id = $1 AND after_offset = $2 RETURNING end_offset
+         )
+         INSERT INTO segment_gap (space_id, after_offset, end_offset)
+         SELECT $1, $3, end_offset FROM gap WHERE end_offset > $3",
+    )
+    .bind(space.0)
+    .bind(after.0 as i64)
+    .bind(until.0 as i64)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
 /// Writes a segment.
 pub async fn insert(connection: &mut PgConnection, segment: &NewSegment) -> Result<()> {
     let NewSegment { space, end, event_count, day, is_whole, sections } = segment;

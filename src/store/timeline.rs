@@ -1,7 +1,6 @@
 //! Event pointers that no longer fit a profile's state row.
 
-use sqlx::PgConnection;
-use sqlx::postgres::PgPool;
+use sqlx::{PgConnection, PgExecutor};
 
 use super::Result;
 use crate::domain::{Offset, ProfileNo, SpaceNo, Timestamp};
@@ -41,7 +40,7 @@ pub async fn insert_pages(tx: &mut PgConnection, space: SpaceNo, pages: &[Pointe
 
 /// The pages of these profile numbers that hold an event in [from, to].
 pub async fn list_pages(
-    pool: &PgPool,
+    executor: impl PgExecutor<'_>,
     space: SpaceNo,
     profiles: &[ProfileNo],
     from: Timestamp,
@@ -56,6 +55,6 @@ pub async fn list_pages(
         .bind(profiles.iter().map(|p| p.0 as i64).collect::<Vec<_>>())
         .bind(from.millis())
         .bind(to.millis())
-        .fetch_all(pool)
+        .fetch_all(executor)
         .await?)
 }

@@ -17,7 +17,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("history", &["domain", "engine", "store"]),
     ("process", &["domain", "engine", "history", "store"]),
     ("query", &["domain", "engine", "history", "store"]),
-    ("manage", &["domain", "engine", "store"]),
+    // It tries operators' acts before they are done.
+    ("manage", &["domain", "engine", "process", "store"]),
     // The types of `store` reach `http` through the rooms; only its error is named.
     ("http", &["domain", "ingest", "query", "manage", "store"]),
     (

@@ -147,6 +147,26 @@ async fn act(app: &TestApp, dice: &mut Dice) {
     let email = format!("e{}@x.y", dice.roll(15));
     let path = format!("{PROFILES}/email:{email}/external_ids/delete");
     app.post(&path, json!({"delete_external_ids": [{"id": email, "type": "email"}]})).await;
+    let user = |dice: &mut Dice| format!("user_id:u{}", dice.roll(25));
+    // Some of these are refused: that is part of the log, too.
+    match dice.roll(4) {
+        0 => {
+            let two = json!({"profiles": [user(dice), user(dice)], "override_limits": true});
+            app.post(&format!("{SPACE}/identity/merges"), two).await;
+        }
+        1 => {
+            let two = json!({"profiles": [user(dice), user(dice)]});
+            app.post(&format!("{SPACE}/identity/blocks"), two).await;
+        }
+        _ => {
+            let sql = "SELECT merge_id FROM profile_merge WHERE undone_at IS NULL ORDER BY log_offset DESC LIMIT 1";
+            let merge: Option<uuid::Uuid> = sqlx::query_scalar(sql).fetch_optional(&app.db.pool).await.unwrap();
+            if let Some(merge) = merge {
+                let merge = personas::domain::ids::public_id("mrg", merge);
+                app.post(&format!("{SPACE}/identity/merges/{merge}/undo"), json!({})).await;
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -5,11 +5,12 @@
 
 pub mod extract;
 pub mod resolve;
+pub mod separate;
 pub mod settings;
 
 #[cfg(test)]
 mod tests;
 
 pub use extract::{Candidate, Extracted, extract};
-pub use resolve::{Graph, Owned, Refusal, Resolution, Rule, resolve};
+pub use resolve::{Apart, Graph, Owned, Refusal, Resolution, Rule, resolve};
 pub use settings::{BadPattern, Frequency, IdType, Settings, TypeNo, check_pattern};

@@ -38,6 +38,17 @@ pub struct Owned {
     pub identifiers: Vec<Held>,
     /// Merges it has taken, those of the absorbed included.
     pub merges: u32,
+    /// Profiles that must not become one with it.
+    pub apart: Vec<Apart>,
+}
+
+/// Two profiles are not to become one: after an un-merge by what had made them one (decision I11), or at all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Apart {
+    /// A number the other profile has or had.
+    pub other: ProfileNo,
+    /// The identifiers that must not do it; none: whatever matches.
+    pub keys: Vec<IdKey>,
 }
 
 /// The identity graph as far as one event can reach it.
@@ -46,6 +57,8 @@ pub trait Graph {
     fn owner(&self, key: IdKey) -> Option<ProfileNo>;
     /// A live profile.
     fn profile(&self, no: ProfileNo) -> Option<&Owned>;
+    /// Whether a number is one that this live profile has or had.
+    fn has_number(&self, no: ProfileNo, number: ProfileNo) -> bool;
 }
 
 /// Why an identifier of an event was not taken; names as in Segment's Profiles Insights.
@@ -61,6 +74,8 @@ pub enum Rule {
     MergeLimit,
     /// The profile has as many identifiers as it may.
     MappingLimit,
+    /// An operator has said that the profiles are not one.
+    MergeBlocked,
 }
 
 impl Rule {
@@ -72,6 +87,7 @@ impl Rule {
             Self::Blocked => "ID value blocked",
             Self::MergeLimit => "Profile merge limit exceeded",
             Self::MappingLimit => "Identifier mapping limit exceeded",
+            Self::MergeBlocked => "Profile merge blocked",
         }
     }
 }
@@ -185,7 +201,7 @@ impl<G: Graph> Matching<'_, G> {
         for candidate in kept.iter().filter(is_new).filter_map(|i| self.candidates.get(*i)) {
             counts.entry(candidate.type_no).or_default().total += 1;
         }
-        counts.into_iter().find_map(|(type_no, values)| {
+        let passed = counts.into_iter().find_map(|(type_no, values)| {
             let id_type = self.settings.by_no(type_no)?;
             // A profile that is over a changed limit already stays usable: only what would make it worse is refused.
             if values.total <= id_type.limit as usize || values.total == values.largest {
@@ -193,6 +209,28 @@ impl<G: Graph> Matching<'_, G> {
             }
             let is_windowed = id_type.frequency.window_ms().is_some();
             Some(if is_windowed { Rule::ValueTimeLimit } else { Rule::ValueLimit })
+        });
+        passed.or_else(|| self.parts(kept).then_some(Rule::MergeBlocked))
+    }
+
+    /// Whether taking these candidates together would make one of profiles that are to stay apart.
+    fn parts(&self, kept: &[usize]) -> bool {
+        let owners = self.owners_of(kept);
+        if owners.len() < 2 {
+            return false;
+        }
+        let matches_only = |pair: [ProfileNo; 2], keys: &[IdKey]| {
+            let of_pair = |i: &&usize| self.owners.get(**i).is_some_and(|o| o.is_some_and(|o| pair.contains(&o)));
+            let mut matched = kept.iter().filter(of_pair).filter_map(|i| self.candidates.get(*i));
+            keys.is_empty() || matched.all(|candidate| keys.contains(&candidate.key))
+        };
+        owners.iter().any(|no| {
+            self.graph.profile(*no).is_some_and(|owned| {
+                owned.apart.iter().any(|Apart { other, keys }| {
+                    let is_it = |live: &&ProfileNo| *live != no && self.graph.has_number(**live, *other);
+                    owners.iter().find(is_it).is_some_and(|live| matches_only([*no, *live], keys))
+                })
+            })
         })
     }
 

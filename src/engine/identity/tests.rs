@@ -24,6 +24,9 @@ impl Graph for Model {
     fn profile(&self, no: ProfileNo) -> Option<&Owned> {
         self.profiles.get(&no)
     }
+    fn has_number(&self, no: ProfileNo, number: ProfileNo) -> bool {
+        no == number
+    }
 }
 
 impl Model {

@@ -21,7 +21,7 @@ use crate::domain::{Collection, ComputationNo, Offset, ProfileNo, Timestamp};
 pub use super::pointers::{POINTERS_MAX, Pointer, decode_pointers, encode_pointers};
 
 /// First byte of every encoded profile.
-const FORMAT: u8 = 5;
+const FORMAT: u8 = 6;
 /// Format, then the checksum of all that follows, then the lengths of the parts, then [`Head`] and the parts.
 const CHECKSUM_AT: usize = 1;
 const LENGTHS_AT: usize = CHECKSUM_AT + 8;
@@ -216,6 +216,7 @@ impl Profile {
         self.owned.update(|owned| {
             owned.merges += theirs.merges + 1;
             owned.identifiers.extend_from_slice(&theirs.identifiers);
+            owned.apart.extend_from_slice(&theirs.apart);
         });
         self.kin.update(|own| {
             own.former.push(other.no);
@@ -224,6 +225,11 @@ impl Profile {
                 kin.accounts.iter().filter(|a| !own.accounts.contains(a)).copied().collect();
             own.accounts.extend(new);
         });
+        if !self.owned.get().apart.is_empty() {
+            // An operator has made one of what was to stay apart.
+            let numbers = self.numbers();
+            self.owned.update(|owned| owned.apart.retain(|apart| !numbers.contains(&apart.other)));
+        }
         self.traits.update(|traits| traits.merge(other.traits.get()));
         self.leaves.merge(&other.leaves);
         let seats = other.seats.get();
@@ -250,6 +256,11 @@ impl Profile {
         if is_seen {
             self.last_seen_at = self.last_seen_at.max(received_at);
         }
+    }
+
+    /// Notes an operator's act that is about the profile: whoever takes a merge back finds it with the events.
+    pub fn note_act(&mut self, act: Pointer) {
+        self.pointers.push(act);
     }
 
     /// The newest pointers to its events, in log order; older ones were spilled.
@@ -327,6 +338,11 @@ impl Profile {
 
     fn earliest(&self) -> Option<Timestamp> {
         self.dues.iter().map(|(_, at)| *at).min()
+    }
+
+    /// Whether it has or had this number.
+    pub fn has_number(&self, number: ProfileNo) -> bool {
+        self.no == number || self.kin.get().former.contains(&number)
     }
 
     /// All numbers the profile has or had.

@@ -1,5 +1,6 @@
 //! The management API: everything under `/v1/spaces`, and the test clock.
 
+mod acts;
 mod definitions;
 mod identity;
 mod operations;
@@ -28,6 +29,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(tokens::routes())
         .merge(definitions::routes())
         .merge(identity::routes())
+        .merge(acts::routes())
         .merge(operations::routes())
         .merge(queries::routes())
         .merge(schema::routes())

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::AppState;
+use super::super::acts::signed;
 use super::super::auth::{Authed, Write};
 use super::super::extract::{Body, Json, Path, Query};
 use super::super::problem::{Code, Problem};
@@ -19,6 +20,7 @@ use super::State;
 use super::audiences::KeyPath;
 use crate::domain::{Act, Collection, ProfileNo, SpaceNo, json};
 use crate::manage::definitions::trait_of_list;
+use crate::manage::registry::Token;
 use crate::query::{Definition, Kind, Person, Selector};
 
 /// Profiles one act is about.
@@ -123,7 +125,8 @@ pub(super) async fn upload_members(
         let message = "there are no rows; send a CSV header of identifier types with rows, or NDJSON";
         return Err(Problem::new(Code::Invalid, message));
     }
-    let mut upload = Upload { state: &state, space, list: &list, errors: Vec::new() };
+    let by = &authed.token;
+    let mut upload = Upload { state: &state, space, list: &list, by, errors: Vec::new() };
     let found = upload.find(&mut rows).await?;
     let profiles = found.len();
     let mut removed = 0;
@@ -189,6 +192,7 @@ struct Upload<'a> {
     state: &'a AppState,
     space: SpaceNo,
     list: &'a Definition,
+    by: &'a Token,
     errors: Vec<RowError>,
 }
 
@@ -266,7 +270,7 @@ impl Upload<'_> {
         for ids in ids.chunks(ACT_PROFILES) {
             let list = trait_of_list(self.list.id);
             let act = Act::ChangeList { list, ids: ids.to_vec(), listed };
-            last = Some(self.state.ingest.append_act(self.space, &act).await?);
+            last = Some(self.state.ingest.append_act(self.space, &signed(act, self.by)).await?);
         }
         if let Some(offset) = last {
             self.state.reader.wait_for(self.space, offset).await?;

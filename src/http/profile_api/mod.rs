@@ -41,6 +41,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(identity::get_identity))
         .routes(routes!(explain::explain))
         .routes(routes!(delete::delete_external_id))
+        .routes(routes!(delete::move_external_id))
+        .routes(routes!(delete::unlink))
 }
 
 /// What dashboards poll: sizes, members, transitions, values.

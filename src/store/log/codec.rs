@@ -5,7 +5,7 @@
 //! The format is versioned by the first byte of a chunk's content.
 
 use crate::domain::varint::{get_varint, put_varint, unzigzag, zigzag};
-use crate::domain::{EventType, Facts, Offset, SourceNo, Timestamp, json};
+use crate::domain::{Act, EventType, Facts, Offset, SourceNo, Timestamp, json};
 
 /// First byte of every chunk's decompressed content.
 pub const FORMAT: u8 = 1;
@@ -195,6 +195,12 @@ impl<'a> Iterator for Records<'a> {
         }
         Some(record)
     }
+}
+
+/// Whether the first record of a chunk is an operator's act that stands alone in it.
+pub fn stands_alone(content: &[u8]) -> Result<bool, Damaged> {
+    let Some(record) = Records::new(content)?.next().transpose()? else { return Ok(false) };
+    Ok(record.act && serde_json::from_str::<Act>(record.body).is_ok_and(|act| act.stands_alone()))
 }
 
 #[cfg(test)]

@@ -290,9 +290,9 @@ pub struct HistoryChunk {
     pub numbers: Vec<u8>,
 }
 
-type HistoryRow = (i64, i32, NaiveDate, DateTime<Utc>, Vec<u8>, Vec<u8>);
+pub(super) type HistoryRow = (i64, i32, NaiveDate, DateTime<Utc>, Vec<u8>, Vec<u8>);
 
-fn history_chunk((end, count, day, received_at, body, numbers): HistoryRow) -> HistoryChunk {
+pub(super) fn history_chunk((end, count, day, received_at, body, numbers): HistoryRow) -> HistoryChunk {
     HistoryChunk { chunk: chunk((end, count, day, received_at, body)), numbers }
 }
 

@@ -26,7 +26,7 @@ pub enum Part {
 }
 
 /// Every table there is. Partitions are parts of theirs.
-pub const TABLES: [(&str, Part); 35] = [
+pub const TABLES: [(&str, Part); 37] = [
     ("profile", Part::Replaced(&["profile_no"])),
     ("external_id", Part::Replaced(&["id_key"])),
     ("profile_merge", Part::Replaced(&["log_offset", "absorbed_no"])),
@@ -45,6 +45,12 @@ pub const TABLES: [(&str, Part); 35] = [
     ("message_page", Part::Scratch),
     ("seen", Part::Scratch),
     ("seen_position", Part::Scratch),
+    ("audit_entry", Part::Scratch),
+    // What operators correct forgets segments: those that are live say what is live.
+    ("log_segment", Part::Scratch),
+    ("log_section", Part::Scratch),
+    ("log_column", Part::Scratch),
+    ("segment_gap", Part::Scratch),
     ("processor", Part::Copied),
     ("definition", Part::Copied),
     ("computation", Part::Copied),
@@ -58,9 +64,6 @@ pub const TABLES: [(&str, Part); 35] = [
     ("access_token", Part::Shared),
     ("log_head", Part::Shared),
     ("event_chunk", Part::Shared),
-    ("log_segment", Part::Shared),
-    ("log_section", Part::Shared),
-    ("log_column", Part::Shared),
     ("rebuild", Part::Shared),
 ];
 

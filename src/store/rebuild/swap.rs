@@ -77,7 +77,7 @@ pub async fn swap(
         }
     }
     write_sizes(&mut *tx, place, at).await?;
-    for table in ["log_segment", "log_section", "log_column"] {
+    for table in ["log_segment", "log_section", "log_column", "segment_gap"] {
         let sql = format!("-- store::rebuild::swap\nDELETE FROM {live}.{table} WHERE space_id = $1");
         sqlx::query(AssertSqlSafe(sql)).bind(space.0).execute(&mut *tx).await?;
     }

@@ -1,0 +1,42 @@
+//! What operators do to profiles: what it would do, and what it did.
+
+use uuid::Uuid;
+
+use super::{Manage, Result};
+use crate::domain::act::Effect;
+use crate::domain::{Act, Offset, SpaceNo};
+use crate::process;
+use crate::store::{audit, identity};
+
+pub use crate::store::audit::AuditEntry;
+pub use crate::store::identity::Merge;
+
+impl Manage {
+    /// What an act would do to the space as it stands now. Nothing is changed.
+    pub async fn try_act(&self, space: SpaceNo, act: &Act) -> Result<Effect> {
+        Ok(process::try_act(&self.pool, space, act, self.clock.now(), self.limits.query).await?)
+    }
+
+    /// What the act at a place of the log did; none while it is not done yet.
+    pub async fn find_act(&self, space: SpaceNo, offset: Offset) -> Result<Option<AuditEntry>> {
+        Ok(audit::find(&self.pool, space, offset).await?)
+    }
+
+    /// A merge, also one that was taken back.
+    pub async fn find_merge(&self, space: SpaceNo, id: Uuid) -> Result<Option<Merge>> {
+        Ok(identity::find_merge(&self.pool, space, id).await?)
+    }
+
+    /// A page of what operators did, newest first.
+    pub async fn list_acts(
+        &self,
+        space: SpaceNo,
+        action: Option<&str>,
+        before: Option<Offset>,
+        limit: usize,
+    ) -> Result<Vec<AuditEntry>> {
+        // U+0000 is in no action and not in Postgres' texts either.
+        let action = action.map(|action| action.replace('\0', ""));
+        Ok(audit::list(&self.pool, space, action.as_deref(), before, limit as i64).await?)
+    }
+}

@@ -1,0 +1,139 @@
+//! The past of some profiles: their events, read back from the log in its order, and folded again.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use sqlx::postgres::PgPool;
+
+use super::accounts;
+use super::acts::list_value;
+use super::apply::{Ground, Incoming, is_absent, set_traits};
+use super::evaluate::spill;
+use super::work::Work;
+use crate::domain::{Act, EventType, Offset, ProfileNo, SpaceNo};
+use crate::engine::identity::Graph;
+use crate::engine::profile::Pointer;
+use crate::engine::traits::Write;
+use crate::store::log::codec::{Record, Records};
+use crate::store::log::numbers::Fate;
+use crate::store::profiles::Link;
+use crate::store::{Result, corrections, processor};
+
+/// Events read at a time.
+const READ_AT_A_TIME: usize = 2_000;
+
+/// Keeps a processor's lease while it reads for long.
+pub(super) struct Keep {
+    pub pool: PgPool,
+    pub epoch: i64,
+    pub lease: Duration,
+}
+
+/// Reads events of the log, in its order. `offsets` are in order; those that are kept no longer are left out.
+pub(super) struct Past<'a> {
+    pub space: SpaceNo,
+    pub offsets: &'a [Offset],
+    /// None where nothing is to be kept: a dry run.
+    pub keep: Option<&'a Keep>,
+}
+
+/// The chunk an event stands in, for whoever writes to whom it belongs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub offset: Offset,
+    /// Of the events in its chunk, which one it is.
+    pub place: usize,
+    pub chunk: &'a corrections::Reattributed,
+}
+
+impl Past<'_> {
+    /// Hands every event to `take`, with its place and to whom it belongs.
+    pub(super) async fn read(
+        &self,
+        connection: &mut PgConnection,
+        mut take: impl FnMut(&Record<'_>, Place<'_>, Fate) -> Result<()> + Send,
+    ) -> Result<()> {
+        for offsets in self.offsets.chunks(READ_AT_A_TIME) {
+            if let Some(Keep { pool, epoch, lease }) = self.keep {
+                processor::extend_lease(pool, self.space, *epoch, *lease).await?;
+            }
+            for history in corrections::read_containing(&mut *connection, self.space, offsets).await? {
+                let content = history.chunk.content()?;
+                let fates = Fate::decode_all(&history.numbers)?;
+                let (end_offset, day) = (history.chunk.end_offset, history.chunk.day);
+                let first = history.chunk.first_offset();
+                let chunk = corrections::Reattributed { end_offset, day, numbers: history.numbers };
+                for (place, (record, fate)) in Records::new(&content)?.zip(fates).enumerate() {
+                    let (record, offset) = (record?, Offset(first.0 + place as u64));
+                    if offsets.binary_search(&offset).is_ok() {
+                        take(&record, Place { offset, place, chunk: &chunk }, fate)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Folds an event of the past into a user that is made anew. Its accounts are left alone: they are made anew when all their
+/// users are.
+pub(super) fn fold_again(
+    work: &mut Work,
+    user: ProfileNo,
+    account: Option<ProfileNo>,
+    event: &Incoming<'_>,
+    ground: &Ground<'_>,
+) {
+    let record = event.record;
+    let Some(entry) = work.entries.get_mut(&user) else { return };
+    let pointer = Pointer { offset: event.offset, at: record.timestamp };
+    entry.profile.note_event(pointer, record.received_at, !is_absent(record));
+    match (record.event_type, account) {
+        (EventType::Identify, _) => set_traits(work, ground.space, user, event, ground.catalog),
+        (EventType::Group, Some(account)) => link_again(work, user, account, record),
+        _ => {}
+    }
+    if let Some(entry) = work.entries.get_mut(&user) {
+        accounts::fold_user(entry, account, &record.facts(event.offset), ground.catalog);
+        work.out.pages.extend(spill(entry, ground.catalog));
+    }
+}
+
+fn link_again(work: &mut Work, user: ProfileNo, account: ProfileNo, record: &Record<'_>) {
+    let Some(entry) = work.entries.get_mut(&user) else { return };
+    if entry.profile.kin.get().accounts.contains(&account) {
+        return;
+    }
+    entry.profile.kin.update(|kin| kin.accounts.push(account));
+    work.out.links.push(Link {
+        account,
+        user,
+        created_at: record.timestamp,
+        source: record.source,
+        message_id: record.message_id.to_owned(),
+    });
+}
+
+/// Applies to a user that is made anew what an act of the past has left on it.
+pub(super) fn act_again(work: &mut Work, user: ProfileNo, event: &Incoming<'_>) {
+    let record = event.record;
+    let account = event.ids.accounts.first().and_then(|account| work.owner(account.key));
+    let Some(entry) = work.entries.get_mut(&user) else { return };
+    entry.profile.note_act(Pointer { offset: event.offset, at: record.received_at });
+    match serde_json::from_str(record.body) {
+        Ok(Act::ChangeList { list, listed, .. }) => {
+            let (at, message_id) = (record.received_at, record.message_id.to_owned());
+            let write = Write { at, message_id, source: record.source };
+            entry.profile.traits.update(|traits| {
+                traits.apply(&write, [(list, list_value(listed))]);
+                traits.tidy();
+            });
+        }
+        Ok(Act::Unlink { .. }) => {
+            let Some(gone) = account else { return };
+            entry.profile.kin.update(|kin| kin.accounts.retain(|no| *no != gone));
+            work.out.links.retain(|link| link.user != user || link.account != gone);
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,454 @@
+//! Taking a merge back (decision I11): both sides are made anew from their events, and what follows from that is told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hashbrown::HashMap;
+use uuid::Uuid;
+
+use super::acts::{Acting, Done, id_of, profile_effect};
+use super::apply::{catch_up, identify_again, look_again, type_name};
+use super::catalog::Catalog;
+use super::past::{Past, act_again, fold_again};
+use super::surgery::{Table, make_accounts_anew};
+use super::work::{Entry, Work};
+use crate::domain::act::{Effect, IdentifierEffect, Named};
+use crate::domain::{Collection, IdKey, Offset, ProfileNo, Timestamp};
+use crate::engine::Dirty;
+use crate::engine::identity::resolve::Held;
+use crate::engine::identity::separate::{Joined, Parted, Seen, Separation, Side};
+use crate::engine::identity::{Apart, Graph};
+use crate::engine::profile::{Outcome, OutcomeValue, Profile, decode_pointers};
+use crate::store::corrections::{Reattributed, Rejoined};
+use crate::store::definitions::Kind;
+use crate::store::identity::{self, Merge};
+use crate::store::log::numbers::Fate;
+use crate::store::memberships::{MembershipChange, Transition};
+use crate::store::{Result, StoreError, corrections, timeline};
+
+const EARLIEST: Timestamp = Timestamp::from_millis(i64::MIN);
+const LATEST: Timestamp = Timestamp::from_millis(i64::MAX);
+
+/// The merge to be taken back, and the profile it is part of.
+struct Case {
+    /// The profile as it is.
+    merged: Profile,
+    undone: Merge,
+    merges: Vec<Joined>,
+    /// Offsets of its events and of acts about it, in order.
+    offsets: Vec<Offset>,
+}
+
+/// A side of the merge, with the number of its profile.
+#[derive(Clone, Copy)]
+struct Half {
+    side: Side,
+    no: ProfileNo,
+}
+
+/// Takes a merge back.
+pub(super) async fn undo_merge(
+    work: &mut Work,
+    table: &mut Table<'_>,
+    acting: &Acting<'_>,
+    merge: Uuid,
+    offset: Offset,
+) -> Result<Done> {
+    let Some(case) = find(work, table, acting, merge, offset).await? else {
+        return Ok(Err("the merge is not there (any more)".to_owned()));
+    };
+    let (parted, accounts, events_gone) = part(work, table, acting, &case).await?;
+    let stays = parted.numbers.get(&case.merged.no).copied().unwrap_or(Side::Survivor);
+    let goes = if stays == Side::Survivor { Side::Absorbed } else { Side::Survivor };
+    let has_some = |side: Side| parted.held.values().any(|of| *of == side);
+    let (true, true, Some(no)) = (has_some(stays), has_some(goes), parted.number(goes)) else {
+        return Ok(Err("one of the sides has no identifier any more".to_owned()));
+    };
+    let halves = [Half { side: stays, no: case.merged.no }, Half { side: goes, no }];
+    work.load_profiles(table.connection, acting.ground.space, table.caches, accounts.into_iter()).await?;
+    let of_merged: BTreeSet<ProfileNo> =
+        case.merged.kin.get().accounts.iter().map(|no| work.live(*no)).collect();
+    let due = work.entries.remove(&case.merged.no).and_then(|entry| entry.indexed_due);
+    for half in halves {
+        let created = created_at(table, acting, &case, half).await?;
+        let mut entry = begin_half(&case, &parted, half, created, acting.catalog());
+        entry.indexed_due = due.filter(|_| half.no == case.merged.no);
+        work.entries.insert(half.no, entry);
+    }
+    keep_apart(work, table, acting, &case, halves, &parted).await?;
+    let moved = fold_halves(work, table, acting, (&case, &parted), halves).await?;
+    correct(work, &case, &parted, halves, acting);
+    work.out.recounts.extend(case.merged.clone().uncount());
+    let of_halves = halves.iter().filter_map(|half| work.entries.get(&half.no));
+    let mut affected: BTreeSet<ProfileNo> =
+        of_halves.flat_map(|entry| entry.profile.kin.get().accounts.clone()).collect();
+    affected.extend(of_merged);
+    make_accounts_anew(work, table, acting, &affected).await?;
+    decide(work, table, acting, &parted, halves).await?;
+    let effect = effect(work, &case, &parted, halves, acting.catalog());
+    Ok(Ok(Effect { events_moved: moved, events_gone, ..effect }))
+}
+
+/// Finds the merge by its id, or, where a rebuild has made it between other profiles, by the event that made it.
+async fn find(
+    work: &mut Work,
+    table: &mut Table<'_>,
+    acting: &Acting<'_>,
+    merge: Uuid,
+    offset: Offset,
+) -> Result<Option<Case>> {
+    let owners: BTreeSet<ProfileNo> =
+        acting.event.ids.users.iter().filter_map(|candidate| work.owner(candidate.key)).collect();
+    let space = acting.ground.space;
+    for no in owners {
+        let Some(entry) = work.entries.get(&no) else { continue };
+        let numbers = entry.profile.numbers();
+        let mut all = identity::list_merges(&mut *table.connection, space, &numbers).await?;
+        all.retain(|merge| merge.undone_at.is_none());
+        let by_id = all.iter().find(|known| known.id == merge);
+        let Some(undone) = by_id.or_else(|| all.iter().find(|known| known.offset == offset)).cloned() else {
+            continue;
+        };
+        catch_up(work, no, acting.received_at(), acting.ground);
+        let Some(entry) = work.entries.get(&no) else { continue };
+        let merged = (*entry.profile).clone();
+        let pages =
+            timeline::list_pages(&mut *table.connection, space, &numbers, EARLIEST, LATEST).await?;
+        let mut offsets: Vec<Offset> = merged.pointers().iter().map(|pointer| pointer.offset).collect();
+        for page in pages {
+            let damaged = || StoreError::Damaged(format!("pointers of profile {no} cannot be read"));
+            offsets.extend(decode_pointers(&page).ok_or_else(damaged)?.iter().map(|pointer| pointer.offset));
+        }
+        offsets.sort_unstable();
+        offsets.dedup();
+        let merges = all.iter().map(joined).collect();
+        return Ok(Some(Case { merged, undone, merges, offsets }));
+    }
+    Ok(None)
+}
+
+const fn joined(merge: &Merge) -> Joined {
+    Joined { offset: merge.offset, survivor: merge.survivor, absorbed: merge.absorbed }
+}
+
+/// Goes through the past of the profile: what belongs to which side, and the accounts that are named in it.
+async fn part(
+    work: &mut Work,
+    table: &mut Table<'_>,
+    acting: &Acting<'_>,
+    case: &Case,
+) -> Result<(Parted, BTreeSet<ProfileNo>, u64)> {
+    let (catalog, owned) = (acting.catalog(), case.merged.owned.get());
+    let held = owned.identifiers.iter().map(|held| (key_of(held, catalog), held));
+    let numbers = case.merged.numbers();
+    let mut separation = Separation::new(&numbers, &case.merges, joined(&case.undone), held);
+    let (mut accounts, mut keys, mut read) = (BTreeSet::new(), BTreeSet::new(), 0);
+    let past = Past { space: acting.ground.space, offsets: &case.offsets, keep: table.keep.as_ref() };
+    past.read(&mut *table.connection, |record, place, fate| {
+        let incoming = identify_again(record, place.offset, catalog);
+        let ids: Vec<IdKey> = incoming.ids.users.iter().map(|candidate| candidate.key).collect();
+        let (user, account) = match fate {
+            Fate::Attributed { user, account } => (user, account),
+            _ => (None, None),
+        };
+        accounts.extend(account);
+        if record.act {
+            keys.extend(incoming.ids.accounts.iter().map(|candidate| candidate.key));
+        }
+        let seen = Seen {
+            offset: place.offset,
+            profile: user,
+            keys: &ids,
+            message_id: record.message_id,
+        };
+        separation.see(&seen);
+        read += 1;
+        Ok(())
+    })
+    .await?;
+    work.load_owners(table.connection, acting.ground.space, table.caches, keys.iter().copied()).await?;
+    accounts.extend(keys.iter().filter_map(|key| work.owner(*key)));
+    accounts.extend(case.merged.kin.get().accounts.iter().copied());
+    Ok((separation.end(), accounts, case.offsets.len() as u64 - read))
+}
+
+fn key_of(held: &Held, catalog: &Catalog) -> IdKey {
+    IdKey::of(Collection::Users, &type_name(held.type_no, catalog), &held.value)
+}
+
+async fn created_at(
+    table: &mut Table<'_>,
+    acting: &Acting<'_>,
+    case: &Case,
+    half: Half,
+) -> Result<Timestamp> {
+    if half.no == case.merged.no {
+        return Ok(case.merged.created_at);
+    }
+    let at = corrections::created_at(&mut *table.connection, acting.ground.space, half.no).await?;
+    at.ok_or_else(|| StoreError::Damaged(format!("profile {} does not exist", half.no)))
+}
+
+/// The profile of a side before its events are folded in: who it is, and what it said until now.
+fn begin_half(case: &Case, parted: &Parted, half: Half, created: Timestamp, catalog: &Catalog) -> Entry {
+    let Case { merged, .. } = case;
+    let first = parted.seen.iter().find(|(_, side)| *side == half.side).map(|(offset, _)| *offset);
+    let mut profile = Profile::new(half.no, Collection::Users, first.unwrap_or(merged.first_offset), created);
+    let of_half = |no: &ProfileNo| parted.numbers.get(no) == Some(&half.side);
+    let identifiers: Vec<Held> = merged.owned.get().identifiers.iter().cloned().collect();
+    let mut identifiers: Vec<Held> = identifiers
+        .into_iter()
+        .filter(|held| parted.held.get(&key_of(held, catalog)) == Some(&half.side))
+        .collect();
+    for held in identifiers.iter_mut().filter(|held| !of_half(&held.brought_by)) {
+        held.brought_by = half.no;
+    }
+    profile.is_known = identifiers.iter().any(|held| catalog.known_types.contains(&held.type_no));
+    let merges = parted.merges[usize::from(half.side == Side::Absorbed)];
+    profile.owned.update(|owned| {
+        owned.identifiers = identifiers;
+        owned.merges = merges;
+    });
+    let mut former: Vec<ProfileNo> = parted.numbers.keys().copied().filter(of_half).collect();
+    former.retain(|no| *no != half.no);
+    former.sort_unstable();
+    profile.kin.update(|kin| kin.former = former);
+    if half.no == merged.no {
+        merged.outcomes().for_each(|outcome| profile.set_outcome(outcome));
+    }
+    let mut dirty = Dirty::default();
+    catalog.program.mark_all(&mut dirty);
+    Entry {
+        profile: Box::new(profile),
+        fresh: false,
+        touched: true,
+        dirty,
+        absorbed: Vec::new(),
+        indexed_due: None,
+        tidy_at: None,
+        encoded: None,
+    }
+}
+
+/// Sees to it that the merge does not come back by the same identifiers, and that what was to stay apart does so.
+async fn keep_apart(
+    work: &mut Work,
+    table: &mut Table<'_>,
+    acting: &Acting<'_>,
+    case: &Case,
+    halves: [Half; 2],
+    parted: &Parted,
+) -> Result<()> {
+    let before = case.merged.owned.get().apart.clone();
+    let others = before.iter().map(|apart| apart.other);
+    work.load_profiles(table.connection, acting.ground.space, table.caches, others).await?;
+    let named = |word: &serde_json::Value| serde_json::from_value::<Named>(word.clone()).ok();
+    let matched = case.undone.matched.as_array().into_iter().flatten().filter_map(named);
+    let keys: Vec<IdKey> = matched.map(|named| named.key(Collection::Users)).collect();
+    for (half, other) in [(halves[0], halves[1]), (halves[1], halves[0])] {
+        let mut apart: Vec<Apart> = Vec::new();
+        for known in &before {
+            // Both of a pair know of each other, by the number of the side that is meant.
+            let theirs = work.entries.get(&work.live(known.other)).map(|entry| entry.profile.owned.get());
+            let means = |a: &Apart| parted.numbers.get(&a.other) == Some(&half.side);
+            if theirs.is_none_or(|owned| owned.apart.iter().any(means)) {
+                apart.push(known.clone());
+            }
+        }
+        if !keys.is_empty() {
+            apart.push(Apart { other: other.no, keys: keys.clone() });
+        }
+        if let Some(entry) = work.entries.get_mut(&half.no) {
+            entry.profile.owned.update(|owned| owned.apart = apart);
+        }
+    }
+    Ok(())
+}
+
+/// Folds every event into the side it belongs to. Returns how many went to the profile that was separated.
+async fn fold_halves(
+    work: &mut Work,
+    table: &mut Table<'_>,
+    acting: &Acting<'_>,
+    (case, parted): (&Case, &Parted),
+    halves: [Half; 2],
+) -> Result<u64> {
+    let (catalog, ground) = (acting.catalog(), acting.ground);
+    let sides: HashMap<Offset, Side> = parted.seen.iter().copied().collect();
+    let no_of = |side: Side| if halves[0].side == side { halves[0].no } else { halves[1].no };
+    let (mut moved, mut chunks) = (0, BTreeMap::<Offset, (Reattributed, Vec<Fate>)>::new());
+    let warnings = work.out.warnings.len();
+    let past = Past { space: ground.space, offsets: &case.offsets, keep: table.keep.as_ref() };
+    past.read(&mut *table.connection, |record, place, fate| {
+        let Some(side) = sides.get(&place.offset) else { return Ok(()) };
+        let (no, event) = (no_of(*side), identify_again(record, place.offset, catalog));
+        if record.act {
+            let known = event.ids.users.iter().filter_map(|id| parted.held.get(&id.key));
+            let mut named: BTreeSet<ProfileNo> = known.map(|side| no_of(*side)).collect();
+            if named.is_empty() {
+                named.insert(no);
+            }
+            named.into_iter().for_each(|no| act_again(work, no, &event));
+            return Ok(());
+        }
+        let Fate::Attributed { user: Some(user), account } = fate else { return Ok(()) };
+        moved += u64::from(no == halves[1].no);
+        fold_again(work, no, account.map(|no| work.live(no)), &event, ground);
+        if parted.numbers.get(&user) != Some(side) {
+            let chunk = place.chunk;
+            let (_, fates) = match chunks.entry(chunk.end_offset) {
+                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    entry.insert((chunk.clone(), Fate::decode_all(&chunk.numbers)?))
+                }
+            };
+            if let Some(fate) = fates.get_mut(place.place) {
+                *fate = Fate::Attributed { user: Some(no), account };
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    // They were told when the events came.
+    work.out.warnings.truncate(warnings);
+    for (_, (mut chunk, fates)) in chunks {
+        chunk.numbers.clear();
+        fates.iter().for_each(|fate| fate.encode(&mut chunk.numbers));
+        work.out.corrections.reattributed.push(chunk);
+    }
+    forget_unready(work, halves, catalog);
+    Ok(moved)
+}
+
+/// A walk that has just begun will fold history into its leaves.
+fn forget_unready(work: &mut Work, halves: [Half; 2], catalog: &Catalog) {
+    let Some(walk) = &catalog.walk else { return };
+    let is_ready = |no| !walk.leaves.iter().any(|(unready, _)| *unready == no);
+    for half in halves {
+        if let Some(entry) = work.entries.get_mut(&half.no) {
+            entry.profile.leaves.retain(is_ready);
+            if !entry.profile.seats.get().is_empty() {
+                entry.profile.seats.update(|seats| seats.for_each_states(|states| states.retain(is_ready)));
+            }
+        }
+    }
+}
+
+/// What has to be written besides the two profiles.
+fn correct(work: &mut Work, case: &Case, parted: &Parted, halves: [Half; 2], acting: &Acting<'_>) {
+    let catalog = acting.catalog();
+    let numbers = case.merged.numbers();
+    for held in &case.merged.owned.get().identifiers {
+        let key = key_of(held, catalog);
+        let Some(half) = halves.iter().find(|half| parted.held.get(&key) == Some(&half.side)) else { continue };
+        work.owners.insert(key, Some(half.no));
+        if parted.numbers.get(&held.brought_by) != Some(&half.side) {
+            work.out.corrections.repointed.push((key, half.no));
+        }
+    }
+    let separated = halves[1];
+    for (no, _) in parted.numbers.iter().filter(|(_, side)| **side == separated.side) {
+        work.aliases.remove(no);
+        if *no != separated.no {
+            work.redirects.insert(*no, separated.no);
+        }
+    }
+    work.out.users += 1;
+    let rejoined = |(before, now): &(Joined, Joined)| Rejoined {
+        offset: before.offset,
+        absorbed: before.absorbed,
+        survivor_now: now.survivor,
+        absorbed_now: now.absorbed,
+    };
+    let corrections = &mut work.out.corrections;
+    corrections.revived.push(separated.no);
+    corrections.repaged.extend(&numbers);
+    corrections.relinked.extend(&numbers);
+    corrections.undone.push((case.undone.id, acting.received_at()));
+    corrections.rejoined.extend(parted.rejoined.iter().map(rejoined));
+    for half in halves {
+        acting.touch(work, half.no);
+    }
+}
+
+/// Evaluates both sides. What is told of them goes on from what was told of each side by itself, so that entering and
+/// leaving alternate on both (decision A18).
+async fn decide(
+    work: &mut Work,
+    table: &mut Table<'_>,
+    acting: &Acting<'_>,
+    parted: &Parted,
+    halves: [Half; 2],
+) -> Result<()> {
+    let (catalog, ground, mark) = (acting.catalog(), acting.ground, work.out.transitions.len());
+    let at = acting.received_at().max(ground.fired);
+    for half in halves {
+        let last = work.entries.get(&half.no).map_or(at, |entry| entry.profile.last_event_at);
+        look_again(work, half.no, at.max(last), ground);
+    }
+    let of_others = |t: &Transition| !halves.iter().any(|half| half.no == t.profile);
+    let told: Vec<Transition> = work.out.transitions.drain(mark..).filter(of_others).collect();
+    work.out.transitions.extend(told);
+    for half in halves {
+        let of_half = |no: &ProfileNo| parted.numbers.get(no) == Some(&half.side);
+        let numbers: Vec<ProfileNo> = parted.numbers.keys().copied().filter(of_half).collect();
+        let last = corrections::last_transitions(&mut *table.connection, ground.space, &numbers).await?;
+        let last: HashMap<i32, (bool, Timestamp)> =
+            last.into_iter().map(|(definition, entered, at)| (definition, (entered, at))).collect();
+        tell(work, half.no, &last, at, catalog);
+    }
+    Ok(())
+}
+
+fn tell(
+    work: &mut Work,
+    profile: ProfileNo,
+    last: &HashMap<i32, (bool, Timestamp)>,
+    at: Timestamp,
+    catalog: &Catalog,
+) {
+    let Some(entry) = work.entries.get_mut(&profile) else { return };
+    let serving = catalog.meta.iter().filter(|(_, meta)| meta.serving && meta.kind == Kind::Audience);
+    for (no, meta) in serving {
+        let outcome = entry.profile.outcome(*no);
+        let is_member = outcome.as_ref().is_some_and(|o| o.value == OutcomeValue::Member(true));
+        match last.get(&meta.definition) {
+            Some((true, since)) if is_member => {
+                // It has been in since then, and nobody was told otherwise.
+                if outcome.is_some_and(|outcome| outcome.since != *since) {
+                    let (computation, entered_at) = (*no, Some(*since));
+                    let value = OutcomeValue::Member(true);
+                    entry.profile.set_outcome(Outcome { computation, value, since: *since });
+                    let change = MembershipChange { computation, profile, was_member: true, entered_at };
+                    work.out.memberships.push(change);
+                }
+            }
+            told if told.is_some_and(|(entered, _)| *entered) != is_member => {
+                let definition = meta.definition;
+                work.out.transitions.push(Transition { definition, no: 0, profile, entered: is_member, at });
+            }
+            _ => {}
+        }
+    }
+}
+
+fn effect(
+    work: &Work,
+    case: &Case,
+    parted: &Parted,
+    halves: [Half; 2],
+    catalog: &Catalog,
+) -> Effect {
+    let [stays, goes] = halves;
+    let is_moved = |held: &&Held| parted.held.get(&key_of(held, catalog)) == Some(&goes.side);
+    let identifiers = case.merged.owned.get().identifiers.iter().filter(is_moved).map(|held| IdentifierEffect {
+        identifier: Named { id_type: type_name(held.type_no, catalog), id: held.value.clone() },
+        from: id_of(work, stays.no),
+        to: id_of(work, goes.no),
+    });
+    let profiles = [(stays.no, "changed"), (goes.no, "separated")];
+    Effect {
+        identifiers: identifiers.collect(),
+        profiles: profiles.iter().filter_map(|(no, change)| profile_effect(work, *no, change)).collect(),
+        ..Effect::default()
+    }
+}

@@ -1,0 +1,289 @@
+//! What operators' acts change of what events have made: profiles that live again, identifiers and links that go to
+//! other profiles, events that belong to other profiles.
+
+use chrono::NaiveDate;
+use sqlx::{PgConnection, PgExecutor};
+use uuid::Uuid;
+
+use super::Result;
+use super::log::{HistoryChunk, history_chunk};
+use crate::domain::{IdKey, Offset, ProfileNo, SpaceNo, Timestamp};
+
+/// A merge that is between other profiles now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rejoined {
+    /// What made it.
+    pub offset: Offset,
+    /// Who was absorbed.
+    pub absorbed: ProfileNo,
+    /// Who stayed, as it is now.
+    pub survivor_now: ProfileNo,
+    /// Who was absorbed, as it is now.
+    pub absorbed_now: ProfileNo,
+}
+
+/// A chunk with events that belong to other profiles now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reattributed {
+    /// The chunk.
+    pub end_offset: Offset,
+    /// Its day.
+    pub day: NaiveDate,
+    /// Encoded profile numbers of its events.
+    pub numbers: Vec<u8>,
+}
+
+/// Everything the acts of one transaction correct.
+#[derive(Debug, Default)]
+pub struct Corrections {
+    /// Absorbed profiles that live again.
+    pub revived: Vec<ProfileNo>,
+    /// Identifiers, and who is taken for having brought them.
+    pub repointed: Vec<(IdKey, ProfileNo)>,
+    /// Profiles whose pointers that did not fit their rows are replaced.
+    pub repaged: Vec<ProfileNo>,
+    /// Accounts and users that are linked no more.
+    pub unlinked: Vec<(ProfileNo, ProfileNo)>,
+    /// Users whose links are replaced.
+    pub relinked: Vec<ProfileNo>,
+    /// Merges that were taken back, and when.
+    pub undone: Vec<(Uuid, Timestamp)>,
+    /// Merges that are between other profiles now.
+    pub rejoined: Vec<Rejoined>,
+    /// Events that belong to other profiles now.
+    pub reattributed: Vec<Reattributed>,
+}
+
+impl Corrections {
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.revived.is_empty()
+            && self.repointed.is_empty()
+            && self.repaged.is_empty()
+            && self.unlinked.is_empty()
+            && self.relinked.is_empty()
+            && self.undone.is_empty()
+            && self.rejoined.is_empty()
+            && self.reattributed.is_empty()
+    }
+
+    /// Writes them. To be done before anything is added for the same profiles.
+    pub async fn write(&self, tx: &mut PgConnection, space: SpaceNo) -> Result<()> {
+        if !self.revived.is_empty() {
+            revive(tx, space, &self.revived).await?;
+        }
+        if !self.repointed.is_empty() {
+            repoint(tx, space, &self.repointed).await?;
+        }
+        if !self.repaged.is_empty() {
+            delete_pages(tx, space, &self.repaged).await?;
+        }
+        if !self.unlinked.is_empty() {
+            delete_links(tx, space, &self.unlinked).await?;
+        }
+        if !self.relinked.is_empty() {
+            delete_all_links(tx, space, &self.relinked).await?;
+        }
+        if !self.undone.is_empty() {
+            undo_merges(tx, space, &self.undone).await?;
+        }
+        if !self.rejoined.is_empty() {
+            rejoin(tx, space, &self.rejoined).await?;
+        }
+        if !self.reattributed.is_empty() {
+            reattribute(tx, space, &self.reattributed).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn revive(tx: &mut PgConnection, space: SpaceNo, profiles: &[ProfileNo]) -> Result<()> {
+    let sql = "-- store::corrections::revive
+         UPDATE profile SET merged_into = NULL WHERE space_id = $1 AND profile_no = ANY($2)";
+    sqlx::query(sql).bind(space.0).bind(numbers(profiles)).execute(tx).await?;
+    Ok(())
+}
+
+async fn repoint(tx: &mut PgConnection, space: SpaceNo, ids: &[(IdKey, ProfileNo)]) -> Result<()> {
+    sqlx::query(
+        "-- store::corrections::repoint
+         UPDATE external_id e SET profile_no = n.profile_no
+         FROM unnest($2::uuid[], $3::bigint[]) AS n (id_key, profile_no)
+         WHERE e.space_id = $1 AND e.id_key = n.id_key",
+    )
+    .bind(space.0)
+    .bind(ids.iter().map(|(key, _)| key.to_uuid()).collect::<Vec<_>>())
+    .bind(ids.iter().map(|(_, no)| no.0 as i64).collect::<Vec<_>>())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn delete_pages(tx: &mut PgConnection, space: SpaceNo, profiles: &[ProfileNo]) -> Result<()> {
+    let sql = "-- store::corrections::delete_pages
+         DELETE FROM profile_event_page WHERE space_id = $1 AND profile_no = ANY($2)";
+    sqlx::query(sql).bind(space.0).bind(numbers(profiles)).execute(tx).await?;
+    Ok(())
+}
+
+async fn delete_links(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    links: &[(ProfileNo, ProfileNo)],
+) -> Result<()> {
+    sqlx::query(
+        "-- store::corrections::delete_links
+         DELETE FROM account_link k USING unnest($2::bigint[], $3::bigint[]) AS g (account_no, user_no)
+         WHERE k.space_id = $1 AND k.account_no = g.account_no AND k.user_no = g.user_no",
+    )
+    .bind(space.0)
+    .bind(links.iter().map(|(account, _)| account.0 as i64).collect::<Vec<_>>())
+    .bind(links.iter().map(|(_, user)| user.0 as i64).collect::<Vec<_>>())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn delete_all_links(tx: &mut PgConnection, space: SpaceNo, users: &[ProfileNo]) -> Result<()> {
+    let sql = "-- store::corrections::delete_all_links
+         DELETE FROM account_link WHERE space_id = $1 AND user_no = ANY($2)";
+    sqlx::query(sql).bind(space.0).bind(numbers(users)).execute(tx).await?;
+    Ok(())
+}
+
+async fn undo_merges(tx: &mut PgConnection, space: SpaceNo, merges: &[(Uuid, Timestamp)]) -> Result<()> {
+    sqlx::query(
+        "-- store::corrections::undo_merges
+         UPDATE profile_merge m SET undone_at = u.at FROM unnest($2::uuid[], $3::timestamptz[]) AS u (id, at)
+         WHERE m.space_id = $1 AND m.merge_id = u.id",
+    )
+    .bind(space.0)
+    .bind(merges.iter().map(|(id, _)| *id).collect::<Vec<_>>())
+    .bind(merges.iter().map(|(_, at)| at.to_utc()).collect::<Vec<_>>())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn rejoin(tx: &mut PgConnection, space: SpaceNo, merges: &[Rejoined]) -> Result<()> {
+    let column = |of: fn(&Rejoined) -> u64| merges.iter().map(|m| of(m) as i64).collect::<Vec<_>>();
+    sqlx::query(
+        "-- store::corrections::rejoin
+         UPDATE profile_merge m SET survivor_no = n.survivor_now, absorbed_no = n.absorbed_now
+         FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
+             AS n (log_offset, absorbed_no, survivor_now, absorbed_now)
+         WHERE m.space_id = $1 AND m.log_offset = n.log_offset AND m.absorbed_no = n.absorbed_no",
+    )
+    .bind(space.0)
+    .bind(column(|m| m.offset.0))
+    .bind(column(|m| m.absorbed.0))
+    .bind(column(|m| m.survivor_now.0))
+    .bind(column(|m| m.absorbed_now.0))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Writes whose the events of some chunks are, and forgets the segments that say it otherwise.
+async fn reattribute(tx: &mut PgConnection, space: SpaceNo, chunks: &[Reattributed]) -> Result<()> {
+    let ends: Vec<i64> = chunks.iter().map(|c| c.end_offset.0 as i64).collect();
+    sqlx::query(
+        "-- store::corrections::reattribute
+         UPDATE chunk_outcome o SET numbers = n.numbers
+         FROM unnest($2::bigint[], $3::date[], $4::bytea[]) AS n (end_offset, day, numbers)
+         WHERE o.space_id = $1 AND o.end_offset = n.end_offset AND o.day = n.day",
+    )
+    .bind(space.0)
+    .bind(&ends)
+    .bind(chunks.iter().map(|c| c.day).collect::<Vec<_>>())
+    .bind(chunks.iter().map(|c| c.numbers.as_slice()).collect::<Vec<_>>())
+    .execute(&mut *tx)
+    .await?;
+    // Nobody may make one of the old numbers meanwhile.
+    sqlx::query("-- store::corrections::reattribute\nSELECT pg_advisory_xact_lock(hashtext('log_segment'), $1)")
+        .bind(space.0)
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query(
+        "-- store::corrections::reattribute
+         WITH stale AS (
+             DELETE FROM log_segment s WHERE s.space_id = $1 AND EXISTS (
+                 SELECT FROM unnest($2::bigint[]) AS c (end_offset)
+                 WHERE c.end_offset <= s.end_offset AND c.end_offset > s.end_offset - s.event_count)
+             RETURNING s.end_offset, s.event_count, s.day
+         ), sections AS (
+             DELETE FROM log_section x USING stale s
+             WHERE x.space_id = $1 AND x.end_offset = s.end_offset AND x.day = s.day
+         ), columns AS (
+             DELETE FROM log_column x USING stale s
+             WHERE x.space_id = $1 AND x.end_offset = s.end_offset AND x.day = s.day
+         )
+         INSERT INTO segment_gap (space_id, after_offset, end_offset)
+         SELECT $1, end_offset - event_count, end_offset FROM stale",
+    )
+    .bind(space.0)
+    .bind(&ends)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// The chunks that hold these offsets, as far as the log still has them, with what the processor made of them.
+pub async fn read_containing(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    offsets: &[Offset],
+) -> Result<Vec<HistoryChunk>> {
+    let rows = sqlx::query_as(
+        "-- store::corrections::read_containing
+         SELECT DISTINCT ON (c.end_offset) c.end_offset, c.event_count, c.day, c.received_at, c.body, o.numbers
+         FROM unnest($2::bigint[]) AS wanted (log_offset)
+         CROSS JOIN LATERAL (
+             SELECT * FROM event_chunk WHERE space_id = $1 AND end_offset >= wanted.log_offset
+             ORDER BY end_offset LIMIT 1
+         ) c
+         JOIN chunk_outcome o ON o.space_id = $1 AND o.end_offset = c.end_offset AND o.day = c.day
+         WHERE wanted.log_offset > c.end_offset - c.event_count
+         ORDER BY c.end_offset",
+    )
+    .bind(space.0)
+    .bind(offsets.iter().map(|o| o.0 as i64).collect::<Vec<_>>())
+    .fetch_all(executor)
+    .await?;
+    Ok(rows.into_iter().map(history_chunk).collect())
+}
+
+/// The newest transition of each definition among these profiles: definition, entered, when.
+pub async fn last_transitions(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    profiles: &[ProfileNo],
+) -> Result<Vec<(i32, bool, Timestamp)>> {
+    let rows: Vec<(i32, bool, chrono::DateTime<chrono::Utc>)> = sqlx::query_as(
+        "-- store::corrections::last_transitions
+         SELECT DISTINCT ON (definition_no) definition_no, entered, at FROM transition
+         WHERE space_id = $1 AND profile_no = ANY($2) ORDER BY definition_no, transition_no DESC",
+    )
+    .bind(space.0)
+    .bind(numbers(profiles))
+    .fetch_all(executor)
+    .await?;
+    Ok(rows.into_iter().map(|(definition, entered, at)| (definition, entered, at.into())).collect())
+}
+
+/// When profiles were made, by number.
+pub async fn created_at(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    profile: ProfileNo,
+) -> Result<Option<Timestamp>> {
+    let sql = "-- store::corrections::created_at
+         SELECT created_at FROM profile WHERE space_id = $1 AND profile_no = $2";
+    let at: Option<chrono::DateTime<chrono::Utc>> =
+        sqlx::query_scalar(sql).bind(space.0).bind(profile.0 as i64).fetch_optional(executor).await?;
+    Ok(at.map(Timestamp::from))
+}
+
+fn numbers(profiles: &[ProfileNo]) -> Vec<i64> {
+    profiles.iter().map(|no| no.0 as i64).collect()
+}
