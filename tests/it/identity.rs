@@ -60,7 +60,7 @@ impl People {
     /// All that was read says the same after a restart, and after everything was derived from the log again.
     async fn endures(mut self) {
         let (before, users) = (self.read_again().await, self.users().await);
-        self.app.running.stop(Duration::from_secs(10)).await.unwrap();
+        self.app.running.stop(Duration::ZERO).await.unwrap();
         self.app = Wish::default().at(NOW).start_on(self.app.db).await;
         assert_eq!(before, self.read_again().await, "after a restart");
         expect_same(&self.app.db).await;

@@ -576,7 +576,7 @@ async fn nothing_is_forgotten_without_being_asked() {
 #[tokio::test]
 async fn without_a_server_it_works_as_well() {
     let app = long(15).await;
-    app.running.stop(Duration::from_secs(1)).await.unwrap();
+    app.running.stop(Duration::ZERO).await.unwrap();
     expect_same(&app.db).await;
     let said = run(&app.db, &["--space", "nowhere"]).await;
     assert_ne!(said.code, 0, "{}", said.progress);

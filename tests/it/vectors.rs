@@ -69,7 +69,7 @@ impl World {
     /// All that was read says the same after a restart, and after everything was derived from the log again.
     async fn endures(mut self) {
         let before = self.read_again().await;
-        self.app.running.stop(Duration::from_secs(10)).await.unwrap();
+        self.app.running.stop(Duration::ZERO).await.unwrap();
         self.app = Wish::default().at(NOW).start_on(self.app.db).await;
         assert_eq!(before, self.read_again().await, "after a restart");
         let report = json_of(&run(&self.app.db, &["--json"]).await);
