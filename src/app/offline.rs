@@ -3,11 +3,21 @@
 
 use sqlx::postgres::PgPool;
 
-use super::{MIGRATION_CONNECTIONS, Ready, connect, definition_limits, reach};
-use crate::clock::Clock;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{MIGRATION_CONNECTIONS, Ready, connect, definition_limits, named, reach};
+use crate::clock::{Clock, IdMaker};
 use crate::config::Config;
-use crate::history::verify::Task;
+use crate::embedded::Postgres;
+use crate::history::verify;
+use crate::process::{self, rebuild::Task};
+use crate::progress::Board;
+use crate::read_cache::ReadCache;
 use crate::store;
+
+/// Connections of a rebuild, besides those of its processor.
+const REBUILD_CONNECTIONS: u32 = 4;
 
 pub(crate) use crate::history::verify::Report as Verified;
 
@@ -39,7 +49,7 @@ pub(crate) async fn verify(
         let mut reports = Vec::new();
         for known in spaces {
             let limits = definition_limits(config).query;
-            let task = Task { space: known.no, sample, now: clock.now(), limits, idle_factor: 0 };
+            let task = verify::Task { space: known.no, sample, now: clock.now(), limits, idle_factor: 0 };
             reports.push((known.key, task.run(&pool).await?));
         }
         Ok(reports)
@@ -50,6 +60,57 @@ pub(crate) async fn verify(
         postgres.stop().await?;
     }
     verified
+}
+
+/// What a rebuild tells and finds.
+pub(crate) use crate::process::rebuild::{Report as Rebuilt, Some20, Told};
+
+/// Derives a space again from its log and puts the result in place: `personas rebuild`. A server may run meanwhile, on the
+/// same database or with its private one.
+pub(crate) async fn rebuild(
+    config: &Config,
+    space: &str,
+    (dry_run, forget_lost): (bool, bool),
+    tell: &(dyn Fn(Told) + Sync),
+) -> anyhow::Result<Rebuilt> {
+    let running = match config.database.url {
+        None => Postgres::beside(&config.embedded.data_dir)?,
+        Some(_) => None,
+    };
+    let (options, postgres) = match running {
+        Some(options) => (named(options), None),
+        None => reach(config).await?,
+    };
+    // What takes long here takes long with good reason: statements have no limit.
+    let pool = store::connect(options.clone(), REBUILD_CONNECTIONS, config.database.acquire_timeout).await?;
+    let rebuilt = async {
+        store::migrate(&pool).await?;
+        let clock = clock_of(&pool).await?;
+        let spaces = store::spaces::list_spaces(&pool).await?;
+        let known = spaces.into_iter().find(|known| known.key == space);
+        let Some(known) = known else { anyhow::bail!("there is no space {space}") };
+        let (_appended, appended) = watch::channel(0);
+        let context = process::Context {
+            connect_options: options,
+            ids: IdMaker::new(clock.clone()),
+            clock,
+            board: Board::default(),
+            read_cache: ReadCache::new(0),
+            appended,
+            config: config.processor.clone(),
+            limits: definition_limits(config).query,
+            exclusive: false,
+            shutdown: CancellationToken::new(),
+        };
+        let task = Task { pool: pool.clone(), context, space: known.no, dry_run, forget_lost };
+        Ok(Box::pin(task.run(tell)).await?)
+    };
+    let rebuilt = Box::pin(rebuilt).await;
+    pool.close().await;
+    if let Some(postgres) = postgres {
+        postgres.stop().await?;
+    }
+    rebuilt
 }
 
 /// The clock the database was filled by.

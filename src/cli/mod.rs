@@ -8,6 +8,7 @@ mod doctor;
 mod import;
 mod migrate;
 mod openapi;
+mod rebuild;
 mod serve;
 mod verify;
 
@@ -39,6 +40,8 @@ enum Command {
     Doctor(Common),
     /// Make profiles again from the log and compare them with what is stored
     Verify(verify::Verify),
+    /// Derive a space again from its log, say what is different, and put it in place
+    Rebuild(rebuild::Rebuild),
     /// Make a space with a small shop, and watch its audiences fill
     Demo(demo::Demo),
     /// Send a file of tracking calls, one JSON object a line, plain or gzip, to a running server
@@ -70,6 +73,7 @@ pub fn run() -> ExitCode {
         Command::Serve(serve) => serve::run(&serve),
         Command::Migrate(common) => migrate::run(&common),
         Command::Verify(verify) => verify::run(&verify),
+        Command::Rebuild(rebuild) => rebuild::run(&rebuild),
         Command::Doctor(common) => doctor::run(&common),
         Command::Bench(bench) => bench::run(&bench),
         Command::Demo(demo) => demo::run(&demo),

@@ -160,11 +160,7 @@ impl Home {
 
     /// A folder only the account may enter, with a path short enough for a socket in it.
     pub(super) fn socket_dir(&self) -> Result<PathBuf, EmbeddedError> {
-        let mut dir = self.base.join("run");
-        if dir.as_os_str().len() + SOCKET_NAME.len() > SOCKET_PATH_BYTES_MAX {
-            dir = Path::new("/tmp")
-                .join(format!("personas-{}", short_hash(self.base.as_os_str().as_encoded_bytes())));
-        }
+        let dir = socket_dir_of(&self.base);
         match DirBuilder::new().mode(0o700).create(&dir) {
             Ok(()) => self.account.own(&dir)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -181,6 +177,21 @@ impl Home {
         }
         Ok(dir)
     }
+}
+
+fn socket_dir_of(base: &Path) -> PathBuf {
+    let dir = base.join("run");
+    if dir.as_os_str().len() + SOCKET_NAME.len() <= SOCKET_PATH_BYTES_MAX {
+        return dir;
+    }
+    Path::new("/tmp").join(format!("personas-{}", short_hash(base.as_os_str().as_encoded_bytes())))
+}
+
+/// Where the server listens that another process of ours runs with this folder now; `None` when there is none.
+pub(super) fn socket_dir_in_use(data_dir: &Path) -> Result<Option<PathBuf>, EmbeddedError> {
+    let FolderState::Ours { in_use_by: Some(_), .. } = describe_folder(data_dir)? else { return Ok(None) };
+    let data_dir = data_dir.canonicalize().map_err(EmbeddedError::io("find", data_dir))?;
+    Ok(Some(socket_dir_of(&base_of(&data_dir))))
 }
 
 /// Refuses a folder that has files in it and was never ours.

@@ -22,7 +22,11 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::{Binaries, DATABASE, EmbeddedError, Options, ROLE, Version, folder::Home, settings};
+use super::{
+    Binaries, DATABASE, EmbeddedError, Options, ROLE, Version,
+    folder::{Home, socket_dir_in_use},
+    settings,
+};
 
 /// Holds Postgres on a pipe: see the comments in it.
 const WATCH: &str = include_str!("watch.sh");
@@ -95,6 +99,11 @@ impl Postgres {
                 }
             }
         }
+    }
+
+    /// How to connect to the server that another process runs with this folder now; `None` when there is none.
+    pub fn beside(data_dir: &Path) -> Result<Option<PgConnectOptions>, EmbeddedError> {
+        Ok(socket_dir_in_use(data_dir)?.as_deref().map(connect_options))
     }
 
     /// How to connect to the service's database.

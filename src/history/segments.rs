@@ -18,7 +18,7 @@ use crate::store::log::join::Joined;
 use crate::store::log::numbers::Fate;
 use crate::store::log::{self, HistoryChunk, monday_of};
 use crate::store::segments::{self, NewSegment};
-use crate::store::{Result, StoreError, processor, registry};
+use crate::store::{Result, StoreError, processor, rebuild, registry};
 use crate::telemetry::metrics;
 
 /// Pause when there is nothing to do.
@@ -113,8 +113,11 @@ impl Keeper {
             }
             written => written?,
         }
-        for joined in making.joining.iter().filter(|joined| joined.ends.len() > 1) {
-            log::join::join(&mut tx, space, joined).await?;
+        // A rebuild keeps what became of each chunk: none of them may go meanwhile.
+        if !rebuild::is_under_way(&mut *tx, space).await? {
+            for joined in making.joining.iter().filter(|joined| joined.ends.len() > 1) {
+                log::join::join(&mut tx, space, joined).await?;
+            }
         }
         tx.commit().await?;
         Ok(true)

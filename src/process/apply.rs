@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::accounts;
 use super::acts;
 use super::catalog::Catalog;
-use super::evaluate::{Waiting, evaluate, fire};
+use super::evaluate::{Waiting, evaluate, fire, spill};
 use super::left_out::LeftOut;
 use super::work::Work;
 use crate::domain::act::LIST_TRAIT;
@@ -163,6 +163,8 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
     let noted = Pointer { offset: event.offset, at: record.timestamp };
     for no in [user, account].into_iter().flatten() {
         if let Some(entry) = work.entries.get_mut(&no) {
+            // Here, and not when the batch is written: what a profile looks like follows from its events alone.
+            work.out.pages.extend(spill(entry, catalog));
             entry.profile.note_event(noted, record.received_at, !is_absent(record));
             entry.touched = true;
         }

@@ -156,10 +156,15 @@ impl SpaceProcessor {
         let most = self.config.batch_events_max as u32;
         let mut chunks =
             log::read_from(&mut *connection, self.space, self.ahead.processed, self.ahead.day, most).await?;
+        let mut is_full = log::is_full_read(&chunks, most);
+        if let Some(until) = self.until {
+            let read = chunks.len();
+            chunks.retain(|chunk| chunk.end_offset <= until.offset);
+            is_full |= chunks.len() < read;
+        }
         if chunks.is_empty() {
             return Ok(None);
         }
-        let mut is_full = log::is_full_read(&chunks, most);
         let mut contents = std::mem::take(&mut self.contents);
         contents.resize_with(chunks.len(), Vec::new);
         let mut room = CONTENTS_MAX;

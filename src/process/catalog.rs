@@ -65,6 +65,11 @@ impl Catalog {
         self.meta.contains_key(&no) || self.frozen.contains(&no)
     }
 
+    /// Versions of definitions that are switched off.
+    pub(super) const fn frozen(&self) -> &HashSet<ComputationNo> {
+        &self.frozen
+    }
+
     /// Loads everything, starts what is pending (unless a walk is going on) and forgets what nobody needs. Part of a
     /// fenced transaction.
     pub(super) async fn load(

@@ -5,9 +5,10 @@ use super::catalog::{Catalog, Meta};
 use super::work::{Entry, Output, Work};
 use crate::domain::{Collection, ComputationNo, ProfileNo, Timestamp, Value};
 use crate::engine::ProfileView;
-use crate::engine::profile::{Outcome, OutcomeValue, Profile};
+use crate::engine::profile::{Outcome, OutcomeValue, Profile, encode_pointers};
 use crate::store::definitions::Kind;
 use crate::store::memberships::{MembershipChange, Transition};
+use crate::store::timeline::PointerPage;
 
 /// Profile numbers a walk in progress has still to come to: versions that do not serve yet are left alone on them.
 #[derive(Debug, Clone, Copy, Default)]
@@ -40,6 +41,23 @@ pub(super) fn tidy(profile: &mut Profile, catalog: &Catalog, now: Timestamp) {
         profile.seats.update(|seats| seats.for_each_states(|states| catalog.program.compact(states, now)));
     }
     profile.retain_versions(|no| catalog.keeps(no), |no| catalog.meta.contains_key(&no));
+}
+
+/// Takes out the pointers that no longer fit the row of a profile, and tidies it when there were any.
+pub(super) fn spill(entry: &mut Entry, catalog: &Catalog) -> Option<PointerPage> {
+    let pointers = entry.profile.spill()?;
+    let times = || pointers.iter().map(|p| p.at);
+    let page = PointerPage {
+        profile: entry.profile.no,
+        first_offset: pointers.first()?.offset,
+        min_at: times().min()?,
+        max_at: times().max()?,
+        pointers: encode_pointers(&pointers),
+    };
+    // What was due by its newest event has happened, what is due later has not: it still reads its states as of then.
+    let at = entry.profile.last_event_at;
+    tidy(&mut entry.profile, catalog, at);
+    Some(page)
 }
 
 /// Evaluates everything marked in the working set.

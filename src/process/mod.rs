@@ -16,6 +16,7 @@ mod dedup;
 mod evaluate;
 mod left_out;
 mod past;
+pub mod rebuild;
 mod schema;
 mod space;
 mod surgery;

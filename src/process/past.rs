@@ -8,9 +8,8 @@ use sqlx::postgres::PgPool;
 use super::accounts;
 use super::acts::list_value;
 use super::apply::{Ground, Incoming, is_absent, set_traits};
-use super::evaluate::tidy;
+use super::evaluate::spill;
 use super::work::Work;
-use super::write::page;
 use crate::domain::{Act, EventType, Offset, ProfileNo, SpaceNo};
 use crate::engine::identity::Graph;
 use crate::engine::profile::Pointer;
@@ -96,11 +95,7 @@ pub(super) fn fold_again(
     }
     if let Some(entry) = work.entries.get_mut(&user) {
         accounts::fold_user(entry, account, &record.facts(event.offset), ground.catalog);
-        let at = entry.profile.last_event_at;
-        if let Some(pointers) = entry.profile.spill() {
-            work.out.pages.extend(page(user, &pointers));
-            tidy(&mut entry.profile, ground.catalog, at);
-        }
+        work.out.pages.extend(spill(entry, ground.catalog));
     }
 }
 

@@ -75,6 +75,18 @@ impl Schema {
         Ok(schema)
     }
 
+    /// Notes nothing.
+    pub(super) fn off(space: SpaceNo) -> Self {
+        Self {
+            space,
+            names: HashMap::new(),
+            users: Noted::default(),
+            accounts: Noted::default(),
+            position: Offset(u64::MAX),
+            written: Instant::now(),
+        }
+    }
+
     async fn catch_up(&mut self, pool: &PgPool, processed: Offset) -> Result<()> {
         while self.position < processed {
             let (after, day) = (self.position, NaiveDate::default());

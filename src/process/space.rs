@@ -66,6 +66,15 @@ struct UnderWay {
     writing: Writing,
 }
 
+/// Where a processor that works beside the live one has to stop.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Until {
+    /// No event behind this one is processed.
+    pub offset: Offset,
+    /// Once that is reached, what is due by then happens.
+    pub at: Timestamp,
+}
+
 /// After a small batch the processor pauses for so many times what it took, and no longer than that.
 const PAUSE_FACTOR: u32 = 2;
 const PAUSE_MAX: Duration = Duration::from_millis(20);
@@ -106,14 +115,40 @@ pub(super) struct SpaceProcessor {
     /// When the next profile is due, as far as it is known.
     pub(super) next_due: Option<Timestamp>,
     lease_renewed: Instant,
+    /// None for the live processor, which goes as far as the log does.
+    pub(super) until: Option<Until>,
 }
 
 impl SpaceProcessor {
     /// Loads what the lease found.
     pub(super) async fn load(context: &Context, pool: &PgPool, space: SpaceNo, lease: Lease) -> Result<Self> {
+        log::ensure_partitions(pool, space, context.clock.now()).await?;
+        let schema = Schema::load(pool, space, lease.processed).await?;
+        Self::load_with(context, pool, space, lease, schema).await
+    }
+
+    /// The same for one that works beside the live one: it makes no partitions, and what has been seen is known.
+    pub(super) async fn load_beside(
+        context: &Context,
+        pool: &PgPool,
+        space: SpaceNo,
+        lease: Lease,
+    ) -> Result<Self> {
+        let schema = Schema::off(space);
+        let mut processor = Self::load_with(context, pool, space, lease, schema).await?;
+        processor.until = Some(Until { offset: lease.processed, at: Timestamp::EPOCH });
+        Ok(processor)
+    }
+
+    async fn load_with(
+        context: &Context,
+        pool: &PgPool,
+        space: SpaceNo,
+        lease: Lease,
+        schema: Schema,
+    ) -> Result<Self> {
         let config = context.config.clone();
         let hold = context.read_cache.hold(space, lease.epoch);
-        log::ensure_partitions(pool, space, context.clock.now()).await?;
         let mut tx = pool.begin().await?;
         // Fenced like everything else: loading starts what is pending, at the position of this lease.
         let standing = processor::Progress {
@@ -144,7 +179,7 @@ impl SpaceProcessor {
             catalog,
             caches: Caches::new(config.identity_cache_max, config.profile_cache_bytes_max),
             dedup,
-            schema: Schema::load(pool, space, lease.processed).await?,
+            schema,
             ahead: standing,
             committed: standing,
             fired: Timestamp::EPOCH,
@@ -162,6 +197,7 @@ impl SpaceProcessor {
             is_unknown_to_planner,
             next_due,
             lease_renewed: Instant::now(),
+            until: None,
             config,
         })
     }
@@ -203,7 +239,7 @@ impl SpaceProcessor {
 
     /// One round of everything there is to do; false when there was nothing. What was computed under a configuration
     /// that has changed meanwhile was rolled back, and is done again under the new one.
-    async fn step(&mut self) -> Result<bool> {
+    pub(super) async fn step(&mut self) -> Result<bool> {
         match self.round().await {
             Err(StoreError::ConfigChanged) => {
                 self.note_config_change();
@@ -226,7 +262,11 @@ impl SpaceProcessor {
         let now = self.now;
         let batched = self.process_batch().await?;
         // Timers never overtake events that are in the log already.
-        let horizon = batched.behind.map_or(now, |newest| newest.min(now));
+        let horizon = match (batched.behind, self.until) {
+            (Some(newest), _) => newest.min(now),
+            (None, Some(until)) => until.at,
+            (None, None) => now,
+        };
         let fired = self.fire_due(horizon).await?;
         if batched.events > 0 {
             self.schema.write(&self.pool, self.epoch, false).await?;
@@ -251,6 +291,11 @@ impl SpaceProcessor {
             .filter(|_| !self.clock.is_test())
             .map_or(Duration::MAX, |ms| Duration::from_millis(ms.unsigned_abs()));
         self.config.poll.min(until_due).max(Duration::from_millis(1))
+    }
+
+    /// What is committed.
+    pub(super) const fn processed(&self) -> Offset {
+        self.committed.processed
     }
 
     async fn renew_lease(&mut self) -> Result<()> {

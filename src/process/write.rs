@@ -12,10 +12,9 @@ use super::catalog::Catalog;
 use super::evaluate::tidy;
 use super::work::{Entry, Output, Pending, Work};
 use crate::domain::{ProfileNo, SpaceNo, Timestamp};
-use crate::engine::profile::{Pointer, Profile, encode_pointers};
+use crate::engine::profile::Profile;
 use crate::read_cache::Writes;
 use crate::store::profiles::ProfileRow;
-use crate::store::timeline::PointerPage;
 use crate::store::{
     Result, StoreError, audit, identity, memberships, messages, processor, profiles, rejected, timeline,
 };
@@ -101,7 +100,6 @@ pub(super) fn prepare(
         fresh.extend(part.fresh);
         updated.extend(part.updated);
         dues.extend(part.dues);
-        out.pages.extend(part.pages);
     }
     dues.extend(out.forgotten_dues.iter().map(|no| (*no, None)));
     // One order for all who lock, and the index is walked once.
@@ -121,7 +119,6 @@ struct Rows {
     fresh: Vec<ProfileRow>,
     updated: Vec<ProfileRow>,
     dues: Vec<(ProfileNo, Option<i64>)>,
-    pages: Vec<PointerPage>,
 }
 
 /// Encodes profiles, many of them on two threads: nothing of one depends on another, and the rest of a batch waits.
@@ -145,13 +142,6 @@ fn encode(entries: Vec<(ProfileNo, Entry)>, catalog: &Catalog) -> Result<Rows> {
         if !entry.touched {
             rows.encoded.extend(entry.encoded.map(|row| (no, row)));
             continue;
-        }
-        if let Some(pointers) = entry.profile.spill() {
-            rows.pages.extend(page(no, &pointers));
-            // What was due by its newest event has happened, what is due later has not: it still reads its states as
-            // of then, however much later the batch ends.
-            let at = entry.profile.last_event_at;
-            tidy(&mut entry.profile, catalog, at);
         }
         if let Some(at) = entry.tidy_at {
             tidy(&mut entry.profile, catalog, at);
@@ -268,17 +258,6 @@ fn row(profile: &Profile, buffer: &mut Vec<u8>) -> Result<ProfileRow> {
         last_seen_at: profile.last_seen_at,
         // A copy has no room to spare, which rows that are kept would keep, too.
         state: Bytes::copy_from_slice(buffer),
-    })
-}
-
-pub(super) fn page(profile: ProfileNo, pointers: &[Pointer]) -> Option<PointerPage> {
-    let times = || pointers.iter().map(|p| p.at);
-    Some(PointerPage {
-        profile,
-        first_offset: pointers.first()?.offset,
-        min_at: times().min()?,
-        max_at: times().max()?,
-        pointers: encode_pointers(pointers),
     })
 }
 

@@ -239,7 +239,8 @@ pub async fn insert_merges(tx: &mut PgConnection, space: SpaceNo, merges: &[Merg
     Ok(())
 }
 
-/// Points absorbed profiles, and all they had absorbed before, at their survivor: one hop for ever.
+/// Points absorbed profiles, and all they had absorbed before, at their survivor: one hop for ever. When they were seen
+/// last is the survivor's to say.
 pub async fn redirect_profiles(
     tx: &mut PgConnection,
     space: SpaceNo,
@@ -247,7 +248,7 @@ pub async fn redirect_profiles(
 ) -> Result<()> {
     let done = sqlx::query(
         "-- store::identity::redirect_profiles
-         UPDATE profile p SET merged_into = r.survivor, state = ''
+         UPDATE profile p SET merged_into = r.survivor, state = '', last_seen_at = p.created_at
          FROM unnest($2::bigint[], $3::bigint[]) AS r (former, survivor)
          WHERE p.space_id = $1 AND p.profile_no = r.former",
     )

@@ -17,6 +17,7 @@ pub mod messages;
 pub mod migrate;
 pub mod processor;
 pub mod profiles;
+pub mod rebuild;
 pub mod registry;
 pub mod rejected;
 pub mod schema;

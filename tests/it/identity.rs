@@ -1,6 +1,8 @@
 //! The identity vectors ID-01 to ID-31 of the specification, through HTTP.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use personas::domain::SpaceNo;
 use personas::domain::id_type::{Frequency, IdType};
@@ -8,8 +10,10 @@ use personas::store::identity;
 use serde_json::{Map, Value, json};
 
 use crate::harness::app::{TestApp, Wish};
+use crate::harness::rebuild::expect_same;
 
 const PROFILES: &str = "/v1/spaces/default/collections/users/profiles";
+const NOW: &str = "2024-03-01T12:00:00Z";
 const SPACE: SpaceNo = SpaceNo(1);
 
 /// A track call with the identifiers named by words such as `user=u1 anon=a1 email=e ios.id=d`.
@@ -32,11 +36,14 @@ fn call(words: &str) -> Value {
 struct People {
     app: TestApp,
     offset: u64,
+    /// What was read: selector, and what of it.
+    read: RefCell<BTreeSet<(String, String)>>,
 }
 
 impl People {
     async fn start() -> Self {
-        Self { app: Wish::default().at("2024-03-01T12:00:00Z").start().await, offset: 0 }
+        let app = Wish::default().at(NOW).start().await;
+        Self { app, offset: 0, read: RefCell::default() }
     }
 
     /// Sends calls one after the other, each in a request of its own.
@@ -50,7 +57,29 @@ impl People {
         self.offset = self.app.track(path, body).await.expect(200).offset();
     }
 
+    /// All that was read says the same after a restart, and after everything was derived from the log again.
+    async fn endures(mut self) {
+        let (before, users) = (self.read_again().await, self.users().await);
+        self.app.running.stop(Duration::ZERO).await.unwrap();
+        self.app = Wish::default().at(NOW).start_on(self.app.db).await;
+        assert_eq!(before, self.read_again().await, "after a restart");
+        expect_same(&self.app.db).await;
+        assert_eq!(before, self.read_again().await, "after a rebuild");
+        assert_eq!(users, self.users().await);
+        assert!(!before.is_empty());
+    }
+
+    async fn read_again(&self) -> Vec<(String, Value)> {
+        let (read, mut all) = (self.read.borrow().clone(), Vec::new());
+        for (selector, rest) in read {
+            let path = format!("{PROFILES}/{selector}/{rest}?limit=200&min_offset={}", self.offset);
+            all.push((path.clone(), self.app.get(&path).await.json));
+        }
+        all
+    }
+
     async fn get(&self, selector: &str, rest: &str) -> Value {
+        self.read.borrow_mut().insert((selector.to_owned(), rest.to_owned()));
         let sign = if rest.contains('?') { '&' } else { '?' };
         let path = format!("{PROFILES}/{selector}/{rest}{sign}min_offset={}&limit=200", self.offset);
         self.app.get(&path).await.expect(200).json
@@ -156,6 +185,7 @@ async fn id_01_to_06_the_graph_grows_and_is_protected() {
     let ids = "user_id=abc123def email=x@y.z anonymous_id=anon_123x anonymous_id=anon_456 anonymous_id=anon_789 \
                ios.id=ios_abc123 android.id=and_1a2b3c4d";
     p.expect_ids("email:x@y.z", ids).await;
+    p.endures().await;
 }
 
 #[tokio::test]
@@ -173,6 +203,7 @@ async fn id_07_and_08_blocked_values_are_never_identifiers() {
     assert_eq!(listed["data"].as_array().unwrap().len(), 9, "{listed}");
     let pipeline = p.app.get("/v1/spaces/default/pipeline").await.json;
     assert_eq!((&pipeline["unidentified"], &pipeline["log_end_offset"]), (&json!(9), &json!(10)));
+    p.endures().await;
 }
 
 #[tokio::test]
@@ -199,6 +230,7 @@ async fn id_09_to_12_limits_refuse_only_what_is_too_much() {
     p.see(&["user=u12 ios.id=ipad", "user=u13 ios.id=ipad"]).await;
     p.expect_ids("ios.id:ipad", "user_id=u12 ios.id=ipad").await;
     p.expect_ids("user_id:u13", "user_id=u13").await;
+    p.endures().await;
 }
 
 #[tokio::test]
@@ -209,6 +241,7 @@ async fn id_13_limits_can_be_the_other_way_round() {
     p.see(&["user=shop1 email=e", "user=uuid1 email=e", "user=x3 email=e"]).await;
     p.expect_ids("user_id:shop1", "user_id=shop1 user_id=uuid1 email=e").await;
     p.expect_ids("user_id:x3", "user_id=x3").await;
+    p.endures().await;
 }
 
 #[tokio::test]
@@ -231,6 +264,7 @@ async fn id_14_to_17_merges_and_what_they_refuse() {
     p.see(&["user=d1", "user=d2 email=de@x.y", "anon=da", "user=d1 email=de@x.y anon=da"]).await;
     p.expect_ids("user_id:d1", "user_id=d1 anonymous_id=da").await;
     assert_eq!(p.refusals("user_id:d1").await, ["Identifier value limit exceeded: de@x.y"]);
+    p.endures().await;
 }
 
 #[tokio::test]
@@ -246,6 +280,7 @@ async fn id_18_a_windowed_limit_counts_from_when_an_identifier_was_first_seen() 
     assert_eq!(p.refusals("user_id:u1").await, ["Identifier value time limit exceeded: a6"]);
     p.send("/v1/track", at(9, "a6")).await;
     assert_eq!(p.ids("user_id:u1").await.len(), 7);
+    p.endures().await;
 }
 
 #[tokio::test]
@@ -273,6 +308,7 @@ async fn a_windowed_limit_survives_merges() {
     }
     assert_eq!(p.ids("user_id:u1").await.len(), 10);
     assert!(p.refusals("user_id:u1").await.contains(&"Identifier value time limit exceeded: b1".to_owned()));
+    p.endures().await;
 }
 
 #[tokio::test]
@@ -292,6 +328,7 @@ async fn several_values_of_one_type_are_taken_in_order_of_value() {
         let refusals = p.refusals(&format!("user_id:{user}")).await;
         assert_eq!(refusals, [format!("Identifier value limit exceeded: f@{user}.y")]);
     }
+    p.endures().await;
 }
 
 #[tokio::test]
@@ -307,6 +344,7 @@ async fn id_19_and_20_at_a_cap_events_are_neither_frozen_nor_lost() {
     assert!(p.refusals("user_id:u1").await.contains(&"Identifier mapping limit exceeded: a3".to_owned()));
     let events = p.get("user_id:u1", "events").await;
     assert_eq!(events["data"].as_array().unwrap().len(), 6, "every event is there");
+    p.endures().await;
 }
 
 #[tokio::test]
@@ -332,6 +370,7 @@ async fn id_21_to_23_identifiers_are_read_where_they_stand() {
     // A type nobody knows is added with the defaults (I12b).
     p.see(&["user=u25 loyalty_card=77", "anon=a25 loyalty_card=77"]).await;
     p.expect_ids("loyalty_card:77", "user_id=u25 anonymous_id=a25 loyalty_card=77").await;
+    p.endures().await;
 }
 
 #[tokio::test]
@@ -358,6 +397,7 @@ async fn id_24_and_25_accounts_are_linked_and_alias_never_merges() {
     assert_ne!(p.who("anonymous_id:a").await, p.who("user_id:b").await);
     let calls = p.get("user_id:b", "events").await;
     assert_eq!(calls["data"][0]["type"], "alias", "{calls}");
+    p.endures().await;
 }
 
 #[tokio::test]
@@ -389,6 +429,7 @@ async fn id_26_and_27_the_newest_trait_wins_and_null_removes() {
     .await;
     p.send("/v1/identify", identify(json!({"userId": "u1"}), t2, json!({"plan": "late"}))).await;
     assert_eq!(p.traits("user_id:u1").await, json!({"first_name": "Rob", "city": ""}));
+    p.endures().await;
 }
 
 #[tokio::test]
@@ -416,6 +457,7 @@ async fn id_29_to_31_duplicates_order_and_late_merges() {
     p.see(&["user=late anon=early"]).await;
     assert_eq!(size(&p).await, 1, "both histories count, once");
     assert_eq!(p.traits("anonymous_id:early").await, json!({"viewers": true}));
+    p.endures().await;
 }
 
 #[tokio::test]
@@ -461,4 +503,5 @@ async fn id_28_an_identifier_is_deleted_by_segments_endpoint_and_codes() {
     // Free again: the next event may bring it to somebody else.
     p.see(&["user=u2 email=e1@x.y"]).await;
     p.expect_ids("email:e1@x.y", "user_id=u2 email=e1@x.y").await;
+    p.endures().await;
 }

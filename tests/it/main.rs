@@ -58,6 +58,8 @@ mod read_cache;
 #[cfg(test)]
 mod reading;
 #[cfg(test)]
+mod rebuild;
+#[cfg(test)]
 mod refused_bodies;
 #[cfg(test)]
 mod relative_dates;

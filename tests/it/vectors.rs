@@ -1,9 +1,14 @@
 //! The specification's vectors of audiences and computed traits (personas.md 6.13 and its examples Q1-Q14), through the
 //! front door with a clock that the tests move. AU-10, AU-12 and AU-17 are in `audiences.rs` and `definitions.rs`.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::harness::app::{TestApp, Wish};
+use crate::harness::rebuild::{json_of, run};
 
 const NOW: &str = "2024-03-01T12:00:00.000Z";
 const SPACE: &str = "/v1/spaces/default";
@@ -12,11 +17,13 @@ const SPACE: &str = "/v1/spaces/default";
 struct World {
     app: TestApp,
     offset: u64,
+    /// What was read.
+    read: RefCell<BTreeSet<String>>,
 }
 
 impl World {
     async fn start() -> Self {
-        Self { app: Wish::default().at(NOW).start().await, offset: 0 }
+        Self { app: Wish::default().at(NOW).start().await, offset: 0, read: RefCell::default() }
     }
 
     async fn audiences(&self, all: &[(&str, &str)]) {
@@ -48,10 +55,35 @@ impl World {
         self.app.put("/v1/test-clock", json!({"now": now})).await.expect(200);
     }
 
+    async fn get(&self, path: &str) -> Value {
+        self.read.borrow_mut().insert(path.to_owned());
+        let sign = if path.contains('?') { '&' } else { '?' };
+        self.app.get(&format!("{path}{sign}min_offset={}", self.offset)).await.expect(200).json
+    }
+
     async fn traits(&self, user: &str) -> Value {
-        let path = format!("{SPACE}/collections/users/profiles/user_id:{user}/traits");
-        let path = format!("{path}?limit=200&min_offset={}", self.offset);
-        self.app.get(&path).await.expect(200).json["traits"].clone()
+        let path = format!("{SPACE}/collections/users/profiles/user_id:{user}/traits?limit=200");
+        self.get(&path).await["traits"].clone()
+    }
+
+    /// All that was read says the same after a restart, and after everything was derived from the log again.
+    async fn endures(mut self) {
+        let before = self.read_again().await;
+        self.app.running.stop(Duration::ZERO).await.unwrap();
+        self.app = Wish::default().at(NOW).start_on(self.app.db).await;
+        assert_eq!(before, self.read_again().await, "after a restart");
+        let report = json_of(&run(&self.app.db, &["--json"]).await);
+        assert_eq!(before, self.read_again().await, "after a rebuild: {report}");
+        assert!(!before.is_empty());
+    }
+
+    async fn read_again(&self) -> Vec<(String, Value)> {
+        let (read, mut all) = (self.read.borrow().clone(), Vec::new());
+        for path in read {
+            let answer = self.get(&path).await;
+            all.push((path, answer));
+        }
+        all
     }
 
     /// The audiences a user is in, of those given.
@@ -61,7 +93,7 @@ impl World {
     }
 
     async fn transitions(&self, key: &str) -> Vec<String> {
-        let list = self.app.get(&format!("{SPACE}/audiences/{key}/transitions")).await.expect(200).json;
+        let list = self.get(&format!("{SPACE}/audiences/{key}/transitions")).await;
         let word = |t: &Value| format!("{} {}", t["transition"].as_str().unwrap(), t["at"].as_str().unwrap());
         list["data"].as_array().unwrap().iter().rev().map(word).collect()
     }
@@ -83,6 +115,7 @@ async fn au_02_a_window_of_ninety_days_is_exact() {
         world.transitions("recent").await,
         ["entered 2024-03-01T12:00:00.000Z", "left 2024-03-01T12:00:00.001Z"]
     );
+    world.endures().await;
 }
 
 #[tokio::test]
@@ -126,6 +159,7 @@ async fn au_03_to_06_and_19_comparators_on_traits() {
     assert_eq!(world.memberships("u", &all).await, expected);
     world.move_to("2024-03-01T12:00:00.001Z").await;
     assert!(!world.memberships("u", &all).await.contains(&"au06_within"), "a millisecond later");
+    world.endures().await;
 }
 
 #[tokio::test]
@@ -160,6 +194,7 @@ async fn au_11_14_16_and_18_references_history_zero_and_duplicates() {
     for key in ["aud_a", "aud_b"] {
         assert_eq!(world.transitions(key).await.last().unwrap(), left, "{key}: at the same instant");
     }
+    world.endures().await;
 }
 
 #[tokio::test]
@@ -193,6 +228,7 @@ async fn au_15_lists() {
     assert_eq!(world.memberships("u", &all).await, ["each", "other", "tag", "item"]);
     world.identify("u", json!({"tags": []})).await;
     assert!(!world.memberships("u", &all).await.contains(&"tag"));
+    world.endures().await;
 }
 
 #[tokio::test]
@@ -228,6 +264,7 @@ async fn ct_01_to_04_and_08_values_of_reducers() {
     assert_eq!(tie, expected);
     assert_eq!(world.traits("once").await["mode2"], Value::Null, "CT-01: nothing occurs twice");
     assert_eq!(world.traits("twice").await["mode2"], "b");
+    world.endures().await;
 }
 
 #[tokio::test]
@@ -259,6 +296,7 @@ async fn ct_05_a_session_resets_after_its_gap() {
     world.track("u", "Page Viewed", "2024-03-01T14:30:00.000Z", json!({})).await;
     assert_eq!(world.traits("u").await["views"], 5);
     assert_eq!(world.memberships("u", &audience).await, ["busy"]);
+    world.endures().await;
 }
 
 #[tokio::test]
@@ -283,6 +321,7 @@ async fn ct_06_and_07_late_events_and_unchanged_values() {
     world.track("u", "E", "2024-02-15T00:00:00Z", json!({"x": "c"})).await;
     assert_eq!(world.traits("u").await, expected);
     assert_eq!(values(&world).await, before, "an unchanged value was not set again");
+    world.endures().await;
 }
 
 #[tokio::test]
@@ -314,6 +353,7 @@ async fn au_07_and_08_a_child_follows_its_parent_within_its_bound() {
     for (user, expected) in [("au_07", 1), ("au_08", 0), ("au_08_before", 0), ("too_late", 1)] {
         assert_eq!(world.memberships(user, &[("again", query)]).await.len(), expected, "{user}");
     }
+    world.endures().await;
 }
 
 #[tokio::test]
@@ -346,6 +386,7 @@ async fn au_09_q2_a_funnel_over_a_trait() {
     world.move_to("2024-03-21T00:00:00.001Z").await;
     assert_eq!(world.memberships("in", &all).await, Vec::<&str>::new());
     assert_eq!(world.transitions("q2").await.last().unwrap(), "left 2024-03-21T00:00:00.001Z");
+    world.endures().await;
 }
 
 #[tokio::test]
@@ -393,4 +434,5 @@ async fn the_official_examples() {
         let refused = refused.expect_problem(422, "invalid_query").json;
         assert!(refused["errors"][0]["message"].as_str().unwrap().contains("`entity`"), "{refused}");
     }
+    world.endures().await;
 }

@@ -163,7 +163,8 @@ async fn create_partition(pool: &PgPool, table: &str, monday: NaiveDate) -> Resu
     }
 }
 
-/// Drops the weeks of the log that ended before `day` and are processed in every space. Returns how many.
+/// Drops the weeks of the log that ended before `day` and are processed in every space, unless one is being rebuilt from
+/// the log. Returns how many.
 pub async fn drop_before(pool: &PgPool, day: NaiveDate) -> Result<usize> {
     let sql = "-- store::log::drop_before
          SELECT c.relname::text FROM pg_inherits i
@@ -177,7 +178,8 @@ pub async fn drop_before(pool: &PgPool, day: NaiveDate) -> Result<usize> {
         let Some(end) = monday.checked_add_days(Days::new(7)).filter(|end| *end <= day) else { continue };
         let sql = "-- store::log::drop_before
              SELECT EXISTS (SELECT 1 FROM event_chunk c JOIN processor p ON p.space_id = c.space_id
-                            WHERE c.day >= $1 AND c.day < $2 AND c.end_offset > p.processed_offset)";
+                            WHERE c.day >= $1 AND c.day < $2 AND c.end_offset > p.processed_offset)
+                 OR EXISTS (SELECT 1 FROM rebuild WHERE touched_at > clock_timestamp() - interval '24 hours')";
         if sqlx::query_scalar(sql).bind(monday).bind(end).fetch_one(pool).await? {
             continue;
         }

@@ -3,6 +3,7 @@
 pub(crate) mod app;
 pub(crate) mod cluster;
 pub(crate) mod generated;
+pub(crate) mod rebuild;
 
 use std::process::Command;
 
