@@ -12,6 +12,7 @@ pub mod identity_settings;
 pub mod operations;
 pub mod plans;
 pub mod registry;
+pub mod search;
 pub mod spaces;
 pub mod test_clock;
 

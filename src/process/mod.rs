@@ -15,6 +15,7 @@ mod dedup;
 mod evaluate;
 mod left_out;
 mod schema;
+mod search;
 mod space;
 mod timers;
 mod warned;

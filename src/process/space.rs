@@ -236,12 +236,15 @@ impl SpaceProcessor {
                 self.settle().await?;
                 self.close_run().await?;
             }
-            return self.walk_on(horizon, batched.behind.is_some()).await.map(|_| true);
+            let is_busy = batched.behind.is_some();
+            self.tend_search(is_busy).await?;
+            return self.walk_on(horizon, is_busy).await.map(|_| true);
         }
         self.settle().await?;
         let walked = self.walk_on(now, false).await?;
+        let tended = self.tend_search(false).await?;
         self.publish(Some(now));
-        Ok(walked)
+        Ok(walked || tended)
     }
 
     /// How long to wait when there is nothing to do: not past the next due time.

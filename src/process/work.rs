@@ -14,6 +14,7 @@ use sqlx::PgConnection;
 use super::accounts;
 use super::cache::Cache;
 use super::catalog::Catalog;
+use super::search::Changes;
 use crate::domain::{Collection, ComputationNo, IdKey, Offset, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::Dirty;
 use crate::engine::identity::{Graph, IdType, Owned};
@@ -154,6 +155,10 @@ pub(super) struct Output {
     pub recounts: Vec<Recount>,
     /// Due times of absorbed profiles, to be forgotten.
     pub forgotten_dues: Vec<ProfileNo>,
+    /// What the absorbed ones were written as.
+    pub absorbed: Vec<Bytes>,
+    /// What profiles can be found by.
+    pub search: Changes,
     /// Rows of profiles that were made and absorbed in the same transaction: their numbers stay known.
     pub stubs: Vec<ProfileRow>,
     pub duplicates: i64,
@@ -324,6 +329,7 @@ impl Work {
         };
         entry.absorbed.extend(other.profile.outcomes().map(|outcome| (absorbed, outcome)));
         entry.absorbed.extend(other.absorbed);
+        self.out.absorbed.extend(other.encoded);
         if other.indexed_due.is_some() {
             self.out.forgotten_dues.push(absorbed);
         }

@@ -10,6 +10,7 @@ use sqlx::postgres::PgPool;
 
 use super::catalog::Catalog;
 use super::evaluate::tidy;
+use super::search::Changes;
 use super::work::{Entry, Output, Pending, Work};
 use crate::domain::{ProfileNo, SpaceNo, Timestamp};
 use crate::engine::profile::{Pointer, Profile, encode_pointers};
@@ -102,7 +103,12 @@ pub(super) fn prepare(
         updated.extend(part.updated);
         dues.extend(part.dues);
         out.pages.extend(part.pages);
+        out.search.extend(part.search);
     }
+    for row in std::mem::take(&mut out.absorbed) {
+        out.search.forget(&row, &catalog.search);
+    }
+    out.search.sort();
     dues.extend(out.forgotten_dues.iter().map(|no| (*no, None)));
     // One order for all who lock, and the index is walked once.
     fresh.sort_unstable_by_key(|r| r.no);
@@ -122,6 +128,7 @@ struct Rows {
     updated: Vec<ProfileRow>,
     dues: Vec<(ProfileNo, Option<i64>)>,
     pages: Vec<PointerPage>,
+    search: Changes,
 }
 
 /// Encodes profiles, many of them on two threads: nothing of one depends on another, and the rest of a batch waits.
@@ -156,6 +163,7 @@ fn encode(entries: Vec<(ProfileNo, Entry)>, catalog: &Catalog) -> Result<Rows> {
         if let Some(at) = entry.tidy_at {
             tidy(&mut entry.profile, catalog, at);
         }
+        rows.search.note(&entry, &catalog.search);
         let due = entry.profile.due_at();
         if due != entry.indexed_due {
             rows.dues.push((no, due.map(Timestamp::millis)));
@@ -190,6 +198,7 @@ pub(super) async fn write(tx: &mut PgConnection, fence: Fence, prepared: &Prepar
     write_profiles(tx, space, prepared).await?;
     let out = &prepared.out;
     write_identity(tx, space, out).await?;
+    out.search.write(tx, space).await?;
     if !out.pages.is_empty() {
         timeline::insert_pages(tx, space, &out.pages).await?;
     }

@@ -295,60 +295,6 @@ pub async fn list_ids(
     Ok(rows.into_iter().map(|(no, id)| (ProfileNo(no as u64), id)).collect())
 }
 
-/// A page of a collection's live profiles, encoded, most recently seen first, behind (seen, number).
-pub async fn list_recent(
-    pool: &PgPool,
-    space: SpaceNo,
-    collection: Collection,
-    before: Option<(Timestamp, ProfileNo)>,
-    limit: i64,
-) -> Result<Vec<Bytes>> {
-    let states: Vec<Vec<u8>> = sqlx::query_scalar(
-        "-- store::profiles::list_recent
-         SELECT state FROM profile
-         WHERE space_id = $1 AND collection = $2 AND merged_into IS NULL
-             AND ($3::timestamptz IS NULL OR (last_seen_at, profile_no) < ($3, $4))
-         ORDER BY last_seen_at DESC, profile_no DESC LIMIT $5",
-    )
-    .bind(space.0)
-    .bind(collection as i16)
-    .bind(before.map(|(at, _)| at.to_utc()))
-    .bind(before.map_or(0, |(_, no)| no.0 as i64))
-    .bind(limit)
-    .fetch_all(pool)
-    .await?;
-    Ok(states.into_iter().map(Bytes::from).collect())
-}
-
-/// Live profiles, encoded, that own an identifier whose value starts with one of `prefixes`, by number, behind `after`.
-pub async fn list_by_prefix(
-    pool: &PgPool,
-    space: SpaceNo,
-    collection: Collection,
-    prefixes: &[String],
-    after: ProfileNo,
-    limit: i64,
-) -> Result<Vec<Bytes>> {
-    let states: Vec<Vec<u8>> = sqlx::query_scalar(
-        "-- store::profiles::list_by_prefix
-         SELECT DISTINCT ON (l.profile_no) l.state
-         FROM external_id e
-         JOIN profile p ON p.space_id = $1 AND p.profile_no = e.profile_no
-         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
-         WHERE e.space_id = $1 AND EXISTS (SELECT FROM unnest($2::text[]) AS w (prefix) WHERE starts_with(e.value, w.prefix))
-             AND l.collection = $3 AND l.profile_no > $4
-         ORDER BY l.profile_no LIMIT $5",
-    )
-    .bind(space.0)
-    .bind(prefixes)
-    .bind(collection as i16)
-    .bind(after.0 as i64)
-    .bind(limit)
-    .fetch_all(pool)
-    .await?;
-    Ok(states.into_iter().map(Bytes::from).collect())
-}
-
 /// A user linked to an account.
 #[derive(Debug, Clone)]
 pub struct Link {

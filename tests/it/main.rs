@@ -62,6 +62,7 @@ mod refused_bodies;
 mod relative_dates;
 #[cfg(test)]
 mod schema;
+mod search;
 #[cfg(test)]
 mod seen;
 #[cfg(test)]

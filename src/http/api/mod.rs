@@ -5,6 +5,7 @@ mod identity;
 mod operations;
 mod queries;
 mod schema;
+mod search;
 mod sources;
 mod spaces;
 mod test_clock;
@@ -31,6 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(operations::routes())
         .merge(queries::routes())
         .merge(schema::routes())
+        .merge(search::routes())
 }
 
 /// An id of ours in a path.
