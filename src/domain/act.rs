@@ -21,6 +21,15 @@ pub enum Act {
         /// Its normalised value.
         value: String,
     },
+    /// Lets a value out of quarantine, for good: it is counted no more.
+    LiftQuarantine {
+        /// Whose identifiers have the type.
+        collection: Collection,
+        /// Its type.
+        id_type: String,
+        /// Its normalised value.
+        value: String,
+    },
     /// Puts the profiles that have these identifiers onto a list, or takes them off it.
     ChangeList {
         /// The trait that keeps it.

@@ -81,7 +81,9 @@ mod tests {
             let kept = hash_of(Collection::Users, &text_of(json).unwrap());
             assert_eq!(kept, hash_of(Collection::Users, text), "{json} {text}");
         }
-        for (json, text) in [("\"042\"", "42"), ("42", "43"), ("[\"a\"]", "a"), ("null", "null"), ("true", "false")] {
+        for (json, text) in
+            [("\"042\"", "42"), ("42", "43"), ("[\"a\"]", "a"), ("null", "null"), ("true", "false")]
+        {
             assert!(!is_value(json, text), "{json} {text}");
         }
         assert_eq!(text_of(&format!("{:?}", "a".repeat(256))), None);

@@ -20,6 +20,8 @@ const LIMIT_MAX: i64 = 1_000_000;
 const PRIORITY_MAX: i64 = 10_000;
 /// Highest number for either of the caps.
 const CAP_MAX: i64 = 10_000;
+/// Highest quarantine threshold: so many profiles are remembered of a refused value.
+const THRESHOLD_MAX: i64 = 1_000;
 /// Keys one type is read from.
 const KEYS_MAX: usize = 10;
 /// Longest key or blocked value, in characters.
@@ -46,6 +48,8 @@ pub struct SettingsChange {
     pub merges_max: Option<i64>,
     /// Identifiers a profile takes at most.
     pub identifiers_max: Option<i64>,
+    /// Profiles a value is refused to before it is put into quarantine; 0: none is.
+    pub quarantine_threshold: Option<i64>,
     /// Whether unknown types in `externalIds` are added.
     pub add_unknown_types: Option<bool>,
 }
@@ -144,6 +148,7 @@ impl Manage {
             remove: Vec::new(),
             merges_max: Some(i64::from(settings.merges_max)),
             identifiers_max: Some(i64::from(settings.identifiers_max)),
+            quarantine_threshold: Some(i64::from(settings.quarantine_threshold)),
             add_unknown_types: Some(settings.add_unknown_types),
         })
     }
@@ -158,9 +163,10 @@ fn apply(change: &SettingsChange, present: &IdentitySettings) -> Result<Identity
     if names_nothing
         && change.merges_max.is_none()
         && change.identifiers_max.is_none()
+        && change.quarantine_threshold.is_none()
         && change.add_unknown_types.is_none()
     {
-        let message = "name what is to be changed: identifiers, remove, merges_max, identifiers_max or add_unknown_types";
+        let message = "name what is to be changed: identifiers, remove, merges_max, identifiers_max, quarantine_threshold or add_unknown_types";
         return Err(ManageError::invalid("identifiers", message));
     }
     let mut settings = present.clone();
@@ -169,6 +175,9 @@ fn apply(change: &SettingsChange, present: &IdentitySettings) -> Result<Identity
     }
     if let Some(most) = change.identifiers_max {
         settings.identifiers_max = whole("identifiers_max", most, 1, CAP_MAX)?;
+    }
+    if let Some(most) = change.quarantine_threshold {
+        settings.quarantine_threshold = whole("quarantine_threshold", most, 0, THRESHOLD_MAX)?;
     }
     settings.add_unknown_types = change.add_unknown_types.unwrap_or(settings.add_unknown_types);
     remove_types(change, &mut settings.types)?;

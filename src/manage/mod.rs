@@ -11,6 +11,7 @@ mod graph;
 pub mod identity_settings;
 pub mod operations;
 pub mod plans;
+pub mod quarantine;
 pub mod registry;
 pub mod search;
 pub mod spaces;

@@ -40,7 +40,8 @@ impl Manage {
     /// Makes these traits the searchable ones, and no others. New ones are filled in from now on.
     pub async fn change_search_settings(&self, space: SpaceNo, traits: &[String]) -> Result<SearchSettings> {
         check(traits)?;
-        let change = search::change_traits(&self.pool, space, |present| Ok::<_, ManageError>(plan(traits, present)));
+        let change =
+            search::change_traits(&self.pool, space, |present| Ok::<_, ManageError>(plan(traits, present)));
         Ok(SearchSettings::of(self.reconfigure(space, change).await?))
     }
 }
@@ -69,7 +70,9 @@ fn check(traits: &[String]) -> Result<()> {
             && !name.contains('\0')
             && !name.starts_with('$');
         if !is_right {
-            let message = format!("the name of a trait has 1 to {NAME_CHARS_MAX} characters, and no `$` at its beginning");
+            let message = format!(
+                "the name of a trait has 1 to {NAME_CHARS_MAX} characters, and no `$` at its beginning"
+            );
             return Err(ManageError::invalid(at, message));
         }
         if !named.insert(canonical(name)) {

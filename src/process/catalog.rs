@@ -142,7 +142,17 @@ impl Catalog {
             .map_err(|e| StoreError::Damaged(format!("definitions do not go together: {e}")))?;
         let known_types = KNOWN_TYPES.iter().filter_map(|name| Some(settings.by_name(name)?.no)).collect();
         let frozen = frozen.into_iter().map(|(no, _)| no).collect();
-        Ok(Self { version, settings, known_types, program, meta, answers, walk, search: Search::default(), frozen })
+        Ok(Self {
+            version,
+            settings,
+            known_types,
+            program,
+            meta,
+            answers,
+            walk,
+            search: Search::default(),
+            frozen,
+        })
     }
 
     /// Serving versions that refer to one of these keys: they are walked again after a swap.
@@ -169,6 +179,7 @@ async fn load_settings(tx: &mut PgConnection, space: SpaceNo) -> Result<Settings
         Settings::new(row.types, row.merges_max.max(0) as u32, row.identifiers_max.max(1) as u32)
             .map_err(|e| StoreError::Damaged(e.to_string()))?;
     settings.add_unknown_types = row.add_unknown_types;
+    settings.quarantine_threshold = row.quarantine_threshold.max(0) as u32;
     Ok(settings)
 }
 

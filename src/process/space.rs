@@ -18,6 +18,7 @@ use super::catalog::Catalog;
 use super::dedup::Dedup;
 use super::evaluate::Waiting;
 use super::schema::Schema;
+use super::suspects::Known;
 use super::warned::Warned;
 use super::work::{Caches, Pending};
 use super::write::{self, Fence, Prepared};
@@ -134,6 +135,8 @@ impl SpaceProcessor {
             last_profile: lease.last_profile,
             last_transition: lease.last_transition,
         };
+        let mut caches = Caches::new(config.identity_cache_max, config.profile_cache_bytes_max);
+        caches.suspects = Known::load(&mut connection, space).await?;
         let recent_max = config.dedup_recent_max;
         let is_unknown_to_planner = processor::is_unknown_to_planner(&mut *connection).await?;
         let dedup = Dedup::load(&mut connection, space, lease.processed, recent_max).await?;
@@ -142,7 +145,7 @@ impl SpaceProcessor {
             pool: pool.clone(),
             walk: catalog.walk.clone().map(|plan| Walk::new(plan, lease.last_profile)),
             catalog,
-            caches: Caches::new(config.identity_cache_max, config.profile_cache_bytes_max),
+            caches,
             dedup,
             schema: Schema::load(pool, space, lease.processed).await?,
             ahead: standing,

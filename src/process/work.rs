@@ -15,15 +15,17 @@ use super::accounts;
 use super::cache::Cache;
 use super::catalog::Catalog;
 use super::search::Changes;
+use super::suspects::{Known, Suspects};
 use crate::domain::{Collection, ComputationNo, IdKey, Offset, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::Dirty;
-use crate::engine::identity::{Graph, IdType, Owned};
+use crate::engine::identity::{Graph, IdType, Owned, Suspicion};
 use crate::engine::profile::{Outcome, Profile};
 use crate::engine::seats::Recount;
 use crate::store::identity::{Merge, NewIdentifier, RefusalRow};
 use crate::store::memberships::{MembershipChange, Transition};
 use crate::store::messages::ChunkOutcome;
 use crate::store::profiles::{Link, Loaded, ProfileRow};
+use crate::store::quarantine::NamedSuspect;
 use crate::store::rejected::RejectedEvent;
 use crate::store::timeline::PointerPage;
 use crate::store::{Result, StoreError, identity, profiles};
@@ -33,6 +35,8 @@ pub(super) struct Caches {
     owners: Cache<IdKey, ProfileNo>,
     /// Encoded, because decoded ones take several times the room.
     profiles: Cache<ProfileNo, Bytes>,
+    /// Values that were refused before.
+    pub suspects: Known,
     pending: Pending,
 }
 
@@ -43,6 +47,7 @@ pub(super) struct Pending {
     pub profiles: HashMap<ProfileNo, Bytes>,
     /// Who is absorbed by whom.
     pub redirects: HashMap<ProfileNo, ProfileNo>,
+    pub suspects: HashMap<IdKey, Suspicion>,
 }
 
 /// Whose an identifier is.
@@ -58,6 +63,7 @@ impl Caches {
         Self {
             owners: Cache::new(owners_max),
             profiles: Cache::new(profile_bytes_max),
+            suspects: Known::default(),
             pending: Pending::default(),
         }
     }
@@ -69,7 +75,7 @@ impl Caches {
 
     /// The transaction is committed.
     pub(super) fn confirm(&mut self) {
-        let Pending { owners, profiles, redirects: _ } = std::mem::take(&mut self.pending);
+        let Pending { owners, profiles, redirects: _, suspects } = std::mem::take(&mut self.pending);
         for (key, owner) in owners {
             match owner {
                 Some(no) => self.owners.put(key, no),
@@ -77,6 +83,7 @@ impl Caches {
             }
         }
         profiles.into_iter().for_each(|(no, row)| self.profiles.put(no, row));
+        suspects.into_keys().for_each(|key| self.suspects.add(key));
     }
 
     /// The transaction was rolled back: the database knows better.
@@ -127,6 +134,8 @@ pub(super) struct Work {
     /// Who was absorbed by whom before it, as far as it matters here.
     pub aliases: HashMap<ProfileNo, ProfileNo>,
     pub last_profile: ProfileNo,
+    /// Values that were refused.
+    pub suspects: Suspects,
     /// Accounts that something has changed on and that are not evaluated since.
     pub changed: BTreeSet<ProfileNo>,
     /// When profiles in work are due, as far as that is watched for; some may be due later by now.
@@ -143,6 +152,7 @@ pub(super) struct Output {
     pub deleted_identifiers: Vec<IdKey>,
     pub merges: Vec<Merge>,
     pub refusals: BTreeMap<(ProfileNo, IdKey), RefusalRow>,
+    pub suspects: Vec<NamedSuspect>,
     pub links: Vec<Link>,
     pub pages: Vec<PointerPage>,
     pub outcomes: Vec<ChunkOutcome>,
@@ -186,7 +196,7 @@ impl Work {
         caches: &mut Caches,
         keys: impl Iterator<Item = IdKey>,
     ) -> Result<()> {
-        let mut unknown = Vec::new();
+        let (mut unknown, mut suspected) = (Vec::new(), Vec::new());
         self.owners.reserve(keys.size_hint().0);
         for key in keys {
             if self.owners.contains_key(&key) {
@@ -201,6 +211,15 @@ impl Work {
                 }
             };
             self.owners.insert(key, owner);
+            if let Some(known) = caches.pending.suspects.get(&key) {
+                self.suspects.insert(key, known.clone());
+            } else if caches.suspects.has(key) {
+                suspected.push(key);
+            }
+        }
+        if !suspected.is_empty() {
+            suspected.sort_unstable();
+            self.suspects.load(&mut *connection, space, &suspected).await?;
         }
         if !unknown.is_empty() {
             unknown.sort_unstable();

@@ -18,7 +18,7 @@ use crate::read_cache::Writes;
 use crate::store::profiles::ProfileRow;
 use crate::store::timeline::PointerPage;
 use crate::store::{
-    Result, StoreError, identity, memberships, messages, processor, profiles, rejected, timeline,
+    Result, StoreError, identity, memberships, messages, processor, profiles, quarantine, rejected, timeline,
 };
 use crate::telemetry::metrics;
 
@@ -93,7 +93,8 @@ pub(super) fn prepare(
     let owners = work.owners.iter().map(|(key, owner)| (*key, owner.map(|no| work.live(no)))).collect();
     let mut pending =
         Pending { owners, redirects: redirects.iter().copied().collect(), ..Pending::default() };
-    let Work { entries, mut out, .. } = work;
+    let Work { entries, mut out, suspects, .. } = work;
+    (out.suspects, pending.suspects) = suspects.finish();
     pending.profiles.reserve(entries.len());
     let mut fresh = std::mem::take(&mut out.stubs);
     let (mut updated, mut dues) = (Vec::with_capacity(entries.len()), Vec::new());
@@ -304,6 +305,9 @@ async fn write_identity(tx: &mut PgConnection, space: SpaceNo, out: &Output) -> 
     if !out.refusals.is_empty() {
         let rows: Vec<_> = out.refusals.values().cloned().collect();
         identity::upsert_refusals(tx, space, &rows).await?;
+    }
+    if !out.suspects.is_empty() {
+        quarantine::upsert_suspects(tx, space, &out.suspects).await?;
     }
     if !out.links.is_empty() {
         profiles::insert_links(tx, space, &out.links).await?;

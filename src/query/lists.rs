@@ -41,7 +41,11 @@ impl Recent {
     /// Where the list goes on behind it.
     pub fn after(&self) -> RecentAfter {
         let (seen, no) = (self.person.profile.last_seen_at, self.person.profile.no.0);
-        if self.in_crowd { RecentAfter::Crowd(slot_of(seen), no) } else { RecentAfter::Seen(seen.millis(), no) }
+        if self.in_crowd {
+            RecentAfter::Crowd(slot_of(seen), no)
+        } else {
+            RecentAfter::Seen(seen.millis(), no)
+        }
     }
 }
 
@@ -123,7 +127,8 @@ impl Reader {
         let mut prefixes = vec![normalise(prefix, false), normalise(prefix, true)];
         prefixes.sort_unstable();
         prefixes.dedup();
-        let mut types: Vec<i16> = directory.settings.types().filter(|t| is_of(collection, &t.name)).map(|t| t.no).collect();
+        let mut types: Vec<i16> =
+            directory.settings.types().filter(|t| is_of(collection, &t.name)).map(|t| t.no).collect();
         types.sort_unstable();
         let mut connection = self.pool.acquire().await.map_err(StoreError::from)?;
         let mut page = Vec::new();

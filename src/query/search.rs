@@ -69,7 +69,8 @@ impl Reader {
             after = found.last().map_or(after, |(no, _)| *no);
             for state in found.into_iter().filter_map(|(_, state)| state) {
                 let profile = Profile::decode(&state)?;
-                let is_it = profile.traits.get().get(wanted.name).is_some_and(|json| is_value(json, wanted.value));
+                let is_it =
+                    profile.traits.get().get(wanted.name).is_some_and(|json| is_value(json, wanted.value));
                 if is_it && profile.collection == collection {
                     page.push(Person { profile, directory: Arc::clone(&directory) });
                 }

@@ -21,6 +21,8 @@ pub struct SettingsRow {
     pub merges_max: i32,
     /// Identifiers per profile.
     pub identifiers_max: i32,
+    /// Profiles a value is refused to before it is put into quarantine; 0: none is.
+    pub quarantine_threshold: i32,
     /// The types.
     pub types: Vec<IdType>,
 }
@@ -104,9 +106,10 @@ pub async fn update_caps(pool: &PgPool, space: SpaceNo, merges_max: i32, identif
 /// The settings of a space.
 pub async fn get_settings(connection: &mut PgConnection, space: SpaceNo) -> Result<SettingsRow> {
     type Row = (i16, String, Vec<String>, i32, String, Option<i32>, bool, Vec<String>, Vec<String>);
-    let (version, add_unknown_types, merges_max, identifiers_max): (i64, bool, i32, i32) = sqlx::query_as(
+    let (version, add_unknown_types, merges_max, identifiers_max, quarantine_threshold) = sqlx::query_as(
         "-- store::identity::get_settings
-         SELECT version, add_unknown_types, merges_max, identifiers_max FROM identity_settings WHERE space_id = $1",
+         SELECT version, add_unknown_types, merges_max, identifiers_max, quarantine_threshold
+         FROM identity_settings WHERE space_id = $1",
     )
     .bind(space.0)
     .fetch_one(&mut *connection)
@@ -132,7 +135,7 @@ pub async fn get_settings(connection: &mut PgConnection, space: SpaceNo) -> Resu
         blocked_patterns: patterns,
     };
     let types = rows.into_iter().map(row).collect();
-    Ok(SettingsRow { version, add_unknown_types, merges_max, identifiers_max, types })
+    Ok(SettingsRow { version, add_unknown_types, merges_max, identifiers_max, quarantine_threshold, types })
 }
 
 /// The profiles that brought these identifiers; those nobody has are left out. A profile may have been absorbed
@@ -306,8 +309,8 @@ pub async fn upsert_refusals(tx: &mut PgConnection, space: SpaceNo, rows: &[Refu
              ON CONFLICT (space_id, profile_no, refusal_key) DO UPDATE
                  SET occurrences = identity_refusal.occurrences + excluded.occurrences, last_at = excluded.last_at
              RETURNING profile_no, refusal_key, xmax = 0 AS is_new
-         )
-         INSERT INTO identity_problem
+         ), problems AS (
+             INSERT INTO identity_problem
              (space_id, problem_key, rule, type, value, occurrences, profiles, first_at, last_at)
          SELECT $1, g.key, min(g.rule), min(g.type), min(g.value), sum(g.occurrences)::bigint,
              count(*) FILTER (WHERE k.is_new AND g.profile_no <> 0), min(g.first_at), max(g.last_at)
@@ -316,7 +319,16 @@ pub async fn upsert_refusals(tx: &mut PgConnection, space: SpaceNo, rows: &[Refu
          ON CONFLICT (space_id, problem_key) DO UPDATE
              SET occurrences = identity_problem.occurrences + excluded.occurrences,
                  profiles = identity_problem.profiles + excluded.profiles,
-                 last_at = greatest(identity_problem.last_at, excluded.last_at)",
+                 last_at = greatest(identity_problem.last_at, excluded.last_at)
+         RETURNING problem_key, xmax = 0 AS is_new
+         )
+         INSERT INTO identity_rule (space_id, rule, ids, occurrences)
+         SELECT $1, g.rule, count(DISTINCT p.problem_key) FILTER (WHERE p.is_new), sum(g.occurrences)::bigint
+         FROM given g JOIN problems p ON p.problem_key = g.key
+         GROUP BY g.rule ORDER BY g.rule
+         ON CONFLICT (space_id, rule) DO UPDATE
+             SET ids = identity_rule.ids + excluded.ids,
+                 occurrences = identity_rule.occurrences + excluded.occurrences",
     )
     .bind(space.0)
     .bind(rows.iter().map(|r| r.profile.0 as i64).collect::<Vec<_>>())

@@ -61,3 +61,26 @@ pub async fn list_problems(
     };
     Ok(rows.into_iter().map(problem).collect())
 }
+
+/// What a rule has refused in all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleCount {
+    /// The rule.
+    pub rule: String,
+    /// Values, each once.
+    pub ids: i64,
+    /// How often.
+    pub occurrences: i64,
+}
+
+/// What each rule has refused in a space, the one that refuses most first.
+pub async fn list_rules(pool: &PgPool, space: SpaceNo) -> Result<Vec<RuleCount>> {
+    let rows: Vec<(String, i64, i64)> = sqlx::query_as(
+        "-- store::identity_problems::list_rules
+         SELECT rule, ids, occurrences FROM identity_rule WHERE space_id = $1 ORDER BY occurrences DESC, rule",
+    )
+    .bind(space.0)
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(|(rule, ids, occurrences)| RuleCount { rule, ids, occurrences }).collect())
+}

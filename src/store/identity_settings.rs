@@ -74,13 +74,15 @@ async fn write_head(tx: &mut PgConnection, space: SpaceNo, row: &SettingsRow) ->
     let version = sqlx::query_scalar(
         "-- store::identity_settings::write_head
          UPDATE identity_settings
-         SET version = version + 1, add_unknown_types = $2, merges_max = $3, identifiers_max = $4
+         SET version = version + 1, add_unknown_types = $2, merges_max = $3, identifiers_max = $4,
+             quarantine_threshold = $5
          WHERE space_id = $1 RETURNING version",
     )
     .bind(space.0)
     .bind(row.add_unknown_types)
     .bind(row.merges_max)
     .bind(row.identifiers_max)
+    .bind(row.quarantine_threshold)
     .fetch_one(tx)
     .await?;
     Ok(version)

@@ -16,6 +16,7 @@ pub mod migrate;
 pub mod people;
 pub mod processor;
 pub mod profiles;
+pub mod quarantine;
 pub mod registry;
 pub mod rejected;
 pub mod schema;

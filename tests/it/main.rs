@@ -44,6 +44,7 @@ mod management;
 mod openapi;
 #[cfg(test)]
 mod plans;
+mod poisoning;
 #[cfg(test)]
 mod preview;
 #[cfg(test)]

@@ -100,12 +100,13 @@ async fn twenty_thousand_profiles_are_listed_page_by_page_and_no_page_goes_throu
     for hour in 0..10 {
         at(&app, &format!("{:02}:00:00", 12 + hour)).await;
         let user = |n: usize| format!("u{:05}", hour * 2_000 + n);
-        let traits = |n: usize| json!({"email": format!("m{n}.{hour}@x.y"), "plan": ["free", "pro"][n % 2], "phone": user(n)});
+        let traits = |n: usize| json!({"email": format!("m{n}.{hour}@x.y"), "plan": if n % 2 == 0 { "free" } else { "pro" }, "phone": user(n)});
         offset = send(&app, (0..2_000).map(|n| identify(&user(n), traits(n))).collect()).await;
     }
     // A crowd in the last slot: more than are put in order by when they were seen.
     at(&app, "22:00:00").await;
-    offset = offset.max(send(&app, (0..6_000).map(|n| identify(&format!("v{n:05}"), json!({}))).collect()).await);
+    offset =
+        offset.max(send(&app, (0..6_000).map(|n| identify(&format!("v{n:05}"), json!({}))).collect()).await);
     app.get(&format!("{USERS}?min_offset={offset}&limit=1")).await.expect(200);
     let all = walk(&app, USERS, 1_000).await;
     assert_eq!(all.len(), 26_000);
@@ -133,20 +134,22 @@ async fn pages_are_cheap(app: &TestApp, analysed: bool) {
     assert_eq!((crowd.len(), seen.len()), (101, 101));
     let (scanned, fetched) = read(&mut tx, "profile").await;
     assert!(scanned == 0 && fetched < 3_000, "{scanned} {fetched} {analysed}");
-    let range = people::Range {
-        type_no: 1,
-        prefix: "u1".into(),
-        after: ("u12345".into(), 5),
-        before: "u2".into(),
-    };
+    let range =
+        people::Range { type_no: 1, prefix: "u1".into(), after: ("u12345".into(), 5), before: "u2".into() };
     let found = people::list_by_start(&mut tx, SPACE, &[range], 101).await.unwrap();
     assert_eq!((found.len(), found[0].start.as_str()), (101, "u12345"));
-    let key = sqlx::query_as("SELECT trait_no, value_hash FROM search_entry GROUP BY 1, 2 HAVING count(*) = 10000 LIMIT 1")
-        .fetch_one(&app.db.pool);
+    let key = sqlx::query_as(
+        "SELECT trait_no, value_hash FROM search_entry GROUP BY 1, 2 HAVING count(*) = 10000 LIMIT 1",
+    )
+    .fetch_one(&app.db.pool);
     let key: (i16, i64) = key.await.unwrap();
     let found = search::list_candidates(&mut *tx, SPACE, key, ProfileNo(9_000), 101).await.unwrap();
     assert_eq!(found.len(), 101);
-    let read = [read(&mut tx, "external_id").await, read(&mut tx, "search_entry").await, read(&mut tx, "profile").await];
+    let read = [
+        read(&mut tx, "external_id").await,
+        read(&mut tx, "search_entry").await,
+        read(&mut tx, "profile").await,
+    ];
     assert!(read.iter().all(|(scanned, fetched)| *scanned == 0 && *fetched < 4_000), "{read:?} {analysed}");
 }
 
@@ -244,7 +247,9 @@ async fn profiles_are_found_by_the_present_value_of_a_trait() {
         let app = &app;
         async move { walk(app, &path, 1).await.join(" ") }
     };
-    for (value, expected) in [("pro", "e"), ("free", "a"), ("42", ""), ("gold", "c"), ("42.0", ""), ("true", "d")] {
+    for (value, expected) in
+        [("pro", "e"), ("free", "a"), ("42", ""), ("gold", "c"), ("42.0", ""), ("true", "d")]
+    {
         assert_eq!(find(value).await, expected, "{value}");
     }
     no_entry_is_stale(&app).await;
@@ -265,11 +270,15 @@ async fn a_trait_is_made_searchable_and_filled_in() {
     let offset = send(&app, (0..5_000).map(|n| identify(&format!("u{n}"), traits(n))).collect()).await;
     app.get(&format!("{USERS}?min_offset={offset}&limit=1")).await.expect(200);
     let refused = app.get(&format!("{USERS}?trait=city&value=c1")).await.expect(400).json;
-    assert!(refused["error"]["message"].as_str().unwrap().contains("/v1/spaces/default/search/settings"), "{refused}");
+    assert!(
+        refused["error"]["message"].as_str().unwrap().contains("/v1/spaces/default/search/settings"),
+        "{refused}"
+    );
     let changed = app.patch(SETTINGS, json!({"traits": ["city", "createdAt"]})).await.expect(200).json;
     assert_eq!((&changed["traits"], &changed["complete"]), (&json!(["city", "createdAt"]), &json!(false)));
     // What is written meanwhile and what is filled in are both there in the end, each once.
-    let offset = send(&app, (4_000..6_000).map(|n| identify(&format!("u{n}"), traits(n + 1))).collect()).await;
+    let offset =
+        send(&app, (4_000..6_000).map(|n| identify(&format!("u{n}"), traits(n + 1))).collect()).await;
     for _ in 0..1_000 {
         if app.get(SETTINGS).await.expect(200).json["complete"] == true {
             break;

@@ -34,6 +34,8 @@ pub struct Settings {
     pub merges_max: u32,
     /// Identifiers a profile takes at most (I5).
     pub identifiers_max: u32,
+    /// A value refused to so many profiles is put into quarantine; 0: none is.
+    pub quarantine_threshold: u32,
 }
 
 impl std::fmt::Debug for Settings {
@@ -45,7 +47,13 @@ impl std::fmt::Debug for Settings {
 impl Settings {
     /// Compiles settings; an error names the pattern that cannot be used.
     pub fn new(types: Vec<IdType>, merges_max: u32, identifiers_max: u32) -> Result<Self, BadPattern> {
-        let mut settings = Self { types: Vec::new(), add_unknown_types: true, merges_max, identifiers_max };
+        let mut settings = Self {
+            types: Vec::new(),
+            add_unknown_types: true,
+            merges_max,
+            identifiers_max,
+            quarantine_threshold: 0,
+        };
         for id_type in types {
             settings.push(id_type)?;
         }

@@ -2,6 +2,7 @@
 
 mod definitions;
 mod identity;
+mod identity_problems;
 mod operations;
 mod queries;
 mod schema;
@@ -29,6 +30,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(tokens::routes())
         .merge(definitions::routes())
         .merge(identity::routes())
+        .merge(identity_problems::routes())
         .merge(operations::routes())
         .merge(queries::routes())
         .merge(schema::routes())

@@ -123,8 +123,10 @@ async fn by_trait(
 ) -> Result<Json<ProfileList>, Problem> {
     let refuse = |at: &'static str, message: String| Problem::new(Code::BadRequest, message).at(at);
     if value.len() > SEARCH_BYTES_MAX {
-        let message =
-            format!("the value has {} bytes; values of more than {SEARCH_BYTES_MAX} are not found", value.len());
+        let message = format!(
+            "the value has {} bytes; values of more than {SEARCH_BYTES_MAX} are not found",
+            value.len()
+        );
         return Err(refuse("value", message));
     }
     let (no, complete) = match state.reader.searchability(space, name).await? {
