@@ -20,6 +20,6 @@ CREATE TABLE search_entry (
 );
 
 INSERT INTO search_trait (space_id, trait_no, name, filled_no)
-SELECT space_id, no, name, 0
+SELECT space.space_id, t.no, t.name, 0
 FROM space, unnest(ARRAY['name', 'first_name', 'last_name', 'username', 'phone', 'company', 'plan'])
     WITH ORDINALITY AS t (name, no);

@@ -10,7 +10,7 @@ use crate::domain::id_type::{Frequency, IdType, TYPES_MAX};
 use crate::domain::identifier::{is_type_name, normalise};
 use crate::domain::{Patch, SpaceNo};
 use crate::engine::identity::{Settings, check_pattern};
-use crate::store::identity_settings::{self as store, Changed, Excess};
+use crate::store::identity_settings::{self as store, Changed};
 
 pub use crate::store::identity::SettingsRow as IdentitySettings;
 
@@ -32,8 +32,6 @@ const BLOCKED_MAX: usize = 1_000;
 const PATTERNS_MAX: usize = 10;
 /// Blocked patterns of all types together.
 const PATTERNS_OF_ALL_MAX: usize = 400;
-/// Profiles a dry run shows.
-const SAMPLE: i64 = 10;
 
 /// What is to be changed of the settings; what is not named stays as it is.
 #[derive(Debug, Clone, Default)]
@@ -75,17 +73,6 @@ pub struct TypeChange {
     pub blocked_patterns: Option<Vec<String>>,
 }
 
-/// What settings would mean for the profiles there are.
-#[derive(Debug, Clone)]
-pub struct Trial {
-    /// The settings as they would be.
-    pub settings: IdentitySettings,
-    /// Profiles that break them.
-    pub profiles: i64,
-    /// Some of those, the worst first.
-    pub sample: Vec<Excess>,
-}
-
 /// The types, most trusted first.
 pub fn in_order_of_trust(types: Vec<IdType>) -> Vec<IdType> {
     match Settings::new(types, 0, 0) {
@@ -122,13 +109,6 @@ impl Manage {
         }
     }
 
-    /// Says what a change would mean, and changes nothing.
-    pub async fn try_identity_settings(&self, space: SpaceNo, change: &SettingsChange) -> Result<Trial> {
-        let settings = apply(change, &self.identity_settings(space).await?)?;
-        let (profiles, sample) = store::find_excess(&self.pool, space, &settings, SAMPLE).await?;
-        Ok(Trial { settings, profiles, sample })
-    }
-
     /// The change that brings another space's types, caps and switch into a space. Types the other one does not have stay.
     pub async fn import_of_identity_settings(&self, from: SpaceNo) -> Result<SettingsChange> {
         let settings = self.identity_settings(from).await?;
@@ -155,7 +135,7 @@ impl Manage {
 }
 
 /// The settings that a change makes of the present ones.
-fn apply(change: &SettingsChange, present: &IdentitySettings) -> Result<IdentitySettings> {
+pub(super) fn apply(change: &SettingsChange, present: &IdentitySettings) -> Result<IdentitySettings> {
     if let Some(given) = change.version.filter(|given| *given != present.version) {
         return Err(ManageError::Stale { given, present: present.version });
     }

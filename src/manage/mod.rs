@@ -9,6 +9,7 @@ pub mod definitions;
 mod error;
 mod graph;
 pub mod identity_settings;
+pub mod identity_trial;
 pub mod operations;
 pub mod plans;
 pub mod quarantine;

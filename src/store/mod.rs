@@ -9,6 +9,7 @@ pub mod error;
 pub mod identity;
 pub mod identity_problems;
 pub mod identity_settings;
+pub mod identity_trials;
 pub mod log;
 pub mod memberships;
 pub mod messages;

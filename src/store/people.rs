@@ -48,7 +48,7 @@ pub async fn is_crowded(
          SELECT count(*) > $4 FROM (
              SELECT FROM profile
              WHERE space_id = $1 AND collection = $2 AND merged_into IS NULL AND seen_slot = $3 LIMIT $4 + 1
-         ) some";
+         ) crowd";
     let is_crowded = sqlx::query_scalar(sql).bind(space.0).bind(collection as i16).bind(slot).bind(most);
     Ok(is_crowded.fetch_one(connection).await?)
 }

@@ -339,20 +339,24 @@ pub async fn list_linked(
     after: ProfileNo,
     limit: i64,
 ) -> Result<Vec<(Bytes, Timestamp)>> {
+    // Of an account with many users only the numbers are put in order: states are read for the page alone.
     let accounts_of_user = "-- store::profiles::list_linked
-         SELECT DISTINCT ON (l.profile_no) l.state, k.created_at
-         FROM account_link k
-         JOIN profile p ON p.space_id = $1 AND p.profile_no = k.account_no
-         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
-         WHERE k.space_id = $1 AND k.user_no = ANY($2) AND l.profile_no > $3
-         ORDER BY l.profile_no, k.created_at LIMIT $4";
+         SELECT l.state, k.since FROM (
+             SELECT coalesce(p.merged_into, k.account_no) AS no, min(k.created_at) AS since
+             FROM account_link k
+             LEFT JOIN profile p
+                 ON p.space_id = $1 AND p.profile_no = k.account_no AND p.merged_into IS NOT NULL
+             WHERE k.space_id = $1 AND k.user_no = ANY($2)
+             GROUP BY 1 HAVING coalesce(p.merged_into, k.account_no) > $3 ORDER BY 1 LIMIT $4
+         ) k JOIN profile l ON l.space_id = $1 AND l.profile_no = k.no ORDER BY k.no";
     let users_of_account = "-- store::profiles::list_linked
-         SELECT DISTINCT ON (l.profile_no) l.state, k.created_at
-         FROM account_link k
-         JOIN profile p ON p.space_id = $1 AND p.profile_no = k.user_no
-         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
-         WHERE k.space_id = $1 AND k.account_no = ANY($2) AND l.profile_no > $3
-         ORDER BY l.profile_no, k.created_at LIMIT $4";
+         SELECT l.state, k.since FROM (
+             SELECT coalesce(p.merged_into, k.user_no) AS no, min(k.created_at) AS since
+             FROM account_link k
+             LEFT JOIN profile p ON p.space_id = $1 AND p.profile_no = k.user_no AND p.merged_into IS NOT NULL
+             WHERE k.space_id = $1 AND k.account_no = ANY($2)
+             GROUP BY 1 HAVING coalesce(p.merged_into, k.user_no) > $3 ORDER BY 1 LIMIT $4
+         ) k JOIN profile l ON l.space_id = $1 AND l.profile_no = k.no ORDER BY k.no";
     let sql = if collection == Collection::Users { accounts_of_user } else { users_of_account };
     let rows: Vec<(Vec<u8>, DateTime<Utc>)> = sqlx::query_as(sql)
         .bind(space.0)

@@ -35,6 +35,8 @@ mod import;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod links;
+#[cfg(test)]
 mod lists;
 #[cfg(test)]
 mod log;
@@ -44,6 +46,7 @@ mod management;
 mod openapi;
 #[cfg(test)]
 mod plans;
+#[cfg(test)]
 mod poisoning;
 #[cfg(test)]
 mod preview;
@@ -63,6 +66,7 @@ mod refused_bodies;
 mod relative_dates;
 #[cfg(test)]
 mod schema;
+#[cfg(test)]
 mod search;
 #[cfg(test)]
 mod seen;
@@ -70,6 +74,8 @@ mod seen;
 mod segments;
 #[cfg(test)]
 mod server;
+#[cfg(test)]
+mod statements;
 #[cfg(test)]
 mod telemetry;
 #[cfg(test)]

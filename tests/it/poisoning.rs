@@ -276,3 +276,84 @@ async fn the_threshold_is_a_setting_and_quarantine_can_be_lifted() {
     send(&app, &(0..30).map(radio).collect::<Vec<_>>()).await;
     assert_eq!(rows(&app, QUARANTINE).await.len(), 0);
 }
+
+/// A random log of a space: who is seen with what, in a few types.
+fn random_log() -> impl proptest::strategy::Strategy<Value = Vec<Value>> {
+    use proptest::prelude::*;
+    let id = (0_usize..4, 0_u8..8);
+    let event = proptest::collection::vec(id, 1..4).prop_map(|ids| {
+        let types = ["user_id", "email", "anonymous_id", "ios.id"];
+        let ids: Vec<_> = ids
+            .into_iter()
+            .map(|(t, n)| (types[t], if n == 7 { "null".to_owned() } else { format!("v{t}{n}") }))
+            .collect();
+        json!({"type": "track", "event": "E", "userId": "null", "context": external(&ids)})
+    });
+    proptest::collection::vec(event, 1..150)
+}
+
+#[tokio::test]
+async fn random_logs_keep_the_laws_of_the_graph_however_they_are_cut() {
+    use proptest::strategy::{Strategy, ValueTree};
+    let app = app().await;
+    app.patch(SETTINGS, json!({"merges_max": 2, "identifiers_max": 7, "quarantine_threshold": 3}))
+        .await
+        .expect(200);
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    for case in 0..6 {
+        let log = random_log().new_tree(&mut runner).unwrap().current();
+        let mut graphs = Vec::new();
+        for cut in [1_000, 13] {
+            let name = format!("s{case}-{cut}");
+            app.post("/v1/spaces", json!({"id": name, "name": name})).await.expect(201);
+            let import = json!({"from_space": "default"});
+            app.post(&format!("/v1/spaces/{name}/identity/settings/import"), import).await.expect(200);
+            let source =
+                app.post(&format!("/v1/spaces/{name}/sources"), json!({"name": "s"})).await.expect(201).json;
+            let mut offset = 0;
+            for part in log.chunks(cut) {
+                let request = app
+                    .request(Method::POST, "/v1/batch")
+                    .basic_auth(source["write_key"].as_str().unwrap(), Some(""));
+                offset = crate::harness::app::send(request.json(&json!({"batch": part})))
+                    .await
+                    .expect(200)
+                    .offset();
+            }
+            app.get(&format!("/v1/spaces/{name}/collections/users/profiles?min_offset={offset}"))
+                .await
+                .expect(200);
+            graphs.push(whole_graph(&app, &name).await);
+        }
+        assert_eq!(graphs[0], graphs[1], "{log:?}");
+    }
+}
+
+/// Profiles with their identifiers, merges and refusals, without what depends on the space; the laws hold.
+async fn whole_graph(app: &TestApp, space: &str) -> Vec<(i64, Option<i64>, Vec<String>)> {
+    let sql = "SELECT p.profile_no, p.merged_into,
+             array(SELECT e.value FROM external_id e WHERE e.space_id = p.space_id AND e.profile_no = p.profile_no ORDER BY 1)
+             || array(SELECT r.rule || r.value || r.occurrences FROM identity_refusal r
+                      WHERE r.space_id = p.space_id AND r.profile_no = p.profile_no ORDER BY 1)
+         FROM profile p JOIN space s USING (space_id) WHERE s.key = $1 ORDER BY 1";
+    let rows: Vec<(i64, Option<i64>, Vec<String>)> =
+        sqlx::query_as(sql).bind(space).fetch_all(&app.db.pool).await.unwrap();
+    let live: BTreeSet<i64> = rows.iter().filter(|row| row.1.is_none()).map(|row| row.0).collect();
+    let mut merges: BTreeMap<i64, usize> = BTreeMap::new();
+    for into in rows.iter().filter_map(|row| row.1) {
+        assert!(live.contains(&into), "in one hop");
+        *merges.entry(into).or_default() += 1;
+    }
+    assert!(merges.values().all(|n| *n <= 2), "{merges:?}");
+    let path = format!("/v1/spaces/{space}/collections/users/profiles?limit=1000");
+    let mut seen = BTreeSet::new();
+    for profile in app.get(&path).await.expect(200).json["data"].as_array().unwrap() {
+        let ids = profile["external_ids"].as_array().unwrap();
+        assert!(ids.len() <= 7 && ids.iter().filter(|id| id["type"] == "user_id").count() <= 1, "{profile}");
+        for id in ids {
+            assert_ne!(id["id"], "null");
+            assert!(seen.insert(id["id"].as_str().unwrap().to_owned()), "{id} twice");
+        }
+    }
+    rows
+}

@@ -109,6 +109,8 @@ fn held_within(owned: &Owned, id_type: &IdType, at: Timestamp) -> usize {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
     /// Whatever comes, under whatever settings: every identifier is in one live profile, which is the one it leads to; no
     /// limit and no cap is passed, at any event; blocked values are nowhere; those absorbed lead to who is there in one hop.
     #[test]

@@ -13,9 +13,8 @@ use crate::http::AppState;
 use crate::http::auth::{Authed, Read, Write};
 use crate::http::extract::{Json, Query};
 use crate::http::problem::{Code, Problem};
-use crate::manage::identity_settings::{
-    IdentitySettings, SettingsChange, Trial, TypeChange, in_order_of_trust,
-};
+use crate::manage::identity_settings::{IdentitySettings, SettingsChange, TypeChange, in_order_of_trust};
+use crate::manage::identity_trial::{Blocked, Excess, Kind, Trial};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(get_settings, change_settings)).routes(routes!(import_settings))
@@ -206,6 +205,7 @@ struct DryRunJson {
     profiles: i64,
     /// Up to 10 of those, the ones furthest above first.
     sample: Vec<ExcessJson>,
+    blocked: NewlyBlockedJson,
 }
 
 /// A profile that has more than settings allow.
@@ -213,25 +213,64 @@ struct DryRunJson {
 #[schema(as = IdentifierExcess)]
 struct ExcessJson {
     profile_id: String,
-    /// The type it has too many values of; null: it has too many identifiers of all types together.
+    /// `identifiers` or `merges`: what it has too much of.
+    of: &'static str,
+    /// The type it has too many values of; null: it has too many of all types together.
     #[serde(rename = "type")]
     name: Option<String>,
-    /// How many it has, those included that are older than the type's window.
+    /// How many it has, those left out that are older than the type's window; of merges, how many it has taken.
     values: i64,
     /// How many it may have.
     limit: i64,
 }
 
+/// Identifiers that profiles have, and that would be blocked and are not now. They stay where they are; no event would be
+/// matched by them any more, and a rebuild would leave them out.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NewlyBlockedIdentifiers)]
+struct NewlyBlockedJson {
+    ids: u64,
+    /// Profiles that have one.
+    profiles: usize,
+    /// Up to 10 of the identifiers.
+    sample: Vec<BlockedIdJson>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NewlyBlockedIdentifier)]
+struct BlockedIdJson {
+    profile_id: String,
+    #[serde(rename = "type")]
+    name: String,
+    id: String,
+}
+
 impl From<Trial> for DryRunJson {
-    fn from(Trial { settings, profiles, sample }: Trial) -> Self {
+    fn from(Trial { settings, profiles, sample, blocked }: Trial) -> Self {
         let name = |no| settings.types.iter().find(|t| t.no == no).map(|t| t.name.clone());
-        let sample = sample.into_iter().map(|excess| ExcessJson {
+        let excess = |excess: Excess| ExcessJson {
             profile_id: public_id("prf", excess.profile),
+            of: match excess.kind {
+                Kind::Identifiers => "identifiers",
+                Kind::Merges => "merges",
+            },
             name: excess.type_no.and_then(name),
             values: excess.values,
             limit: excess.limit,
-        });
-        Self { dry_run: true, sample: sample.collect(), profiles, settings: settings.into() }
+        };
+        let Blocked { ids, profiles: blocked_profiles, sample: blocked } = blocked;
+        let id = |(no, id, profile)| BlockedIdJson {
+            profile_id: public_id("prf", profile),
+            name: name(no).unwrap_or_default(),
+            id,
+        };
+        let blocked = NewlyBlockedJson {
+            ids,
+            profiles: blocked_profiles,
+            sample: blocked.into_iter().map(id).collect(),
+        };
+        let sample = sample.into_iter().map(excess).collect();
+        Self { dry_run: true, sample, profiles, blocked, settings: settings.into() }
     }
 }
 
