@@ -18,7 +18,8 @@ use crate::read_cache::Writes;
 use crate::store::profiles::ProfileRow;
 use crate::store::timeline::PointerPage;
 use crate::store::{
-    Result, StoreError, identity, memberships, messages, processor, profiles, quarantine, rejected, timeline,
+    Result, StoreError, identity, identity_problems, memberships, messages, processor, profiles, quarantine,
+    rejected, timeline,
 };
 use crate::telemetry::metrics;
 
@@ -304,7 +305,7 @@ async fn write_identity(tx: &mut PgConnection, space: SpaceNo, out: &Output) -> 
     }
     if !out.refusals.is_empty() {
         let rows: Vec<_> = out.refusals.values().cloned().collect();
-        identity::upsert_refusals(tx, space, &rows).await?;
+        identity_problems::upsert_refusals(tx, space, &rows).await?;
     }
     if !out.suspects.is_empty() {
         quarantine::upsert_suspects(tx, space, &out.suspects).await?;

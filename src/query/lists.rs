@@ -70,8 +70,8 @@ impl Reader {
         after: Option<RecentAfter>,
         limit: i64,
     ) -> Result<Vec<Recent>, QueryError> {
-        let mut connection = self.pool.acquire().await.map_err(StoreError::from)?;
-        let connection = &mut *connection;
+        let mut tx = people::begin(&self.pool).await?;
+        let connection = &mut *tx;
         let (mut exact, mut crowd, below) = match after {
             None => (Vec::new(), Vec::new(), i32::MAX),
             Some(RecentAfter::Seen(at, no)) => {
@@ -105,6 +105,7 @@ impl Reader {
                 crowd = people::list_of_slot(connection, space, collection, lowest, newest, left).await?;
             }
         }
+        tx.commit().await.map_err(StoreError::from)?;
         let mut all = Vec::new();
         for (states, in_crowd) in [(first_crowd, true), (exact, false), (crowd, true)] {
             let people = self.people(space, states).await?;
@@ -130,14 +131,14 @@ impl Reader {
         let mut types: Vec<i16> =
             directory.settings.types().filter(|t| is_of(collection, &t.name)).map(|t| t.no).collect();
         types.sort_unstable();
-        let mut connection = self.pool.acquire().await.map_err(StoreError::from)?;
+        let mut tx = people::begin(&self.pool).await?;
         let mut page = Vec::new();
         loop {
             let ranges = ranges(&types, &prefixes, after.as_ref());
             if ranges.is_empty() {
                 return Ok(page);
             }
-            let found = people::list_by_start(&mut connection, space, &ranges, limit as i64).await?;
+            let found = people::list_by_start(&mut tx, space, &ranges, limit as i64).await?;
             let is_last = found.len() < limit;
             after = found.last().map(position);
             for found in found {
@@ -150,6 +151,7 @@ impl Reader {
             }
             if is_last || page.len() >= limit {
                 page.truncate(limit);
+                tx.commit().await.map_err(StoreError::from)?;
                 return Ok(page);
             }
         }

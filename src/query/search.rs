@@ -7,7 +7,7 @@ use crate::domain::trait_names::canonical;
 use crate::domain::{Collection, ProfileNo, SpaceNo};
 use crate::engine::profile::Profile;
 use crate::engine::search::{hash_of, is_value};
-use crate::store::search;
+use crate::store::{StoreError, people, search};
 
 /// Whether profiles can be searched by a trait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,9 +62,10 @@ impl Reader {
     ) -> Result<Vec<Person>, QueryError> {
         let directory = self.directory(space, None).await?;
         let key = (wanted.no, hash_of(collection, wanted.value));
+        let mut tx = people::begin(&self.pool).await?;
         let mut page = Vec::new();
         loop {
-            let found = search::list_candidates(&self.pool, space, key, after, limit as i64).await?;
+            let found = search::list_candidates(&mut *tx, space, key, after, limit as i64).await?;
             let is_last = found.len() < limit;
             after = found.last().map_or(after, |(no, _)| *no);
             for state in found.into_iter().filter_map(|(_, state)| state) {
@@ -77,6 +78,7 @@ impl Reader {
             }
             if is_last || page.len() >= limit {
                 page.truncate(limit);
+                tx.commit().await.map_err(StoreError::from)?;
                 return Ok(page);
             }
         }

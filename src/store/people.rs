@@ -2,16 +2,31 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
+use bytes::Bytes;
+use sqlx::postgres::PgPool;
+use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::Result;
 use crate::domain::{Collection, ProfileNo, SpaceNo, Timestamp};
-use bytes::Bytes;
 
 /// Times of last sight are indexed by slots of this length.
 const SLOT: Duration = Duration::from_mins(10);
 /// Characters of a value that are indexed.
 pub const START_CHARS: usize = 64;
+
+/// Begins to read a list: one way to read each of them is good, which is to follow its index, whatever Postgres knows of
+/// the tables. What it takes for a handful of rows may be thousands since a minute.
+pub async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>> {
+    let mut tx = pool.begin().await?;
+    sqlx::query(
+        "-- store::people::begin
+         SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+             set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)",
+    )
+    .execute(&mut *tx)
+    .await?;
+    Ok(tx)
+}
 
 /// The slot a time of last sight falls into; the column `seen_slot` of a profile.
 pub fn slot_of(seen_at: Timestamp) -> i32 {

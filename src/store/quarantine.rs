@@ -56,7 +56,9 @@ pub async fn find_suspects(
     let rows = sqlx::query_as(
         "-- store::quarantine::find_suspects
          SELECT s.id_key, s.profiles, s.quarantined_at, s.exempt FROM unnest($2::uuid[]) AS w (id_key)
-         JOIN identity_suspect s ON s.space_id = $1 AND s.id_key = w.id_key",
+         CROSS JOIN LATERAL (
+             SELECT * FROM identity_suspect s WHERE s.space_id = $1 AND s.id_key = w.id_key LIMIT 1
+         ) s",
     )
     .bind(space.0)
     .bind(keys.iter().map(|k| k.to_uuid()).collect::<Vec<_>>())

@@ -109,13 +109,19 @@ pub async fn insert_entries(tx: &mut PgConnection, space: SpaceNo, entries: &[En
     execute(sql, tx, space, entries).await
 }
 
-/// Removes entries; those that are not there are no mistake.
+/// Removes entries; those that are not there are no mistake. Each is looked up by itself: a join would be made the other way
+/// round as long as Postgres takes the table for empty, and compare every entry with every one.
 pub async fn delete_entries(tx: &mut PgConnection, space: SpaceNo, entries: &[Entry]) -> Result<()> {
     let sql = "-- store::search::delete_entries
-         DELETE FROM search_entry e
-         USING unnest($2::smallint[], $3::bigint[], $4::bigint[]) AS g (trait_no, value_hash, profile_no)
-         WHERE e.space_id = $1 AND e.trait_no = g.trait_no AND e.value_hash = g.value_hash
-             AND e.profile_no = g.profile_no";
+         DELETE FROM search_entry WHERE ctid = ANY(ARRAY(
+             SELECT e.ctid
+             FROM unnest($2::smallint[], $3::bigint[], $4::bigint[]) AS g (trait_no, value_hash, profile_no)
+             CROSS JOIN LATERAL (
+                 SELECT s.ctid FROM search_entry s
+                 WHERE s.space_id = $1 AND s.trait_no = g.trait_no AND s.value_hash = g.value_hash
+                     AND s.profile_no = g.profile_no LIMIT 1
+             ) e
+         ))";
     execute(sql, tx, space, entries).await
 }
 
@@ -148,12 +154,12 @@ pub async fn set_filled(
 pub async fn clear_trait(tx: &mut PgConnection, space: SpaceNo, no: i16, most: i64) -> Result<bool> {
     let done = sqlx::query(
         "-- store::search::clear_trait
-         WITH gone AS (
-             SELECT value_hash, profile_no FROM search_entry WHERE space_id = $1 AND trait_no = $2
-             ORDER BY value_hash, profile_no LIMIT $3
-         )
-         DELETE FROM search_entry e USING gone g
-         WHERE e.space_id = $1 AND e.trait_no = $2 AND e.value_hash = g.value_hash AND e.profile_no = g.profile_no",
+         DELETE FROM search_entry WHERE space_id = $1 AND trait_no = $2 AND (value_hash, profile_no) <= (
+             SELECT max(value_hash), (array_agg(profile_no ORDER BY value_hash DESC, profile_no DESC))[1] FROM (
+                 SELECT value_hash, profile_no FROM search_entry WHERE space_id = $1 AND trait_no = $2
+                 ORDER BY value_hash, profile_no LIMIT $3
+             ) first
+         )",
     )
     .bind(space.0)
     .bind(no)
