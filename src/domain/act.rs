@@ -50,6 +50,15 @@ pub enum Act {
         /// An identifier of the user that gets it.
         to: Named,
     },
+    /// Lets a value out of quarantine, for good: it is counted no more.
+    LiftQuarantine {
+        /// Whose identifiers have the type.
+        collection: Collection,
+        /// Its type.
+        id_type: String,
+        /// Its normalised value.
+        value: String,
+    },
     /// Puts the profiles that have these identifiers onto a list, or takes them off it.
     ChangeList {
         /// The trait that keeps it.
@@ -99,7 +108,8 @@ impl Act {
     pub fn identifiers(&self) -> Vec<(Collection, Named)> {
         let of_users = |ids: &[Named]| ids.iter().map(|id| (Collection::Users, id.clone())).collect();
         match self {
-            Self::DeleteIdentifier { collection, id_type, value } => {
+            Self::DeleteIdentifier { collection, id_type, value }
+            | Self::LiftQuarantine { collection, id_type, value } => {
                 vec![(*collection, Named { id_type: id_type.clone(), id: value.clone() })]
             }
             Self::ChangeList { ids, .. } => {
@@ -127,6 +137,7 @@ impl Act {
         match self {
             Self::DeleteIdentifier { .. } => "identifier.delete",
             Self::MoveIdentifier { .. } => "identifier.move",
+            Self::LiftQuarantine { .. } => "quarantine.lift",
             Self::ChangeList { .. } => "list.change",
             Self::MergeProfiles { .. } => "profiles.merge",
             Self::UndoMerge { .. } => "merge.undo",

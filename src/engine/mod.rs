@@ -20,6 +20,7 @@ mod profile_view;
 pub mod program;
 pub mod query;
 mod scan;
+pub mod search;
 pub mod seats;
 pub mod state;
 pub mod traits;

@@ -45,6 +45,11 @@ impl<T: Serialize + DeserializeOwned + Default + PartialEq> Part<T> {
         result
     }
 
+    /// Whether anybody may have changed it since it was read.
+    pub const fn is_changed(&self) -> bool {
+        self.changed
+    }
+
     /// Appends the stored form: nothing for the default value.
     pub(super) fn write(&self, out: &mut Vec<u8>) -> Result<(), postcard::Error> {
         if !self.changed {

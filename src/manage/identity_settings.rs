@@ -10,7 +10,7 @@ use crate::domain::id_type::{Frequency, IdType, TYPES_MAX};
 use crate::domain::identifier::{is_type_name, normalise};
 use crate::domain::{Patch, SpaceNo};
 use crate::engine::identity::{Settings, check_pattern};
-use crate::store::identity_settings::{self as store, Changed, Excess};
+use crate::store::identity_settings::{self as store, Changed};
 
 pub use crate::store::identity::SettingsRow as IdentitySettings;
 
@@ -20,6 +20,8 @@ const LIMIT_MAX: i64 = 1_000_000;
 const PRIORITY_MAX: i64 = 10_000;
 /// Highest number for either of the caps.
 const CAP_MAX: i64 = 10_000;
+/// Highest quarantine threshold: so many profiles are remembered of a refused value.
+const THRESHOLD_MAX: i64 = 1_000;
 /// Keys one type is read from.
 const KEYS_MAX: usize = 10;
 /// Longest key or blocked value, in characters.
@@ -30,8 +32,6 @@ const BLOCKED_MAX: usize = 1_000;
 const PATTERNS_MAX: usize = 10;
 /// Blocked patterns of all types together.
 const PATTERNS_OF_ALL_MAX: usize = 400;
-/// Profiles a dry run shows.
-const SAMPLE: i64 = 10;
 
 /// What is to be changed of the settings; what is not named stays as it is.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +46,8 @@ pub struct SettingsChange {
     pub merges_max: Option<i64>,
     /// Identifiers a profile takes at most.
     pub identifiers_max: Option<i64>,
+    /// Profiles a value is refused to before it is put into quarantine; 0: none is.
+    pub quarantine_threshold: Option<i64>,
     /// Whether unknown types in `externalIds` are added.
     pub add_unknown_types: Option<bool>,
 }
@@ -69,17 +71,6 @@ pub struct TypeChange {
     pub blocked_exact: Option<Vec<String>>,
     /// Blocked patterns.
     pub blocked_patterns: Option<Vec<String>>,
-}
-
-/// What settings would mean for the profiles there are.
-#[derive(Debug, Clone)]
-pub struct Trial {
-    /// The settings as they would be.
-    pub settings: IdentitySettings,
-    /// Profiles that break them.
-    pub profiles: i64,
-    /// Some of those, the worst first.
-    pub sample: Vec<Excess>,
 }
 
 /// The types, most trusted first.
@@ -118,13 +109,6 @@ impl Manage {
         }
     }
 
-    /// Says what a change would mean, and changes nothing.
-    pub async fn try_identity_settings(&self, space: SpaceNo, change: &SettingsChange) -> Result<Trial> {
-        let settings = apply(change, &self.identity_settings(space).await?)?;
-        let (profiles, sample) = store::find_excess(&self.pool, space, &settings, SAMPLE).await?;
-        Ok(Trial { settings, profiles, sample })
-    }
-
     /// The change that brings another space's types, caps and switch into a space. Types the other one does not have stay.
     pub async fn import_of_identity_settings(&self, from: SpaceNo) -> Result<SettingsChange> {
         let settings = self.identity_settings(from).await?;
@@ -144,13 +128,14 @@ impl Manage {
             remove: Vec::new(),
             merges_max: Some(i64::from(settings.merges_max)),
             identifiers_max: Some(i64::from(settings.identifiers_max)),
+            quarantine_threshold: Some(i64::from(settings.quarantine_threshold)),
             add_unknown_types: Some(settings.add_unknown_types),
         })
     }
 }
 
 /// The settings that a change makes of the present ones.
-fn apply(change: &SettingsChange, present: &IdentitySettings) -> Result<IdentitySettings> {
+pub(super) fn apply(change: &SettingsChange, present: &IdentitySettings) -> Result<IdentitySettings> {
     if let Some(given) = change.version.filter(|given| *given != present.version) {
         return Err(ManageError::Stale { given, present: present.version });
     }
@@ -158,9 +143,10 @@ fn apply(change: &SettingsChange, present: &IdentitySettings) -> Result<Identity
     if names_nothing
         && change.merges_max.is_none()
         && change.identifiers_max.is_none()
+        && change.quarantine_threshold.is_none()
         && change.add_unknown_types.is_none()
     {
-        let message = "name what is to be changed: identifiers, remove, merges_max, identifiers_max or add_unknown_types";
+        let message = "name what is to be changed: identifiers, remove, merges_max, identifiers_max, quarantine_threshold or add_unknown_types";
         return Err(ManageError::invalid("identifiers", message));
     }
     let mut settings = present.clone();
@@ -169,6 +155,9 @@ fn apply(change: &SettingsChange, present: &IdentitySettings) -> Result<Identity
     }
     if let Some(most) = change.identifiers_max {
         settings.identifiers_max = whole("identifiers_max", most, 1, CAP_MAX)?;
+    }
+    if let Some(most) = change.quarantine_threshold {
+        settings.quarantine_threshold = whole("quarantine_threshold", most, 0, THRESHOLD_MAX)?;
     }
     settings.add_unknown_types = change.add_unknown_types.unwrap_or(settings.add_unknown_types);
     remove_types(change, &mut settings.types)?;

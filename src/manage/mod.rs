@@ -10,9 +10,12 @@ pub mod definitions;
 mod error;
 mod graph;
 pub mod identity_settings;
+pub mod identity_trial;
 pub mod operations;
 pub mod plans;
+pub mod quarantine;
 pub mod registry;
+pub mod search;
 pub mod spaces;
 pub mod test_clock;
 

@@ -5,10 +5,9 @@ use uuid::Uuid;
 use super::definitions::{Kind, Version};
 use super::{Manage, ManageError, Result};
 use crate::domain::{Offset, SpaceNo, Timestamp};
-use crate::store::{audiences, definitions, identity_problems, log, migrate, processor, rejected, segments};
+use crate::store::{audiences, definitions, log, migrate, processor, quarantine, rejected, segments};
 use crate::telemetry::metrics;
 
-pub use crate::store::identity_problems::Problem as IdentityProblem;
 pub use crate::store::processor::Status;
 pub use crate::store::rejected::RejectedEvent;
 
@@ -72,6 +71,8 @@ impl Manage {
         metrics::PIPELINE_LAG_EVENTS.set(&[], backlog.events as f64);
         metrics::PIPELINE_LAG.set(&[], backlog.oldest.map_or(0.0, |at| self.age_ms(at) as f64 / 1e3));
         metrics::PROFILES.set(&[], backlog.profiles as f64);
+        let quarantined = quarantine::count_quarantined(&self.pool).await?;
+        metrics::IDENTITY_QUARANTINED.set(&[], quarantined as f64);
         Ok(())
     }
 
@@ -90,16 +91,6 @@ impl Manage {
         // U+0000 is in no code and not in Postgres' texts either.
         let code = code.map(|code| code.replace('\0', ""));
         Ok(rejected::list_rejected(&self.pool, space, code.as_deref(), before, limit as i64).await?)
-    }
-
-    /// Identifiers that were refused, those with most occurrences first, behind the one with these occurrences and key.
-    pub async fn list_identity_problems(
-        &self,
-        space: SpaceNo,
-        after: Option<(i64, Uuid)>,
-        limit: usize,
-    ) -> Result<Vec<IdentityProblem>> {
-        Ok(identity_problems::list_problems(&self.pool, space, after, limit as i64).await?)
     }
 
     /// Makes room in the log for this week and the next, before an event needs it. The partitions are all spaces'.

@@ -152,6 +152,7 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
         Act::MoveIdentifier { identifier, to } => move_identifier(work, &acting, &identifier, &to),
         Act::ChangeList { list, listed, .. } => change_list(work, &acting, &list, listed),
         Act::MergeProfiles { ids, force } => merge_profiles(work, &acting, &ids, force),
+        Act::LiftQuarantine { .. } => lift_quarantine(work, &acting),
         Act::BlockMerge { ids } => block_merge(work, &acting, &ids, true),
         Act::AllowMerge { ids } => block_merge(work, &acting, &ids, false),
         // In a chunk of its own, always.
@@ -360,6 +361,17 @@ fn taken_over(work: &Work, from: ProfileNo, to: ProfileNo, catalog: &Catalog) ->
         to: id_of(work, to),
     };
     held.map(effect).collect()
+}
+
+/// Lets a value out of quarantine. Nothing of a profile changes, and nobody may have it.
+fn lift_quarantine(work: &mut Work, acting: &Acting<'_>) -> Done {
+    for named in &acting.event.ids.users {
+        let name = apply::type_name(named.type_no, acting.catalog());
+        if !work.suspects.lift(named, &name) {
+            return Err(format!("{name}:{} is not in quarantine", named.value));
+        }
+    }
+    Ok(Effect::default())
 }
 
 /// Keeps two users apart whatever events say, or does so no longer.

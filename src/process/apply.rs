@@ -12,6 +12,7 @@ use super::acts;
 use super::catalog::Catalog;
 use super::evaluate::{Waiting, evaluate, fire, spill};
 use super::left_out::LeftOut;
+use super::refusals::{refuse, refuse_all, suspect};
 use super::work::Work;
 use crate::domain::act::LIST_TRAIT;
 use crate::domain::id_type::TYPES_MAX;
@@ -19,12 +20,10 @@ use crate::domain::trait_names::canonical;
 use crate::domain::{Collection, EventType, IdKey, Offset, ProfileNo, SpaceNo, Timestamp, json};
 use crate::engine::identity::extract::Parts;
 use crate::engine::identity::resolve::Held;
-use crate::engine::identity::{
-    Candidate, Extracted, IdType, Refusal, Resolution, Rule, TypeNo, extract, resolve,
-};
+use crate::engine::identity::{Candidate, Extracted, IdType, Resolution, Rule, TypeNo, extract, resolve};
 use crate::engine::profile::Pointer;
 use crate::engine::traits::{NAME_CHARS_MAX, TRAITS_MAX, Write};
-use crate::store::identity::{Merge, NewIdentifier, RefusalRow};
+use crate::store::identity::{Merge, NewIdentifier};
 use crate::store::log::codec::Record;
 use crate::store::profiles::Link;
 use crate::store::rejected::RejectedEvent;
@@ -129,10 +128,8 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
     }
     let user = settle(work, event, &event.ids.users, Collection::Users, ground);
     let account = settle(work, event, &event.ids.accounts, Collection::Accounts, ground);
-    for (type_no, value) in &event.ids.blocked {
-        let refusal = Refusal { type_no: *type_no, value: value.clone(), rule: Rule::Blocked };
-        refuse(work, user.or(account).unwrap_or_default(), &refusal, event, catalog);
-    }
+    let blocked = event.ids.blocked.iter().map(|(type_no, value)| (*type_no, value));
+    refuse_all(work, user.or(account).unwrap_or_default(), Rule::Blocked, blocked, event, catalog);
     if let Some(name) = event.ids.unknown_types.first() {
         let message = format!("identifier type {name:?} is not in the settings; the identifier was left out");
         work.out.warnings.push(warning(space, event, "identifier_type_unknown", u32::MAX, message));
@@ -244,8 +241,16 @@ fn settle(
 ) -> Option<ProfileNo> {
     let Ground { space, catalog, .. } = *ground;
     let record = event.record;
-    let Resolution { profile, absorbed, added, matched, refusals } =
-        resolve(candidates, record.timestamp, work, &catalog.settings)?;
+    let parted = work.suspects.part(candidates);
+    let (candidates, quarantined) =
+        parted.as_ref().map_or((candidates, &[][..]), |(taken, not)| (taken.as_slice(), not.as_slice()));
+    let quarantined = quarantined.iter().map(|c| (c.type_no, &c.value));
+    let Some(Resolution { profile, absorbed, added, matched, refusals }) =
+        resolve(candidates, record.timestamp, work, &catalog.settings)
+    else {
+        refuse_all(work, ProfileNo::default(), Rule::Quarantined, quarantined, event, catalog);
+        return None;
+    };
     for owner in profile.iter().chain(&absorbed) {
         catch_up(work, *owner, record.received_at, ground);
     }
@@ -273,7 +278,9 @@ fn settle(
     }
     for refusal in &refusals {
         refuse(work, no, refusal, event, catalog);
+        suspect(work, no, refusal, candidates, event, catalog);
     }
+    refuse_all(work, no, Rule::Quarantined, quarantined, event, catalog);
     Some(no)
 }
 
@@ -359,28 +366,6 @@ fn link(work: &mut Work, user: ProfileNo, account: ProfileNo, event: &Incoming<'
         message_id: event.record.message_id.to_owned(),
     });
     accounts::join(work, user, account, catalog);
-}
-
-fn refuse(work: &mut Work, no: ProfileNo, refusal: &Refusal, event: &Incoming<'_>, catalog: &Catalog) {
-    let record = event.record;
-    let row = RefusalRow {
-        profile: no,
-        rule: refusal.rule.as_str().to_owned(),
-        id_type: type_name(refusal.type_no, catalog),
-        value: refusal.value.clone(),
-        occurrences: 1,
-        first_offset: event.offset,
-        message_id: record.message_id.to_owned(),
-        first_at: record.received_at,
-        last_at: record.received_at,
-    };
-    let known = work.out.refusals.entry((no, row.key()));
-    known
-        .and_modify(|known| {
-            known.occurrences += 1;
-            known.last_at = record.received_at;
-        })
-        .or_insert(row);
 }
 
 pub(super) fn type_name(no: TypeNo, catalog: &Catalog) -> String {

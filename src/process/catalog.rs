@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use hashbrown::{HashMap, HashSet};
 use sqlx::PgConnection;
 
+use super::search::Search;
 use crate::domain::ids::public_id;
 use crate::domain::{Collection, ComputationNo, LeafNo, Offset, ProfileNo, SpaceNo};
 use crate::engine::identity::{Settings, TypeNo};
@@ -55,6 +56,7 @@ pub(super) struct Catalog {
     /// Which version answers a reference to a key.
     pub answers: HashMap<String, ComputationNo>,
     pub walk: Option<WalkPlan>,
+    pub search: Search,
     /// Versions of definitions that are switched off: their members are frozen, not forgotten.
     frozen: HashSet<ComputationNo>,
 }
@@ -91,7 +93,8 @@ impl Catalog {
         active.retain(|a| a.row.from.is_some());
         let leaves = intern_leaves(tx, space, &mut active, position).await?;
         let frozen = computations::list_frozen(tx, space).await?;
-        Self::assemble(version, settings, &active, &leaves, frozen)
+        let search = Search::load(tx, space).await?;
+        Ok(Self { search, ..Self::assemble(version, settings, &active, &leaves, frozen)? })
     }
 
     fn assemble(
@@ -144,7 +147,17 @@ impl Catalog {
             .map_err(|e| StoreError::Damaged(format!("definitions do not go together: {e}")))?;
         let known_types = KNOWN_TYPES.iter().filter_map(|name| Some(settings.by_name(name)?.no)).collect();
         let frozen = frozen.into_iter().map(|(no, _)| no).collect();
-        Ok(Self { version, settings, known_types, program, meta, answers, walk, frozen })
+        Ok(Self {
+            version,
+            settings,
+            known_types,
+            program,
+            meta,
+            answers,
+            walk,
+            search: Search::default(),
+            frozen,
+        })
     }
 
     /// Serving versions that refer to one of these keys: they are walked again after a swap.
@@ -171,6 +184,7 @@ async fn load_settings(tx: &mut PgConnection, space: SpaceNo) -> Result<Settings
         Settings::new(row.types, row.merges_max.max(0) as u32, row.identifiers_max.max(1) as u32)
             .map_err(|e| StoreError::Damaged(e.to_string()))?;
     settings.add_unknown_types = row.add_unknown_types;
+    settings.quarantine_threshold = row.quarantine_threshold.max(0) as u32;
     Ok(settings)
 }
 

@@ -18,6 +18,7 @@ use super::catalog::Catalog;
 use super::dedup::Dedup;
 use super::evaluate::Waiting;
 use super::schema::Schema;
+use super::suspects::Known;
 use super::warned::Warned;
 use super::work::{Caches, Pending};
 use super::write::{self, Fence, Prepared};
@@ -169,6 +170,8 @@ impl SpaceProcessor {
             last_profile: lease.last_profile,
             last_transition: lease.last_transition,
         };
+        let mut caches = Caches::new(config.identity_cache_max, config.profile_cache_bytes_max);
+        caches.suspects = Known::load(&mut connection, space).await?;
         let recent_max = config.dedup_recent_max;
         let is_unknown_to_planner = processor::is_unknown_to_planner(&mut *connection).await?;
         let dedup = Dedup::load(&mut connection, space, lease.processed, recent_max).await?;
@@ -177,7 +180,7 @@ impl SpaceProcessor {
             pool: pool.clone(),
             walk: catalog.walk.clone().map(|plan| Walk::new(plan, lease.last_profile)),
             catalog,
-            caches: Caches::new(config.identity_cache_max, config.profile_cache_bytes_max),
+            caches,
             dedup,
             schema,
             ahead: standing,
@@ -276,12 +279,15 @@ impl SpaceProcessor {
                 self.settle().await?;
                 self.close_run().await?;
             }
-            return self.walk_on(horizon, batched.behind.is_some()).await.map(|_| true);
+            let is_busy = batched.behind.is_some();
+            self.tend_search(is_busy).await?;
+            return self.walk_on(horizon, is_busy).await.map(|_| true);
         }
         self.settle().await?;
         let walked = self.walk_on(now, false).await?;
+        let tended = self.tend_search(false).await?;
         self.publish(Some(now));
-        Ok(walked)
+        Ok(walked || tended)
     }
 
     /// How long to wait when there is nothing to do: not past the next due time.

@@ -9,7 +9,7 @@ use super::evaluate::Waiting;
 use super::surgery::{self, Table};
 use super::work::{Caches, Work};
 use crate::domain::act::{Actor, Effect, Signed};
-use crate::domain::{Act, EventType, Offset, ProfileNo, SourceNo, SpaceNo, Timestamp};
+use crate::domain::{Act, EventType, IdKey, Offset, ProfileNo, SourceNo, SpaceNo, Timestamp};
 use crate::engine::Limits;
 use crate::store::log::codec::Record;
 use crate::store::{Result, StoreError, processor};
@@ -47,6 +47,8 @@ pub async fn try_act(
         let owners: Vec<ProfileNo> = work.owners.values().copied().flatten().collect();
         work.load_profiles(&mut tx, space, &mut caches, owners.into_iter()).await?;
         work.load_accounts(&mut tx, space, &mut caches).await?;
+        let keys: Vec<IdKey> = keys().collect();
+        work.suspects.load(&mut tx, space, &keys).await?;
         acts::apply(&mut work, &event, &ground);
     }
     tx.rollback().await?;

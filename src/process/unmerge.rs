@@ -67,11 +67,13 @@ pub(super) async fn undo_merge(
     work.load_profiles(table.connection, acting.ground.space, table.caches, accounts.into_iter()).await?;
     let of_merged: BTreeSet<ProfileNo> =
         case.merged.kin.get().accounts.iter().map(|no| work.live(*no)).collect();
-    let due = work.entries.remove(&case.merged.no).and_then(|entry| entry.indexed_due);
+    let before = work.entries.remove(&case.merged.no);
     for half in halves {
         let created = created_at(table, acting, &case, half).await?;
         let mut entry = begin_half(&case, &parted, half, created, acting.catalog());
-        entry.indexed_due = due.filter(|_| half.no == case.merged.no);
+        if let Some(before) = before.as_ref().filter(|_| half.no == case.merged.no) {
+            (entry.indexed_due, entry.encoded) = (before.indexed_due, before.encoded.clone());
+        }
         work.entries.insert(half.no, entry);
     }
     keep_apart(work, table, acting, &case, halves, &parted).await?;
@@ -207,6 +209,8 @@ fn begin_half(case: &Case, parted: &Parted, half: Half, created: Timestamp, cata
     former.retain(|no| *no != half.no);
     former.sort_unstable();
     profile.kin.update(|kin| kin.former = former);
+    // Also where nothing sets any: what the profile was found by before is to be forgotten.
+    profile.traits.update(|_| ());
     if half.no == merged.no {
         merged.outcomes().for_each(|outcome| profile.set_outcome(outcome));
     }

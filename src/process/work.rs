@@ -14,9 +14,11 @@ use sqlx::PgConnection;
 use super::accounts;
 use super::cache::Cache;
 use super::catalog::Catalog;
+use super::search::Changes;
+use super::suspects::{Known, Suspects};
 use crate::domain::{Collection, ComputationNo, IdKey, Offset, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::Dirty;
-use crate::engine::identity::{Graph, IdType, Owned};
+use crate::engine::identity::{Graph, IdType, Owned, Suspicion};
 use crate::engine::profile::{Outcome, Profile};
 use crate::engine::seats::Recount;
 use crate::store::audit::AuditEntry;
@@ -25,6 +27,7 @@ use crate::store::identity::{Merge, NewIdentifier, RefusalRow};
 use crate::store::memberships::{MembershipChange, Transition};
 use crate::store::messages::ChunkOutcome;
 use crate::store::profiles::{Link, Loaded, ProfileRow};
+use crate::store::quarantine::NamedSuspect;
 use crate::store::rejected::RejectedEvent;
 use crate::store::timeline::PointerPage;
 use crate::store::{Result, StoreError, identity, profiles};
@@ -34,6 +37,8 @@ pub(super) struct Caches {
     owners: Cache<IdKey, ProfileNo>,
     /// Encoded, because decoded ones take several times the room.
     profiles: Cache<ProfileNo, Bytes>,
+    /// Values that were refused before.
+    pub suspects: Known,
     pending: Pending,
 }
 
@@ -44,6 +49,7 @@ pub(super) struct Pending {
     pub profiles: HashMap<ProfileNo, Bytes>,
     /// Who is absorbed by whom.
     pub redirects: HashMap<ProfileNo, ProfileNo>,
+    pub suspects: HashMap<IdKey, Suspicion>,
 }
 
 /// Whose an identifier is.
@@ -59,6 +65,7 @@ impl Caches {
         Self {
             owners: Cache::new(owners_max),
             profiles: Cache::new(profile_bytes_max),
+            suspects: Known::default(),
             pending: Pending::default(),
         }
     }
@@ -70,7 +77,7 @@ impl Caches {
 
     /// The transaction is committed.
     pub(super) fn confirm(&mut self) {
-        let Pending { owners, profiles, redirects: _ } = std::mem::take(&mut self.pending);
+        let Pending { owners, profiles, redirects: _, suspects } = std::mem::take(&mut self.pending);
         for (key, owner) in owners {
             match owner {
                 Some(no) => self.owners.put(key, no),
@@ -78,6 +85,7 @@ impl Caches {
             }
         }
         profiles.into_iter().for_each(|(no, row)| self.profiles.put(no, row));
+        suspects.into_keys().for_each(|key| self.suspects.add(key));
     }
 
     /// The transaction was rolled back: the database knows better.
@@ -128,6 +136,8 @@ pub(super) struct Work {
     /// Who was absorbed by whom before it, as far as it matters here.
     pub aliases: HashMap<ProfileNo, ProfileNo>,
     pub last_profile: ProfileNo,
+    /// Values that were refused.
+    pub suspects: Suspects,
     /// Accounts that something has changed on and that are not evaluated since.
     pub changed: BTreeSet<ProfileNo>,
     /// When profiles in work are due, as far as that is watched for; some may be due later by now.
@@ -144,6 +154,7 @@ pub(super) struct Output {
     pub deleted_identifiers: Vec<IdKey>,
     pub merges: Vec<Merge>,
     pub refusals: BTreeMap<(ProfileNo, IdKey), RefusalRow>,
+    pub suspects: Vec<NamedSuspect>,
     pub links: Vec<Link>,
     pub pages: Vec<PointerPage>,
     pub outcomes: Vec<ChunkOutcome>,
@@ -159,6 +170,10 @@ pub(super) struct Output {
     pub recounts: Vec<Recount>,
     /// Due times of absorbed profiles, to be forgotten.
     pub forgotten_dues: Vec<ProfileNo>,
+    /// What the absorbed ones were written as.
+    pub absorbed: Vec<Bytes>,
+    /// What profiles can be found by.
+    pub search: Changes,
     /// Rows of profiles that were made and absorbed in the same transaction: their numbers stay known.
     pub stubs: Vec<ProfileRow>,
     pub duplicates: i64,
@@ -190,7 +205,7 @@ impl Work {
         caches: &mut Caches,
         keys: impl Iterator<Item = IdKey>,
     ) -> Result<()> {
-        let mut unknown = Vec::new();
+        let (mut unknown, mut suspected) = (Vec::new(), Vec::new());
         self.owners.reserve(keys.size_hint().0);
         for key in keys {
             if self.owners.contains_key(&key) {
@@ -205,6 +220,15 @@ impl Work {
                 }
             };
             self.owners.insert(key, owner);
+            if let Some(known) = caches.pending.suspects.get(&key) {
+                self.suspects.insert(key, known.clone());
+            } else if caches.suspects.has(key) {
+                suspected.push(key);
+            }
+        }
+        if !suspected.is_empty() {
+            suspected.sort_unstable();
+            self.suspects.load(&mut *connection, space, &suspected).await?;
         }
         if !unknown.is_empty() {
             unknown.sort_unstable();
@@ -333,6 +357,7 @@ impl Work {
         };
         entry.absorbed.extend(other.profile.outcomes().map(|outcome| (absorbed, outcome)));
         entry.absorbed.extend(other.absorbed);
+        self.out.absorbed.extend(other.encoded);
         if other.indexed_due.is_some() {
             self.out.forgotten_dues.push(absorbed);
         }

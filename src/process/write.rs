@@ -10,13 +10,15 @@ use sqlx::postgres::PgPool;
 
 use super::catalog::Catalog;
 use super::evaluate::tidy;
+use super::search::Changes;
 use super::work::{Entry, Output, Pending, Work};
 use crate::domain::{ProfileNo, SpaceNo, Timestamp};
 use crate::engine::profile::Profile;
 use crate::read_cache::Writes;
 use crate::store::profiles::ProfileRow;
 use crate::store::{
-    Result, StoreError, audit, identity, memberships, messages, processor, profiles, rejected, timeline,
+    Result, StoreError, audit, identity, identity_problems, memberships, messages, processor, profiles,
+    quarantine, rejected, timeline,
 };
 use crate::telemetry::metrics;
 
@@ -91,7 +93,8 @@ pub(super) fn prepare(
     let owners = work.owners.iter().map(|(key, owner)| (*key, owner.map(|no| work.live(no)))).collect();
     let mut pending =
         Pending { owners, redirects: redirects.iter().copied().collect(), ..Pending::default() };
-    let Work { entries, mut out, .. } = work;
+    let Work { entries, mut out, suspects, .. } = work;
+    (out.suspects, pending.suspects) = suspects.finish();
     pending.profiles.reserve(entries.len());
     let mut fresh = std::mem::take(&mut out.stubs);
     let (mut updated, mut dues) = (Vec::with_capacity(entries.len()), Vec::new());
@@ -100,7 +103,12 @@ pub(super) fn prepare(
         fresh.extend(part.fresh);
         updated.extend(part.updated);
         dues.extend(part.dues);
+        out.search.extend(part.search);
     }
+    for row in std::mem::take(&mut out.absorbed) {
+        out.search.forget(&row, &catalog.search);
+    }
+    out.search.sort();
     dues.extend(out.forgotten_dues.iter().map(|no| (*no, None)));
     // One order for all who lock, and the index is walked once.
     fresh.sort_unstable_by_key(|r| r.no);
@@ -119,6 +127,7 @@ struct Rows {
     fresh: Vec<ProfileRow>,
     updated: Vec<ProfileRow>,
     dues: Vec<(ProfileNo, Option<i64>)>,
+    search: Changes,
 }
 
 /// Encodes profiles, many of them on two threads: nothing of one depends on another, and the rest of a batch waits.
@@ -146,6 +155,7 @@ fn encode(entries: Vec<(ProfileNo, Entry)>, catalog: &Catalog) -> Result<Rows> {
         if let Some(at) = entry.tidy_at {
             tidy(&mut entry.profile, catalog, at);
         }
+        rows.search.note(&entry, &catalog.search);
         let due = entry.profile.due_at();
         if due != entry.indexed_due {
             rows.dues.push((no, due.map(Timestamp::millis)));
@@ -181,6 +191,7 @@ pub(super) async fn write(tx: &mut PgConnection, fence: Fence, prepared: &Prepar
     out.corrections.write(tx, space).await?;
     write_profiles(tx, space, prepared).await?;
     write_identity(tx, space, out).await?;
+    out.search.write(tx, space).await?;
     if !out.pages.is_empty() {
         timeline::insert_pages(tx, space, &out.pages).await?;
     }
@@ -277,7 +288,10 @@ async fn write_identity(tx: &mut PgConnection, space: SpaceNo, out: &Output) -> 
     }
     if !out.refusals.is_empty() {
         let rows: Vec<_> = out.refusals.values().cloned().collect();
-        identity::upsert_refusals(tx, space, &rows).await?;
+        identity_problems::upsert_refusals(tx, space, &rows).await?;
+    }
+    if !out.suspects.is_empty() {
+        quarantine::upsert_suspects(tx, space, &out.suspects).await?;
     }
     if !out.links.is_empty() {
         profiles::insert_links(tx, space, &out.links).await?;

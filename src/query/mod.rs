@@ -7,12 +7,14 @@ mod audiences;
 mod directory;
 mod explain;
 mod import;
+mod lists;
 mod lookup;
 mod members;
 mod people;
 mod preview;
 mod preview_accounts;
 mod schema;
+mod search;
 mod timeline;
 mod wait;
 
@@ -25,17 +27,20 @@ pub use audiences::{Size, ValueRow};
 pub use directory::Directory;
 pub use explain::{Explained, Why};
 pub use import::{ImportReport, NotYours};
+pub use lists::{Recent, RecentAfter, StartAfter, Started};
 pub use lookup::{LookupTask, lookup};
 pub use members::{FullMember, TypeCount};
 pub use people::{Computed, LinkedProfile, Person, Selector, Trait, TraitClass};
 pub use preview::{Draft, Preview};
 pub use schema::{Remark, Seen};
+pub use search::{Searchability, Wanted};
 pub use timeline::{Direction, EventFilter, TimelineCursor, TimelineEvent};
 pub use wait::WaitError;
 
 pub use crate::engine::explain::{Explanation, Forecast, Reading, Reason, ReasonKind};
 pub use crate::engine::identity::resolve::Held as Identifier;
 pub use crate::engine::profile::OutcomeValue;
+pub use crate::engine::search::VALUE_BYTES_MAX as SEARCH_BYTES_MAX;
 pub use crate::store::definitions::{Definition, Kind};
 pub use crate::store::memberships::{Member, Transition};
 

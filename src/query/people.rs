@@ -232,7 +232,7 @@ impl Reader {
         Ok(Some((IdKey::of(collection, id_type, &value), directory)))
     }
 
-    async fn people(
+    pub(super) async fn people(
         &self,
         space: SpaceNo,
         states: impl IntoIterator<Item = Bytes>,
@@ -242,34 +242,6 @@ impl Reader {
             Ok(Person { profile: Profile::decode(&state)?, directory: Arc::clone(&directory) })
         };
         states.into_iter().map(person).collect()
-    }
-
-    /// A page of live profiles, most recently seen first.
-    pub async fn list_recent(
-        &self,
-        space: SpaceNo,
-        collection: Collection,
-        before: Option<(Timestamp, ProfileNo)>,
-        limit: i64,
-    ) -> Result<Vec<Person>, QueryError> {
-        let found = profiles::list_recent(&self.pool, space, collection, before, limit).await?;
-        self.people(space, found).await
-    }
-
-    /// A page of live profiles that own an identifier whose value starts with `prefix`, oldest profile first. Values of
-    /// types that fold case are found in any case.
-    pub async fn list_by_prefix(
-        &self,
-        space: SpaceNo,
-        collection: Collection,
-        prefix: &str,
-        after: ProfileNo,
-        limit: i64,
-    ) -> Result<Vec<Person>, QueryError> {
-        let mut prefixes = vec![normalise(prefix, false), normalise(prefix, true)];
-        prefixes.dedup();
-        let found = profiles::list_by_prefix(&self.pool, space, collection, &prefixes, after, limit).await?;
-        self.people(space, found).await
     }
 
     /// Accounts of a user, or users of an account: a page behind `after`.

@@ -21,6 +21,8 @@ pub struct SettingsRow {
     pub merges_max: i32,
     /// Identifiers per profile.
     pub identifiers_max: i32,
+    /// Profiles a value is refused to before it is put into quarantine; 0: none is.
+    pub quarantine_threshold: i32,
     /// The types.
     pub types: Vec<IdType>,
 }
@@ -104,9 +106,10 @@ pub async fn update_caps(pool: &PgPool, space: SpaceNo, merges_max: i32, identif
 /// The settings of a space.
 pub async fn get_settings(connection: &mut PgConnection, space: SpaceNo) -> Result<SettingsRow> {
     type Row = (i16, String, Vec<String>, i32, String, Option<i32>, bool, Vec<String>, Vec<String>);
-    let (version, add_unknown_types, merges_max, identifiers_max): (i64, bool, i32, i32) = sqlx::query_as(
+    let (version, add_unknown_types, merges_max, identifiers_max, quarantine_threshold) = sqlx::query_as(
         "-- store::identity::get_settings
-         SELECT version, add_unknown_types, merges_max, identifiers_max FROM identity_settings WHERE space_id = $1",
+         SELECT version, add_unknown_types, merges_max, identifiers_max, quarantine_threshold
+         FROM identity_settings WHERE space_id = $1",
     )
     .bind(space.0)
     .fetch_one(&mut *connection)
@@ -132,7 +135,7 @@ pub async fn get_settings(connection: &mut PgConnection, space: SpaceNo) -> Resu
         blocked_patterns: patterns,
     };
     let types = rows.into_iter().map(row).collect();
-    Ok(SettingsRow { version, add_unknown_types, merges_max, identifiers_max, types })
+    Ok(SettingsRow { version, add_unknown_types, merges_max, identifiers_max, quarantine_threshold, types })
 }
 
 /// The profiles that brought these identifiers; those nobody has are left out. A profile may have been absorbed
@@ -292,52 +295,6 @@ impl RefusalRow {
     pub fn key(&self) -> IdKey {
         IdKey::of(Collection::Users, &format!("{}/{}", self.rule, self.id_type), &self.value)
     }
-}
-
-/// Remembers refusals, on their profiles and in the problems of the space; `rows` has at most one per profile and key.
-pub async fn upsert_refusals(tx: &mut PgConnection, space: SpaceNo, rows: &[RefusalRow]) -> Result<()> {
-    let text = |column: fn(&RefusalRow) -> &str| rows.iter().map(column).collect::<Vec<_>>();
-    // Whether a profile is a new one of its problem: no row that was there before has an xmax of 0.
-    sqlx::query(
-        "-- store::identity::upsert_refusals
-         WITH given AS (
-             SELECT * FROM unnest($2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::bigint[],
-                 $8::bigint[], $9::text[], $10::timestamptz[], $11::timestamptz[])
-                 AS g (profile_no, key, rule, type, value, occurrences, first_offset, message_id, first_at, last_at)
-         ), kept AS (
-             INSERT INTO identity_refusal
-                 (space_id, profile_no, refusal_key, rule, type, value, occurrences, first_offset, message_id,
-                  first_at, last_at)
-             SELECT $1, * FROM given
-             ON CONFLICT (space_id, profile_no, refusal_key) DO UPDATE
-                 SET occurrences = identity_refusal.occurrences + excluded.occurrences, last_at = excluded.last_at
-             RETURNING profile_no, refusal_key, xmax = 0 AS is_new
-         )
-         INSERT INTO identity_problem
-             (space_id, problem_key, rule, type, value, occurrences, profiles, first_at, last_at)
-         SELECT $1, g.key, min(g.rule), min(g.type), min(g.value), sum(g.occurrences)::bigint,
-             count(*) FILTER (WHERE k.is_new AND g.profile_no <> 0), min(g.first_at), max(g.last_at)
-         FROM given g JOIN kept k ON k.profile_no = g.profile_no AND k.refusal_key = g.key
-         GROUP BY g.key ORDER BY g.key
-         ON CONFLICT (space_id, problem_key) DO UPDATE
-             SET occurrences = identity_problem.occurrences + excluded.occurrences,
-                 profiles = identity_problem.profiles + excluded.profiles,
-                 last_at = greatest(identity_problem.last_at, excluded.last_at)",
-    )
-    .bind(space.0)
-    .bind(rows.iter().map(|r| r.profile.0 as i64).collect::<Vec<_>>())
-    .bind(rows.iter().map(|r| r.key().to_uuid()).collect::<Vec<_>>())
-    .bind(text(|r| &r.rule))
-    .bind(text(|r| &r.id_type))
-    .bind(text(|r| &r.value))
-    .bind(rows.iter().map(|r| r.occurrences).collect::<Vec<_>>())
-    .bind(rows.iter().map(|r| r.first_offset.0 as i64).collect::<Vec<_>>())
-    .bind(text(|r| &r.message_id))
-    .bind(rows.iter().map(|r| r.first_at.to_utc()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|r| r.last_at.to_utc()).collect::<Vec<_>>())
-    .execute(tx)
-    .await?;
-    Ok(())
 }
 
 type MergeRow = (Uuid, i64, i64, i64, DateTime<Utc>, String, serde_json::Value, bool, Option<DateTime<Utc>>);

@@ -1,8 +1,7 @@
-//! Identity settings as operators change them, and what a change would mean for the profiles there are.
+//! Identity settings as operators change them.
 
 use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
-use uuid::Uuid;
 
 use super::identity::{SettingsRow, get_settings, write_type};
 use super::{Result, StoreError, processor};
@@ -74,66 +73,16 @@ async fn write_head(tx: &mut PgConnection, space: SpaceNo, row: &SettingsRow) ->
     let version = sqlx::query_scalar(
         "-- store::identity_settings::write_head
          UPDATE identity_settings
-         SET version = version + 1, add_unknown_types = $2, merges_max = $3, identifiers_max = $4
+         SET version = version + 1, add_unknown_types = $2, merges_max = $3, identifiers_max = $4,
+             quarantine_threshold = $5
          WHERE space_id = $1 RETURNING version",
     )
     .bind(space.0)
     .bind(row.add_unknown_types)
     .bind(row.merges_max)
     .bind(row.identifiers_max)
+    .bind(row.quarantine_threshold)
     .fetch_one(tx)
     .await?;
     Ok(version)
-}
-
-/// A profile that has more than settings allow.
-#[derive(Debug, Clone)]
-pub struct Excess {
-    /// Its public id.
-    pub profile: Uuid,
-    /// The type it has too many values of; none: it has too many identifiers in all.
-    pub type_no: Option<TypeNo>,
-    /// How many it has.
-    pub values: i64,
-    /// How many it may have.
-    pub limit: i64,
-}
-
-/// Profiles that have more values of a type than its limit, or more identifiers than they may: how many, and those
-/// that are most above, `sample` of them. All values count, also those that a window does not count any more.
-pub async fn find_excess(
-    pool: &PgPool,
-    space: SpaceNo,
-    settings: &SettingsRow,
-    sample: i64,
-) -> Result<(i64, Vec<Excess>)> {
-    type Row = (Uuid, Option<TypeNo>, i64, i64, i64);
-    let rows: Vec<Row> = sqlx::query_as(
-        "-- store::identity_settings::find_excess
-         WITH held AS (
-             SELECT coalesce(p.merged_into, e.profile_no) AS owner, e.type_no, count(*) AS n
-             FROM external_id e LEFT JOIN profile p
-                 ON p.space_id = e.space_id AND p.profile_no = e.profile_no AND p.merged_into IS NOT NULL
-             WHERE e.space_id = $1 GROUP BY 1, 2
-         ), excess AS (
-             SELECT h.owner, h.type_no, h.n, l.most::bigint AS most
-             FROM held h JOIN unnest($2::smallint[], $3::int[]) AS l (type_no, most) ON l.type_no = h.type_no
-             WHERE h.n > l.most
-             UNION ALL
-             SELECT owner, NULL, sum(n)::bigint, $4::bigint FROM held GROUP BY owner HAVING sum(n) > $4
-         )
-         SELECT p.profile_id, x.type_no, x.n, x.most, (SELECT count(DISTINCT owner) FROM excess)
-         FROM excess x JOIN profile p ON p.space_id = $1 AND p.profile_no = x.owner
-         ORDER BY x.n - x.most DESC, x.owner, x.type_no LIMIT $5",
-    )
-    .bind(space.0)
-    .bind(settings.types.iter().map(|t| t.no).collect::<Vec<_>>())
-    .bind(settings.types.iter().map(|t| t.limit as i32).collect::<Vec<_>>())
-    .bind(i64::from(settings.identifiers_max))
-    .bind(sample)
-    .fetch_all(pool)
-    .await?;
-    let profiles = rows.first().map_or(0, |row| row.4);
-    let excess = |(profile, type_no, values, limit, _): Row| Excess { profile, type_no, values, limit };
-    Ok((profiles, rows.into_iter().map(excess).collect()))
 }

@@ -269,7 +269,7 @@ pub async fn is_unknown_to_planner(executor: impl PgExecutor<'_>) -> Result<bool
 /// a first import would meet plans made for empty tables: every plan is made anew after this.
 pub async fn analyse(executor: impl PgExecutor<'_>) -> Result<()> {
     let sql = "-- store::processor::analyse
-         ANALYZE profile, external_id, membership, profile_due, account_link, profile_event_page";
+         ANALYZE profile, external_id, membership, profile_due, account_link, profile_event_page, search_entry";
     sqlx::query(sql).execute(executor).await?;
     Ok(())
 }

@@ -295,60 +295,6 @@ pub async fn list_ids(
     Ok(rows.into_iter().map(|(no, id)| (ProfileNo(no as u64), id)).collect())
 }
 
-/// A page of a collection's live profiles, encoded, most recently seen first, behind (seen, number).
-pub async fn list_recent(
-    pool: &PgPool,
-    space: SpaceNo,
-    collection: Collection,
-    before: Option<(Timestamp, ProfileNo)>,
-    limit: i64,
-) -> Result<Vec<Bytes>> {
-    let states: Vec<Vec<u8>> = sqlx::query_scalar(
-        "-- store::profiles::list_recent
-         SELECT state FROM profile
-         WHERE space_id = $1 AND collection = $2 AND merged_into IS NULL
-             AND ($3::timestamptz IS NULL OR (last_seen_at, profile_no) < ($3, $4))
-         ORDER BY last_seen_at DESC, profile_no DESC LIMIT $5",
-    )
-    .bind(space.0)
-    .bind(collection as i16)
-    .bind(before.map(|(at, _)| at.to_utc()))
-    .bind(before.map_or(0, |(_, no)| no.0 as i64))
-    .bind(limit)
-    .fetch_all(pool)
-    .await?;
-    Ok(states.into_iter().map(Bytes::from).collect())
-}
-
-/// Live profiles, encoded, that own an identifier whose value starts with one of `prefixes`, by number, behind `after`.
-pub async fn list_by_prefix(
-    pool: &PgPool,
-    space: SpaceNo,
-    collection: Collection,
-    prefixes: &[String],
-    after: ProfileNo,
-    limit: i64,
-) -> Result<Vec<Bytes>> {
-    let states: Vec<Vec<u8>> = sqlx::query_scalar(
-        "-- store::profiles::list_by_prefix
-         SELECT DISTINCT ON (l.profile_no) l.state
-         FROM external_id e
-         JOIN profile p ON p.space_id = $1 AND p.profile_no = e.profile_no
-         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
-         WHERE e.space_id = $1 AND EXISTS (SELECT FROM unnest($2::text[]) AS w (prefix) WHERE starts_with(e.value, w.prefix))
-             AND l.collection = $3 AND l.profile_no > $4
-         ORDER BY l.profile_no LIMIT $5",
-    )
-    .bind(space.0)
-    .bind(prefixes)
-    .bind(collection as i16)
-    .bind(after.0 as i64)
-    .bind(limit)
-    .fetch_all(pool)
-    .await?;
-    Ok(states.into_iter().map(Bytes::from).collect())
-}
-
 /// A user linked to an account.
 #[derive(Debug, Clone)]
 pub struct Link {
@@ -393,20 +339,24 @@ pub async fn list_linked(
     after: ProfileNo,
     limit: i64,
 ) -> Result<Vec<(Bytes, Timestamp)>> {
+    // Of an account with many users only the numbers are put in order: states are read for the page alone.
     let accounts_of_user = "-- store::profiles::list_linked
-         SELECT DISTINCT ON (l.profile_no) l.state, k.created_at
-         FROM account_link k
-         JOIN profile p ON p.space_id = $1 AND p.profile_no = k.account_no
-         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
-         WHERE k.space_id = $1 AND k.user_no = ANY($2) AND l.profile_no > $3
-         ORDER BY l.profile_no, k.created_at LIMIT $4";
+         SELECT l.state, k.since FROM (
+             SELECT coalesce(p.merged_into, k.account_no) AS no, min(k.created_at) AS since
+             FROM account_link k
+             LEFT JOIN profile p
+                 ON p.space_id = $1 AND p.profile_no = k.account_no AND p.merged_into IS NOT NULL
+             WHERE k.space_id = $1 AND k.user_no = ANY($2)
+             GROUP BY 1 HAVING coalesce(p.merged_into, k.account_no) > $3 ORDER BY 1 LIMIT $4
+         ) k JOIN profile l ON l.space_id = $1 AND l.profile_no = k.no ORDER BY k.no";
     let users_of_account = "-- store::profiles::list_linked
-         SELECT DISTINCT ON (l.profile_no) l.state, k.created_at
-         FROM account_link k
-         JOIN profile p ON p.space_id = $1 AND p.profile_no = k.user_no
-         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
-         WHERE k.space_id = $1 AND k.account_no = ANY($2) AND l.profile_no > $3
-         ORDER BY l.profile_no, k.created_at LIMIT $4";
+         SELECT l.state, k.since FROM (
+             SELECT coalesce(p.merged_into, k.user_no) AS no, min(k.created_at) AS since
+             FROM account_link k
+             LEFT JOIN profile p ON p.space_id = $1 AND p.profile_no = k.user_no AND p.merged_into IS NOT NULL
+             WHERE k.space_id = $1 AND k.account_no = ANY($2)
+             GROUP BY 1 HAVING coalesce(p.merged_into, k.user_no) > $3 ORDER BY 1 LIMIT $4
+         ) k JOIN profile l ON l.space_id = $1 AND l.profile_no = k.no ORDER BY k.no";
     let sql = if collection == Collection::Users { accounts_of_user } else { users_of_account };
     let rows: Vec<(Vec<u8>, DateTime<Utc>)> = sqlx::query_as(sql)
         .bind(space.0)

@@ -61,6 +61,7 @@ pub async fn insert_space(pool: &PgPool, key: &str, name: &str, at: Timestamp) -
         sqlx::query(sql).bind(space.no.0).execute(&mut *tx).await?;
     }
     super::identity::insert_default_settings(&mut tx, space.no).await?;
+    super::search::insert_default_traits(&mut tx, space.no).await?;
     tx.commit().await?;
     Ok(space)
 }

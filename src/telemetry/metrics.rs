@@ -212,6 +212,8 @@ metrics! {
 
     PROFILES: Gauge = "personas_profiles", [], "Live profiles of all spaces.";
     PROFILES_CREATED: Counter = "personas_profiles_created_total", [], "Profiles created.";
+    IDENTITY_QUARANTINED: Gauge = "personas_identity_quarantined_ids", [],
+        "Identifier values in quarantine, of all spaces.";
     IDENTITY_MERGES: Counter = "personas_identity_merges_total", [], "Profiles merged into another one.";
 
     AUDIENCE_TRANSITIONS: Counter = "personas_audience_transitions_total", ["direction"],

@@ -317,16 +317,59 @@ async fn a_dry_run_says_which_profiles_break_the_rules() {
     let change = json!({"identifiers": [{"type": "email", "limit": 1}, {"type": "app_id"}]});
     let trial = space.app.patch(&path, change).await.expect(200).json;
     assert_eq!((&trial["dry_run"], &trial["profiles"]), (&json!(true), &json!(2)), "{trial}");
-    assert_eq!(trial["sample"][0], json!({"profile_id": id, "type": "email", "values": 3, "limit": 1}));
+    assert_eq!(
+        trial["sample"][0],
+        json!({"profile_id": id, "of": "identifiers", "type": "email", "values": 3, "limit": 1})
+    );
     assert_eq!(type_of(&trial["settings"], "email")["limit"], 1);
     let trial = space.app.patch(&path, json!({"identifiers_max": 3})).await.expect(200).json;
-    assert_eq!(trial["sample"], json!([{"profile_id": id, "type": null, "values": 4, "limit": 3}]));
+    assert_eq!(
+        trial["sample"],
+        json!([{"profile_id": id, "of": "identifiers", "type": null, "values": 4, "limit": 3}])
+    );
     let trial = space.app.patch(&path, json!({"identifiers_max": 1})).await.expect(200).json;
     assert_eq!(trial["profiles"], 3);
     let none = space.app.patch(&path, json!({"merges_max": 1})).await.expect(200).json;
     assert_eq!((&none["profiles"], &none["sample"]), (&json!(0), &json!([])));
+    let none = space.app.patch(&path, json!({"merges_max": 0})).await.expect(200).json;
+    let merged = &none["sample"][0];
+    assert_eq!(
+        (&none["profiles"], &merged["of"], &merged["values"]),
+        (&json!(1), &json!("merges"), &json!(1))
+    );
     space.app.patch(&path, json!({"merges_max": -1})).await.expect_problem(422, "invalid");
     assert_eq!(space.settings().await, before, "nothing was changed");
+}
+
+#[tokio::test]
+async fn a_dry_run_counts_what_a_window_counts_and_names_what_would_be_blocked() {
+    let mut space = Space::start().await;
+    for (day, device) in [(1, "a1"), (2, "a2"), (25, "a3"), (26, "a4")] {
+        let at = format!("2024-02-{day:02}T00:00:00Z");
+        let call = json!({"userId": "u1", "anonymousId": device, "event": "Seen", "timestamp": at});
+        space.send("/v1/track", call).await;
+    }
+    for user in ["test-1", "test-2", "other"] {
+        space.identify(user, &format!("{user}@x.y")).await;
+    }
+    space.get("user_id:other", "metadata").await;
+    let path = format!("{SETTINGS}?dry_run=true");
+    let mut tried = Vec::new();
+    for (frequency, limit) in [("ever", 2), ("monthly", 2), ("weekly", 2), ("weekly", 1)] {
+        let change = json!({"type": "anonymous_id", "frequency": frequency, "limit": limit});
+        let trial = space.app.patch(&path, json!({"identifiers": [change]})).await.expect(200).json;
+        tried.push((trial["profiles"].as_i64().unwrap(), trial["sample"][0]["values"].clone()));
+    }
+    // On the first of March two of them are older than a week, and none is older than 30 days.
+    assert_eq!(tried, [(1, json!(4)), (1, json!(4)), (0, json!(null)), (1, json!(2))]);
+    let blocked = json!({"exact": ["null", "OTHER"], "patterns": ["^test-"]});
+    let change =
+        json!({"identifiers": [{"type": "user_id", "blocked": blocked}, {"type": "email", "limit": 4}]});
+    let trial = space.app.patch(&path, change).await.expect(200).json;
+    assert_eq!((&trial["blocked"]["ids"], &trial["blocked"]["profiles"]), (&json!(3), &json!(3)), "{trial}");
+    let ids = Space::words(&trial["blocked"]["sample"], "type", "=");
+    assert_eq!(ids.into_iter().collect::<Vec<_>>(), ["user_id=other", "user_id=test-1", "user_id=test-2"]);
+    assert!(trial["blocked"]["sample"][0]["profile_id"].as_str().unwrap().starts_with("prf_"));
 }
 
 #[tokio::test]
@@ -372,7 +415,7 @@ async fn the_feed_names_what_is_refused_most_often_first() {
     let at = "2024-03-01T12:00:00.000Z";
     let row = |rule: &str, name: &str, id: &str, occurrences: u8, profiles: u8| {
         json!({"rule": rule, "type": name, "id": id, "occurrences": occurrences, "profiles": profiles,
-            "first_at": at, "last_at": at})
+            "first_at": at, "last_at": at, "quarantined_at": null})
     };
     let rows = problems["data"].as_array().unwrap();
     assert_eq!(rows[0], row("ID value blocked", "anonymous_id", "null", 6, 3));
@@ -382,6 +425,10 @@ async fn the_feed_names_what_is_refused_most_often_first() {
     );
     assert!(rows.contains(&row("ID value blocked", "user_id", "0", 1, 0)), "nobody's: {problems}");
     assert_eq!(rows.len(), 3);
+    let rule =
+        |rule: &str, ids: u8, occurrences: u8| json!({"rule": rule, "ids": ids, "occurrences": occurrences});
+    let rules = json!([rule("ID value blocked", 2, 7), rule("Identifier value limit exceeded", 1, 1)]);
+    assert_eq!(problems["rules"], rules);
     // Page by page it is the same.
     let (mut paged, mut next) = (Vec::new(), String::new());
     loop {

@@ -36,6 +36,8 @@ mod import;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod links;
+#[cfg(test)]
 mod lists;
 #[cfg(test)]
 mod log;
@@ -45,6 +47,8 @@ mod management;
 mod openapi;
 #[cfg(test)]
 mod plans;
+#[cfg(test)]
+mod poisoning;
 #[cfg(test)]
 mod preview;
 #[cfg(test)]
@@ -66,11 +70,15 @@ mod relative_dates;
 #[cfg(test)]
 mod schema;
 #[cfg(test)]
+mod search;
+#[cfg(test)]
 mod seen;
 #[cfg(test)]
 mod segments;
 #[cfg(test)]
 mod server;
+#[cfg(test)]
+mod statements;
 #[cfg(test)]
 mod telemetry;
 #[cfg(test)]

@@ -159,8 +159,10 @@ async fn act(app: &TestApp, dice: &mut Dice) {
             app.post(&format!("{SPACE}/identity/blocks"), two).await;
         }
         _ => {
-            let sql = "SELECT merge_id FROM profile_merge WHERE undone_at IS NULL ORDER BY log_offset DESC LIMIT 1";
-            let merge: Option<uuid::Uuid> = sqlx::query_scalar(sql).fetch_optional(&app.db.pool).await.unwrap();
+            let sql =
+                "SELECT merge_id FROM profile_merge WHERE undone_at IS NULL ORDER BY log_offset DESC LIMIT 1";
+            let merge: Option<uuid::Uuid> =
+                sqlx::query_scalar(sql).fetch_optional(&app.db.pool).await.unwrap();
             if let Some(merge) = merge {
                 let merge = personas::domain::ids::public_id("mrg", merge);
                 app.post(&format!("{SPACE}/identity/merges/{merge}/undo"), json!({})).await;

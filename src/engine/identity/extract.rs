@@ -1,9 +1,13 @@
 //! Which identifiers an event carries (personas.md 3.1, decisions I2, I3, I6, I12b).
 
+use std::sync::LazyLock;
+
+use memchr::memmem;
+
 use crate::domain::identifier::{is_type_name, normalise};
 use crate::domain::{Collection, EventType, IdKey, json};
 
-use super::settings::{IdType, Settings, TypeNo};
+use super::settings::{Settings, TypeNo};
 
 /// One identifier found on an event, normalised and not blocked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,13 +73,38 @@ pub fn extract(parts: &Parts<'_>, settings: &Settings) -> Extracted {
     };
     found.account("group_id", &group);
     let mut out = found.out;
-    let by_trust = |c: &Candidate| (settings.rank(c.type_no), c.value.clone());
-    out.users.sort_by_cached_key(by_trust);
-    out.users.dedup();
-    out.accounts.sort_by_cached_key(by_trust);
-    out.accounts.dedup();
+    in_order(&mut out.users, settings);
+    in_order(&mut out.accounts, settings);
     out
 }
+
+fn in_order(candidates: &mut Vec<Candidate>, settings: &Settings) {
+    if candidates.len() > 1 {
+        let trust = |c: &Candidate| settings.rank(c.type_no);
+        candidates.sort_unstable_by(|a, b| trust(a).cmp(&trust(b)).then_with(|| a.value.cmp(&b.value)));
+        candidates.dedup();
+    }
+}
+
+/// Names that are looked for in every event's text, made ready to be found.
+struct Names(LazyLock<[memmem::Finder<'static>; 6]>);
+
+impl Names {
+    /// Whether the name stands in the text, as a key or otherwise.
+    fn has_email(&self, text: &str) -> bool {
+        self.0.last().is_some_and(|email| email.find(text.as_bytes()).is_some())
+    }
+
+    /// Whether one of the names does that matter in a context.
+    fn has_any(&self, context: &str) -> bool {
+        self.0.iter().take(5).any(|name| name.find(context.as_bytes()).is_some())
+    }
+}
+
+static NAMES: Names = Names(LazyLock::new(|| {
+    ["\"traits\"", "\"device\"", "\"Google Analytics\"", "\"externalIds\"", "\"groupId\"", "\"email\""]
+        .map(memmem::Finder::new)
+}));
 
 /// The few fields of `context` that matter here, looked for only when their names stand in the text.
 #[derive(Default)]
@@ -89,8 +118,7 @@ struct Context<'a> {
 
 impl<'a> Context<'a> {
     fn of(context: &'a str) -> Self {
-        let names = ["\"traits\"", "\"device\"", "\"Google Analytics\"", "\"externalIds\"", "\"groupId\""];
-        if !names.iter().any(|name| context.contains(name)) {
+        if !NAMES.has_any(context) {
             return Self::default();
         }
         let [traits, device, integrations, external_ids, group_id] =
@@ -157,22 +185,21 @@ impl Finder<'_> {
         // A group call's traits describe the account, so its e-mail is not the person's.
         let own_traits = if is_identify { parts.body } else { "" };
         for traits in [own_traits, context.traits] {
-            if traits.contains("\"email\"") {
+            if NAMES.has_email(traits) {
                 let [email] = json::pick(traits, ["email"]);
                 if let Some(email) = email.and_then(json::string_or_digits) {
                     self.named("email", &email);
                 }
             }
         }
-        let custom: Vec<&IdType> = self.settings.types().filter(|t| !t.keys.is_empty()).collect();
-        for id_type in custom {
-            let name = id_type.name.clone();
-            for key in id_type.keys.iter().flat_map(|key| spellings(key)) {
-                let body = if is_group { "" } else { parts.body };
+        let settings = self.settings;
+        let body = if is_group { "" } else { parts.body };
+        for (id_type, keys) in settings.keyed() {
+            for key in keys {
                 for place in [body, context.traits] {
                     let [value] = json::pick(place, [key.as_str()]);
                     if let Some(value) = value.and_then(json::string_or_digits) {
-                        self.named(&name, &value);
+                        self.named(&id_type.name, &value);
                     }
                 }
             }
@@ -180,6 +207,9 @@ impl Finder<'_> {
     }
 
     fn device(&mut self, context: &Context<'_>) {
+        if context.device.is_empty() {
+            return;
+        }
         let fields = ["type", "id", "advertisingId", "adTrackingEnabled", "token"];
         let [kind, id, advertising, tracking, token] = json::pick(context.device, fields);
         let Some(kind) = kind.and_then(json::string) else { return };
@@ -219,25 +249,4 @@ impl Finder<'_> {
             self.add(collection, &name, &id);
         }
     }
-}
-
-/// The two spellings of a key: `app_id` and `appId`.
-fn spellings(key: &str) -> Vec<String> {
-    let (mut camel, mut snake, mut upper) = (String::new(), String::new(), false);
-    for c in key.chars() {
-        if c == '_' {
-            upper = !camel.is_empty();
-            snake.push('_');
-            continue;
-        }
-        if c.is_uppercase() && !snake.is_empty() && !snake.ends_with('_') {
-            snake.push('_');
-        }
-        snake.extend(c.to_lowercase());
-        if std::mem::take(&mut upper) { camel.extend(c.to_uppercase()) } else { camel.push(c) }
-    }
-    let mut all = vec![key.to_owned(), camel, snake];
-    all.sort_unstable();
-    all.dedup();
-    all
 }

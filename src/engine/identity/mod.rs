@@ -7,10 +7,16 @@ pub mod extract;
 pub mod resolve;
 pub mod separate;
 pub mod settings;
+pub mod suspect;
 
+#[cfg(test)]
+mod laws;
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;
 
 pub use extract::{Candidate, Extracted, extract};
 pub use resolve::{Apart, Graph, Owned, Refusal, Resolution, Rule, resolve};
 pub use settings::{BadPattern, Frequency, IdType, Settings, TypeNo, check_pattern};
+pub use suspect::Suspicion;

@@ -70,6 +70,8 @@ pub enum Rule {
     ValueTimeLimit,
     /// The value is on the block list.
     Blocked,
+    /// The value was refused to so many profiles that it says nothing about who somebody is.
+    Quarantined,
     /// The profile has taken as many merges as it may.
     MergeLimit,
     /// The profile has as many identifiers as it may.
@@ -85,6 +87,7 @@ impl Rule {
             Self::ValueLimit => "Identifier value limit exceeded",
             Self::ValueTimeLimit => "Identifier value time limit exceeded",
             Self::Blocked => "ID value blocked",
+            Self::Quarantined => "ID value quarantined",
             Self::MergeLimit => "Profile merge limit exceeded",
             Self::MappingLimit => "Identifier mapping limit exceeded",
             Self::MergeBlocked => "Profile merge blocked",

@@ -1,5 +1,6 @@
 //! A space's identity settings made ready: patterns compiled, types in order of trust (decisions I2-I7, I12b).
 
+use hashbrown::HashMap;
 use regex::{Regex, RegexBuilder};
 
 pub use crate::domain::id_type::{Frequency, IdType, TypeNo};
@@ -19,21 +20,30 @@ pub struct BadPattern {
 
 struct Compiled {
     id_type: IdType,
-    rank: i64,
     /// Lower-cased, because blocked values are compared without case.
     blocked: Vec<String>,
+    /// Bytes of the longest of them.
+    longest: usize,
     patterns: Vec<Regex>,
+    /// The keys it is read from, in all their spellings.
+    spelled: Vec<String>,
 }
 
 /// Settings made ready: patterns compiled once, types in order of priority.
 pub struct Settings {
+    /// Most trusted first.
     types: Vec<Compiled>,
+    /// Their places by name, and by number.
+    by_name: HashMap<String, usize>,
+    by_no: Vec<Option<usize>>,
     /// Unknown types in `externalIds` are added (I12b).
     pub add_unknown_types: bool,
     /// Merges a profile takes at most (I5).
     pub merges_max: u32,
     /// Identifiers a profile takes at most (I5).
     pub identifiers_max: u32,
+    /// A value refused to so many profiles is put into quarantine; 0: none is.
+    pub quarantine_threshold: u32,
 }
 
 impl std::fmt::Debug for Settings {
@@ -45,7 +55,15 @@ impl std::fmt::Debug for Settings {
 impl Settings {
     /// Compiles settings; an error names the pattern that cannot be used.
     pub fn new(types: Vec<IdType>, merges_max: u32, identifiers_max: u32) -> Result<Self, BadPattern> {
-        let mut settings = Self { types: Vec::new(), add_unknown_types: true, merges_max, identifiers_max };
+        let mut settings = Self {
+            types: Vec::new(),
+            by_name: HashMap::new(),
+            by_no: Vec::new(),
+            add_unknown_types: true,
+            merges_max,
+            identifiers_max,
+            quarantine_threshold: 0,
+        };
         for id_type in types {
             settings.push(id_type)?;
         }
@@ -55,12 +73,20 @@ impl Settings {
     /// Adds one type and orders the priorities anew.
     pub fn push(&mut self, id_type: IdType) -> Result<(), BadPattern> {
         let patterns = id_type.blocked_patterns.iter().map(|p| compile(p)).collect::<Result<_, _>>()?;
-        let blocked = id_type.blocked_exact.iter().map(|b| b.to_lowercase()).collect();
-        self.types.push(Compiled { id_type, rank: 0, blocked, patterns });
+        let blocked: Vec<String> = id_type.blocked_exact.iter().map(|b| b.to_lowercase()).collect();
+        let longest = blocked.iter().map(String::len).max().unwrap_or(0);
+        let spelled = id_type.keys.iter().flat_map(|key| spellings(key)).collect();
+        self.types.push(Compiled { id_type, blocked, longest, patterns, spelled });
         // Explicit priorities first, then user_id, email, and the rest by name.
         self.types.sort_by(|a, b| order(&a.id_type).cmp(&order(&b.id_type)));
-        for (rank, compiled) in (0..).zip(&mut self.types) {
-            compiled.rank = rank;
+        self.by_name = self.types.iter().map(|t| t.id_type.name.clone()).zip(0..).collect();
+        self.by_no.clear();
+        for (place, compiled) in self.types.iter().enumerate() {
+            let no = usize::try_from(compiled.id_type.no).unwrap_or_default();
+            self.by_no.resize(self.by_no.len().max(no + 1), None);
+            if let Some(slot) = self.by_no.get_mut(no) {
+                *slot = Some(place);
+            }
         }
         Ok(())
     }
@@ -72,17 +98,31 @@ impl Settings {
 
     /// The type of that name.
     pub fn by_name(&self, name: &str) -> Option<&IdType> {
-        self.types().find(|t| t.name == name)
+        self.types.get(*self.by_name.get(name)?).map(|t| &t.id_type)
     }
 
     /// The type of that number.
     pub fn by_no(&self, no: TypeNo) -> Option<&IdType> {
-        self.types().find(|t| t.no == no)
+        self.compiled(no).map(|t| &t.id_type)
     }
 
     /// Position in the order of trust; lower is more trusted.
     pub fn rank(&self, no: TypeNo) -> i64 {
-        self.types.iter().find(|t| t.id_type.no == no).map_or(i64::MAX, |t| t.rank)
+        self.place(no).map_or(i64::MAX, |place| place as i64)
+    }
+
+    fn place(&self, no: TypeNo) -> Option<usize> {
+        *self.by_no.get(usize::try_from(no).ok()?)?
+    }
+
+    fn compiled(&self, no: TypeNo) -> Option<&Compiled> {
+        self.types.get(self.place(no)?)
+    }
+
+    /// Types that are read from keys, and the keys in all their spellings.
+    pub(super) fn keyed(&self) -> impl Iterator<Item = (&IdType, &[String])> {
+        let keyed = self.types.iter().filter(|t| !t.spelled.is_empty());
+        keyed.map(|t| (&t.id_type, t.spelled.as_slice()))
     }
 
     /// A number for a type that is not there yet.
@@ -92,10 +132,14 @@ impl Settings {
 
     /// Whether a normalised value is on the type's block list.
     pub fn is_blocked(&self, no: TypeNo, value: &str) -> bool {
-        self.types.iter().find(|t| t.id_type.no == no).is_some_and(|t| {
-            let longest = t.blocked.iter().map(String::len).max().unwrap_or(0);
-            (value.len() <= longest && t.blocked.contains(&value.to_lowercase()))
-                || t.patterns.iter().any(|pattern| pattern.is_match(value))
+        self.compiled(no).is_some_and(|t| {
+            let is_exact = value.len() <= t.longest
+                && if value.is_ascii() {
+                    t.blocked.iter().any(|blocked| blocked.eq_ignore_ascii_case(value))
+                } else {
+                    t.blocked.contains(&value.to_lowercase())
+                };
+            is_exact || t.patterns.iter().any(|pattern| pattern.is_match(value))
         })
     }
 }
@@ -108,6 +152,27 @@ fn order(id_type: &IdType) -> (i64, u8, &str) {
         _ => 2,
     };
     (explicit, natural, &id_type.name)
+}
+
+/// The two spellings of a key: `app_id` and `appId`.
+fn spellings(key: &str) -> Vec<String> {
+    let (mut camel, mut snake, mut upper) = (String::new(), String::new(), false);
+    for c in key.chars() {
+        if c == '_' {
+            upper = !camel.is_empty();
+            snake.push('_');
+            continue;
+        }
+        if c.is_uppercase() && !snake.is_empty() && !snake.ends_with('_') {
+            snake.push('_');
+        }
+        snake.extend(c.to_lowercase());
+        if std::mem::take(&mut upper) { camel.extend(c.to_uppercase()) } else { camel.push(c) }
+    }
+    let mut all = vec![key.to_owned(), camel, snake];
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 fn compile(pattern: &str) -> Result<Regex, BadPattern> {

@@ -1,7 +1,6 @@
-//! `/v1/spaces/{space}/identity`: the settings of identity resolution, and what it refuses.
+//! `/v1/spaces/{space}/identity/settings`: how identifiers are resolved.
 
 use axum::extract::State;
-use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -12,20 +11,13 @@ use crate::domain::id_type::IdType;
 use crate::domain::ids::public_id;
 use crate::http::AppState;
 use crate::http::auth::{Authed, Read, Write};
-use crate::http::etag::IfNoneMatch;
 use crate::http::extract::{Json, Query};
-use crate::http::page::{List, Page, PageParams};
 use crate::http::problem::{Code, Problem};
-use crate::manage::identity_settings::{
-    IdentitySettings, SettingsChange, Trial, TypeChange, in_order_of_trust,
-};
-use crate::manage::operations::IdentityProblem;
+use crate::manage::identity_settings::{IdentitySettings, SettingsChange, TypeChange, in_order_of_trust};
+use crate::manage::identity_trial::{Blocked, Excess, Kind, Trial};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(get_settings, change_settings))
-        .routes(routes!(import_settings))
-        .routes(routes!(list_problems))
+    OpenApiRouter::new().routes(routes!(get_settings, change_settings)).routes(routes!(import_settings))
 }
 
 /// How a space finds out which profile an event belongs to.
@@ -41,6 +33,8 @@ struct SettingsJson {
     merges_max: i32,
     /// Identifiers a profile takes at most.
     identifiers_max: i32,
+    /// A value that was refused to so many profiles is put into quarantine: it is never taken and never matched. 0: none is.
+    quarantine_threshold: i32,
     /// Whether a type nobody knows is added, with the defaults, when `externalIds` names it.
     add_unknown_types: bool,
 }
@@ -95,6 +89,7 @@ impl From<IdentitySettings> for SettingsJson {
             identifiers: in_order_of_trust(settings.types).into_iter().map(TypeJson::from).collect(),
             merges_max: settings.merges_max,
             identifiers_max: settings.identifiers_max,
+            quarantine_threshold: settings.quarantine_threshold,
             add_unknown_types: settings.add_unknown_types,
         }
     }
@@ -120,6 +115,9 @@ struct ChangeJson {
     /// 1 to 10,000.
     #[serde(default, deserialize_with = "not_null")]
     identifiers_max: Option<i64>,
+    /// 0 to 1,000; 0: no value is put into quarantine any more, and those that are in it stay.
+    #[serde(default, deserialize_with = "not_null")]
+    quarantine_threshold: Option<i64>,
     #[serde(default, deserialize_with = "not_null")]
     add_unknown_types: Option<bool>,
 }
@@ -189,6 +187,7 @@ impl From<ChangeJson> for SettingsChange {
             remove: given.remove,
             merges_max: given.merges_max,
             identifiers_max: given.identifiers_max,
+            quarantine_threshold: given.quarantine_threshold,
             add_unknown_types: given.add_unknown_types,
         }
     }
@@ -206,6 +205,7 @@ struct DryRunJson {
     profiles: i64,
     /// Up to 10 of those, the ones furthest above first.
     sample: Vec<ExcessJson>,
+    blocked: NewlyBlockedJson,
 }
 
 /// A profile that has more than settings allow.
@@ -213,25 +213,64 @@ struct DryRunJson {
 #[schema(as = IdentifierExcess)]
 struct ExcessJson {
     profile_id: String,
-    /// The type it has too many values of; null: it has too many identifiers of all types together.
+    /// `identifiers` or `merges`: what it has too much of.
+    of: &'static str,
+    /// The type it has too many values of; null: it has too many of all types together.
     #[serde(rename = "type")]
     name: Option<String>,
-    /// How many it has, those included that are older than the type's window.
+    /// How many it has, those left out that are older than the type's window; of merges, how many it has taken.
     values: i64,
     /// How many it may have.
     limit: i64,
 }
 
+/// Identifiers that profiles have, and that would be blocked and are not now. They stay where they are; no event would be
+/// matched by them any more, and a rebuild would leave them out.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NewlyBlockedIdentifiers)]
+struct NewlyBlockedJson {
+    ids: u64,
+    /// Profiles that have one.
+    profiles: usize,
+    /// Up to 10 of the identifiers.
+    sample: Vec<BlockedIdJson>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NewlyBlockedIdentifier)]
+struct BlockedIdJson {
+    profile_id: String,
+    #[serde(rename = "type")]
+    name: String,
+    id: String,
+}
+
 impl From<Trial> for DryRunJson {
-    fn from(Trial { settings, profiles, sample }: Trial) -> Self {
+    fn from(Trial { settings, profiles, sample, blocked }: Trial) -> Self {
         let name = |no| settings.types.iter().find(|t| t.no == no).map(|t| t.name.clone());
-        let sample = sample.into_iter().map(|excess| ExcessJson {
+        let excess = |excess: Excess| ExcessJson {
             profile_id: public_id("prf", excess.profile),
+            of: match excess.kind {
+                Kind::Identifiers => "identifiers",
+                Kind::Merges => "merges",
+            },
             name: excess.type_no.and_then(name),
             values: excess.values,
             limit: excess.limit,
-        });
-        Self { dry_run: true, sample: sample.collect(), profiles, settings: settings.into() }
+        };
+        let Blocked { ids, profiles: blocked_profiles, sample: blocked } = blocked;
+        let id = |(no, id, profile)| BlockedIdJson {
+            profile_id: public_id("prf", profile),
+            name: name(no).unwrap_or_default(),
+            id,
+        };
+        let blocked = NewlyBlockedJson {
+            ids,
+            profiles: blocked_profiles,
+            sample: blocked.into_iter().map(id).collect(),
+        };
+        let sample = sample.into_iter().map(excess).collect();
+        Self { dry_run: true, sample, profiles, blocked, settings: settings.into() }
     }
 }
 
@@ -331,55 +370,4 @@ async fn change_or_try(
     }
     let settings = app.manage.change_identity_settings(space, change).await?;
     Ok(Json(AnswerJson::Changed(settings.into())))
-}
-
-/// An identifier that was refused, however often and to whomever.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = IdentityProblem)]
-struct ProblemJson {
-    /// Why, by the name of Segment's Profiles Insights.
-    rule: String,
-    #[serde(rename = "type")]
-    name: String,
-    id: String,
-    /// How often.
-    occurrences: i64,
-    /// Profiles it was refused to; one that was merged into another since counts as one of its own.
-    profiles: i64,
-    /// Time of receipt of the first event it happened to.
-    first_at: String,
-    last_at: String,
-}
-
-impl From<IdentityProblem> for ProblemJson {
-    fn from(row: IdentityProblem) -> Self {
-        Self {
-            rule: row.rule,
-            name: row.id_type,
-            id: row.value,
-            occurrences: row.occurrences,
-            profiles: row.profiles,
-            first_at: row.first_at.to_string(),
-            last_at: row.last_at.to_string(),
-        }
-    }
-}
-
-/// List the identifiers that were refused, the most frequent first
-///
-/// What merges too many people stands at the top: block it, or look at the limit of its type.
-#[utoipa::path(get, path = "/v1/spaces/{space}/identity/problems", tag = "Identity",
-    operation_id = "list_identity_problems",
-    params(("space" = String, Path, description = "Id of the space"), PageParams),
-    responses((status = 200, body = List<ProblemJson>), (status = 304, description = "Nothing has changed")))]
-async fn list_problems(
-    State(app): State<AppState>,
-    caller: Authed<Read>,
-    page: Page,
-    known: IfNoneMatch,
-) -> Result<Response, Problem> {
-    let after = page.after("identity_problems")?;
-    let rows = app.manage.list_identity_problems(caller.space_no(), after, page.limit + 1).await?;
-    let key = |row: &IdentityProblem| (row.occurrences, row.key);
-    Ok(known.answer(&page.list("identity_problems", rows, key, ProblemJson::from)))
 }

@@ -3,9 +3,11 @@
 mod acts;
 mod definitions;
 mod identity;
+mod identity_problems;
 mod operations;
 mod queries;
 mod schema;
+mod search;
 mod sources;
 mod spaces;
 mod test_clock;
@@ -30,9 +32,11 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(definitions::routes())
         .merge(identity::routes())
         .merge(acts::routes())
+        .merge(identity_problems::routes())
         .merge(operations::routes())
         .merge(queries::routes())
         .merge(schema::routes())
+        .merge(search::routes())
 }
 
 /// An id of ours in a path.

@@ -26,12 +26,15 @@ pub enum Part {
 }
 
 /// Every table there is. Partitions are parts of theirs.
-pub const TABLES: [(&str, Part); 37] = [
+pub const TABLES: [(&str, Part); 41] = [
     ("profile", Part::Replaced(&["profile_no"])),
     ("external_id", Part::Replaced(&["id_key"])),
     ("profile_merge", Part::Replaced(&["log_offset", "absorbed_no"])),
     ("identity_refusal", Part::Replaced(&["profile_no", "refusal_key"])),
     ("identity_problem", Part::Replaced(&["problem_key"])),
+    ("identity_rule", Part::Replaced(&["rule"])),
+    ("identity_suspect", Part::Replaced(&["id_key"])),
+    ("search_entry", Part::Replaced(&["trait_no", "value_hash", "profile_no"])),
     ("account_link", Part::Replaced(&["account_no", "user_no"])),
     ("profile_event_page", Part::Replaced(&["profile_no", "first_offset"])),
     ("profile_due", Part::Replaced(&["profile_no"])),
@@ -56,6 +59,7 @@ pub const TABLES: [(&str, Part); 37] = [
     ("computation", Part::Copied),
     ("identity_settings", Part::Copied),
     ("identity_type", Part::Copied),
+    ("search_trait", Part::Copied),
     ("space", Part::Shared),
     ("registry", Part::Shared),
     ("test_clock", Part::Shared),
@@ -143,8 +147,10 @@ fn fingerprint_sql(schema: &str) -> String {
                   ON d.space_id = $1 AND d.definition_no = c.definition_no
               WHERE c.space_id = $1 AND NOT d.deleted
                   AND (c.computation_no = d.serving_no OR c.status IN ('pending', 'backfilling'))),
-             (SELECT (add_unknown_types, merges_max, identifiers_max)::text FROM {schema}.identity_settings
-              WHERE space_id = $1)))"
+             (SELECT (add_unknown_types, merges_max, identifiers_max, quarantine_threshold)::text
+              FROM {schema}.identity_settings WHERE space_id = $1),
+             (SELECT string_agg((trait_no, name)::text, ';' ORDER BY trait_no) FROM {schema}.search_trait
+              WHERE space_id = $1 AND NOT removed)))"
     )
 }
 

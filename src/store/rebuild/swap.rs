@@ -108,9 +108,14 @@ async fn replace(tx: &mut PgConnection, place: &Place, table: &str, keys: &[&str
              SELECT 1 FROM {shadow}.{table} s WHERE s.space_id = $1 AND {same} AND s IS NOT DISTINCT FROM l)"
     );
     let gone = sqlx::query(AssertSqlSafe(sql)).bind(space.0).execute(&mut *tx).await?.rows_affected();
+    // What is generated from other columns is so here, too.
+    let sql = "-- store::rebuild::replace
+         SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
+         WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''";
+    let columns: String = sqlx::query_scalar(sql).bind(format!("{live}.{table}")).fetch_one(&mut *tx).await?;
     let sql = format!(
         "-- store::rebuild::replace
-         INSERT INTO {live}.{table} SELECT s.* FROM {shadow}.{table} s WHERE s.space_id = $1 AND NOT EXISTS (
+         INSERT INTO {live}.{table} ({columns}) SELECT {columns} FROM {shadow}.{table} s WHERE s.space_id = $1 AND NOT EXISTS (
              SELECT 1 FROM {live}.{table} l WHERE l.space_id = $1 AND {same})"
     );
     let new = sqlx::query(AssertSqlSafe(sql)).bind(space.0).execute(tx).await?.rows_affected();
