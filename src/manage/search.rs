@@ -22,7 +22,7 @@ pub struct SearchSettings {
 }
 
 impl SearchSettings {
-    fn of(rows: Vec<TraitRow>) -> Self {
+    fn of(rows: &[TraitRow]) -> Self {
         let live = || rows.iter().filter(|row| !row.removed);
         Self {
             filling: live().filter(|row| row.filled.is_some()).map(|row| row.name.clone()).collect(),
@@ -34,7 +34,7 @@ impl SearchSettings {
 impl Manage {
     /// The searchable traits of a space.
     pub async fn search_settings(&self, space: SpaceNo) -> Result<SearchSettings> {
-        Ok(SearchSettings::of(search::list_traits(&self.pool, space).await?))
+        Ok(SearchSettings::of(&search::list_traits(&self.pool, space).await?))
     }
 
     /// Makes these traits the searchable ones, and no others. New ones are filled in from now on.
@@ -42,7 +42,7 @@ impl Manage {
         check(traits)?;
         let change =
             search::change_traits(&self.pool, space, |present| Ok::<_, ManageError>(plan(traits, present)));
-        Ok(SearchSettings::of(self.reconfigure(space, change).await?))
+        Ok(SearchSettings::of(&self.reconfigure(space, change).await?))
     }
 }
 

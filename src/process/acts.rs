@@ -98,18 +98,6 @@ impl<'a> Acting<'a> {
         self.event.record.received_at
     }
 
-    /// The live profile that has an identifier.
-    fn owner(&self, work: &Work, named: &Named) -> std::result::Result<ProfileNo, String> {
-        let owner = work.owner(named.key(Collection::Users));
-        owner.ok_or_else(|| format!("nobody has the identifier {}:{}", named.id_type, named.id))
-    }
-
-    /// The profiles of two identifiers, which are to be two.
-    fn pair(&self, work: &Work, ids: &[Named; 2]) -> std::result::Result<[ProfileNo; 2], String> {
-        let pair = [self.owner(work, &ids[0])?, self.owner(work, &ids[1])?];
-        if pair[0] == pair[1] { Err("both identifiers are of one profile".to_owned()) } else { Ok(pair) }
-    }
-
     /// Lets happen what was due on a profile, and notes that the act is about it.
     pub(super) fn touch(&self, work: &mut Work, no: ProfileNo) -> Timestamp {
         let at = catch_up(work, no, self.received_at(), self.ground);
@@ -120,6 +108,18 @@ impl<'a> Acting<'a> {
         }
         at
     }
+}
+
+/// The live user that has an identifier.
+fn owner(work: &Work, named: &Named) -> std::result::Result<ProfileNo, String> {
+    let owner = work.owner(named.key(Collection::Users));
+    owner.ok_or_else(|| format!("nobody has the identifier {}:{}", named.id_type, named.id))
+}
+
+/// The users of two identifiers, which are to be two.
+fn pair(work: &Work, ids: &[Named; 2]) -> std::result::Result<[ProfileNo; 2], String> {
+    let pair = [owner(work, &ids[0])?, owner(work, &ids[1])?];
+    if pair[0] == pair[1] { Err("both identifiers are of one profile".to_owned()) } else { Ok(pair) }
 }
 
 /// An act as the audit log shows it: of long lists only how long they are.
@@ -150,7 +150,10 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
             delete_identifier(work, &acting, collection, &Named { id_type, id: value })
         }
         Act::MoveIdentifier { identifier, to } => move_identifier(work, &acting, &identifier, &to),
-        Act::ChangeList { list, listed, .. } => change_list(work, &acting, &list, listed),
+        Act::ChangeList { list, listed, .. } => {
+            change_list(work, &acting, &list, listed);
+            Ok(Effect::default())
+        }
         Act::MergeProfiles { ids, force } => merge_profiles(work, &acting, &ids, force),
         Act::LiftQuarantine { .. } => lift_quarantine(work, &acting),
         Act::BlockMerge { ids } => block_merge(work, &acting, &ids, true),
@@ -162,7 +165,7 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
 }
 
 /// Puts the profiles it names onto a list, or takes them off it.
-fn change_list(work: &mut Work, acting: &Acting<'_>, list: &str, listed: bool) -> Done {
+fn change_list(work: &mut Work, acting: &Acting<'_>, list: &str, listed: bool) {
     let record = acting.event.record;
     let write =
         Write { at: record.received_at, message_id: record.message_id.to_owned(), source: record.source };
@@ -177,7 +180,6 @@ fn change_list(work: &mut Work, acting: &Acting<'_>, list: &str, listed: bool) -
         acting.catalog().program.mark_trait(list, &mut entry.dirty);
         look_again(work, no, at, acting.ground);
     }
-    Ok(Effect::default())
 }
 
 /// What the trait of a list says of who is on it, or is no more.
@@ -237,7 +239,7 @@ fn take_away(
 /// Gives an identifier to another profile, unless it is the last one of its own or the other one may not have it.
 fn move_identifier(work: &mut Work, acting: &Acting<'_>, moved: &Named, to: &Named) -> Done {
     let (catalog, received_at) = (acting.catalog(), acting.received_at());
-    let (from, to) = (acting.owner(work, moved)?, acting.owner(work, to)?);
+    let (from, to) = (owner(work, moved)?, owner(work, to)?);
     if from == to {
         return Err("the profile has the identifier already".to_owned());
     }
@@ -310,7 +312,7 @@ fn may_take(
 /// Makes one profile of several users.
 fn merge_profiles(work: &mut Work, acting: &Acting<'_>, ids: &[Named], force: bool) -> Done {
     let owners: std::result::Result<Vec<ProfileNo>, String> =
-        ids.iter().map(|named| acting.owner(work, named)).collect();
+        ids.iter().map(|named| owner(work, named)).collect();
     let mut owners = owners?;
     owners.sort_unstable();
     owners.dedup();
@@ -376,7 +378,7 @@ fn lift_quarantine(work: &mut Work, acting: &Acting<'_>) -> Done {
 
 /// Keeps two users apart whatever events say, or does so no longer.
 fn block_merge(work: &mut Work, acting: &Acting<'_>, ids: &[Named; 2], blocked: bool) -> Done {
-    let pair = acting.pair(work, ids)?;
+    let pair = pair(work, ids)?;
     let mut lifted = false;
     for (no, other) in [(pair[0], pair[1]), (pair[1], pair[0])] {
         acting.touch(work, no);

@@ -42,7 +42,7 @@ pub(super) struct Past<'a> {
 pub(super) struct Place<'a> {
     pub offset: Offset,
     /// Of the events in its chunk, which one it is.
-    pub place: usize,
+    pub index: usize,
     pub chunk: &'a corrections::Reattributed,
 }
 
@@ -63,10 +63,10 @@ impl Past<'_> {
                 let (end_offset, day) = (history.chunk.end_offset, history.chunk.day);
                 let first = history.chunk.first_offset();
                 let chunk = corrections::Reattributed { end_offset, day, numbers: history.numbers };
-                for (place, (record, fate)) in Records::new(&content)?.zip(fates).enumerate() {
-                    let (record, offset) = (record?, Offset(first.0 + place as u64));
+                for (index, (record, fate)) in Records::new(&content)?.zip(fates).enumerate() {
+                    let (record, offset) = (record?, Offset(first.0 + index as u64));
                     if offsets.binary_search(&offset).is_ok() {
-                        take(&record, Place { offset, place, chunk: &chunk }, fate)?;
+                        take(&record, Place { offset, index, chunk: &chunk }, fate)?;
                     }
                 }
             }

@@ -287,7 +287,9 @@ async fn fold_halves(
             if named.is_empty() {
                 named.insert(no);
             }
-            named.into_iter().for_each(|no| act_again(work, no, &event));
+            for no in named {
+                act_again(work, no, &event);
+            }
             return Ok(());
         }
         let Fate::Attributed { user: Some(user), account } = fate else { return Ok(()) };
@@ -301,7 +303,7 @@ async fn fold_halves(
                     entry.insert((chunk.clone(), Fate::decode_all(&chunk.numbers)?))
                 }
             };
-            if let Some(fate) = fates.get_mut(place.place) {
+            if let Some(fate) = fates.get_mut(place.index) {
                 *fate = Fate::Attributed { user: Some(*number), account };
             }
         }
@@ -312,7 +314,9 @@ async fn fold_halves(
     work.out.warnings.truncate(warnings);
     for (_, (mut chunk, fates)) in chunks {
         chunk.numbers.clear();
-        fates.iter().for_each(|fate| fate.encode(&mut chunk.numbers));
+        for fate in fates {
+            fate.encode(&mut chunk.numbers);
+        }
         work.out.corrections.reattributed.push(chunk);
     }
     forget_unready(work, halves, catalog);
@@ -434,15 +438,13 @@ fn tell(work: &mut Work, half: Half, told: &Told, at: Timestamp, catalog: &Catal
         let outcome = entry.profile.outcome(*no);
         let is_member = outcome.as_ref().is_some_and(|o| o.value == OutcomeValue::Member(true));
         match told.get(&(meta.definition, half.side)) {
-            Some((true, since)) if is_member => {
-                // It has been in since then, and nobody was told otherwise.
-                if outcome.is_some_and(|outcome| outcome.since != *since) {
-                    let (computation, entered_at) = (*no, Some(*since));
-                    let value = OutcomeValue::Member(true);
-                    entry.profile.set_outcome(Outcome { computation, value, since: *since });
-                    let change = MembershipChange { computation, profile, was_member: true, entered_at };
-                    work.out.memberships.push(change);
-                }
+            // It has been in since then, and nobody was told otherwise.
+            Some((true, since)) if is_member && outcome.is_some_and(|outcome| outcome.since != *since) => {
+                let (computation, entered_at) = (*no, Some(*since));
+                let value = OutcomeValue::Member(true);
+                entry.profile.set_outcome(Outcome { computation, value, since: *since });
+                let change = MembershipChange { computation, profile, was_member: true, entered_at };
+                work.out.memberships.push(change);
             }
             told if told.is_some_and(|(entered, _)| *entered) != is_member => {
                 let definition = meta.definition;

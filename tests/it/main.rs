@@ -4,6 +4,7 @@
 mod accounts;
 #[cfg(test)]
 mod accounts_oracle;
+#[cfg(test)]
 mod acts;
 #[cfg(test)]
 mod architecture;
@@ -85,6 +86,8 @@ mod telemetry;
 mod tracking;
 #[cfg(test)]
 mod tracking_bodies;
+#[cfg(test)]
+mod unmerge;
 #[cfg(test)]
 mod vectors;
 #[cfg(test)]

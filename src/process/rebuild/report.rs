@@ -214,8 +214,12 @@ impl Comparing<'_> {
         match (one, other) {
             (Some(one), Some(other)) if one.id == other.id => self.note_difference(one, other),
             (one, other) => {
-                one.into_iter().for_each(|one| self.report.only_live.add(one.id));
-                other.into_iter().for_each(|other| self.report.only_rebuilt.add(other.id));
+                if let Some(one) = one {
+                    self.report.only_live.add(one.id);
+                }
+                if let Some(other) = other {
+                    self.report.only_rebuilt.add(other.id);
+                }
             }
         }
     }

@@ -218,18 +218,18 @@ pub async fn begin(pool: &PgPool, place: &Place, start: Offset, at: Timestamp) -
              started_at = excluded.started_at, touched_at = excluded.touched_at";
     let begun = sqlx::query(sql).bind(space.0).bind(print).bind(start.0 as i64).bind(at.to_utc());
     begun.execute(&mut *tx).await?;
-    let mut ddl = format!("DROP SCHEMA IF EXISTS {shadow} CASCADE; CREATE SCHEMA {shadow};");
-    for (table, _) in TABLES.iter().filter(|(_, part)| *part != Part::Shared) {
+    let copies = TABLES.iter().filter(|(_, part)| *part != Part::Shared).map(|(table, _)| {
         // Of no worth without the process that fills them: their loss costs time, not data.
-        ddl += &format!("CREATE UNLOGGED TABLE {shadow}.{table} (LIKE {live}.{table} INCLUDING ALL);");
-    }
-    ddl += &format!("ALTER TABLE {shadow}.profile SET (fillfactor = 70, toast_tuple_target = 8160);");
-    for (table, _) in TABLES.iter().filter(|(_, part)| *part == Part::Copied) {
-        ddl +=
-            &format!("INSERT INTO {shadow}.{table} SELECT * FROM {live}.{table} WHERE space_id = {space};");
-    }
-    ddl += &format!(
-        "INSERT INTO {shadow}.leaf (space_id, leaf_no, canonical, from_offset, ready)
+        format!("CREATE UNLOGGED TABLE {shadow}.{table} (LIKE {live}.{table} INCLUDING ALL);")
+    });
+    let copied = TABLES.iter().filter(|(_, part)| *part == Part::Copied).map(|(table, _)| {
+        format!("INSERT INTO {shadow}.{table} SELECT * FROM {live}.{table} WHERE space_id = {space};")
+    });
+    let (copies, copied): (String, String) = (copies.collect(), copied.collect());
+    let ddl = format!(
+        "DROP SCHEMA IF EXISTS {shadow} CASCADE; CREATE SCHEMA {shadow}; {copies} {copied}
+         ALTER TABLE {shadow}.profile SET (fillfactor = 70, toast_tuple_target = 8160);
+         INSERT INTO {shadow}.leaf (space_id, leaf_no, canonical, from_offset, ready)
              SELECT space_id, leaf_no, canonical, from_offset, true FROM {live}.leaf WHERE space_id = {space} AND ready;
          UPDATE {shadow}.processor SET owner = NULL, lease_until = '-infinity', processed_offset = {start},
              last_profile_no = 0, last_transition_no = 0, duplicates = 0, unidentified = 0, users = 0, accounts = 0,

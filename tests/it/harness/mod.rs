@@ -1,5 +1,6 @@
 //! What the tests stand on: one Postgres cluster per run, one database per test.
 
+pub(crate) mod acts;
 pub(crate) mod app;
 pub(crate) mod cluster;
 pub(crate) mod generated;

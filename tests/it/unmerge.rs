@@ -1,0 +1,200 @@
+//! Merges that are taken back: what was one is two again, as if it had never been one.
+
+use serde_json::{Value, json};
+
+use crate::harness::acts::{Case, NOW, SPACE, USERS};
+use crate::harness::app::Wish;
+
+const BEFORE: &[&str] = &[
+    "identify user=ada email=ada@x.org {\"plan\":\"pro\",\"color\":\"green\"}",
+    "identify anon=b1 {\"color\":\"red\",\"size\":9}",
+    "track Order anon=b1 {\"total\":10,\"color\":\"blue\"}",
+    "track Order anon=b1 {\"total\":20,\"color\":\"grey\"}",
+    "track Order user=ada {\"total\":100,\"color\":\"white\"}",
+    "group user=ada group=g1 {\"industry\":\"tea\"}",
+    "group anon=b1 group=g2 {\"industry\":\"ink\"}",
+    "track Order anon=b1 group=g2 {\"total\":1}",
+];
+
+/// What follows, which would be the same for either of them.
+const AFTER: &[&str] = &[
+    "track Order anon=b1 {\"total\":5,\"color\":\"blue\"}",
+    "track Order user=ada {\"total\":7}",
+    "identify anon=b1 {\"color\":\"black\"}",
+    "track Seen anon=b1 anonymous_id=b2",
+    "track Seen user=ada anon=a2",
+    "track Order anon=b2 {\"total\":3}",
+    "track Order anon=c1 {\"total\":50,\"color\":\"pink\"}",
+    "identify anon=c1 {\"hat\":true}",
+    "track Seen anon=b1 anonymous_id=c1",
+    "group anon=b1 group=g3",
+    "track Order anon=b1 group=g3 {\"total\":2}",
+    "group anon=a2 group=g2",
+];
+
+#[tokio::test]
+async fn after_an_undone_merge_everything_is_as_if_it_had_never_been() {
+    let mut merged = Case::start(Wish::default()).await;
+    let mut never = Case::start(Wish::default()).await;
+    for case in [&mut merged, &mut never] {
+        case.definitions().await;
+        case.send_all(BEFORE).await;
+        case.vip("anonymous_id:b1").await;
+    }
+    let ids = [merged.id("user_id:ada").await, merged.id("anonymous_id:b1").await];
+    merged.send("track Seen user=ada anon=b1").await;
+    never.send("track Seen user=ada").await;
+    for case in [&mut merged, &mut never] {
+        case.send_all(AFTER).await;
+        case.vip("anonymous_id:c1").await;
+    }
+    assert_eq!(merged.id("anonymous_id:b1").await, ids[0], "they are one");
+    let all: Vec<String> = merged.ids("user_id:ada").await;
+    assert_eq!(all.len(), 6, "{all:?}");
+
+    let merges = merged.identity("user_id:ada").await["merges"].clone();
+    let of_b = merges.as_array().unwrap().iter().find(|merge| merge["absorbed"] == json!(ids[1])).unwrap();
+    let merge = of_b["id"].as_str().unwrap().to_owned();
+    let tried = merged.post(&format!("/identity/merges/{merge}/undo?dry_run=true"), json!({})).await;
+    assert_eq!(merged.id("anonymous_id:b1").await, ids[0], "a dry run changes nothing");
+    let done = merged.undo(&merge).await;
+    for part in ["profiles", "identifiers", "events_moved", "transitions"] {
+        assert_eq!(tried[part], done[part], "{part}");
+    }
+    assert_eq!(done["events_gone"], json!(0));
+    assert_eq!([merged.id("user_id:ada").await, merged.id("anonymous_id:b1").await], ids, "ids come back");
+    for selector in ["user_id:ada", "anonymous_id:b1"] {
+        let (now, then) = (merged.told("users", selector).await, never.told("users", selector).await);
+        for (part, then) in then.as_object().unwrap() {
+            assert_eq!(&now[part], then, "{selector} {part}");
+        }
+    }
+    for account in ["g1", "g2", "g3"] {
+        let selector = format!("group_id:{account}");
+        let (now, then) = (merged.told("accounts", &selector).await, never.told("accounts", &selector).await);
+        for (part, then) in then.as_object().unwrap() {
+            assert_eq!(&now[part], then, "{account} {part}");
+        }
+    }
+    assert_eq!(merged.sizes().await, never.sizes().await);
+    merged.check().await;
+    let undone = merged.identity("anonymous_id:b1").await;
+    assert_eq!(undone["merges"][0]["undone_at"], json!(NOW), "{undone}");
+    assert_eq!(undone["kept_apart"], json!([{"profile_id": ids[0], "same_identifiers": true}]));
+    assert_eq!(undone["merges"].as_array().unwrap().len(), 2, "the other merge is on its side: {undone}");
+    merged
+        .app
+        .post(&format!("{SPACE}/identity/merges/{merge}/undo"), json!({}))
+        .await
+        .expect_problem(409, "refused");
+
+    // The same identifiers do not do it again, others do.
+    merged.send("track Seen user=ada anon=b1").await;
+    assert_eq!(merged.id("anonymous_id:b1").await, ids[1]);
+    let refusals = merged.identity("user_id:ada").await["refusals"].clone();
+    assert_eq!(refusals[0]["rule"], json!("Profile merge blocked"), "{refusals}");
+    let again = merged.app.beside().await;
+    let path = format!("{USERS}/anonymous_id:b1/metadata?min_offset={}", merged.offset);
+    let beside = again.get(&path).await.expect(200).json;
+    assert_eq!(beside["metadata"]["profile_id"], json!(ids[1]), "another process says the same");
+    drop(again);
+    merged.send("track Seen anon=a2 anonymous_id=b2").await;
+    assert_eq!(merged.id("anonymous_id:b1").await, ids[0]);
+    merged.check().await;
+}
+
+#[tokio::test]
+async fn merges_of_merges_come_apart_in_any_order() {
+    // Z is older than both, and comes in by B's identifier: so A is the one that goes.
+    let mut case = Case::start(Wish::default()).await;
+    case.definitions().await;
+    case.send_all(&[
+        "track Order anon=z {\"total\":1}",
+        "track Order user=a",
+        "track Order anon=b {\"total\":100}",
+    ])
+    .await;
+    let [z, a, b] =
+        [case.id("anonymous_id:z").await, case.id("user_id:a").await, case.id("anonymous_id:b").await];
+    case.send_all(&[
+        "track Seen user=a anon=b",
+        "track Order anon=b {\"total\":20}",
+        "track Seen anon=b anonymous_id=z",
+    ])
+    .await;
+    assert_eq!(case.id("user_id:a").await, z);
+    let merges = case.identity("user_id:a").await["merges"].clone();
+    let first = merges[0]["id"].as_str().unwrap().to_owned();
+    let done = case.undo(&first).await;
+    assert_eq!(
+        done["profiles"],
+        json!([{"profile_id": z, "change": "changed"}, {"profile_id": a, "change": "separated"}])
+    );
+    assert_eq!((case.id("user_id:a").await, case.id("anonymous_id:b").await), (a.clone(), z.clone()));
+    assert_eq!(case.traits("anonymous_id:b").await["spent"], json!(121));
+    assert_eq!(case.identity("user_id:a").await["former_ids"], json!([]));
+    assert_eq!(case.identity("anonymous_id:z").await["former_ids"], json!([b]));
+    case.check().await;
+    // And what Z was merged by, too.
+    let second = case.merge_of("anonymous_id:z").await;
+    case.undo(&second).await;
+    assert_eq!(
+        [case.id("anonymous_id:z").await, case.id("user_id:a").await, case.id("anonymous_id:b").await],
+        [z, a, b]
+    );
+    assert_eq!(case.traits("anonymous_id:z").await["spent"], json!(1));
+    assert_eq!(case.traits("anonymous_id:b").await["spent"], json!(120));
+    case.check().await;
+}
+
+#[tokio::test]
+async fn an_unmerge_while_a_definition_is_backfilled_counts_every_event_once() {
+    let mut case = Case::start(Wish::default()).await;
+    case.send_all(BEFORE).await;
+    let batch: Vec<Value> = (0..2_000)
+        .map(|n| json!({"type": "track", "event": "Order", "userId": format!("p{}", n % 700), "properties": {"total": 1}}))
+        .collect();
+    case.app.track("/v1/batch", json!({"batch": batch})).await.expect(200);
+    case.send("track Seen user=ada anon=b1").await;
+    case.send_all(AFTER).await;
+    case.id("user_id:ada").await;
+    let merges = case.identity("user_id:ada").await["merges"].clone();
+    let merge = merges[0]["id"].as_str().unwrap().to_owned();
+    let definition = json!({"key": "spent", "options": {"include_anonymous": true}, "definition": {"query": "event('Order').sum(property('total'))"}});
+    case.app.post(&format!("{SPACE}/computed-traits"), definition).await.expect(201);
+    case.undo(&merge).await;
+    case.app.live("computed-traits", "spent").await;
+    assert_eq!(case.traits("user_id:ada").await["spent"], json!(107));
+    assert_eq!(case.traits("anonymous_id:b1").await["spent"], json!(91));
+    case.check().await;
+}
+
+#[tokio::test]
+async fn segments_are_made_again_where_events_have_moved() {
+    let mut case = Case::start(Wish::default().option("log.segment_events", "5")).await;
+    case.send_all(BEFORE).await;
+    case.send("track Seen user=ada anon=b1").await;
+    case.send_all(AFTER).await;
+    let made = |least: u64| {
+        let app = &case.app;
+        async move {
+            for _ in 0..600 {
+                let pipeline = app.get(&format!("{SPACE}/pipeline")).await.expect(200).json;
+                if pipeline["segments_end_offset"].as_u64().unwrap_or_default() >= least {
+                    return;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+            panic!("no segments were made");
+        }
+    };
+    made(15).await;
+    let merges = case.identity("user_id:ada").await["merges"].clone();
+    case.undo(merges[0]["id"].as_str().unwrap()).await;
+    let preview = json!({"options": {"include_anonymous": true}, "definition": {"query": "event('Order').sum(property('total')) = 107 OR event('Order').sum(property('total')) = 91"}});
+    let shown = case.post("/audiences/preview", preview.clone()).await;
+    assert_eq!(shown["size"], json!(2), "{shown}");
+    made(15).await;
+    assert_eq!(case.post("/audiences/preview", preview).await["size"], json!(2));
+    case.check().await;
+}
