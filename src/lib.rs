@@ -1,7 +1,7 @@
 //! Personas: customer profiles and live audiences from Segment-protocol events.
 //!
 //! Modules are rooms and data walks through them in one direction:
-//! `domain` knows nothing; `engine` and `store` know `domain`; `ingest`, `process`, `query` and `manage` know
+//! `domain` knows nothing; `engine` and `store` know `domain`; `ingest`, `process`, `query`, `deliver` and `manage` know
 //! those three and never each other; `http` turns requests into calls of them; `app` is the only place that
 //! knows everything. `tests/it/architecture.rs` enforces it.
 
@@ -9,6 +9,7 @@ pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod deliver;
 pub mod disk;
 pub mod domain;
 pub mod embedded;

@@ -16,14 +16,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ingest", &["domain", "engine", "store"]),
     ("history", &["domain", "engine", "store"]),
     ("process", &["domain", "engine", "history", "store"]),
+    ("deliver", &["domain", "engine", "store"]),
     ("query", &["domain", "engine", "history", "store"]),
-    // It tries operators' acts before they are done.
-    ("manage", &["domain", "engine", "process", "store"]),
+    // It tries operators' acts before they are done, and the settings of destinations before they are kept.
+    ("manage", &["deliver", "domain", "engine", "process", "store"]),
     // The types of `store` reach `http` through the rooms; only its error is named.
     ("http", &["domain", "ingest", "query", "manage", "store"]),
     (
         "app",
-        &["domain", "engine", "history", "store", "ingest", "process", "query", "manage", "http", "embedded"],
+        &[
+            "deliver", "domain", "engine", "history", "store", "ingest", "process", "query", "manage",
+            "http", "embedded",
+        ],
     ),
     ("cli", &["domain", "app", "http", "manage", "embedded"]),
     ("embedded", &[]),
