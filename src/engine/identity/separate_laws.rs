@@ -51,14 +51,16 @@ fn key_of(held: &resolve::Held, settings: &Settings) -> IdKey {
     IdKey::of(Collection::Users, &settings.by_no(held.type_no).unwrap().name, &held.value)
 }
 
-fn separate(world: &World, log: &[Event], settings: &Settings, undone: Joined) -> Parted {
+/// `gone`: the log keeps its events from this one on.
+fn separate(world: &World, log: &[Event], settings: &Settings, undone: Joined, gone: usize) -> Parted {
     let all = numbers(&world.model, undone.survivor);
     let merges: Vec<Joined> = world.merges.iter().filter(|m| all.contains(&m.survivor)).copied().collect();
     let merged = &world.model.profiles[&world.model.live(undone.survivor)];
     let held = merged.identifiers.iter().map(|held| (key_of(held, settings), held));
     let numbers: Vec<ProfileNo> = all.iter().copied().collect();
     let mut separation = Separation::new(&numbers, &merges, undone, held);
-    for (place, (_, ids)) in log.iter().enumerate().filter(|(place, _)| all.contains(&world.whose[*place])) {
+    let is_its = |place: &usize| *place >= gone && all.contains(&world.whose[*place]);
+    for (place, (_, ids)) in log.iter().enumerate().filter(|(place, _)| is_its(place)) {
         let users = candidates(ids, settings).users;
         let keys: Vec<IdKey> = users.iter().map(|candidate| candidate.key).collect();
         let (offset, message_id) = (Offset(place as u64), format!("m{place}"));
@@ -90,7 +92,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, max_global_rejects: 30_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn taken_apart_is_never_merged(log in log(), which in any::<Index>()) {
+    fn taken_apart_is_never_merged(log in log(), which in any::<Index>(), gone in any::<Index>()) {
         let settings = Rules::NONE.settings();
         let merged = run(&log, &settings, |_, _| ());
         prop_assume!(!merged.merges.is_empty());
@@ -105,7 +107,12 @@ proptest! {
         prop_assume!(apart.refused.iter().all(|place| *place == at));
         prop_assume!(log[at].1.len() == 2);
 
-        let parted = separate(&merged, &log, &settings, undone);
+        let parted = separate(&merged, &log, &settings, undone, 0);
+        let gone = gone.index(at + 1);
+        let less = separate(&merged, &log, &settings, undone, gone);
+        prop_assert_eq!((&less.held, &less.numbers, &less.rejoined), (&parted.held, &parted.numbers, &parted.rejoined));
+        let kept = parted.seen.iter().filter(|(offset, ..)| offset.0 as usize >= gone);
+        prop_assert!(kept.eq(&less.seen), "without the first {} events", gone);
         let side_of = |no: ProfileNo| {
             let all = numbers(&apart.model, no);
             if all.contains(&undone.survivor) { Side::Survivor } else { Side::Absorbed }
