@@ -13,7 +13,7 @@ pub(crate) const ACCOUNTS: &str = "/v1/spaces/default/collections/accounts/profi
 /// An app, and the number of the last call: message ids follow from it.
 pub(crate) struct Case {
     pub(crate) app: TestApp,
-    pub(crate) calls: usize,
+    calls: usize,
     pub(crate) offset: u64,
 }
 
