@@ -229,6 +229,7 @@ async fn an_unmerge_that_is_broken_off_is_done_once() {
     assert_eq!(case.traits("anonymous_id:b1").await["spent"], json!(91));
     let log = case.get(&format!("{SPACE}/audit-log?action=merge.undo")).await;
     assert_eq!(log["data"].as_array().unwrap().len(), 1, "{log}");
+    assert_eq!(log["data"][0]["act"]["merge"], json!(merge));
     case.check().await;
 }
 
