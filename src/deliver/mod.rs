@@ -3,5 +3,7 @@
 //! Nothing here decides what is told: the processor writes that down in its own transaction, and workers send it, in the
 //! way the [`kind`] of a destination says.
 
+pub mod choice;
 pub mod kind;
 pub mod kinds;
+pub mod payload;
