@@ -84,35 +84,9 @@ impl Form {
     }
 }
 
-/// Which values of an identifier type are sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Strategy {
-    /// The one that was added first.
-    First,
-    /// The one that was added last.
-    Last,
-    /// All of them.
-    All,
-}
-
-/// An identifier type that is sent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct IdSync {
-    /// Name of the type, such as `email`.
-    #[serde(rename = "type")]
-    pub id_type: String,
-    /// Which of its values.
-    pub strategy: Strategy,
-    /// Name of a trait (of a track call: a property) that takes the value, too.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub map_to: Option<String>,
-}
-
 /// How the changes of a subscription are sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct SubscriptionOptions {
     /// Event of one who enters.
     pub entered_event: String,
@@ -120,21 +94,8 @@ pub struct SubscriptionOptions {
     pub exited_event: String,
     /// Event of a computed trait.
     pub computed_event: String,
-    /// Event of a merge.
-    pub merged_event: String,
-    /// Only changes that pass it are sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub filter: Option<String>,
-    /// Identifiers that are sent; none: the newest `user_id` and `email`, and `anonymous_id` where there is no `user_id`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id_sync: Option<Vec<IdSync>>,
-    /// Traits, custom or computed, that are sent along as they are when it is sent.
-    pub enrich: Vec<String>,
-    /// Paths below `traits`, `properties` and `context` that are sent, and nothing else there; none: all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub allow: Option<Vec<String>>,
-    /// Paths that are never sent.
-    pub deny: Vec<String>,
+    /// The choice of data as it was given: `id_sync`, `traits`, `filter`, `allow`, `deny`.
+    pub data: serde_json::Value,
 }
 
 impl Default for SubscriptionOptions {
@@ -143,12 +104,7 @@ impl Default for SubscriptionOptions {
             entered_event: "Audience Entered".to_owned(),
             exited_event: "Audience Exited".to_owned(),
             computed_event: "Trait Computed".to_owned(),
-            merged_event: "Profile Merged".to_owned(),
-            filter: None,
-            id_sync: None,
-            enrich: Vec::new(),
-            allow: None,
-            deny: Vec::new(),
+            data: serde_json::json!({}),
         }
     }
 }
@@ -159,19 +115,22 @@ pub const USER_ID: &str = "user_id";
 pub const EMAIL: &str = "email";
 /// See [`USER_ID`].
 pub const ANONYMOUS_ID: &str = "anonymous_id";
-/// The identifier of an account.
-pub const GROUP_ID: &str = "group_id";
 
 impl SubscriptionOptions {
     /// Whether a new identifier of this type makes a difference to what is sent of a user.
     pub fn sends(&self, id_type: &str, has_user_id: bool) -> bool {
-        match &self.id_sync {
-            Some(list) => list.iter().any(|sync| sync.id_type == id_type),
-            None => match id_type {
+        let chosen =
+            self.data.get("id_sync").and_then(serde_json::Value::as_array).filter(|list| !list.is_empty());
+        let Some(chosen) = chosen else {
+            return match id_type {
                 USER_ID | EMAIL => true,
                 ANONYMOUS_ID => !has_user_id,
                 _ => false,
-            },
-        }
+            };
+        };
+        let names = ["type", "external_id", "externalId"];
+        chosen
+            .iter()
+            .any(|sync| names.iter().any(|name| sync.get(*name).is_some_and(|value| value == id_type)))
     }
 }

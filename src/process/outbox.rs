@@ -18,6 +18,7 @@ use crate::store::Result;
 use crate::store::definitions::Kind;
 use crate::store::deliveries::NewDelivery;
 use crate::store::destinations::subscriptions::{self, Subscription};
+use crate::store::identity::Merge;
 
 /// A change that some destination wants.
 #[derive(Debug, Clone)]
@@ -158,18 +159,13 @@ fn merges(work: &Work, wanted: &Wanted) -> Vec<Change> {
     if !wanted.wants(Subject::Merges, 0) {
         return Vec::new();
     }
-    let change = |merge: &crate::store::identity::Merge| {
-        let value = serde_json::json!({
-            "merge_id": crate::domain::ids::public_id("mrg", merge.id),
-            "absorbed": merge.absorbed, "survivor": merge.survivor, "matched": merge.matched,
-        });
-        Change {
-            profile: merge.survivor,
-            subject: Subject::Merges,
-            definition: 0,
-            value: value.to_string(),
-            at: merge.at,
-        }
+    let change = |merge: &Merge| Change {
+        profile: merge.survivor,
+        subject: Subject::Merges,
+        definition: 0,
+        // The number of the other one.
+        value: merge.absorbed.to_string(),
+        at: merge.at,
     };
     work.out.merges.iter().map(change).collect()
 }
