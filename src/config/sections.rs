@@ -42,6 +42,8 @@ pub struct Config {
     pub verify: Verify,
     /// The log of events.
     pub log: LogRetention,
+    /// Sending changes to destinations.
+    pub deliver: Deliver,
     /// What the process tells about itself.
     pub telemetry: Telemetry,
 }
@@ -170,6 +172,31 @@ pub struct LogRetention {
     pub segment_events: u64,
 }
 
+/// `[deliver]`
+#[derive(Debug, Clone)]
+pub struct Deliver {
+    /// Encrypts the secrets of destinations; `None`: one beside the private Postgres, or none.
+    pub secret_key: Option<Secret>,
+    /// A file with that key.
+    pub secret_key_file: Option<PathBuf>,
+    /// Still reads what was encrypted with it.
+    pub previous_secret_key: Option<Secret>,
+    /// How long a silent process keeps its destinations.
+    pub lease: Duration,
+    /// Pause between looks at the queues.
+    pub poll: Duration,
+    /// How long a change is tried for.
+    pub retry: Duration,
+    /// After so long of nothing but failure a destination is paused.
+    pub auto_pause: Duration,
+    /// How long what was sent can be looked at.
+    pub kept_days: u32,
+    /// Exchanges of changes that arrived, kept of each destination in a second.
+    pub exchanges_per_second_max: u32,
+    /// Changes of one destination in memory.
+    pub window_max: usize,
+}
+
 /// `[telemetry]`
 #[derive(Debug, Clone)]
 pub struct Telemetry {
@@ -219,6 +246,7 @@ impl Config {
                 retention_days: r.number("log.retention_days", 1..=DAYS_MAX),
                 segment_events: r.number("log.segment_events", 0..=1 << 20),
             },
+            deliver: Deliver::read(r),
             telemetry: Telemetry::read(r),
         }
     }
@@ -303,6 +331,34 @@ impl Processor {
             dedup_recent_max: r.number("processor.dedup_recent_max", 1..=1_000_000_000),
         }
     }
+}
+
+impl Deliver {
+    fn read(r: &mut Reader<'_>) -> Self {
+        let hours = |hours: u32| Duration::from_hours(u64::from(hours));
+        Self {
+            secret_key: key(r, "deliver.secret_key"),
+            secret_key_file: r.path("deliver.secret_key_file"),
+            previous_secret_key: key(r, "deliver.previous_secret_key"),
+            lease: r.seconds("deliver.lease_seconds", 1..=3_600),
+            poll: r.millis("deliver.poll_ms", 1..=60_000),
+            retry: hours(r.number("deliver.retry_hours", 1..=8_760)),
+            auto_pause: hours(r.number("deliver.auto_pause_hours", 1..=8_760)),
+            kept_days: r.number("deliver.kept_days", 1..=DAYS_MAX),
+            exchanges_per_second_max: r.number("deliver.exchanges_per_second_max", 0..=1_000_000),
+            window_max: r.number("deliver.window_max", 1..=1_000_000),
+        }
+    }
+}
+
+/// A key of 32 bytes in hexadecimal digits.
+fn key(r: &mut Reader<'_>, path: &'static str) -> Option<Secret> {
+    let key = r.secret(path)?;
+    let is_right = key.expose().len() == 64 && key.expose().bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_right {
+        r.refuse(path, "64 hexadecimal digits, such as `openssl rand -hex 32` makes");
+    }
+    Some(key)
 }
 
 impl Telemetry {

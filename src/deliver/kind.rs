@@ -149,4 +149,9 @@ pub trait HttpKind: Send + Sync + std::fmt::Debug {
             _ => Verdict::Rejected(reason("the destination does not take it")),
         }
     }
+
+    /// What an answer means for each of the items of a request. The default: the same for all.
+    fn verdicts(&self, answer: &Answer, count: usize) -> Vec<Verdict> {
+        vec![self.judge(answer); count]
+    }
 }
