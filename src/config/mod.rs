@@ -13,7 +13,7 @@ use std::fmt;
 
 pub use secret::Secret;
 pub use sections::{
-    Bootstrap, Config, Database, Embedded, Ingest, LogFormat, LogRetention, Processor, Query, Server,
+    Bootstrap, Config, Database, Egress, Embedded, Ingest, LogFormat, LogRetention, Processor, Query, Server,
     Telemetry, Verify,
 };
 pub use sources::{Sources, variable};

@@ -2,11 +2,12 @@
 //! What each means stands in `config/personas.toml`.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
+use ipnet::IpNet;
 use sqlx::postgres::PgConnectOptions;
 use tracing_subscriber::EnvFilter;
 
@@ -42,6 +43,8 @@ pub struct Config {
     pub verify: Verify,
     /// The log of events.
     pub log: LogRetention,
+    /// What destinations may reach.
+    pub egress: Egress,
     /// What the process tells about itself.
     pub telemetry: Telemetry,
 }
@@ -170,6 +173,17 @@ pub struct LogRetention {
     pub segment_events: u64,
 }
 
+/// `[egress]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Egress {
+    /// Ports that may be called.
+    pub ports: Vec<u16>,
+    /// Networks that may be reached although they are not public.
+    pub allow_networks: Vec<IpNet>,
+    /// Host names that may be reached wherever they are.
+    pub allow_hosts: Vec<String>,
+}
+
 /// `[telemetry]`
 #[derive(Debug, Clone)]
 pub struct Telemetry {
@@ -219,6 +233,7 @@ impl Config {
                 retention_days: r.number("log.retention_days", 1..=DAYS_MAX),
                 segment_events: r.number("log.segment_events", 0..=1 << 20),
             },
+            egress: Egress::read(r),
             telemetry: Telemetry::read(r),
         }
     }
@@ -303,6 +318,33 @@ impl Processor {
             dedup_recent_max: r.number("processor.dedup_recent_max", 1..=1_000_000_000),
         }
     }
+}
+
+impl Egress {
+    fn read(r: &mut Reader<'_>) -> Self {
+        let ports = r.parsed("egress.ports", "port numbers with commas between them", |text| {
+            list(text).map(|port| port.parse().ok().filter(|port| *port > 0)).collect()
+        });
+        let networks = r.optional("egress.allow_networks").unwrap_or_default();
+        let allow_networks = list(&networks)
+            // An address is a network of one.
+            .map(|text| text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)))
+            .collect::<Option<_>>();
+        if allow_networks.is_none() {
+            r.refuse("egress.allow_networks", "networks such as 10.0.0.0/8 with commas between them");
+        }
+        let hosts = r.optional("egress.allow_hosts").unwrap_or_default();
+        Self {
+            ports: ports.unwrap_or_default(),
+            allow_networks: allow_networks.unwrap_or_default(),
+            allow_hosts: list(&hosts).map(str::to_owned).collect(),
+        }
+    }
+}
+
+/// The parts of a text between commas.
+fn list(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
 impl Telemetry {

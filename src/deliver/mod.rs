@@ -4,6 +4,8 @@
 //! way the [`kind`] of a destination says.
 
 pub mod choice;
+pub mod guard;
+pub mod http;
 pub mod kind;
 pub mod kinds;
 pub mod payload;

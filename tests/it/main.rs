@@ -23,6 +23,10 @@ mod definitions;
 #[cfg(test)]
 mod durability;
 #[cfg(test)]
+mod egress;
+#[cfg(test)]
+mod egress_hostile;
+#[cfg(test)]
 mod embedded;
 #[cfg(test)]
 mod harness;
