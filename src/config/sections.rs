@@ -2,11 +2,12 @@
 //! What each means stands in `config/personas.toml`.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
+use ipnet::IpNet;
 use sqlx::postgres::PgConnectOptions;
 use tracing_subscriber::EnvFilter;
 
@@ -44,6 +45,8 @@ pub struct Config {
     pub log: LogRetention,
     /// Sending changes to destinations.
     pub deliver: Deliver,
+    /// What destinations may reach.
+    pub egress: Egress,
     /// What the process tells about itself.
     pub telemetry: Telemetry,
 }
@@ -197,6 +200,17 @@ pub struct Deliver {
     pub window_max: usize,
 }
 
+/// `[egress]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Egress {
+    /// Ports that may be called.
+    pub ports: Vec<u16>,
+    /// Networks that may be reached although they are not public.
+    pub allow_networks: Vec<IpNet>,
+    /// Host names that may be reached wherever they are.
+    pub allow_hosts: Vec<String>,
+}
+
 /// `[telemetry]`
 #[derive(Debug, Clone)]
 pub struct Telemetry {
@@ -247,6 +261,7 @@ impl Config {
                 segment_events: r.number("log.segment_events", 0..=1 << 20),
             },
             deliver: Deliver::read(r),
+            egress: Egress::read(r),
             telemetry: Telemetry::read(r),
         }
     }
@@ -351,6 +366,28 @@ impl Deliver {
     }
 }
 
+impl Egress {
+    fn read(r: &mut Reader<'_>) -> Self {
+        let ports = r.parsed("egress.ports", "port numbers with commas between them", |text| {
+            list(text).map(|port| port.parse().ok().filter(|port| *port > 0)).collect()
+        });
+        let networks = r.optional("egress.allow_networks").unwrap_or_default();
+        let allow_networks = list(&networks)
+            // An address is a network of one.
+            .map(|text| text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)))
+            .collect::<Option<_>>();
+        if allow_networks.is_none() {
+            r.refuse("egress.allow_networks", "networks such as 10.0.0.0/8 with commas between them");
+        }
+        let hosts = r.optional("egress.allow_hosts").unwrap_or_default();
+        Self {
+            ports: ports.unwrap_or_default(),
+            allow_networks: allow_networks.unwrap_or_default(),
+            allow_hosts: list(&hosts).map(str::to_owned).collect(),
+        }
+    }
+}
+
 /// A key of 32 bytes in hexadecimal digits.
 fn key(r: &mut Reader<'_>, path: &'static str) -> Option<Secret> {
     let key = r.secret(path)?;
@@ -359,6 +396,11 @@ fn key(r: &mut Reader<'_>, path: &'static str) -> Option<Secret> {
         r.refuse(path, "64 hexadecimal digits, such as `openssl rand -hex 32` makes");
     }
     Some(key)
+}
+
+/// The parts of a text between commas.
+fn list(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
 impl Telemetry {

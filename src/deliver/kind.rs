@@ -45,6 +45,18 @@ pub enum Verdict {
     Gone(Reason),
 }
 
+impl Verdict {
+    /// Its word, and why it is that.
+    pub fn told(self) -> (&'static str, Option<Reason>) {
+        match self {
+            Self::Delivered => ("delivered", None),
+            Self::Retry { reason, .. } => ("retry", Some(reason)),
+            Self::Rejected(reason) => ("rejected", Some(reason)),
+            Self::Gone(reason) => ("gone", Some(reason)),
+        }
+    }
+}
+
 /// Why a change has not arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {

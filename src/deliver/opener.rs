@@ -154,13 +154,18 @@ mod tests {
             items: 0..1,
             method: "POST".to_owned(),
             url: "https://example.com".to_owned(),
-            headers: vec![("authorization".to_owned(), "canary".to_owned()), ("a".to_owned(), "b".to_owned())],
+            headers: vec![
+                ("authorization".to_owned(), "canary".to_owned()),
+                ("a".to_owned(), "b".to_owned()),
+            ],
             secret_headers: vec!["Authorization".to_owned()],
             body: "é".repeat(SHOWN_MAX).into_bytes(),
         };
         let text = describe(&request);
         assert!(text.starts_with("POST https://example.com\nauthorization: ***\na: b\n\né"), "{text}");
-        assert!(!text.contains("canary") && text.ends_with("… (16384 bytes)") && text.len() < SHOWN_MAX + 200);
+        assert!(
+            !text.contains("canary") && text.ends_with("… (16384 bytes)") && text.len() < SHOWN_MAX + 200
+        );
         assert_eq!(shown("a\0b"), "a\u{fffd}b");
     }
 }

@@ -62,7 +62,10 @@ pub struct Keys {
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let id = |key: &Option<Key>| key.as_ref().map(|key| key.id.clone());
-        f.debug_struct("Keys").field("present", &id(&self.present)).field("previous", &id(&self.previous)).finish()
+        f.debug_struct("Keys")
+            .field("present", &id(&self.present))
+            .field("previous", &id(&self.previous))
+            .finish()
     }
 }
 

@@ -103,6 +103,29 @@ impl Window {
         empty.filter_map(|no| Some((no, self.lanes.get(&no).filter(is_empty)?.last_seq))).collect()
     }
 
+    /// Whether draining profiles want rows from the table.
+    pub(super) fn wants_rows(&self) -> bool {
+        !self.empty.is_empty()
+    }
+
+    /// Whether something of a profile is in memory and not under way.
+    pub(super) fn has_rows(&self, profile: ProfileNo) -> bool {
+        self.lanes.get(&profile).is_some_and(|lane| !lane.rows.is_empty())
+    }
+
+    /// Puts changes that were taken and not sent back to where they were.
+    pub(super) fn put_back(&mut self, taken: Vec<Taken>) {
+        for Taken { row, tries, first_at } in taken.into_iter().rev() {
+            self.in_flight = self.in_flight.saturating_sub(1);
+            let Some(lane) = self.lanes.get_mut(&row.profile) else { continue };
+            lane.in_flight = lane.in_flight.saturating_sub(1);
+            (lane.tries, lane.first_at) = (tries, first_at);
+            self.ready.push_front(row.profile);
+            lane.rows.push_front(row);
+            self.rows += 1;
+        }
+    }
+
     /// Nothing of a draining profile waits any more.
     pub(super) fn let_go(&mut self, profile: ProfileNo) {
         self.lanes.remove(&profile);
@@ -111,7 +134,9 @@ impl Window {
     /// Takes the next change of the next profile.
     pub(super) fn take(&mut self) -> Option<Taken> {
         while let Some(profile) = self.ready.pop_front() {
-            let Some(lane) = self.lanes.get_mut(&profile).filter(|lane| lane.in_flight == 0) else { continue };
+            let Some(lane) = self.lanes.get_mut(&profile).filter(|lane| lane.in_flight == 0) else {
+                continue;
+            };
             let Some(row) = lane.rows.pop_front() else { continue };
             lane.in_flight = 1;
             self.rows -= 1;
@@ -228,7 +253,9 @@ mod tests {
     #[test]
     fn a_profile_goes_one_by_one_and_nobody_waits_for_another() {
         let mut window = Window::default();
-        [(1, 1), (2, 1), (3, 2), (4, 1)].map(|(seq, profile)| window.push(row(seq, profile)));
+        [(1, 1), (2, 1), (3, 2), (4, 1)]
+            .into_iter()
+            .for_each(|(seq, profile)| window.push(row(seq, profile)));
         assert_eq!(take_all(&mut window), [1, 3]);
         assert_eq!((window.len(), window.in_flight(), window.ready()), (4, 2, 0));
         window.ended(ProfileNo(1));
@@ -242,14 +269,14 @@ mod tests {
     #[test]
     fn a_profile_that_failed_holds_back_its_own_only_and_drains_in_order() {
         let mut window = Window::default();
-        [(1, 1), (2, 1), (3, 2)].map(|(seq, profile)| window.push(row(seq, profile)));
+        [(1, 1), (2, 1), (3, 2)].into_iter().for_each(|(seq, profile)| window.push(row(seq, profile)));
         take_all(&mut window);
         assert_eq!(window.failed(ProfileNo(1)), ProfileNo(1));
         assert_eq!(window.len(), 1, "its rows are in the table");
         let at = Timestamp::from_millis(0);
         window.resume(Hold { profile: ProfileNo(1), next_at: at, tries: 2, first_at: at });
         assert_eq!(window.take_empty(), [(ProfileNo(1), 0)]);
-        [(1, 1), (2, 1)].map(|(seq, profile)| window.push(row(seq, profile)));
+        [(1, 1), (2, 1)].into_iter().for_each(|(seq, profile)| window.push(row(seq, profile)));
         let taken = window.take().unwrap();
         assert_eq!((taken.row.seq, taken.tries), (1, 2));
         assert_eq!(window.busy().len(), 2);
@@ -266,7 +293,9 @@ mod tests {
     #[test]
     fn two_that_become_one_wait_until_nothing_of_them_is_under_way() {
         let mut window = Window::default();
-        [(1, 1), (2, 2), (3, 2), (4, 1)].map(|(seq, profile)| window.push(row(seq, profile)));
+        [(1, 1), (2, 2), (3, 2), (4, 1)]
+            .into_iter()
+            .for_each(|(seq, profile)| window.push(row(seq, profile)));
         take_all(&mut window);
         window.merge(ProfileNo(2), ProfileNo(1));
         assert_eq!(window.busy(), [1]);

@@ -120,7 +120,9 @@ impl<'a> Fields<'a> {
         match url::Url::parse(text) {
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {}
             Ok(_) => self.refuse(field, "it must be a URL such as https://example.com/hook"),
-            Err(error) => self.refuse(field, &format!("it is no URL ({error}); one is https://example.com/hook")),
+            Err(error) => {
+                self.refuse(field, &format!("it is no URL ({error}); one is https://example.com/hook"))
+            }
         }
         text.to_owned()
     }

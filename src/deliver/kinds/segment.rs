@@ -35,9 +35,7 @@ fn open(settings: &Map<String, Value>) -> Result<Opened, Vec<Invalid>> {
     }
     let authorization = format!("Basic {}", BASE64_STANDARD.encode(format!("{write_key}:")));
     let batch_max = fields.number("batch_max", BATCH, 1..=BATCH_MAX) as usize;
-    fields
-        .finish(Segment { url, authorization, batch_max })
-        .map(|segment| Opened::Http(Box::new(segment)))
+    fields.finish(Segment { url, authorization, batch_max }).map(|segment| Opened::Http(Box::new(segment)))
 }
 
 /// What Personas answers where some of a batch are refused.

@@ -98,7 +98,7 @@ pub async fn end(
     Ok(done.rows_affected())
 }
 
-/// Holds profiles, or holds them longer.
+/// Holds profiles, or holds them longer; without failed tries, only those that are not held.
 pub async fn hold(
     tx: &mut PgConnection,
     space: SpaceNo,
@@ -110,7 +110,8 @@ pub async fn hold(
          INSERT INTO delivery_hold (space_id, destination_no, profile_no, next_at, tries, first_at)
          SELECT $1, $2, * FROM unnest($3::bigint[], $4::timestamptz[], $5::int[], $6::timestamptz[])
          ON CONFLICT (space_id, destination_no, profile_no) DO UPDATE SET next_at = excluded.next_at,
-             tries = excluded.tries, first_at = excluded.first_at",
+             tries = excluded.tries, first_at = excluded.first_at
+         WHERE excluded.tries > 0",
     )
     .bind(space.0)
     .bind(destination.0)

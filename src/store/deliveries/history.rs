@@ -216,14 +216,14 @@ pub async fn count(
 }
 
 /// Puts ended deliveries that a filter means into the queue once more, under their old numbers, oldest first; at most
-/// `limit` at a time. Returns how many.
+/// `limit` at a time, behind number `after`. Returns how many, and the last number.
 pub async fn replay(
     pool: &PgPool,
     space: SpaceNo,
     destination: DestinationNo,
     filter: &Filter,
-    limit: i64,
-) -> Result<i64> {
+    (after, limit): (i64, i64),
+) -> Result<(i64, i64)> {
     let mut tx = pool.begin().await?;
     lock_worker(&mut tx, space, destination).await?;
     super::sync::lock_head(&mut tx, space, destination).await?;
@@ -233,9 +233,10 @@ pub async fn replay(
              SELECT o.*, row_number() OVER (ORDER BY o.delivery_no) AS n
              FROM delivery_outcome o WHERE ",
         meant!(),
-        " ORDER BY o.delivery_no LIMIT $8
+        " AND o.delivery_no > $9 ORDER BY o.delivery_no LIMIT $8
          ), counted AS (
-             SELECT count(*) AS n, count(*) FILTER (WHERE state = 3) AS dead FROM again
+             SELECT count(*) AS n, count(*) FILTER (WHERE state = 3) AS dead, coalesce(max(delivery_no), 0) AS last
+             FROM again
          ), head AS (
              UPDATE delivery_head h SET last_no = h.last_no + c.n FROM counted c
              WHERE h.space_id = $1 AND h.destination_no = $2 RETURNING h.last_no - c.n AS before
@@ -253,12 +254,12 @@ pub async fn replay(
              FROM again a CROSS JOIN head h
              LEFT JOIN profile p ON p.space_id = $1 AND p.profile_no = a.profile_no
          )
-         SELECT n FROM counted"
+         SELECT n, last FROM counted"
     );
-    let query = bind_filter!(sqlx::query_scalar(sql), space, destination, filter);
-    let count: i64 = query.bind(limit).fetch_one(&mut *tx).await?;
+    let query = bind_filter!(sqlx::query_as(sql), space, destination, filter);
+    let counted: (i64, i64) = query.bind(limit).bind(after).fetch_one(&mut *tx).await?;
     tx.commit().await?;
-    Ok(count)
+    Ok(counted)
 }
 
 /// Gives dead letters that a filter means up for good; at most `limit` at a time. Returns how many.

@@ -2,9 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor};
+use uuid::Uuid;
 
 use crate::domain::delivery::{Form, Subject};
-use crate::domain::{DestinationNo, ProfileNo, SpaceNo, Timestamp};
+use crate::domain::{ComputationNo, DestinationNo, ProfileNo, SpaceNo, Timestamp};
+use crate::store::definitions::Kind;
 use crate::store::{Result, StoreError};
 
 /// A row of a queue.
@@ -208,4 +210,36 @@ pub async fn find_moved(
     .await?;
     let number = |no: i64| ProfileNo(no as u64);
     Ok(rows.into_iter().map(|(no, into, held)| (number(no), into.map(number), held)).collect())
+}
+
+/// What clients call a space.
+pub async fn space_key(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<String> {
+    let sql = "-- store::deliveries::queue::space_key\nSELECT key FROM space WHERE space_id = $1";
+    Ok(sqlx::query_scalar(sql).bind(space.0).fetch_one(executor).await?)
+}
+
+/// A definition, as far as it is sent: number, kind, public id, key and the version that answers.
+pub type DefinitionRow = (i32, Kind, Uuid, String, Option<ComputationNo>);
+
+/// All definitions of a space, deleted ones too: what they told may still wait.
+pub async fn list_definitions(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<Vec<DefinitionRow>> {
+    let sql = "-- store::deliveries::queue::list_definitions
+         SELECT definition_no, kind, definition_id, key, serving_no FROM definition WHERE space_id = $1";
+    let rows: Vec<(i32, i16, Uuid, String, Option<i32>)> =
+        sqlx::query_as(sql).bind(space.0).fetch_all(executor).await?;
+    let row = |(no, kind, id, key, serving): (i32, i16, Uuid, String, Option<i32>)| {
+        (no, Kind::from_number(kind), id, key, serving.map(|no| ComputationNo(no as u32)))
+    };
+    Ok(rows.into_iter().map(row).collect())
+}
+
+/// Public ids of profiles by number, absorbed ones too.
+pub async fn list_profile_ids(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    numbers: &[i64],
+) -> Result<Vec<(i64, Uuid)>> {
+    let sql = "-- store::deliveries::queue::list_profile_ids
+         SELECT profile_no, profile_id FROM profile WHERE space_id = $1 AND profile_no = ANY($2)";
+    Ok(sqlx::query_as(sql).bind(space.0).bind(numbers).fetch_all(executor).await?)
 }

@@ -4,7 +4,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use crate::domain::{ComputationNo, DestinationNo, ProfileNo, SpaceNo, Timestamp};
+use crate::domain::{Collection, ComputationNo, DestinationNo, ProfileNo, SpaceNo, Timestamp};
 use crate::store::Result;
 
 /// Lets nobody else put anything into a queue before the end of the transaction.
@@ -15,17 +15,20 @@ pub async fn lock_head(tx: &mut PgConnection, space: SpaceNo, destination: Desti
     Ok(())
 }
 
-/// The version that answers for a definition, if one does.
+/// The version that answers for a definition, if one does, and whose profiles it is about.
 pub async fn serving(
     tx: &mut PgConnection,
     space: SpaceNo,
     definition: i32,
-) -> Result<Option<ComputationNo>> {
+) -> Result<Option<(ComputationNo, Collection)>> {
     let sql = "-- store::deliveries::sync::serving
-         SELECT serving_no FROM definition WHERE space_id = $1 AND definition_no = $2 AND NOT deleted";
-    let no: Option<Option<i32>> =
-        sqlx::query_scalar(sql).bind(space.0).bind(definition).fetch_optional(tx).await?;
-    Ok(no.flatten().map(|no| ComputationNo(no as u32)))
+         SELECT serving_no, collection FROM definition
+         WHERE space_id = $1 AND definition_no = $2 AND NOT deleted AND serving_no IS NOT NULL";
+    let row: Option<(i32, i16)> =
+        sqlx::query_as(sql).bind(space.0).bind(definition).fetch_optional(tx).await?;
+    let collection =
+        |no| if no == Collection::Accounts as i16 { Collection::Accounts } else { Collection::Users };
+    Ok(row.map(|(no, of)| (ComputationNo(no as u32), collection(of))))
 }
 
 /// The next members of a version, by number, and since when.
