@@ -214,7 +214,7 @@ async fn data_is_chosen_by_subscription() {
     let (app, receiver) = (start().await, Receiver::start().await);
     app.make_live("audiences", "buyers", BUYERS).await;
     let hook = app.make_webhook("Hook", &receiver, json!({})).await;
-    let data = json!({"id_sync": [{"type": "email", "strategy": "first", "map_to": "mail"}], "traits": ["plan"],
+    let data = json!({"id_sync": [{"type": "email", "strategy": "first", "map_to": "traits.mail"}], "traits": ["plan"],
         "filter": "traits.plan = 'pro'", "deny": ["context.personas"]});
     app.subscribe(&hook, json!({"subject": "audience", "key": "buyers", "data": data})).await;
     for (user, plan) in [("u1", "free"), ("u2", "pro")] {

@@ -23,6 +23,10 @@ mod definitions;
 #[cfg(test)]
 mod destinations;
 #[cfg(test)]
+mod destinations_hostile;
+#[cfg(test)]
+mod destinations_recovery;
+#[cfg(test)]
 mod durability;
 #[cfg(test)]
 mod egress;

@@ -209,7 +209,7 @@ pub async fn count(
         "-- store::deliveries::history::count
          SELECT count(*) FROM (SELECT 1 FROM delivery_outcome o WHERE ",
         meant!(),
-        " LIMIT $8) some"
+        " LIMIT $8) meant"
     );
     let query = bind_filter!(sqlx::query_scalar(sql), space, destination, filter);
     Ok(query.bind(limit).fetch_one(executor).await?)
