@@ -45,7 +45,7 @@ const CONNECTIONS_MAX: u32 = 8;
 /// Longest wait for one of them.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often what is old is forgotten.
-const TIDY_EVERY: Duration = Duration::from_secs(60);
+const TIDY_EVERY: Duration = Duration::from_mins(1);
 /// How often it is measured what waits.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// Pause before a destination is taken up again whose worker failed.
@@ -154,12 +154,8 @@ impl Supervisor {
         let lease = Lease { space, destination, epoch, length };
         let (context, pool, glances) = (Arc::clone(&self.context), self.pool.clone(), self.looks.subscribe());
         let handle = self.running.spawn(async move {
-            let worker = worker::Worker::load(Arc::clone(&context), pool.clone(), lease, glances);
-            let ended = match worker.await {
-                Ok(worker) => Box::pin(worker.run(&context.shutdown)).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = ended {
+            let worker = worker::Worker::new(Arc::clone(&context), pool.clone(), lease, glances);
+            if let Err(error) = Box::pin(worker.run(&context.shutdown)).await {
                 tracing::warn!(%space, %destination, %error,
                     "delivery to destination {destination} of space {space} stopped and will be taken up again");
                 let released = destinations::worker::release_lease(&pool, space, destination, epoch);

@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn retry_after_is_honoured_within_bounds() {
-        assert_eq!(pause_ms(1, Some(Duration::from_secs(60)), 0), 60_000);
+        assert_eq!(pause_ms(1, Some(Duration::from_mins(1)), 0), 60_000);
         assert_eq!(pause_ms(1, Some(Duration::from_hours(24)), 0), HOUR);
         assert!(pause_ms(1, Some(Duration::ZERO), 0) >= 4_000);
         assert_eq!(clamp_retry_after(Duration::from_millis(1)), 1_000);

@@ -76,7 +76,7 @@ impl Window {
     }
 
     /// Adds a row, which is behind all others of its profile.
-    pub(super) fn push(&mut self, row: Queued) {
+    fn push(&mut self, row: Queued) {
         let profile = row.profile;
         let lane = self.lanes.entry(profile).or_default();
         lane.last_seq = row.seq;
@@ -84,6 +84,13 @@ impl Window {
         self.rows += 1;
         if lane.rows.len() == 1 && lane.in_flight == 0 {
             self.ready.push_back(profile);
+        }
+    }
+
+    /// Adds rows, in order.
+    pub(super) fn extend(&mut self, rows: impl IntoIterator<Item = Queued>) {
+        for row in rows {
+            self.push(row);
         }
     }
 
@@ -253,9 +260,7 @@ mod tests {
     #[test]
     fn a_profile_goes_one_by_one_and_nobody_waits_for_another() {
         let mut window = Window::default();
-        [(1, 1), (2, 1), (3, 2), (4, 1)]
-            .into_iter()
-            .for_each(|(seq, profile)| window.push(row(seq, profile)));
+        window.extend([(1, 1), (2, 1), (3, 2), (4, 1)].map(|(seq, profile)| row(seq, profile)));
         assert_eq!(take_all(&mut window), [1, 3]);
         assert_eq!((window.len(), window.in_flight(), window.ready()), (4, 2, 0));
         window.ended(ProfileNo(1));
@@ -269,14 +274,14 @@ mod tests {
     #[test]
     fn a_profile_that_failed_holds_back_its_own_only_and_drains_in_order() {
         let mut window = Window::default();
-        [(1, 1), (2, 1), (3, 2)].into_iter().for_each(|(seq, profile)| window.push(row(seq, profile)));
+        window.extend([(1, 1), (2, 1), (3, 2)].map(|(seq, profile)| row(seq, profile)));
         take_all(&mut window);
         assert_eq!(window.failed(ProfileNo(1)), ProfileNo(1));
         assert_eq!(window.len(), 1, "its rows are in the table");
         let at = Timestamp::from_millis(0);
         window.resume(Hold { profile: ProfileNo(1), next_at: at, tries: 2, first_at: at });
         assert_eq!(window.take_empty(), [(ProfileNo(1), 0)]);
-        [(1, 1), (2, 1)].into_iter().for_each(|(seq, profile)| window.push(row(seq, profile)));
+        window.extend([(1, 1), (2, 1)].map(|(seq, profile)| row(seq, profile)));
         let taken = window.take().unwrap();
         assert_eq!((taken.row.seq, taken.tries), (1, 2));
         assert_eq!(window.busy().len(), 2);
@@ -293,9 +298,7 @@ mod tests {
     #[test]
     fn two_that_become_one_wait_until_nothing_of_them_is_under_way() {
         let mut window = Window::default();
-        [(1, 1), (2, 2), (3, 2), (4, 1)]
-            .into_iter()
-            .for_each(|(seq, profile)| window.push(row(seq, profile)));
+        window.extend([(1, 1), (2, 2), (3, 2), (4, 1)].map(|(seq, profile)| row(seq, profile)));
         take_all(&mut window);
         window.merge(ProfileNo(2), ProfileNo(1));
         assert_eq!(window.busy(), [1]);

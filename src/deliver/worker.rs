@@ -83,15 +83,10 @@ enum State {
 }
 
 impl Worker {
-    pub(super) async fn load(
-        context: Arc<Context>,
-        pool: PgPool,
-        lease: Lease,
-        glances: Glances,
-    ) -> Result<Self> {
+    pub(super) fn new(context: Arc<Context>, pool: PgPool, lease: Lease, glances: Glances) -> Self {
         let ledger = Ledger::new(context.config.retry, context.config.exchanges_per_second_max);
         let limits = Limits { concurrency: 1, rate_per_second: None, timeout_ms: 1_000 };
-        Ok(Self {
+        Self {
             context,
             pool,
             lease,
@@ -111,7 +106,7 @@ impl Worker {
             next_hold: Some(Timestamp::EPOCH),
             is_syncing: false,
             written: Instant::now(),
-        })
+        }
     }
 
     /// Works until the shutdown, or until something goes wrong.
@@ -292,7 +287,7 @@ impl Worker {
         if !empty.is_empty() {
             let within = (self.cursor, ROWS_OF_ONE);
             let rows = queue::load_profiles(&mut *connection, space, destination, &empty, within).await?;
-            rows.into_iter().for_each(|row| self.window.push(row));
+            self.window.extend(rows);
             for (profile, _) in empty {
                 if !self.window.has_rows(profile) {
                     self.ledger.release(profile);
@@ -330,7 +325,7 @@ impl Worker {
             Some(last) if rows.len() == PAGE => last.seq,
             _ => end.max(self.cursor),
         };
-        rows.into_iter().for_each(|row| self.window.push(row));
+        self.window.extend(rows);
         let now = self.now();
         let profiles = self.window.profiles();
         let moved = queue::find_moved(&mut *connection, space, destination, &profiles).await?;

@@ -18,7 +18,7 @@ use crate::domain::{DestinationNo, Patch, ProfileNo, SpaceNo, Timestamp};
 use crate::store::deliveries::book;
 use crate::store::destinations::{self, subscriptions, worker};
 
-pub use crate::deliver::kind::{Exchange, Sent};
+pub use crate::deliver::kind::{Exchange, Sent, Verdict};
 pub use crate::store::destinations::worker::Status;
 pub use crate::store::destinations::{Destination, Limits};
 
@@ -194,7 +194,7 @@ impl Manage {
     /// Sends an event at once, past the queue, and says what came of it.
     pub async fn test_destination(&self, space: SpaceNo, id: Uuid, event: Option<Value>) -> Result<Sent> {
         let destination = self.stored(space, id).await?;
-        let kind = self.opener.open(&destination).map_err(refused)?;
+        let kind = self.opener.open(&destination).map_err(|error| refused(&error))?;
         let message_id = public_id("dlv", self.ids.uuid());
         let at = self.clock.now();
         let event = event.unwrap_or_else(|| example(&message_id, at, &destination.name));
@@ -239,7 +239,7 @@ impl Manage {
     ) -> Result<()> {
         settings.retain(|_, value| !value.is_null());
         let timeout = Duration::from_millis(u64::from(destination.limits.timeout_ms.unsigned_abs()));
-        self.opener.open_with(spec.name, &settings, timeout).map_err(refused)?;
+        self.opener.open_with(spec.name, &settings, timeout).map_err(|error| refused(&error))?;
         let (secrets, plain): (Map<String, Value>, Map<String, Value>) =
             settings.into_iter().partition(|(name, _)| spec.secrets.contains(&name.as_str()));
         destination.settings = Value::Object(plain);
@@ -247,7 +247,7 @@ impl Manage {
             (None, None)
         } else {
             let sealed = self.opener.keys.seal(destination.id, &secrets, &self.ids);
-            let (sealed, key) = sealed.map_err(|error| refused(error.into()))?;
+            let (sealed, key) = sealed.map_err(|error| refused(&error.into()))?;
             (Some(sealed), Some(key))
         };
         Ok(())
@@ -327,8 +327,8 @@ fn missing(id: Uuid) -> ManageError {
     ManageError::not_found("destination", public_id("dst", id))
 }
 
-fn refused(error: OpenError) -> ManageError {
-    match &error {
+fn refused(error: &OpenError) -> ManageError {
+    match error {
         OpenError::Invalid(wrong) => {
             let field = wrong.first().map(|w| format!("settings.{}", w.field)).unwrap_or_default();
             ManageError::invalid(field, error.to_string())

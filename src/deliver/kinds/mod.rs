@@ -35,6 +35,9 @@ impl Defaults {
     pub const USUAL: Self = Self { concurrency: 8, rate_per_second: None, timeout_ms: 10_000 };
 }
 
+/// Judges settings, and opens a kind with them.
+type Open = fn(&Map<String, Value>) -> Result<Opened, Vec<Invalid>>;
+
 /// A kind of destination: its name, which of its settings are secret, and how it is opened.
 #[derive(Debug, Clone, Copy)]
 pub struct Spec {
@@ -47,7 +50,7 @@ pub struct Spec {
     /// Adds what is made by the service itself, such as a signing secret, to the settings of a new one.
     pub complete: fn(&mut Map<String, Value>, &IdMaker),
     /// Judges settings, secrets among them; all that is wrong is told.
-    pub open: fn(&Map<String, Value>) -> Result<Opened, Vec<Invalid>>,
+    pub open: Open,
 }
 
 /// All kinds.
@@ -121,7 +124,7 @@ impl<'a> Fields<'a> {
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {}
             Ok(_) => self.refuse(field, "it must be a URL such as https://example.com/hook"),
             Err(error) => {
-                self.refuse(field, &format!("it is no URL ({error}); one is https://example.com/hook"))
+                self.refuse(field, &format!("it is no URL ({error}); one is https://example.com/hook"));
             }
         }
         text.to_owned()

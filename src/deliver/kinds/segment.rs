@@ -1,5 +1,5 @@
-//! `segment`: any endpoint that speaks Segment's tracking protocol, such as another Personas, Segment, RudderStack or
-//! Jitsu: a base URL and a write key.
+//! `segment`: any endpoint that speaks Segment's tracking protocol, such as another Personas, Segment, `RudderStack`
+//! or Jitsu: a base URL and a write key.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;

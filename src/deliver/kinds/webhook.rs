@@ -180,7 +180,9 @@ fn x_signature(secret: &str, first: &str) -> String {
 /// The same for the same changes.
 fn batch_id(items: &[Item]) -> String {
     let mut hash = Sha256::new();
-    items.iter().for_each(|item| hash.update(item.id.as_bytes()));
+    for item in items {
+        hash.update(item.id.as_bytes());
+    }
     let digits: String = hex::encode(hash.finalize()).chars().take(32).collect();
     format!("bat_{digits}")
 }

@@ -9,8 +9,7 @@ use utoipa::ToSchema;
 
 use crate::domain::Timestamp;
 use crate::domain::ids::public_id;
-use crate::manage::destinations::Sent;
-use crate::manage::destinations::{Status, View};
+use crate::manage::destinations::{Exchange, Sent, Status, Verdict, View};
 
 /// A destination.
 #[derive(Debug, Serialize, ToSchema)]
@@ -146,9 +145,9 @@ struct ExchangeJson {
 impl From<Sent> for TestJson {
     fn from(sent: Sent) -> Self {
         let verdict = sent.verdicts.into_iter().next();
-        let (outcome, reason) = verdict.map_or(("retry", None), |verdict| verdict.told());
+        let (outcome, reason) = verdict.map_or(("retry", None), Verdict::told);
         let (code, message) = reason.map(|reason| (reason.code, reason.message)).unzip();
-        let exchange = |exchange: crate::manage::destinations::Exchange| ExchangeJson {
+        let exchange = |exchange: Exchange| ExchangeJson {
             request: exchange.request,
             status: exchange.status,
             response: exchange.response,
