@@ -5,7 +5,9 @@
 //! elsewhere, requests under way end, the log writer empties its queue, the processor gives its leases back, Postgres
 //! stops. A part that ends by itself stops the process: half a service is worse than none.
 
+mod measure;
 mod offline;
+mod outlet;
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -18,12 +20,13 @@ use axum::body::Bytes;
 use futures_util::FutureExt;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio::sync::watch;
-use tokio::time::Instant;
+
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, IdMaker};
 use crate::config::{self, Config};
+use crate::deliver;
 use crate::disk::DiskGuard;
 use crate::domain::Timestamp;
 use crate::embedded::{self, Postgres, Search};
@@ -34,7 +37,7 @@ use crate::http::server::{self, Server};
 use crate::http::{self, Services, tracking};
 use crate::ingest::{self, BatcherLimits, Ingest};
 use crate::manage::bootstrap::{Made, Wanted};
-use crate::manage::{DefinitionLimits, Manage, Registry};
+use crate::manage::{DefinitionLimits, Manage, Registry, Tools};
 use crate::process;
 use crate::progress::Board;
 use crate::query::{self, Reader};
@@ -48,8 +51,6 @@ pub(crate) use offline::{Rebuilt, Some20, Told, Verified, inspect, migrate, rebu
 const FLUSHERS: usize = 2;
 /// Look-up statements under way at the same time.
 const LOOKUP_TASKS: u32 = 2;
-/// How often disk space and pool are measured.
-const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// How often the log is prepared for the week to come.
 const PREPARE_EVERY: Duration = Duration::from_hours(1);
 /// Longest wait for the parts behind the server to end.
@@ -178,14 +179,25 @@ impl App {
         let registry = Registry::load(pool.clone(), clock.clone()).await?;
         let limits = definition_limits(&config);
         let cache = ReadCache::new(config.reads.cache_bytes_max);
-        let manage =
-            Manage::new(pool.clone(), clock.clone(), ids.clone(), registry.clone(), limits, cache.clone());
+        let opener = Arc::new(outlet::opener(&config, postgres.is_some(), &clock, &ids)?);
+        let tools = Tools { clock: clock.clone(), ids: ids.clone(), opener: Arc::clone(&opener) };
+        let manage = Manage::new(pool.clone(), tools, registry.clone(), limits, cache.clone());
         let made = manage.bootstrap(&wanted(&config.bootstrap)).await?;
         manage.prepare_log().await?;
 
         let tasks = Tasks::new();
         let (ingest, appended) = start_ingest(&config.ingest, &pool, &clock, &ids, &tasks);
         let (board, health) = (Board::default(), Health::default());
+        let delivery = deliver::Context {
+            connect_options: options.clone(),
+            clock: clock.clone(),
+            ids: ids.clone(),
+            config: config.deliver.clone(),
+            opener,
+            shutdown: tasks.working.clone(),
+            exclusive: postgres.is_some(),
+        };
+        tasks.work("delivery", async move { Ok(deliver::run(delivery).await?) });
         let context = process::Context {
             connect_options: options,
             clock: clock.clone(),
@@ -209,9 +221,9 @@ impl App {
         start_housekeeping(&tasks, registry, manage.clone(), &config);
         start_verifying(&tasks, &pool, &clock, &config);
         start_segments(&tasks, &pool, &config);
-        start_measuring(
+        measure::start(
             &tasks,
-            Measured { pool: pool.clone(), manage: manage.clone(), disk: disk.clone(), in_flight },
+            measure::Measured { pool: pool.clone(), manage: manage.clone(), disk: disk.clone(), in_flight },
             postgres.clone(),
         );
 
@@ -446,47 +458,5 @@ fn start_segments(tasks: &Tasks, pool: &PgPool, config: &Config) {
     tasks.work("segments", async move {
         keeper.run(&stop).await;
         Ok(())
-    });
-}
-
-/// What is looked at every second.
-struct Measured {
-    pool: PgPool,
-    manage: Manage,
-    disk: DiskGuard,
-    in_flight: tracking::InFlight,
-}
-
-/// Watches over the private Postgres and its disk, and measures what nobody else does.
-fn start_measuring(tasks: &Tasks, measured: Measured, postgres: Option<Arc<Postgres>>) {
-    let Measured { pool, manage, disk, in_flight } = measured;
-    let stop = tasks.working.clone();
-    let folder = postgres.as_ref().map(|p| p.base_dir().to_owned());
-    tasks.work("measuring", async move {
-        let started = Instant::now();
-        let mut ticks = tokio::time::interval(MEASURE_EVERY);
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            metrics::tidy();
-            metrics::UPTIME.set(&[], started.elapsed().as_secs_f64());
-            let (all, idle) = (pool.size() as usize, pool.num_idle());
-            metrics::DB_POOL.set(&["idle"], idle as f64);
-            metrics::INGEST_IN_FLIGHT.set(&[], in_flight.used() as f64);
-            metrics::DB_POOL.set(&["used"], all.saturating_sub(idle) as f64);
-            if let Some(folder) = &folder {
-                disk.measure(folder);
-            }
-            if let Err(error) = manage.measure_pipeline().await {
-                tracing::debug!(%error, "could not measure the pipeline: {error}");
-            }
-        }
-        Ok(())
-    });
-    let Some(postgres) = postgres else { return };
-    let stop = tasks.working.clone();
-    tasks.work("private Postgres", async move {
-        match stop.run_until_cancelled(postgres.exited()).await {
-            Some(ended) => Err(anyhow::anyhow!("{ended}")),
-            None => Ok(()),
-        }
     });
 }

@@ -13,8 +13,8 @@ use std::fmt;
 
 pub use secret::Secret;
 pub use sections::{
-    Bootstrap, Config, Database, Embedded, Ingest, LogFormat, LogRetention, Processor, Query, Server,
-    Telemetry, Verify,
+    Bootstrap, Config, Database, Deliver, Egress, Embedded, Ingest, LogFormat, LogRetention, Processor,
+    Query, Server, Telemetry, Verify,
 };
 pub use sources::{Sources, variable};
 

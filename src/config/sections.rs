@@ -2,11 +2,12 @@
 //! What each means stands in `config/personas.toml`.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
+use ipnet::IpNet;
 use sqlx::postgres::PgConnectOptions;
 use tracing_subscriber::EnvFilter;
 
@@ -42,6 +43,10 @@ pub struct Config {
     pub verify: Verify,
     /// The log of events.
     pub log: LogRetention,
+    /// Sending changes to destinations.
+    pub deliver: Deliver,
+    /// What destinations may reach.
+    pub egress: Egress,
     /// What the process tells about itself.
     pub telemetry: Telemetry,
 }
@@ -170,6 +175,42 @@ pub struct LogRetention {
     pub segment_events: u64,
 }
 
+/// `[deliver]`
+#[derive(Debug, Clone)]
+pub struct Deliver {
+    /// Encrypts the secrets of destinations; `None`: one beside the private Postgres, or none.
+    pub secret_key: Option<Secret>,
+    /// A file with that key.
+    pub secret_key_file: Option<PathBuf>,
+    /// Still reads what was encrypted with it.
+    pub previous_secret_key: Option<Secret>,
+    /// How long a silent process keeps its destinations.
+    pub lease: Duration,
+    /// Pause between looks at the queues.
+    pub poll: Duration,
+    /// How long a change is tried for.
+    pub retry: Duration,
+    /// After so long of nothing but failure a destination is paused.
+    pub auto_pause: Duration,
+    /// How long what was sent can be looked at.
+    pub kept_days: u32,
+    /// Exchanges of changes that arrived, kept of each destination in a second.
+    pub exchanges_per_second_max: u32,
+    /// Changes of one destination in memory.
+    pub window_max: usize,
+}
+
+/// `[egress]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Egress {
+    /// Ports that may be called.
+    pub ports: Vec<u16>,
+    /// Networks that may be reached although they are not public.
+    pub allow_networks: Vec<IpNet>,
+    /// Host names that may be reached wherever they are.
+    pub allow_hosts: Vec<String>,
+}
+
 /// `[telemetry]`
 #[derive(Debug, Clone)]
 pub struct Telemetry {
@@ -219,6 +260,8 @@ impl Config {
                 retention_days: r.number("log.retention_days", 1..=DAYS_MAX),
                 segment_events: r.number("log.segment_events", 0..=1 << 20),
             },
+            deliver: Deliver::read(r),
+            egress: Egress::read(r),
             telemetry: Telemetry::read(r),
         }
     }
@@ -303,6 +346,61 @@ impl Processor {
             dedup_recent_max: r.number("processor.dedup_recent_max", 1..=1_000_000_000),
         }
     }
+}
+
+impl Deliver {
+    fn read(r: &mut Reader<'_>) -> Self {
+        let hours = |hours: u32| Duration::from_hours(u64::from(hours));
+        Self {
+            secret_key: key(r, "deliver.secret_key"),
+            secret_key_file: r.path("deliver.secret_key_file"),
+            previous_secret_key: key(r, "deliver.previous_secret_key"),
+            lease: r.seconds("deliver.lease_seconds", 1..=3_600),
+            poll: r.millis("deliver.poll_ms", 1..=60_000),
+            retry: hours(r.number("deliver.retry_hours", 1..=8_760)),
+            auto_pause: hours(r.number("deliver.auto_pause_hours", 1..=8_760)),
+            kept_days: r.number("deliver.kept_days", 1..=DAYS_MAX),
+            exchanges_per_second_max: r.number("deliver.exchanges_per_second_max", 0..=1_000_000),
+            window_max: r.number("deliver.window_max", 1..=1_000_000),
+        }
+    }
+}
+
+impl Egress {
+    fn read(r: &mut Reader<'_>) -> Self {
+        let ports = r.parsed("egress.ports", "port numbers with commas between them", |text| {
+            list(text).map(|port| port.parse().ok().filter(|port| *port > 0)).collect()
+        });
+        let networks = r.optional("egress.allow_networks").unwrap_or_default();
+        let allow_networks = list(&networks)
+            // An address is a network of one.
+            .map(|text| text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)))
+            .collect::<Option<_>>();
+        if allow_networks.is_none() {
+            r.refuse("egress.allow_networks", "networks such as 10.0.0.0/8 with commas between them");
+        }
+        let hosts = r.optional("egress.allow_hosts").unwrap_or_default();
+        Self {
+            ports: ports.unwrap_or_default(),
+            allow_networks: allow_networks.unwrap_or_default(),
+            allow_hosts: list(&hosts).map(str::to_owned).collect(),
+        }
+    }
+}
+
+/// A key of 32 bytes in hexadecimal digits.
+fn key(r: &mut Reader<'_>, path: &'static str) -> Option<Secret> {
+    let key = r.secret(path)?;
+    let is_right = key.expose().len() == 64 && key.expose().bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_right {
+        r.refuse(path, "64 hexadecimal digits, such as `openssl rand -hex 32` makes");
+    }
+    Some(key)
+}
+
+/// The parts of a text between commas.
+fn list(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
 impl Telemetry {

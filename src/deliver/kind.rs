@@ -45,6 +45,18 @@ pub enum Verdict {
     Gone(Reason),
 }
 
+impl Verdict {
+    /// Its word, and why it is that.
+    pub fn told(self) -> (&'static str, Option<Reason>) {
+        match self {
+            Self::Delivered => ("delivered", None),
+            Self::Retry { reason, .. } => ("retry", Some(reason)),
+            Self::Rejected(reason) => ("rejected", Some(reason)),
+            Self::Gone(reason) => ("gone", Some(reason)),
+        }
+    }
+}
+
 /// Why a change has not arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
@@ -148,5 +160,10 @@ pub trait HttpKind: Send + Sync + std::fmt::Debug {
             }
             _ => Verdict::Rejected(reason("the destination does not take it")),
         }
+    }
+
+    /// What an answer means for each of the items of a request. The default: the same for all.
+    fn verdicts(&self, answer: &Answer, count: usize) -> Vec<Verdict> {
+        vec![self.judge(answer); count]
     }
 }

@@ -39,6 +39,10 @@ number!(
     ComputationNo, u32
 );
 number!(
+    /// A destination of a space.
+    DestinationNo, i32
+);
+number!(
     /// An interned leaf: one incremental state shared by all definitions of a space that need it.
     LeafNo, u32
 );

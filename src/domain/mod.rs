@@ -1,6 +1,7 @@
 //! The words of the field as types. Pure data: no I/O, no clock, and no other module of ours.
 
 pub mod act;
+pub mod delivery;
 pub mod event;
 pub mod id_type;
 pub mod identifier;
@@ -21,7 +22,7 @@ pub mod varint;
 pub use act::Act;
 pub use event::{EventType, Facts};
 pub use identifier::{Collection, IdKey};
-pub use ids::{ComputationNo, LeafNo, Offset, ProfileNo, SourceNo, SpaceNo};
+pub use ids::{ComputationNo, DestinationNo, LeafNo, Offset, ProfileNo, SourceNo, SpaceNo};
 pub use intake::IntakeLimits;
 pub use number::Number;
 pub use patch::Patch;

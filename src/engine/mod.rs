@@ -12,6 +12,7 @@ mod bucket;
 pub mod condition;
 pub mod evaluate;
 pub mod explain;
+pub mod fql;
 pub mod identity;
 mod packed;
 mod pointers;

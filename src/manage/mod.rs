@@ -7,6 +7,8 @@
 pub mod acts;
 pub mod bootstrap;
 pub mod definitions;
+pub mod deliveries;
+pub mod destinations;
 mod error;
 mod graph;
 pub mod identity_settings;
@@ -17,6 +19,7 @@ pub mod quarantine;
 pub mod registry;
 pub mod search;
 pub mod spaces;
+pub mod subscriptions;
 pub mod test_clock;
 
 use std::sync::Arc;
@@ -24,6 +27,7 @@ use std::sync::Arc;
 use sqlx::postgres::PgPool;
 
 use crate::clock::{Clock, IdMaker};
+use crate::deliver::opener::Opener;
 use crate::domain::SpaceNo;
 use crate::engine::Limits;
 use crate::read_cache::{ReadCache, TRUST};
@@ -42,6 +46,17 @@ pub struct DefinitionLimits {
     pub definitions: usize,
 }
 
+/// What changes are made with.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    /// The time.
+    pub clock: Clock,
+    /// Ids and secrets.
+    pub ids: IdMaker,
+    /// Opens destinations, to judge their settings and to try them.
+    pub opener: Arc<Opener>,
+}
+
 /// The handle to everything in here. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Manage {
@@ -51,6 +66,7 @@ pub struct Manage {
     registry: Registry,
     limits: DefinitionLimits,
     read_cache: ReadCache,
+    opener: Arc<Opener>,
     /// Changes of definitions follow one another: each is checked against all others.
     editing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -59,13 +75,12 @@ impl Manage {
     /// Puts the parts together.
     pub fn new(
         pool: PgPool,
-        clock: Clock,
-        ids: IdMaker,
+        Tools { clock, ids, opener }: Tools,
         registry: Registry,
         limits: DefinitionLimits,
         read_cache: ReadCache,
     ) -> Self {
-        Self { pool, clock, ids, registry, limits, read_cache, editing: Arc::default() }
+        Self { pool, clock, ids, registry, limits, read_cache, opener, editing: Arc::default() }
     }
 
     /// Who may do what.

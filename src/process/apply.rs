@@ -12,9 +12,11 @@ use super::acts;
 use super::catalog::Catalog;
 use super::evaluate::{Waiting, evaluate, fire, spill};
 use super::left_out::LeftOut;
+use super::outbox::{self, Change};
 use super::refusals::{refuse, refuse_all, suspect};
 use super::work::Work;
 use crate::domain::act::LIST_TRAIT;
+use crate::domain::delivery::Subject;
 use crate::domain::id_type::TYPES_MAX;
 use crate::domain::trait_names::canonical;
 use crate::domain::{Collection, EventType, IdKey, Offset, ProfileNo, SpaceNo, Timestamp, json};
@@ -347,6 +349,13 @@ pub(super) fn set_traits(
         traits.tidy();
         changed
     });
+    if !changed.is_empty() && catalog.wanted.wants(Subject::CustomTraits, 0) {
+        let traits = entry.profile.traits.get();
+        let values = changed.iter().map(|name| (name.as_str(), traits.get(name).unwrap_or("null")));
+        let value = outbox::object(values);
+        let (subject, at) = (Subject::CustomTraits, record.received_at);
+        work.out.changes.push(Change { profile: no, subject, definition: 0, value, at });
+    }
     for name in changed {
         catalog.program.mark_trait(&canonical(&name), &mut entry.dirty);
     }

@@ -25,6 +25,8 @@ use crate::engine::LeafSpec;
 use crate::history::pace::{Pace, REST};
 use crate::history::{PASS_PROFILES, Partials, Scan};
 use crate::read_cache::Writes;
+use crate::store::definitions::Kind;
+use crate::store::destinations::subscriptions;
 use crate::store::{Result, StoreError, computations, processor, profiles};
 use crate::telemetry::metrics;
 
@@ -304,6 +306,12 @@ impl SpaceProcessor {
             .partition(|no| self.catalog.meta.get(*no).is_some_and(|m| m.serving));
         let leaves: Vec<LeafNo> = walk.plan.leaves.iter().map(|(no, _)| *no).collect();
         computations::set_leaves_ready(&mut tx, self.space, &leaves).await?;
+        for meta in new.iter().filter_map(|no| self.catalog.meta.get(no)) {
+            if meta.kind == Kind::ComputedTrait {
+                // Values of the version before are not compared one by one: everybody's is sent.
+                subscriptions::sync_definition(&mut tx, self.space, meta.definition, now).await?;
+            }
+        }
         for no in &new {
             let last = progress.last_transition;
             progress.last_transition += computations::swap(&mut tx, self.space, *no, last, now).await?;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use hashbrown::{HashMap, HashSet};
 use sqlx::PgConnection;
 
+use super::outbox::Wanted;
 use super::search::Search;
 use crate::domain::ids::public_id;
 use crate::domain::{Collection, ComputationNo, LeafNo, Offset, ProfileNo, SpaceNo};
@@ -57,6 +58,7 @@ pub(super) struct Catalog {
     pub answers: HashMap<String, ComputationNo>,
     pub walk: Option<WalkPlan>,
     pub search: Search,
+    pub wanted: Wanted,
     /// Versions of definitions that are switched off: their members are frozen, not forgotten.
     frozen: HashSet<ComputationNo>,
 }
@@ -94,7 +96,10 @@ impl Catalog {
         let leaves = intern_leaves(tx, space, &mut active, position).await?;
         let frozen = computations::list_frozen(tx, space).await?;
         let search = Search::load(tx, space).await?;
-        Ok(Self { search, ..Self::assemble(version, settings, &active, &leaves, frozen)? })
+        let mut catalog = Self::assemble(version, settings, &active, &leaves, frozen)?;
+        catalog.search = search;
+        catalog.wanted = Wanted::load(tx, space, &catalog).await?;
+        Ok(catalog)
     }
 
     fn assemble(
@@ -156,6 +161,7 @@ impl Catalog {
             answers,
             walk,
             search: Search::default(),
+            wanted: Wanted::default(),
             frozen,
         })
     }

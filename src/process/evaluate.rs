@@ -2,7 +2,9 @@
 
 use super::accounts;
 use super::catalog::{Catalog, Meta};
+use super::outbox::Change;
 use super::work::{Entry, Output, Work};
+use crate::domain::delivery::Subject;
 use crate::domain::{Collection, ComputationNo, ProfileNo, Timestamp, Value};
 use crate::engine::ProfileView;
 use crate::engine::profile::{Outcome, OutcomeValue, Profile, encode_pointers};
@@ -137,7 +139,9 @@ pub(super) fn evaluate(
                 let is_member = value == Value::Bool(true);
                 decide_member(entry, out, &Deciding { no: computation.no, meta, catalog, now }, is_member)
             }
-            Kind::ComputedTrait => decide_value(entry, out, computation.no, &value, now),
+            Kind::ComputedTrait => {
+                decide_value(entry, out, &Deciding { no: computation.no, meta, catalog, now }, &value)
+            }
         };
         if changed && catalog.answers.get(&meta.key) == Some(&computation.no) {
             catalog.program.mark_trait(&meta.key, &mut entry.dirty);
@@ -206,13 +210,8 @@ fn decide_member(entry: &mut Entry, out: &mut Output, deciding: &Deciding<'_>, i
     is_member != own_in
 }
 
-fn decide_value(
-    entry: &mut Entry,
-    out: &mut Output,
-    no: ComputationNo,
-    value: &Value,
-    now: Timestamp,
-) -> bool {
+fn decide_value(entry: &mut Entry, out: &mut Output, deciding: &Deciding<'_>, value: &Value) -> bool {
+    let Deciding { no, meta, catalog, now } = *deciding;
     let json = (!value.is_null()).then(|| value.to_json());
     let own = entry.profile.outcome(no);
     let has = |o: &Outcome| matches!(o.value, OutcomeValue::Value(Some(_)));
@@ -224,6 +223,16 @@ fn decide_value(
         Some(own) if own.value == value => false,
         None if value == OutcomeValue::Value(None) => false,
         _ => {
+            let definition = meta.definition;
+            if meta.serving && catalog.wanted.wants(Subject::ComputedTrait, definition) {
+                let (profile, at) = (entry.profile.no, now);
+                let value = match &value {
+                    OutcomeValue::Value(Some(json)) => json.clone(),
+                    _ => "null".to_owned(),
+                };
+                let subject = Subject::ComputedTrait;
+                out.changes.push(Change { profile, subject, definition, value, at });
+            }
             entry.profile.set_outcome(Outcome { computation: no, value, since: now });
             true
         }

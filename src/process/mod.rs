@@ -15,6 +15,7 @@ mod catalog;
 mod dedup;
 mod evaluate;
 mod left_out;
+mod outbox;
 mod past;
 pub mod rebuild;
 mod refusals;

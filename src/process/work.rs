@@ -14,6 +14,7 @@ use sqlx::PgConnection;
 use super::accounts;
 use super::cache::Cache;
 use super::catalog::Catalog;
+use super::outbox::Change;
 use super::search::Changes;
 use super::suspects::{Known, Suspects};
 use crate::domain::{Collection, ComputationNo, IdKey, Offset, ProfileNo, SpaceNo, Timestamp};
@@ -23,6 +24,7 @@ use crate::engine::profile::{Outcome, Profile};
 use crate::engine::seats::Recount;
 use crate::store::audit::AuditEntry;
 use crate::store::corrections::Corrections;
+use crate::store::deliveries::NewDelivery;
 use crate::store::identity::{Merge, NewIdentifier, RefusalRow};
 use crate::store::memberships::{MembershipChange, Transition};
 use crate::store::messages::ChunkOutcome;
@@ -166,6 +168,10 @@ pub(super) struct Output {
     /// By how much sizes change in each minute, and when they did last in it.
     pub sizes: BTreeMap<(ComputationNo, i64), (i64, Timestamp)>,
     pub transitions: Vec<Transition>,
+    /// What has changed besides memberships and is wanted by a destination, each profile's in order.
+    pub changes: Vec<Change>,
+    /// What is put into the queues of destinations.
+    pub deliveries: Vec<NewDelivery>,
     /// Users that are to be counted anew in their accounts: nothing is left of them when it is written.
     pub recounts: Vec<Recount>,
     /// Due times of absorbed profiles, to be forgotten.

@@ -10,15 +10,16 @@ use sqlx::postgres::PgPool;
 
 use super::catalog::Catalog;
 use super::evaluate::tidy;
+use super::outbox;
 use super::search::Changes;
 use super::work::{Entry, Output, Pending, Work};
-use crate::domain::{ProfileNo, SpaceNo, Timestamp};
+use crate::domain::{DestinationNo, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::profile::Profile;
 use crate::read_cache::Writes;
 use crate::store::profiles::ProfileRow;
 use crate::store::{
-    Result, StoreError, audit, identity, identity_problems, memberships, messages, processor, profiles,
-    quarantine, rejected, timeline,
+    Result, StoreError, audit, deliveries, identity, identity_problems, memberships, messages, processor,
+    profiles, quarantine, rejected, timeline,
 };
 use crate::telemetry::metrics;
 
@@ -46,6 +47,8 @@ pub(super) struct Prepared {
     fresh: Vec<ProfileRow>,
     updated: Vec<ProfileRow>,
     redirects: Vec<(ProfileNo, ProfileNo)>,
+    /// Destinations: what waits for them follows merges.
+    destinations: Vec<DestinationNo>,
     dues: Vec<(ProfileNo, Option<i64>)>,
 }
 
@@ -83,6 +86,7 @@ pub(super) fn prepare(
     mut position: processor::Progress,
 ) -> Result<(Prepared, Pending)> {
     number_transitions(&mut work.out, &mut position);
+    outbox::collect(&mut work, catalog);
     position.last_profile = work.last_profile;
     position.duplicates = work.out.duplicates;
     position.unidentified = work.out.unidentified;
@@ -116,7 +120,8 @@ pub(super) fn prepare(
     dues.sort_unstable();
     out.pages.sort_unstable_by_key(|p| (p.profile, p.first_offset));
     out.identifiers.sort_unstable_by_key(|n| n.key);
-    Ok((Prepared { position, out, fresh, updated, redirects, dues }, pending))
+    let destinations = if redirects.is_empty() { Vec::new() } else { catalog.wanted.destinations().to_vec() };
+    Ok((Prepared { position, out, fresh, updated, redirects, destinations, dues }, pending))
 }
 
 /// The rows of some profiles.
@@ -207,6 +212,13 @@ pub(super) async fn write(tx: &mut PgConnection, fence: Fence, prepared: &Prepar
     }
     if !out.transitions.is_empty() {
         memberships::insert_transitions(tx, space, &out.transitions).await?;
+    }
+    if !prepared.destinations.is_empty() {
+        deliveries::redirect(tx, space, &prepared.destinations, &prepared.redirects).await?;
+    }
+    // Late, because the ends of queues are locked until the commit.
+    if !out.deliveries.is_empty() {
+        deliveries::enqueue(tx, space, &out.deliveries).await?;
     }
     if !out.audit.is_empty() {
         audit::insert(tx, space, &out.audit).await?;

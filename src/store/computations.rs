@@ -2,8 +2,8 @@
 
 use sqlx::{PgConnection, PgExecutor};
 
-use super::Result;
 use super::definitions::{Kind, Options};
+use super::{Result, deliveries};
 use crate::domain::{Collection, ComputationNo, LeafNo, Offset, ProfileNo, SpaceNo, Timestamp};
 
 /// A version as the processor loads it.
@@ -291,6 +291,7 @@ pub async fn swap(
     .bind(at.to_utc())
     .execute(&mut *tx)
     .await?;
+    deliveries::enqueue_transitions(&mut *tx, space, Some(definition), last_transition).await?;
     let sql = "-- store::computations::swap
          DELETE FROM membership WHERE space_id = $1 AND computation_no = $2";
     sqlx::query(sql).bind(space.0).bind(old).execute(&mut *tx).await?;
@@ -369,6 +370,7 @@ pub async fn clear(
     .bind(at.to_utc())
     .execute(&mut *tx)
     .await?;
+    deliveries::enqueue_transitions(&mut *tx, space, Some(definition), last_transition).await?;
     let sql = "-- store::computations::clear
          UPDATE definition SET serving_no = NULL WHERE space_id = $1 AND definition_no = $2";
     sqlx::query(sql).bind(space.0).bind(definition).execute(&mut *tx).await?;

@@ -23,7 +23,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const fn from_number(number: i16) -> Self {
+    pub(super) const fn from_number(number: i16) -> Self {
         if number == 1 { Self::ComputedTrait } else { Self::Audience }
     }
 

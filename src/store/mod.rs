@@ -7,6 +7,8 @@ pub mod audit;
 pub mod computations;
 pub mod corrections;
 pub mod definitions;
+pub mod deliveries;
+pub mod destinations;
 pub mod error;
 pub mod identity;
 pub mod identity_problems;

@@ -220,6 +220,21 @@ metrics! {
         "Profiles that entered or left an audience.";
     AUDIENCE_BACKFILLS: Gauge = "personas_audience_backfills", [], "Definitions being computed over history.";
 
+    DELIVERY_ATTEMPTS: Counter = "personas_delivery_attempts_total", ["outcome"],
+        "Changes sent to destinations, by what became of them: `delivered`, `retry`, `rejected`, `gone`.";
+    DELIVERY_DURATION: Histogram = "personas_delivery_duration_seconds", [], "Time one request to a destination took.";
+    DELIVERY_BACKLOG: Gauge = "personas_delivery_backlog", [], "Changes that wait to be sent, of all destinations.";
+    DELIVERY_OLDEST: Gauge = "personas_delivery_oldest_pending_seconds", [],
+        "Age of the oldest change that waits to be sent, of all destinations.";
+    DELIVERY_BLOCKED: Counter = "personas_delivery_ssrf_blocked_total", [],
+        "Requests to destinations that were not made because they lead into the network of the service itself.";
+    DESTINATIONS: Gauge = "personas_destinations", ["state"],
+        "Destinations by state: `connected`, `paused` by an operator, `failing`: paused by the service.";
+    DEAD_LETTERS: Gauge = "personas_dead_letters", [], "Changes that were given up and can be sent again.";
+    DEAD_LETTERS_TOTAL: Counter = "personas_dead_letters_total", [], "Changes that were given up.";
+    DEAD_LETTERS_REPLAYED: Counter = "personas_dead_letter_replayed_total", [],
+        "Deliveries that were put into the queue once more by operators.";
+
     VERIFIED: Counter = "personas_verify_checked_total", [],
         "Traits, outcomes and memberships made again from the log and compared.";
     VERIFY_MISMATCHES: Counter = "personas_verify_mismatched_total", [],

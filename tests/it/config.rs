@@ -80,7 +80,15 @@ fn every_option_has_a_comment_and_a_variable() {
         // No option takes this text, so a complaint about exactly this option shows that the variable reaches it.
         let name = variable(&path);
         let free_text = option.default.starts_with('"')
-            && !["server.listen", "database.url", "telemetry.log", "telemetry.format"].contains(&&*path);
+            && ![
+                "server.listen",
+                "database.url",
+                "egress.ports",
+                "egress.allow_networks",
+                "telemetry.log",
+                "telemetry.format",
+            ]
+            .contains(&&*path);
         let result = with_variables(&[(&name, if free_text { "changed" } else { "=/=" })]);
         if free_text {
             assert!(
@@ -93,6 +101,27 @@ fn every_option_has_a_comment_and_a_variable() {
             assert_eq!((&error.problems[0].path, &error.problems[0].source), (&path, &name), "{error}");
         }
     }
+}
+
+#[test]
+fn what_destinations_may_reach_is_listed_with_commas() {
+    let none = with_variables(&[]).unwrap().egress;
+    assert_eq!(
+        (none.ports, none.allow_networks.len(), none.allow_hosts.len()),
+        (vec![80, 443, 8080, 8443], 0, 0)
+    );
+    let config = with_variables(&[
+        ("PERSONAS_EGRESS_PORTS", "443,9000"),
+        ("PERSONAS_EGRESS_ALLOW_NETWORKS", "10.1.0.0/16, fd12::/16 ,10.2.0.1,"),
+        ("PERSONAS_EGRESS_ALLOW_HOSTS", "collector.internal"),
+    ]);
+    let egress = config.unwrap().egress;
+    assert_eq!(egress.ports, [443, 9000]);
+    let networks: Vec<String> = egress.allow_networks.iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["10.1.0.0/16", "fd12::/16", "10.2.0.1/32"]);
+    assert_eq!(egress.allow_hosts, ["collector.internal"]);
+    assert!(with_variables(&[("PERSONAS_EGRESS_PORTS", "443,0")]).is_err());
+    assert!(with_variables(&[("PERSONAS_EGRESS_ALLOW_NETWORKS", "10.0.0.0/33")]).is_err());
 }
 
 #[test]

@@ -21,7 +21,17 @@ mod crowded;
 #[cfg(test)]
 mod definitions;
 #[cfg(test)]
+mod destinations;
+#[cfg(test)]
+mod destinations_hostile;
+#[cfg(test)]
+mod destinations_recovery;
+#[cfg(test)]
 mod durability;
+#[cfg(test)]
+mod egress;
+#[cfg(test)]
+mod egress_hostile;
 #[cfg(test)]
 mod embedded;
 #[cfg(test)]

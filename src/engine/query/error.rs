@@ -168,7 +168,7 @@ impl Errors {
 }
 
 /// The known word that was most likely meant: at most a third of the letters may differ.
-pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(in crate::engine) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let word = word.to_ascii_lowercase();
     let allowed = (word.chars().count() / 3).max(1);
     known

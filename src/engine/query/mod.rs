@@ -24,6 +24,7 @@ mod walk;
 
 use crate::domain::Collection;
 use error::Errors;
+pub(in crate::engine) use error::nearest;
 pub use error::{ErrorKind, QueryError, Span};
 pub use mentions::Known;
 pub(in crate::engine) use plan::Scan;

@@ -2,6 +2,8 @@
 
 mod acts;
 mod definitions;
+mod deliveries;
+mod destinations;
 mod identity;
 mod identity_problems;
 mod operations;
@@ -30,6 +32,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(sources::routes())
         .merge(tokens::routes())
         .merge(definitions::routes())
+        .merge(destinations::routes())
+        .merge(deliveries::routes())
         .merge(identity::routes())
         .merge(acts::routes())
         .merge(identity_problems::routes())

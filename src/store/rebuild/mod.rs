@@ -26,7 +26,7 @@ pub enum Part {
 }
 
 /// Every table there is. Partitions are parts of theirs.
-pub const TABLES: [(&str, Part); 41] = [
+pub const TABLES: [(&str, Part); 51] = [
     ("profile", Part::Replaced(&["profile_no"])),
     ("external_id", Part::Replaced(&["id_key"])),
     ("profile_merge", Part::Replaced(&["log_offset", "absorbed_no"])),
@@ -69,6 +69,17 @@ pub const TABLES: [(&str, Part); 41] = [
     ("log_head", Part::Shared),
     ("event_chunk", Part::Shared),
     ("rebuild", Part::Shared),
+    // There are none where a rebuild looks: what is derived again is not told again.
+    ("destination_subscription", Part::Scratch),
+    ("destination", Part::Shared),
+    ("destination_worker", Part::Shared),
+    ("destination_failure", Part::Shared),
+    ("delivery_head", Part::Shared),
+    ("delivery", Part::Shared),
+    ("delivery_hold", Part::Shared),
+    ("delivery_outcome", Part::Shared),
+    ("delivery_attempt", Part::Shared),
+    ("delivery_exchange", Part::Shared),
 ];
 
 /// Where a rebuild takes place.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Part, Place, TABLES, discard, is_current};
 use crate::domain::{Offset, SpaceNo, Timestamp};
-use crate::store::{Result, StoreError};
+use crate::store::{Result, StoreError, deliveries};
 
 /// Takes the space's lease over, whoever has it: whatever its processor has not committed yet is rolled back. Returns the
 /// epoch, and where the processor stands.
@@ -70,7 +70,10 @@ pub async fn swap(
     if !is_current(&mut *tx, place, true).await? {
         return Ok(None);
     }
+    let sql = "-- store::rebuild::swap\nSELECT last_transition_no FROM processor WHERE space_id = $1";
+    let last: i64 = sqlx::query_scalar(sql).bind(space.0).fetch_one(&mut *tx).await?;
     let mut swapped = Swapped { transitions: write_transitions(&mut *tx, place, at).await?, rows: 0 };
+    deliveries::enqueue_transitions(&mut *tx, *space, None, last).await?;
     for (table, part) in TABLES {
         if let Part::Replaced(keys) = part {
             swapped.rows += replace(&mut *tx, place, table, keys).await?;

@@ -53,6 +53,12 @@ impl Wish {
         self.start_on(TestDb::new().await).await
     }
 
+    /// Starts the service on the database of another one, which keeps it.
+    pub(crate) async fn start_at(mut self, url: &str) -> TestApp {
+        self.variables.insert("DATABASE_URL".to_owned(), url.to_owned());
+        self.start().await
+    }
+
     /// Starts the service on a database that may have been used before.
     pub(crate) async fn start_on(mut self, db: TestDb) -> TestApp {
         for (name, value) in [

@@ -3,8 +3,10 @@
 pub(crate) mod acts;
 pub(crate) mod app;
 pub(crate) mod cluster;
+pub(crate) mod destinations;
 pub(crate) mod generated;
 pub(crate) mod rebuild;
+pub(crate) mod receiver;
 
 use std::process::Command;
 

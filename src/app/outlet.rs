@@ -1,0 +1,43 @@
+//! The way out: what destinations are opened with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::clock::{Clock, IdMaker};
+use crate::config::{self, Config};
+use crate::deliver::guard::{self, Guard, SystemLookup};
+use crate::deliver::http::Transport;
+use crate::deliver::opener::Opener;
+use crate::deliver::secrets::Keys;
+
+/// Time for a request to a destination that does not say otherwise.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The key of destinations' secrets, in the data folder of the private Postgres.
+const KEY_FILE: &str = "secret.key";
+
+/// What destinations are opened with: the key of their secrets, and the way out.
+pub(super) fn opener(
+    config: &Config,
+    is_private: bool,
+    clock: &Clock,
+    ids: &IdMaker,
+) -> anyhow::Result<Opener> {
+    let config::Deliver { secret_key, secret_key_file, previous_secret_key, .. } = &config.deliver;
+    let previous = previous_secret_key.as_ref().map(config::Secret::expose);
+    let keys = match (secret_key, secret_key_file) {
+        (Some(key), _) => Keys::new(Some(key.expose()), previous),
+        (None, Some(file)) => Keys::from_file(file, previous, None)?,
+        // As private as the database beside it.
+        (None, None) if is_private => {
+            Keys::from_file(&config.embedded.data_dir.join(KEY_FILE), previous, Some(ids))?
+        }
+        (None, None) => Keys::new(None, previous),
+    };
+    let config::Egress { ports, allow_networks, allow_hosts } = config.egress.clone();
+    let guard = Arc::new(Guard::new(&guard::Settings { ports, allow_networks, allow_hosts }));
+    let transport = Transport::new(guard, Arc::new(SystemLookup), DELIVERY_TIMEOUT, clock.clone())
+        .context("the system's certificates")?;
+    Ok(Opener { keys, transport, clock: clock.clone() })
+}

@@ -1,0 +1,247 @@
+//! From rows of a queue to the events that are sent: whose identifiers, which traits beside, and what the filter says are
+//! read when it is sent, the change itself was written down when it happened.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::{Map, Value};
+use sqlx::postgres::PgPool;
+
+use super::choice::{Choice, Identifier};
+use super::ids::delivery_id;
+use super::kind::{Item, Reason};
+use super::payload::{self, Call, Change, Envelope, EventNames, Subject as Whose};
+use crate::domain::delivery::{Form, Subject};
+use crate::domain::id_type::TypeNo;
+use crate::domain::ids::public_id;
+use crate::domain::{ComputationNo, ProfileNo, SpaceNo};
+use crate::engine::profile::{OutcomeValue, Profile};
+use crate::store::deliveries::queue::Queued;
+use crate::store::destinations::Destination;
+use crate::store::destinations::subscriptions::{self, Subscription};
+use crate::store::profiles::{self, Loaded};
+use crate::store::{Result, StoreError, deliveries, identity_settings};
+
+/// How a subscription is sent.
+#[derive(Debug)]
+struct Sending {
+    choice: Choice,
+    names: EventNames,
+    /// Traits are copied beside the change.
+    enriches: bool,
+}
+
+/// A definition, as far as it is sent.
+#[derive(Debug)]
+struct Told {
+    id: String,
+    key: String,
+    serving: Option<ComputationNo>,
+}
+
+/// What is sent of a row.
+#[derive(Debug)]
+pub(super) enum Built {
+    /// This.
+    Item(Item),
+    /// Nothing, and why.
+    Nothing(Reason),
+}
+
+/// Builds events for one destination.
+#[derive(Debug)]
+pub(super) struct Builder {
+    space: SpaceNo,
+    space_id: String,
+    destination: uuid::Uuid,
+    name: String,
+    subscriptions: HashMap<i32, Sending>,
+    definitions: HashMap<i32, Told>,
+    types: HashMap<TypeNo, String>,
+}
+
+fn nothing(code: &str, message: &str) -> Built {
+    Built::Nothing(Reason { code: code.to_owned(), message: message.to_owned() })
+}
+
+impl Builder {
+    /// Reads what the destination wants and how.
+    pub(super) async fn load(pool: &PgPool, space: SpaceNo, destination: &Destination) -> Result<Self> {
+        let space_id = deliveries::queue::space_key(pool, space).await?;
+        let mut builder = Self {
+            space,
+            space_id: format!("spa_{space_id}"),
+            destination: destination.id,
+            name: destination.name.clone(),
+            subscriptions: HashMap::new(),
+            definitions: HashMap::new(),
+            types: HashMap::new(),
+        };
+        for Subscription { no, options, .. } in subscriptions::list(pool, space, Some(destination.no)).await?
+        {
+            let wrong = |w: super::kind::Invalid| StoreError::Damaged(format!("{}: {}", w.field, w.message));
+            let choice = Choice::parse(&options.data).map_err(wrong)?;
+            let traits = options.data.get("traits").and_then(Value::as_array);
+            let names = EventNames {
+                entered: options.entered_event,
+                exited: options.exited_event,
+                computed: options.computed_event,
+            };
+            let enriches = traits.is_some_and(|traits| !traits.is_empty());
+            builder.subscriptions.insert(no, Sending { choice, names, enriches });
+        }
+        builder.reload_words(pool).await?;
+        Ok(builder)
+    }
+
+    /// Definitions and identifier types, which come and go without the destination being changed.
+    async fn reload_words(&mut self, pool: &PgPool) -> Result<()> {
+        let types = identity_settings::read_settings(pool, self.space).await?.types;
+        self.types = types.into_iter().map(|t| (t.no, t.name)).collect();
+        let told = deliveries::queue::list_definitions(pool, self.space).await?;
+        self.definitions = told
+            .into_iter()
+            .map(|(no, kind, id, key, serving)| (no, Told { id: public_id(kind.prefix(), id), key, serving }))
+            .collect();
+        Ok(())
+    }
+
+    /// Builds what is sent of some rows, in their order.
+    pub(super) async fn build(
+        &mut self,
+        pool: &PgPool,
+        rows: &[&Queued],
+        attempts: &[u32],
+    ) -> Result<Vec<Built>> {
+        let profiles = load(pool, self.space, rows.iter().map(|row| row.profile)).await?;
+        let merges = rows.iter().filter(|row| row.subject == Subject::Merges);
+        let absorbed: Vec<i64> = merges.filter_map(|row| row.value.parse().ok()).collect();
+        let absorbed: HashMap<i64, String> = if absorbed.is_empty() {
+            HashMap::new()
+        } else {
+            let ids = deliveries::queue::list_profile_ids(pool, self.space, &absorbed).await?;
+            ids.into_iter().map(|(no, id)| (no, public_id("prf", id))).collect()
+        };
+        let knows = |row: &&&Queued| row.definition == 0 || self.definitions.contains_key(&row.definition);
+        let enriches =
+            rows.iter().any(|row| self.subscriptions.get(&row.subscription).is_some_and(|s| s.enriches));
+        let held = || profiles.values().flat_map(|(_, p)| p.owned.get().identifiers.iter());
+        if enriches
+            || !rows.iter().all(|row| knows(&row))
+            || held().any(|h| !self.types.contains_key(&h.type_no))
+        {
+            self.reload_words(pool).await?;
+        }
+        let built = rows.iter().zip(attempts).map(|(row, attempts)| {
+            let Some((_, profile)) = profiles.get(&row.profile) else {
+                return nothing("PROFILE_GONE", "the profile is no more");
+            };
+            self.one(row, *attempts, profile, &absorbed)
+        });
+        Ok(built.collect())
+    }
+
+    fn one(&self, row: &Queued, attempts: u32, profile: &Profile, absorbed: &HashMap<i64, String>) -> Built {
+        let Some(sending) = self.subscriptions.get(&row.subscription) else {
+            return nothing("NO_MATCHING_MAPPING", "the subscription that wanted it was removed");
+        };
+        let told = self.definitions.get(&row.definition);
+        let value: Value = serde_json::from_str(&row.value).unwrap_or_default();
+        let change = match (row.subject, told, &value) {
+            (Subject::Audience, Some(Told { id, key, .. }), value) => {
+                Change::Audience { id, key, is_member: *value == Value::Bool(true) }
+            }
+            (Subject::ComputedTrait, Some(Told { id, key, .. }), value) => {
+                Change::ComputedTrait { id, key, value }
+            }
+            (Subject::CustomTraits, _, Value::Object(traits)) => Change::CustomTraits(traits),
+            (Subject::Merges, _, no) => match no.as_i64().and_then(|no| absorbed.get(&no)) {
+                Some(merged) => Change::Merge { merged },
+                None => return nothing("PROFILE_GONE", "the absorbed profile is no more"),
+            },
+            _ => return nothing("NO_MATCHING_MAPPING", "what it is about is no more"),
+        };
+        let names = |no: &TypeNo| self.types.get(no).map(String::as_str);
+        let owned = profile.owned.get();
+        let identifiers = owned.identifiers.iter().filter_map(|held| {
+            Some(Identifier {
+                id_type: names(&held.type_no)?,
+                value: &held.value,
+                first_seen: held.first_seen,
+            })
+        });
+        let identifiers: Vec<Identifier<'_>> = identifiers.collect();
+        if sending.choice.identifiers(&identifiers).is_empty() {
+            return nothing("NO_IDENTIFIER", "the profile has none of the identifiers that are sent");
+        }
+        let profile_id = public_id("prf", profile.id);
+        let traits = if sending.enriches { self.traits(profile) } else { Map::new() };
+        let id = delivery_id(self.destination, row.no, row.at);
+        let call = match row.form {
+            Form::Identify => Call::Identify,
+            Form::Track => Call::Track(sending.names.clone()),
+        };
+        let whose = Whose {
+            collection: profile.collection,
+            profile_id: &profile_id,
+            identifiers: &identifiers,
+            traits: &traits,
+        };
+        let envelope =
+            Envelope { message_id: &id, at: row.at, space_id: &self.space_id, destination: &self.name };
+        match payload::build(change, &call, whose, envelope, &sending.choice) {
+            Some(event) => {
+                Built::Item(Item { id, profile: profile.no, profile_id, at: row.at, attempts, event })
+            }
+            None => nothing("FILTERED_BY_RULES", "the filter of the subscription does not let it through"),
+        }
+    }
+
+    /// All traits of a profile: custom ones, computed ones and audiences.
+    fn traits(&self, profile: &Profile) -> Map<String, Value> {
+        let custom = profile.traits.get();
+        let parse = |json: &str| serde_json::from_str(json).unwrap_or_default();
+        let mut traits: Map<String, Value> =
+            custom.iter().map(|(name, json, _)| (name.to_owned(), parse(json))).collect();
+        for Told { key, serving, .. } in self.definitions.values() {
+            let Some(outcome) = serving.and_then(|no| profile.outcome(no)) else { continue };
+            match outcome.value {
+                OutcomeValue::Member(is_member) => _ = traits.insert(key.clone(), is_member.into()),
+                OutcomeValue::Value(Some(json)) => _ = traits.insert(key.clone(), parse(&json)),
+                OutcomeValue::Value(None) => {}
+            }
+        }
+        traits
+    }
+}
+
+/// Profiles by the numbers they have or had.
+async fn load(
+    pool: &PgPool,
+    space: SpaceNo,
+    numbers: impl Iterator<Item = ProfileNo>,
+) -> Result<HashMap<ProfileNo, (ProfileNo, Profile)>> {
+    let wanted: HashSet<ProfileNo> = numbers.collect();
+    let (mut found, mut survivors) = (HashMap::new(), Vec::new());
+    let decode = |no: ProfileNo, state: &[u8]| {
+        let state = bytes::Bytes::copy_from_slice(state);
+        Profile::decode(&state)
+            .map_err(|e| StoreError::Damaged(format!("profile {no} of space {space}: {e}")))
+    };
+    let wanted: Vec<ProfileNo> = wanted.into_iter().collect();
+    for (no, loaded) in profiles::load_states(pool, space, &wanted).await? {
+        match loaded {
+            Loaded::Live(state) => _ = found.insert(no, (no, decode(no, &state)?)),
+            Loaded::Absorbed(survivor) => survivors.push((no, survivor)),
+        }
+    }
+    if !survivors.is_empty() {
+        let numbers: Vec<ProfileNo> = survivors.iter().map(|(_, survivor)| *survivor).collect();
+        for (no, loaded) in profiles::load_states(pool, space, &numbers).await? {
+            let Loaded::Live(state) = loaded else { continue };
+            for (former, _) in survivors.iter().filter(|(_, survivor)| *survivor == no) {
+                found.insert(*former, (no, decode(no, &state)?));
+            }
+        }
+    }
+    Ok(found)
+}

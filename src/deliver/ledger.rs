@@ -1,0 +1,285 @@
+//! What became of what was sent, gathered and written in one transaction under the worker's lease: a handful of statements
+//! for hundreds of deliveries.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use sqlx::postgres::PgPool;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::http::Code;
+use super::kind::{Reason, Sent, Verdict};
+use super::opener::shown;
+use super::schedule;
+use super::window::Taken;
+use crate::clock::IdMaker;
+use crate::domain::{DestinationNo, ProfileNo, SpaceNo, Timestamp};
+use crate::store::deliveries::book::{self, Attempt, Ended, Exchange, State};
+use crate::store::deliveries::queue::Hold;
+use crate::store::destinations::worker::{self, Progress};
+use crate::store::{Result, deliveries};
+use crate::telemetry::metrics;
+
+/// From so many endings on it is written.
+const FULL: usize = 500;
+/// No ending waits longer for the others.
+const LATEST: Duration = Duration::from_millis(25);
+
+/// Whose ledger it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lease {
+    pub space: SpaceNo,
+    pub destination: DestinationNo,
+    pub epoch: i64,
+    pub length: Duration,
+}
+
+/// How it goes on for a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It has left the queue.
+    Ended,
+    /// It is tried again after a pause.
+    Failed {
+        /// The receiver asks for that pause.
+        asked: Option<Duration>,
+    },
+    /// The destination is gone.
+    Gone,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    ended: Vec<Ended>,
+    holds: HashMap<ProfileNo, Hold>,
+    released: Vec<ProfileNo>,
+    attempts: Vec<Attempt>,
+    exchanges: Vec<Exchange>,
+    failures: BTreeMap<String, i64>,
+    progress: Progress,
+    since: Option<Instant>,
+    /// How long a change is tried for, in milliseconds.
+    retry_ms: i64,
+    /// Exchanges of what arrived that are kept in a second, how many were, and since when they are counted.
+    kept_max: u32,
+    kept: u32,
+    kept_since: Instant,
+}
+
+impl Ledger {
+    pub(super) fn new(retry: Duration, kept_max: u32) -> Self {
+        Self {
+            ended: Vec::new(),
+            holds: HashMap::new(),
+            released: Vec::new(),
+            attempts: Vec::new(),
+            exchanges: Vec::new(),
+            failures: BTreeMap::new(),
+            progress: Progress::default(),
+            since: None,
+            retry_ms: i64::try_from(retry.as_millis()).unwrap_or(i64::MAX),
+            kept_max,
+            kept: 0,
+            kept_since: Instant::now(),
+        }
+    }
+
+    /// Whether there is something to write.
+    pub(super) const fn is_dirty(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// Whether it should be written now.
+    pub(super) fn is_due(&self) -> bool {
+        self.ended.len() >= FULL || self.since.is_some_and(|since| since.elapsed() >= LATEST)
+    }
+
+    /// When it should be written at the latest.
+    pub(super) fn due(&self) -> Option<Instant> {
+        Some(self.since? + LATEST)
+    }
+
+    fn note(&mut self) {
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// A change is not sent at all.
+    pub(super) fn filtered(&mut self, taken: &Taken, reason: Reason, now: Timestamp) {
+        self.progress.filtered += 1;
+        self.end(taken, State::Filtered, 0, Some(reason), now);
+    }
+
+    fn end(&mut self, taken: &Taken, state: State, tries: i32, reason: Option<Reason>, at: Timestamp) {
+        let (code, message) = reason.map(|Reason { code, message }| (code, shown(&message))).unzip();
+        let tries = taken.tries + tries;
+        self.ended.push(Ended { seq: taken.row.seq, state, tries, code, message, at });
+        self.progress.done += 1;
+        self.note();
+    }
+
+    /// Somebody waits, because changes of two profiles became those of one, until `now`.
+    pub(super) fn hold(&mut self, profile: ProfileNo, now: Timestamp) {
+        self.holds.entry(profile).or_insert(Hold { profile, next_at: now, tries: 0, first_at: now });
+        self.note();
+    }
+
+    /// Nothing of a profile waits any more.
+    pub(super) fn release(&mut self, profile: ProfileNo) {
+        self.released.push(profile);
+        self.note();
+    }
+
+    /// Takes down what was sent and what was said to it. Of each change, how it goes on.
+    pub(super) fn sent(
+        &mut self,
+        batch: &[Taken],
+        sent: Sent,
+        now: Timestamp,
+        ids: &IdMaker,
+    ) -> Vec<Outcome> {
+        let Sent { mut verdicts, exchanges } = sent;
+        let lost = || Verdict::Retry {
+            reason: Reason { code: "INTERNAL".to_owned(), message: "nothing was said of it".to_owned() },
+            after: None,
+        };
+        verdicts.resize_with(batch.len(), lost);
+        let mut of: Vec<Option<Uuid>> = vec![None; batch.len()];
+        for exchange in exchanges {
+            metrics::DELIVERY_DURATION.time(&[], exchange.took);
+            let verdicts = verdicts.get(exchange.items.clone()).unwrap_or_default();
+            let all_well = verdicts.iter().all(|verdict| *verdict == Verdict::Delivered);
+            if all_well && !self.may_keep() {
+                continue;
+            }
+            let id = ids.uuid();
+            for place in of.iter_mut().take(exchange.items.end).skip(exchange.items.start) {
+                *place = Some(id);
+            }
+            self.exchanges.push(Exchange {
+                id,
+                request: exchange.request.replace('\0', "\u{fffd}"),
+                status: exchange.status.map(i32::from),
+                response: exchange.response.replace('\0', "\u{fffd}"),
+                took_ms: i32::try_from(exchange.took.as_millis()).unwrap_or(i32::MAX),
+            });
+        }
+        let judged = batch.iter().zip(verdicts).zip(of);
+        judged.map(|((taken, verdict), exchange)| self.judge(taken, verdict, exchange, now)).collect()
+    }
+
+    /// Whether one more exchange of what arrived may be kept.
+    fn may_keep(&mut self) -> bool {
+        if self.kept_since.elapsed() >= Duration::from_secs(1) {
+            (self.kept, self.kept_since) = (0, Instant::now());
+        }
+        self.kept += 1;
+        self.kept <= self.kept_max
+    }
+
+    fn judge(&mut self, taken: &Taken, verdict: Verdict, exchange: Option<Uuid>, now: Timestamp) -> Outcome {
+        let first_at = taken.first_at.unwrap_or(now);
+        let (word, reason, outcome) = match verdict {
+            Verdict::Delivered => {
+                self.progress.delivered += 1;
+                self.progress.delivered_at = Some(now);
+                self.end(taken, State::Delivered, 1, None, now);
+                ("delivered", None, Outcome::Ended)
+            }
+            Verdict::Retry { reason, .. } if now.millis() - first_at.millis() >= self.retry_ms => {
+                self.give_up(taken, &reason, now);
+                ("retry", Some(reason), Outcome::Ended)
+            }
+            Verdict::Retry { reason, after } => ("retry", Some(reason), Outcome::Failed { asked: after }),
+            Verdict::Rejected(reason) => {
+                self.give_up(taken, &reason, now);
+                ("rejected", Some(reason), Outcome::Ended)
+            }
+            Verdict::Gone(reason) => ("gone", Some(reason), Outcome::Gone),
+        };
+        metrics::DELIVERY_ATTEMPTS.add(&[word], 1);
+        if reason.is_some() || exchange.is_some() {
+            let (code, message) = reason.clone().map(|r| (r.code, shown(&r.message))).unzip();
+            let attempt = taken.row.attempts + taken.tries + 1;
+            let (no, at) = (taken.row.no, now);
+            self.attempts.push(Attempt { no, attempt, at, outcome: word, code, message, exchange });
+        }
+        if let Some(Reason { code, message }) = reason {
+            if code == Code::Blocked.as_str() {
+                metrics::DELIVERY_BLOCKED.add(&[], 1);
+            }
+            *self.failures.entry(code.clone()).or_default() += 1;
+            self.progress.failed = Some((now, code, shown(&message)));
+        }
+        self.note();
+        outcome
+    }
+
+    fn give_up(&mut self, taken: &Taken, reason: &Reason, now: Timestamp) {
+        self.progress.dead += 1;
+        metrics::DEAD_LETTERS_TOTAL.add(&[], 1);
+        self.end(taken, State::Dead, 1, Some(reason.clone()), now);
+    }
+
+    /// A change is tried again after a pause; `owner` is whose it is by now. Returns when.
+    pub(super) fn again(
+        &mut self,
+        owner: ProfileNo,
+        taken: &Taken,
+        asked: Option<Duration>,
+        now: Timestamp,
+        random: u16,
+    ) -> Timestamp {
+        let tries = taken.tries + 1;
+        let next_at = now.plus_millis(schedule::pause_ms(tries, asked, random));
+        let first_at = taken.first_at.unwrap_or(now);
+        self.holds.insert(owner, Hold { profile: owner, next_at, tries, first_at });
+        self.note();
+        next_at
+    }
+
+    /// Writes everything, and extends the lease. Returns since when there was nothing but failure. When it fails, the
+    /// lease is lost or the database is away: whoever goes on begins with what is in the table.
+    pub(super) async fn write(
+        &mut self,
+        pool: &PgPool,
+        lease: Lease,
+        in_flight: usize,
+    ) -> Result<Option<Timestamp>> {
+        let Lease { space, destination, epoch, length } = lease;
+        let mut tx = pool.begin().await?;
+        self.progress.in_flight = i32::try_from(in_flight).unwrap_or(i32::MAX);
+        let failing = worker::advance(&mut tx, space, destination, epoch, length, &self.progress).await?;
+        if !self.ended.is_empty() {
+            deliveries::book::end(&mut tx, space, destination, &self.ended).await?;
+        }
+        if !self.holds.is_empty() {
+            let mut holds: Vec<Hold> = self.holds.values().copied().collect();
+            holds.sort_unstable_by_key(|hold| hold.profile);
+            book::hold(&mut tx, space, destination, &holds).await?;
+        }
+        if !self.released.is_empty() {
+            book::release(&mut tx, space, destination, &self.released).await?;
+        }
+        if !self.exchanges.is_empty() {
+            book::insert_exchanges(&mut tx, space, destination, &self.exchanges).await?;
+        }
+        if !self.attempts.is_empty() {
+            book::insert_attempts(&mut tx, space, destination, &self.attempts).await?;
+        }
+        if !self.failures.is_empty() {
+            let failures: Vec<(String, i64)> = self.failures.iter().map(|(c, n)| (c.clone(), *n)).collect();
+            worker::add_failures(&mut tx, space, destination, &failures).await?;
+        }
+        tx.commit().await?;
+        self.ended.clear();
+        self.holds.clear();
+        self.released.clear();
+        self.exchanges.clear();
+        self.attempts.clear();
+        self.failures.clear();
+        (self.progress, self.since) = (Progress::default(), None);
+        Ok(failing)
+    }
+}

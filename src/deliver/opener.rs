@@ -1,0 +1,171 @@
+//! Opening a destination: its settings and secrets become something that sends.
+
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use serde_json::{Map, Value};
+
+use super::http::Transport;
+use super::kind::{Exchange, HttpKind, Invalid, Item, Kind, Request, Sent, Verdict};
+use super::kinds::{self, Opened};
+use super::secrets::{Keys, SecretsError};
+use crate::clock::Clock;
+use crate::store::destinations::Destination;
+
+/// Bytes of a body that are kept to be looked at.
+const SHOWN_MAX: usize = 8 * 1024;
+
+/// Why a destination cannot be opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// There is no such kind.
+    #[error("there is no kind {0}")]
+    UnknownKind(String),
+    /// Settings that are no good, in every place listed.
+    #[error("{}", told(.0))]
+    Invalid(Vec<Invalid>),
+    /// Its secrets.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+}
+
+fn told(wrong: &[Invalid]) -> String {
+    let each = wrong.iter().map(|w| format!("settings.{}: {}", w.field, w.message));
+    each.collect::<Vec<_>>().join("; ")
+}
+
+/// Opens destinations of this process.
+#[derive(Debug)]
+pub struct Opener {
+    /// Opens their secrets.
+    pub keys: Keys,
+    /// Calls them.
+    pub transport: Transport,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Opener {
+    /// All settings of a destination, secrets among them.
+    pub fn settings(&self, destination: &Destination) -> Result<Map<String, Value>, SecretsError> {
+        let mut settings = destination.settings.as_object().cloned().unwrap_or_default();
+        if let Some(sealed) = &destination.secrets {
+            let key = destination.secret_key_id.as_deref().unwrap_or_default();
+            settings.extend(self.keys.open(destination.id, sealed, key)?);
+        }
+        Ok(settings)
+    }
+
+    /// A destination, ready to send.
+    pub fn open(&self, destination: &Destination) -> Result<Box<dyn Kind>, OpenError> {
+        let settings = self.settings(destination)?;
+        let timeout = Duration::from_millis(u64::from(destination.limits.timeout_ms.unsigned_abs()));
+        self.open_with(&destination.kind, &settings, timeout)
+    }
+
+    /// The same of settings that are not stored (yet).
+    pub fn open_with(
+        &self,
+        kind: &str,
+        settings: &Map<String, Value>,
+        timeout: Duration,
+    ) -> Result<Box<dyn Kind>, OpenError> {
+        let spec = kinds::find(kind).ok_or_else(|| OpenError::UnknownKind(kind.to_owned()))?;
+        Ok(match (spec.open)(settings).map_err(OpenError::Invalid)? {
+            Opened::Own(kind) => kind,
+            Opened::Http(kind) => Box::new(Caller {
+                kind,
+                transport: self.transport.clone(),
+                timeout,
+                clock: self.clock.clone(),
+            }),
+        })
+    }
+}
+
+/// A kind that speaks HTTP, with the transport it speaks through.
+#[derive(Debug)]
+struct Caller {
+    kind: Box<dyn HttpKind>,
+    transport: Transport,
+    timeout: Duration,
+    clock: Clock,
+}
+
+impl Kind for Caller {
+    fn batch_max(&self) -> usize {
+        self.kind.batch_max()
+    }
+
+    fn send<'a>(&'a self, items: &'a [Item]) -> BoxFuture<'a, Sent> {
+        Box::pin(async move {
+            let mut sent = Sent::default();
+            for request in self.kind.requests(items, self.clock.now()) {
+                let began = Instant::now();
+                let called = self.transport.call_within(&request, self.timeout).await;
+                let took = began.elapsed();
+                let count = request.items.len();
+                let (verdicts, status, response) = match called {
+                    Ok((answer, _)) => {
+                        (self.kind.verdicts(&answer, count), Some(answer.status), shown(&answer.body))
+                    }
+                    Err(failure) => (vec![Verdict::from(failure); count], None, String::new()),
+                };
+                sent.verdicts.extend(verdicts);
+                let (items, request) = (request.items.clone(), describe(&request));
+                sent.exchanges.push(Exchange { items, request, status, response, took });
+            }
+            sent
+        })
+    }
+}
+
+/// A request as it is shown, secrets masked.
+fn describe(request: &Request) -> String {
+    let mut text = format!("{} {}\n", request.method, request.url);
+    for (name, value) in &request.headers {
+        let is_secret = request.secret_headers.iter().any(|secret| secret.eq_ignore_ascii_case(name));
+        let value = if is_secret { "***" } else { value.as_str() };
+        let _infallible = writeln!(text, "{name}: {value}");
+    }
+    text.push('\n');
+    text.push_str(&shown(&String::from_utf8_lossy(&request.body)));
+    text
+}
+
+/// The beginning of a text, without what the database cannot keep.
+pub(super) fn shown(text: &str) -> String {
+    let end = text.floor_char_boundary(SHOWN_MAX);
+    let mut shown = text.get(..end).unwrap_or_default().replace('\0', "\u{fffd}");
+    if end < text.len() {
+        let _infallible = write!(shown, "… ({} bytes)", text.len());
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_masked_and_bodies_cut() {
+        let request = Request {
+            items: 0..1,
+            method: "POST".to_owned(),
+            url: "https://example.com".to_owned(),
+            headers: vec![
+                ("authorization".to_owned(), "canary".to_owned()),
+                ("a".to_owned(), "b".to_owned()),
+            ],
+            secret_headers: vec!["Authorization".to_owned()],
+            body: "é".repeat(SHOWN_MAX).into_bytes(),
+        };
+        let text = describe(&request);
+        assert!(text.starts_with("POST https://example.com\nauthorization: ***\na: b\n\né"), "{text}");
+        assert!(
+            !text.contains("canary") && text.ends_with("… (16384 bytes)") && text.len() < SHOWN_MAX + 200
+        );
+        assert_eq!(shown("a\0b"), "a\u{fffd}b");
+    }
+}

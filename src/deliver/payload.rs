@@ -1,0 +1,238 @@
+//! The events that tell a destination of a change: personas.md 7.2, to the letter.
+//!
+//! One event per change, whatever the number of identifiers (decisions.md, Destinations): the newest value of a type
+//! stands where the protocol has it, and where all values are asked for they are listed in `context.externalIds`. An
+//! e-mail address goes into `traits.email` of an identify and `context.traits.email` of any other call.
+
+use serde_json::{Map, Value, json};
+
+use super::choice::{Choice, Chosen, Identifier};
+use crate::domain::{Collection, Timestamp};
+
+/// How a change of a computation is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    /// `identify`: the key is a trait.
+    Identify,
+    /// `track`, with these names of events.
+    Track(EventNames),
+}
+
+/// Names of the events that tell of a change, where they are renamed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventNames {
+    /// `Audience Entered`
+    pub entered: String,
+    /// `Audience Exited`
+    pub exited: String,
+    /// `Trait Computed`
+    pub computed: String,
+}
+
+impl Default for EventNames {
+    fn default() -> Self {
+        Self {
+            entered: "Audience Entered".to_owned(),
+            exited: "Audience Exited".to_owned(),
+            computed: "Trait Computed".to_owned(),
+        }
+    }
+}
+
+/// What has happened.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Change<'a> {
+    /// The profile entered an audience, or left it.
+    Audience {
+        /// `aud_…`
+        id: &'a str,
+        /// Its key.
+        key: &'a str,
+        /// Whether it is a member now.
+        is_member: bool,
+    },
+    /// A computed trait has another value.
+    ComputedTrait {
+        /// `tra_…`
+        id: &'a str,
+        /// Its key.
+        key: &'a str,
+        /// The value; null when there is none any more.
+        value: &'a Value,
+    },
+    /// Custom traits have other values: these, null for what was removed.
+    CustomTraits(&'a Map<String, Value>),
+    /// Another profile has become part of this one.
+    Merge {
+        /// Public id of the profile that is no more.
+        merged: &'a str,
+    },
+    /// The profile was erased.
+    Delete,
+}
+
+/// Whom it happened to, and to whom and when it is told.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// People or accounts.
+    pub collection: Collection,
+    /// Public id, `prf_…`.
+    pub profile_id: &'a str,
+    /// Its external ids.
+    pub identifiers: &'a [Identifier<'a>],
+    /// Its traits, for enrichment.
+    pub traits: &'a Map<String, Value>,
+}
+
+/// What the event is called and who takes it.
+#[derive(Debug, Clone, Copy)]
+pub struct Envelope<'a> {
+    /// Same for all attempts.
+    pub message_id: &'a str,
+    /// When it happened.
+    pub at: Timestamp,
+    /// `spa_…`, also the namespace.
+    pub space_id: &'a str,
+    /// Name of the destination, the key in `integrations`.
+    pub destination: &'a str,
+}
+
+/// The event for a change, by a destination's choice of data; `None` where its filter does not let it through.
+pub fn build(
+    change: Change<'_>,
+    call: &Call,
+    subject: Subject<'_>,
+    envelope: Envelope<'_>,
+    choice: &Choice,
+) -> Option<Value> {
+    let (kind, event_name, mut values) = body(change, call, subject);
+    let values_field = if kind == "track" { "properties" } else { "traits" };
+    let is_delete = matches!(change, Change::Delete);
+    if !is_delete {
+        choice.enrich(&mut values, subject.traits);
+    }
+    let mut event = json!({
+        "type": kind,
+        "messageId": envelope.message_id,
+        "timestamp": envelope.at.to_string(),
+        "context": {"personas": personas(change, subject, envelope)},
+        "integrations": {"All": false, envelope.destination: true},
+    });
+    set(&mut event, "event", event_name.map(Value::from));
+    set(&mut event, values_field, (!is_delete).then_some(Value::Object(values)));
+    for chosen in choice.identifiers(subject.identifiers) {
+        place(&mut event, &chosen, subject.collection, values_field);
+    }
+    if !choice.lets_through(&event) {
+        return None;
+    }
+    choice.restrict(&mut event);
+    Some(event)
+}
+
+fn set(event: &mut Value, key: &str, value: Option<Value>) {
+    if let (Some(object), Some(value)) = (event.as_object_mut(), value) {
+        object.insert(key.to_owned(), value);
+    }
+}
+
+/// The type of the call, the name of its event and what it says.
+fn body<'a>(
+    change: Change<'_>,
+    call: &'a Call,
+    subject: Subject<'_>,
+) -> (&'static str, Option<&'a str>, Map<String, Value>) {
+    let is_account = subject.collection == Collection::Accounts;
+    let identify = if is_account { "group" } else { "identify" };
+    let one = |key: &str, value: &Value| Map::from_iter([(key.to_owned(), value.clone())]);
+    let track = |name: &'a str, key_name: &str, key: &str, value: &Value| {
+        let mut properties = one(key, value);
+        properties.insert(key_name.to_owned(), key.into());
+        ("track", Some(name), properties)
+    };
+    match (change, call) {
+        (Change::Audience { key, is_member, .. }, Call::Track(names)) if !is_account => {
+            let name = if is_member { &names.entered } else { &names.exited };
+            track(name, "audience_key", key, &Value::Bool(is_member))
+        }
+        (Change::ComputedTrait { key, value, .. }, Call::Track(names)) if !is_account => {
+            track(&names.computed, "trait_key", key, value)
+        }
+        (Change::Audience { key, is_member, .. }, _) => (identify, None, one(key, &Value::Bool(is_member))),
+        (Change::ComputedTrait { key, value, .. }, _) => (identify, None, one(key, value)),
+        (Change::CustomTraits(traits), _) => (identify, None, traits.clone()),
+        (Change::Merge { merged }, _) => {
+            let mut properties = one("profile_id", &subject.profile_id.into());
+            properties.insert("merged_profile_id".to_owned(), merged.into());
+            ("track", Some("Profile Merged"), properties)
+        }
+        (Change::Delete, _) => ("delete", None, Map::new()),
+    }
+}
+
+/// `context.personas`: which computation it is about, and whose profile.
+fn personas(change: Change<'_>, subject: Subject<'_>, envelope: Envelope<'_>) -> Value {
+    let mut personas = json!({
+        "namespace": envelope.space_id,
+        "space_id": envelope.space_id,
+        "profile_id": subject.profile_id,
+    });
+    let computation = match change {
+        Change::Audience { id, key, .. } => Some(("audience", id, key)),
+        Change::ComputedTrait { id, key, .. } => Some(("trait", id, key)),
+        Change::CustomTraits(_) | Change::Merge { .. } | Change::Delete => None,
+    };
+    if let Some((class, id, key)) = computation {
+        set(&mut personas, "computation_class", Some(class.into()));
+        set(&mut personas, "computation_id", Some(id.into()));
+        set(&mut personas, "computation_key", Some(key.into()));
+    }
+    personas
+}
+
+/// Puts the identifiers of one type where they belong. A mapping wins; what has no place of its own is listed.
+fn place(event: &mut Value, chosen: &Chosen<'_>, collection: Collection, values_field: &str) {
+    let Some(newest) = chosen.values.first().copied() else { return };
+    if let Some(target) = chosen.map_to {
+        let value = if chosen.is_all { json!(chosen.values) } else { newest.into() };
+        return target.put(event, values_field, value);
+    }
+    let has_place = match chosen.id_type {
+        "user_id" => {
+            set(event, "userId", Some(newest.into()));
+            true
+        }
+        "anonymous_id" => {
+            set(event, "anonymousId", Some(newest.into()));
+            true
+        }
+        "group_id" => {
+            set(event, "groupId", Some(newest.into()));
+            true
+        }
+        "email" => {
+            let is_identify = event.get("type").is_some_and(|kind| kind == "identify");
+            let traits = if is_identify { event.get_mut("traits") } else { context_traits(event) };
+            traits.into_iter().for_each(|traits| set(traits, "email", Some(newest.into())));
+            true
+        }
+        _ => false,
+    };
+    if chosen.is_all || !has_place {
+        let external = chosen.values.iter().map(|value| {
+            json!({"id": value, "type": chosen.id_type, "collection": collection.as_str(), "encoding": "none"})
+        });
+        let context = event.get_mut("context").and_then(Value::as_object_mut);
+        let list = context.map(|context| context.entry("externalIds").or_insert_with(|| json!([])));
+        if let Some(list) = list.and_then(Value::as_array_mut) {
+            list.extend(external);
+        }
+    }
+}
+
+fn context_traits(event: &mut Value) -> Option<&mut Value> {
+    Some(event.get_mut("context")?.as_object_mut()?.entry("traits").or_insert_with(|| json!({})))
+}
+
+#[cfg(test)]
+mod tests;

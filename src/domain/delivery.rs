@@ -1,0 +1,136 @@
+//! Words of destinations: what a change is about, as which call it is sent, and what a subscription asks for.
+
+use serde::{Deserialize, Serialize};
+
+/// What a change is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Subject {
+    /// Somebody entered or left an audience: the value is `true` or `false`.
+    Audience = 0,
+    /// A computed trait has another value; `null` for none any more.
+    ComputedTrait = 1,
+    /// Custom traits have other values: an object of them, `null` for removed ones.
+    CustomTraits = 2,
+    /// A profile has taken in another one.
+    Merges = 3,
+}
+
+impl Subject {
+    /// All of them, by number.
+    pub const ALL: [Self; 4] = [Self::Audience, Self::ComputedTrait, Self::CustomTraits, Self::Merges];
+
+    /// The one with this number.
+    pub fn from_number(number: i16) -> Option<Self> {
+        Self::ALL.get(usize::try_from(number).ok()?).copied()
+    }
+
+    /// Its word in JSON.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Audience => "audience",
+            Self::ComputedTrait => "computed_trait",
+            Self::CustomTraits => "custom_traits",
+            Self::Merges => "merges",
+        }
+    }
+
+    /// Whether it is about one definition.
+    pub const fn has_definition(self) -> bool {
+        matches!(self, Self::Audience | Self::ComputedTrait)
+    }
+}
+
+/// The call a change is sent as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Form {
+    /// Traits of a user; of an account a group call.
+    Identify = 1,
+    /// An event of a user.
+    Track = 2,
+}
+
+impl Form {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Identify, Self::Track];
+
+    /// The one with this number.
+    pub const fn from_number(number: i16) -> Option<Self> {
+        match number {
+            1 => Some(Self::Identify),
+            2 => Some(Self::Track),
+            _ => None,
+        }
+    }
+
+    /// Its word in JSON.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Identify => "identify",
+            Self::Track => "track",
+        }
+    }
+
+    /// Those of a set as it is stored.
+    pub fn of_set(bits: i16) -> Vec<Self> {
+        Self::ALL.into_iter().filter(|form| bits & *form as i16 != 0).collect()
+    }
+
+    /// A set as it is stored.
+    pub fn set_of(forms: &[Self]) -> i16 {
+        forms.iter().fold(0, |bits, form| bits | *form as i16)
+    }
+}
+
+/// How the changes of a subscription are sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SubscriptionOptions {
+    /// Event of one who enters.
+    pub entered_event: String,
+    /// Event of one who leaves.
+    pub exited_event: String,
+    /// Event of a computed trait.
+    pub computed_event: String,
+    /// The choice of data as it was given: `id_sync`, `traits`, `filter`, `allow`, `deny`.
+    pub data: serde_json::Value,
+}
+
+impl Default for SubscriptionOptions {
+    fn default() -> Self {
+        Self {
+            entered_event: "Audience Entered".to_owned(),
+            exited_event: "Audience Exited".to_owned(),
+            computed_event: "Trait Computed".to_owned(),
+            data: serde_json::json!({}),
+        }
+    }
+}
+
+/// Name of the identifier types that every destination knows.
+pub const USER_ID: &str = "user_id";
+/// See [`USER_ID`].
+pub const EMAIL: &str = "email";
+/// See [`USER_ID`].
+pub const ANONYMOUS_ID: &str = "anonymous_id";
+
+impl SubscriptionOptions {
+    /// Whether a new identifier of this type makes a difference to what is sent of a user.
+    pub fn sends(&self, id_type: &str, has_user_id: bool) -> bool {
+        let chosen =
+            self.data.get("id_sync").and_then(serde_json::Value::as_array).filter(|list| !list.is_empty());
+        let Some(chosen) = chosen else {
+            return match id_type {
+                USER_ID | EMAIL => true,
+                ANONYMOUS_ID => !has_user_id,
+                _ => false,
+            };
+        };
+        let names = ["type", "external_id", "externalId"];
+        chosen
+            .iter()
+            .any(|sync| names.iter().any(|name| sync.get(*name).is_some_and(|value| value == id_type)))
+    }
+}

@@ -1,0 +1,178 @@
+//! What a destination wants: which audiences, computed traits and other changes, as which calls and with which data.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::definitions::Kind;
+use super::{Manage, ManageError, Result};
+use crate::deliver::choice::Choice;
+use crate::domain::SpaceNo;
+use crate::domain::delivery::{Form, Subject, SubscriptionOptions};
+use crate::domain::ids::public_id;
+use crate::store::StoreError;
+use crate::store::destinations::subscriptions;
+
+pub use crate::store::destinations::subscriptions::Subscription;
+
+/// Longest name of an event, in characters.
+const EVENT_CHARS_MAX: usize = 255;
+
+/// Subscriptions as they are shown: with the key of their definition.
+pub type Keyed = (Subscription, Option<String>);
+
+/// What a subscription asks for. `None` is the default, or leaves as is.
+#[derive(Debug, Clone, Default)]
+pub struct Wish {
+    /// Whether changes are collected.
+    pub enabled: Option<bool>,
+    /// `identify`, `track`.
+    pub send: Option<Vec<Form>>,
+    /// Name of the event of who enters.
+    pub entered_event: Option<String>,
+    /// Name of the event of who leaves.
+    pub exited_event: Option<String>,
+    /// Name of the event of a computed trait.
+    pub computed_event: Option<String>,
+    /// `id_sync`, `traits`, `filter`, `allow` and `deny`.
+    pub data: Option<Map<String, Value>>,
+}
+
+impl Manage {
+    /// What a destination wants, in the order it was asked for.
+    pub async fn list_subscriptions(&self, space: SpaceNo, destination: Uuid) -> Result<Vec<Keyed>> {
+        let destination = self.stored(space, destination).await?;
+        let list = subscriptions::list(&self.pool, space, Some(destination.no)).await?;
+        let told = crate::store::deliveries::queue::list_definitions(&self.pool, space).await?;
+        let key = |of: &Subscription| told.iter().find(|d| d.0 == of.definition).map(|d| d.3.clone());
+        Ok(list.into_iter().map(|s| (key(&s), s)).map(|(key, s)| (s, key)).collect())
+    }
+
+    /// Makes a destination want something, and begins to send what is true of it now.
+    pub async fn create_subscription(
+        &self,
+        space: SpaceNo,
+        destination: Uuid,
+        (subject, key): (Subject, Option<String>),
+        wish: Wish,
+    ) -> Result<Keyed> {
+        let destination_id = destination;
+        let destination = self.stored(space, destination).await?;
+        let definition = match (subject, &key) {
+            (Subject::Audience, Some(key)) => self.find_definition(space, Kind::Audience, key).await?.no,
+            (Subject::ComputedTrait, Some(key)) => {
+                self.find_definition(space, Kind::ComputedTrait, key).await?.no
+            }
+            (Subject::CustomTraits | Subject::Merges, None) => 0,
+            (_, None) => {
+                let message = format!("key is missing: which {}", subject.word().replace('_', " "));
+                return Err(ManageError::invalid("key", message));
+            }
+            (_, Some(_)) => {
+                let message =
+                    format!("{} are of no definition: leave key out", subject.word().replace('_', " "));
+                return Err(ManageError::invalid("key", message));
+            }
+        };
+        let mut new = Subscription {
+            destination: destination.no,
+            no: 0,
+            id: self.ids.uuid(),
+            subject,
+            definition,
+            enabled: true,
+            forms: Form::set_of(&[if subject == Subject::Merges { Form::Track } else { Form::Identify }]),
+            options: SubscriptionOptions::default(),
+            sync: subscriptions::Sync::default(),
+            created_at: self.clock.now(),
+        };
+        apply(&mut new, wish)?;
+        let id = new.id;
+        match self.reconfigure(space, subscriptions::insert(&self.pool, space, &new)).await {
+            Err(StoreError::Exists) => {
+                let name = key.unwrap_or_else(|| subject.word().to_owned());
+                return Err(ManageError::Exists { what: "a subscription of this destination to", name });
+            }
+            done => done?,
+        };
+        self.find_subscription(space, destination_id, id).await
+    }
+
+    /// One of them.
+    pub async fn find_subscription(&self, space: SpaceNo, destination: Uuid, id: Uuid) -> Result<Keyed> {
+        let list = self.list_subscriptions(space, destination).await?;
+        let found = list.into_iter().find(|(subscription, _)| subscription.id == id);
+        found.ok_or_else(|| ManageError::not_found("subscription", public_id("sub", id)))
+    }
+
+    /// Changes what is wanted. What is switched on again is sent as it is now.
+    pub async fn change_subscription(
+        &self,
+        space: SpaceNo,
+        destination: Uuid,
+        id: Uuid,
+        wish: Wish,
+    ) -> Result<Keyed> {
+        let (mut subscription, _) = self.find_subscription(space, destination, id).await?;
+        let was_enabled = subscription.enabled;
+        apply(&mut subscription, wish)?;
+        let begins = !was_enabled && subscription.enabled && subscription.subject != Subject::Merges;
+        let sync_at = begins.then(|| self.clock.now());
+        self.reconfigure(space, subscriptions::update(&self.pool, space, &subscription, sync_at)).await?;
+        self.find_subscription(space, destination, id).await
+    }
+
+    /// Removes a subscription. What waits of it is not sent any more.
+    pub async fn delete_subscription(&self, space: SpaceNo, destination: Uuid, id: Uuid) -> Result<()> {
+        let (found, _) = self.find_subscription(space, destination, id).await?;
+        let delete = subscriptions::delete(&self.pool, space, found.destination, found.no);
+        self.reconfigure(space, delete).await?;
+        Ok(())
+    }
+}
+
+fn apply(subscription: &mut Subscription, wish: Wish) -> Result<()> {
+    let Wish { enabled, send, entered_event, exited_event, computed_event, data } = wish;
+    subscription.enabled = enabled.unwrap_or(subscription.enabled);
+    if let Some(send) = send {
+        let only = match subscription.subject {
+            Subject::Audience | Subject::ComputedTrait => None,
+            Subject::CustomTraits => Some(Form::Identify),
+            Subject::Merges => Some(Form::Track),
+        };
+        if send.is_empty() {
+            return Err(ManageError::invalid("send", "it must name identify, track, or both"));
+        }
+        if let Some(only) = only
+            && send.iter().any(|form| *form != only)
+        {
+            let subject = subscription.subject.word().replace('_', " ");
+            return Err(ManageError::invalid("send", format!("{subject} are sent as {} only", only.word())));
+        }
+        subscription.forms = Form::set_of(&send);
+    }
+    let options = &mut subscription.options;
+    for (field, given, name) in [
+        ("entered_event", entered_event, &mut options.entered_event),
+        ("exited_event", exited_event, &mut options.exited_event),
+        ("computed_event", computed_event, &mut options.computed_event),
+    ] {
+        let Some(given) = given else { continue };
+        if given.trim().is_empty() || given.chars().count() > EVENT_CHARS_MAX {
+            let message = format!("the name of an event has 1 to {EVENT_CHARS_MAX} characters");
+            return Err(ManageError::invalid(field, message));
+        }
+        *name = given;
+    }
+    if let Some(data) = data {
+        let data = Value::Object(data);
+        Choice::parse(&data).map_err(|wrong| {
+            let field =
+                if wrong.field == "data" { "data".to_owned() } else { format!("data.{}", wrong.field) };
+            ManageError::invalid(Cow::Owned(field), wrong.message)
+        })?;
+        options.data = data;
+    }
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! The outbox of a micro-batch: which of its changes are wanted by destinations, written in its own transaction.
+//!
+//! What is written down is the value and the instant; by which identifiers somebody is named, and what is sent along, is
+//! decided when it is sent. Where no destination wants anything, nothing is collected.
+
+use std::collections::BTreeSet;
+
+use hashbrown::{HashMap, HashSet};
+use sqlx::PgConnection;
+
+use super::catalog::{Catalog, Meta};
+use super::work::Work;
+use crate::domain::delivery::{Form, Subject, SubscriptionOptions, USER_ID};
+use crate::domain::{Collection, ComputationNo, DestinationNo, ProfileNo, SpaceNo, Timestamp};
+use crate::engine::identity::Settings;
+use crate::engine::profile::{OutcomeValue, Profile};
+use crate::store::Result;
+use crate::store::definitions::Kind;
+use crate::store::deliveries::NewDelivery;
+use crate::store::destinations::subscriptions::{self, Subscription};
+use crate::store::identity::Merge;
+
+/// A change that some destination wants.
+#[derive(Debug, Clone)]
+pub(super) struct Change {
+    pub profile: ProfileNo,
+    pub subject: Subject,
+    /// 0 for subjects without one.
+    pub definition: i32,
+    /// JSON text.
+    pub value: String,
+    pub at: Timestamp,
+}
+
+/// One subscription, as far as it matters here.
+#[derive(Debug, Clone)]
+struct Wanting {
+    destination: DestinationNo,
+    subscription: i32,
+    forms: Vec<Form>,
+    options: SubscriptionOptions,
+}
+
+/// What the destinations of a space want.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    by: HashMap<(Subject, i32), Vec<Wanting>>,
+    /// Versions that answer for definitions that are wanted.
+    serving: Vec<(ComputationNo, i32, Subject)>,
+    /// Definitions about accounts.
+    of_accounts: HashSet<i32>,
+    destinations: Vec<DestinationNo>,
+}
+
+impl Wanted {
+    /// Loads the subscriptions. Part of a fenced transaction, under the version of the configuration it has.
+    pub(super) async fn load(tx: &mut PgConnection, space: SpaceNo, catalog: &Catalog) -> Result<Self> {
+        let mut wanted = Self::default();
+        let mut destinations = BTreeSet::new();
+        for Subscription { destination, no, subject, definition, enabled, forms, options, .. } in
+            subscriptions::list(tx, space, None).await?
+        {
+            // What waits of a subscription that was switched off still has to follow merges.
+            destinations.insert(destination);
+            if enabled {
+                let wanting = Wanting { destination, subscription: no, forms: Form::of_set(forms), options };
+                wanted.by.entry((subject, definition)).or_default().push(wanting);
+            }
+        }
+        wanted.destinations = destinations.into_iter().collect();
+        let plans = catalog.program.computations().iter().map(|c| (c.no, c.plan.collection()));
+        for (no, collection) in plans {
+            let Some(meta) = catalog.meta.get(&no) else { continue };
+            if collection == Collection::Accounts {
+                wanted.of_accounts.insert(meta.definition);
+            }
+            let subject = subject_of(meta);
+            if meta.serving && wanted.wants(subject, meta.definition) {
+                wanted.serving.push((no, meta.definition, subject));
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// Whether any destination wants changes of this.
+    pub(super) fn wants(&self, subject: Subject, definition: i32) -> bool {
+        !self.by.is_empty() && self.by.contains_key(&(subject, definition))
+    }
+
+    /// Destinations with subscriptions: what waits for them follows merges.
+    pub(super) fn destinations(&self) -> &[DestinationNo] {
+        &self.destinations
+    }
+
+    fn expand(&self, change: &Change, only: impl Fn(&Wanting) -> bool, rows: &mut Vec<NewDelivery>) {
+        let Some(list) = self.by.get(&(change.subject, change.definition)) else { return };
+        for wanting in list.iter().filter(|wanting| only(wanting)) {
+            for form in &wanting.forms {
+                // There is no user to track.
+                if *form == Form::Track && self.of_accounts.contains(&change.definition) {
+                    continue;
+                }
+                rows.push(NewDelivery {
+                    destination: wanting.destination,
+                    profile: change.profile,
+                    subscription: wanting.subscription,
+                    subject: change.subject,
+                    form: *form as i16,
+                    definition: change.definition,
+                    value: change.value.clone(),
+                    at: change.at,
+                });
+            }
+        }
+    }
+}
+
+const fn subject_of(meta: &Meta) -> Subject {
+    match meta.kind {
+        Kind::Audience => Subject::Audience,
+        Kind::ComputedTrait => Subject::ComputedTrait,
+    }
+}
+
+/// Turns the changes of a batch, whose transitions are numbered, into rows for queues, in the order of time.
+pub(super) fn collect(work: &mut Work, catalog: &Catalog) {
+    let wanted = &catalog.wanted;
+    if wanted.by.is_empty() {
+        return;
+    }
+    let mut transitions: Vec<_> = work.out.transitions.iter().collect();
+    transitions.sort_by_key(|t| t.no);
+    let told = transitions.into_iter().filter(|t| wanted.wants(Subject::Audience, t.definition));
+    let mut changes: Vec<Change> = told
+        .map(|t| Change {
+            profile: t.profile,
+            subject: Subject::Audience,
+            definition: t.definition,
+            value: t.entered.to_string(),
+            at: t.at,
+        })
+        .collect();
+    changes.append(&mut work.out.changes);
+    changes.extend(merges(work, wanted));
+    for change in &mut changes {
+        change.profile = work.live(change.profile);
+    }
+    // Stable: what happened to somebody at one instant stays in its order.
+    changes.sort_by_key(|change| change.at);
+    let mut rows = Vec::with_capacity(changes.len());
+    for change in &changes {
+        wanted.expand(change, |_| true, &mut rows);
+    }
+    again(work, catalog, &changes, &mut rows);
+    work.out.deliveries = rows;
+}
+
+fn merges(work: &Work, wanted: &Wanted) -> Vec<Change> {
+    if !wanted.wants(Subject::Merges, 0) {
+        return Vec::new();
+    }
+    let change = |merge: &Merge| Change {
+        profile: merge.survivor,
+        subject: Subject::Merges,
+        definition: 0,
+        // The number of the other one.
+        value: merge.absorbed.to_string(),
+        at: merge.at,
+    };
+    work.out.merges.iter().map(change).collect()
+}
+
+/// What has not changed is sent once more where a profile is known by an identifier that was not sent before
+/// (personas.md 7.3): the destination could not tell whose it was.
+fn again(work: &Work, catalog: &Catalog, changes: &[Change], rows: &mut Vec<NewDelivery>) {
+    let wanted = &catalog.wanted;
+    let mut news: HashMap<ProfileNo, BTreeSet<&str>> = HashMap::new();
+    for new in &work.out.identifiers {
+        if let Some(id_type) = catalog.settings.by_no(new.type_no) {
+            news.entry(work.live(new.profile)).or_default().insert(&id_type.name);
+        }
+    }
+    for merge in &work.out.merges {
+        let survivor = work.live(merge.survivor);
+        let Some(entry) = work.entries.get(&survivor) else { continue };
+        let types = entry.profile.owned.get().identifiers.iter();
+        let names = types.filter_map(|held| Some(catalog.settings.by_no(held.type_no)?.name.as_str()));
+        news.entry(survivor).or_default().extend(names);
+    }
+    if news.is_empty() {
+        return;
+    }
+    let changed: HashSet<(ProfileNo, Subject, i32)> =
+        changes.iter().map(|c| (c.profile, c.subject, c.definition)).collect();
+    let mut news: Vec<_> = news.into_iter().collect();
+    news.sort_unstable_by_key(|(no, _)| *no);
+    for (profile, names) in news {
+        let Some(entry) = work.entries.get(&profile) else { continue };
+        let has_user_id = has_identifier(&entry.profile, &catalog.settings, USER_ID);
+        let is_new = |wanting: &Wanting| names.iter().any(|name| wanting.options.sends(name, has_user_id));
+        for change in standing(&entry.profile, wanted) {
+            if !changed.contains(&(profile, change.subject, change.definition)) {
+                wanted.expand(&change, is_new, rows);
+            }
+        }
+    }
+}
+
+/// What is true of a profile now, as far as it is wanted.
+fn standing(profile: &Profile, wanted: &Wanted) -> Vec<Change> {
+    let (no, at) = (profile.no, profile.last_event_at);
+    let mut found = Vec::new();
+    for (computation, definition, subject) in &wanted.serving {
+        let Some(outcome) = profile.outcome(*computation) else { continue };
+        let value = match outcome.value {
+            OutcomeValue::Member(true) => "true".to_owned(),
+            OutcomeValue::Value(Some(json)) => json,
+            OutcomeValue::Member(false) | OutcomeValue::Value(None) => continue,
+        };
+        found.push(Change { profile: no, subject: *subject, definition: *definition, value, at });
+    }
+    let traits = profile.traits.get();
+    if wanted.wants(Subject::CustomTraits, 0) && traits.iter().next().is_some() {
+        let value = object(traits.iter().map(|(name, json, _)| (name, json)));
+        found.push(Change { profile: no, subject: Subject::CustomTraits, definition: 0, value, at });
+    }
+    found
+}
+
+/// A JSON object of names and JSON texts.
+pub(super) fn object<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let entries = entries.map(|(name, json)| format!("{}:{json}", serde_json::Value::from(name)));
+    format!("{{{}}}", entries.collect::<Vec<_>>().join(","))
+}
+
+fn has_identifier(profile: &Profile, settings: &Settings, name: &str) -> bool {
+    let Some(id_type) = settings.by_name(name) else { return false };
+    profile.owned.get().identifiers.iter().any(|held| held.type_no == id_type.no)
+}

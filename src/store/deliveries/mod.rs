@@ -1,0 +1,149 @@
+//! The outbox: changes for destinations, put into their queues in the transaction that makes the change.
+//!
+//! Numbers of a queue are given under the lock of its head, which is held until the commit: whoever reads up to the
+//! head's number has seen everything up to there.
+
+pub mod book;
+pub mod history;
+pub mod queue;
+pub mod sync;
+
+use sqlx::PgConnection;
+
+use super::Result;
+use crate::domain::delivery::Subject;
+use crate::domain::{DestinationNo, ProfileNo, SpaceNo, Timestamp};
+
+/// A change for one destination, to be put into its queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewDelivery {
+    /// Where to.
+    pub destination: DestinationNo,
+    /// Whose change.
+    pub profile: ProfileNo,
+    /// Which subscription wants it.
+    pub subscription: i32,
+    /// What it is about.
+    pub subject: Subject,
+    /// As which call, see [`Form`](crate::domain::delivery::Form).
+    pub form: i16,
+    /// Which definition; 0 for none.
+    pub definition: i32,
+    /// JSON text.
+    pub value: String,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
+/// Puts changes into queues, in their order. Those for destinations that are gone are left out.
+pub async fn enqueue(tx: &mut PgConnection, space: SpaceNo, rows: &[NewDelivery]) -> Result<()> {
+    sqlx::query(
+        "-- store::deliveries::enqueue
+         WITH new AS (
+             SELECT c.*, row_number() OVER (PARTITION BY destination_no ORDER BY place) AS n
+             FROM unnest($2::int[], $3::bigint[], $4::int[], $5::smallint[], $6::smallint[], $7::int[], $8::text[],
+                 $9::timestamptz[]) WITH ORDINALITY
+                 AS c (destination_no, profile_no, subscription_no, subject, form, definition_no, value, at, place)
+         ), head AS (
+             UPDATE delivery_head h SET last_no = h.last_no + t.n
+             FROM (SELECT destination_no, max(n) AS n FROM new GROUP BY destination_no) t
+             WHERE h.space_id = $1 AND h.destination_no = t.destination_no
+             RETURNING h.destination_no, h.last_no - t.n AS before
+         )
+         INSERT INTO delivery (space_id, destination_no, seq, delivery_no, profile_no, subscription_no, subject, form,
+             definition_no, value, at)
+         SELECT $1, n.destination_no, h.before + n.n, h.before + n.n, n.profile_no, n.subscription_no, n.subject, n.form,
+             n.definition_no, n.value, n.at
+         FROM new n JOIN head h ON h.destination_no = n.destination_no",
+    )
+    .bind(space.0)
+    .bind(rows.iter().map(|r| r.destination.0).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.profile.0 as i64).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.subscription).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.subject as i16).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.form).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.definition).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.value.as_str()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.at.to_utc()).collect::<Vec<_>>())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Puts the transitions behind a number that are wanted anywhere into queues: of one definition, or of all. For
+/// transitions that are written by a statement themselves.
+pub async fn enqueue_transitions(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    definition: Option<i32>,
+    after: i64,
+) -> Result<()> {
+    sqlx::query(
+        "-- store::deliveries::enqueue_transitions
+         WITH new AS (
+             SELECT s.destination_no, s.subscription_no, f.form, t.*,
+                 row_number() OVER (PARTITION BY s.destination_no ORDER BY t.transition_no, f.form) AS n
+             FROM destination_subscription s
+             CROSS JOIN (VALUES (1), (2)) AS f (form)
+             JOIN definition d ON d.space_id = $1 AND d.definition_no = s.definition_no
+             JOIN transition t ON t.space_id = $1 AND t.definition_no = s.definition_no AND t.transition_no > $3
+             WHERE s.space_id = $1 AND s.subject = 0 AND s.enabled AND s.forms & f.form <> 0
+                 AND (f.form = 1 OR d.collection = 0)
+                 AND ($2::int IS NULL OR s.definition_no = $2)
+         ), head AS (
+             UPDATE delivery_head h SET last_no = h.last_no + t.n
+             FROM (SELECT destination_no, max(n) AS n FROM new GROUP BY destination_no) t
+             WHERE h.space_id = $1 AND h.destination_no = t.destination_no
+             RETURNING h.destination_no, h.last_no - t.n AS before
+         )
+         INSERT INTO delivery (space_id, destination_no, seq, delivery_no, profile_no, subscription_no, subject, form,
+             definition_no, value, at)
+         SELECT $1, n.destination_no, h.before + n.n, h.before + n.n, n.profile_no, n.subscription_no, 0, n.form,
+             n.definition_no, CASE WHEN n.entered THEN 'true' ELSE 'false' END, n.at
+         FROM new n JOIN head h ON h.destination_no = n.destination_no",
+    )
+    .bind(space.0)
+    .bind(definition)
+    .bind(after)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Hands what waits for profiles that were absorbed over to their survivors, so that the order of each is kept. Of the
+/// same transaction as the merge.
+pub async fn redirect(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    destinations: &[DestinationNo],
+    redirects: &[(ProfileNo, ProfileNo)],
+) -> Result<()> {
+    let destinations: Vec<i32> = destinations.iter().map(|d| d.0).collect();
+    let (from, to): (Vec<i64>, Vec<i64>) =
+        redirects.iter().map(|(from, to)| (from.0 as i64, to.0 as i64)).unzip();
+    // Workers lock theirs before rows of the queue: nobody waits for another in a circle.
+    let sql = "-- store::deliveries::redirect
+         SELECT 1 FROM destination_worker WHERE space_id = $1 AND destination_no = ANY($2)
+         ORDER BY destination_no FOR UPDATE";
+    sqlx::query(sql).bind(space.0).bind(&destinations).execute(&mut *tx).await?;
+    for sql in [
+        "-- store::deliveries::redirect
+         UPDATE delivery d SET profile_no = r.survivor FROM unnest($3::bigint[], $4::bigint[]) AS r (absorbed, survivor)
+         WHERE d.space_id = $1 AND d.destination_no = ANY($2) AND d.profile_no = r.absorbed",
+        "-- store::deliveries::redirect
+         INSERT INTO delivery_hold (space_id, destination_no, profile_no, next_at, tries, first_at)
+         SELECT DISTINCT ON (h.destination_no, r.survivor)
+             $1, h.destination_no, r.survivor, h.next_at, h.tries, h.first_at
+         FROM unnest($3::bigint[], $4::bigint[]) AS r (absorbed, survivor)
+         JOIN delivery_hold h ON h.space_id = $1 AND h.destination_no = ANY($2) AND h.profile_no = r.absorbed
+         ORDER BY h.destination_no, r.survivor, h.first_at
+         ON CONFLICT (space_id, destination_no, profile_no) DO NOTHING",
+        "-- store::deliveries::redirect
+         DELETE FROM delivery_hold h USING unnest($3::bigint[], $4::bigint[]) AS r (absorbed, survivor)
+         WHERE h.space_id = $1 AND h.destination_no = ANY($2) AND h.profile_no = r.absorbed",
+    ] {
+        let query = sqlx::query(sql).bind(space.0).bind(&destinations).bind(&from).bind(&to);
+        query.execute(&mut *tx).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! What destinations want of the changes of a space. Every change of them raises the version of the space's configuration:
+//! the processor writes no batch under the subscriptions before.
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgPool;
+use sqlx::types::Json;
+use sqlx::{PgConnection, PgExecutor};
+use uuid::Uuid;
+
+use super::worker;
+use crate::domain::delivery::{Subject, SubscriptionOptions};
+use crate::domain::{DestinationNo, SpaceNo, Timestamp};
+use crate::store::{Result, processor};
+
+/// What a destination wants of one subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscription {
+    /// Whose.
+    pub destination: DestinationNo,
+    /// Number in the destination.
+    pub no: i32,
+    /// Public id.
+    pub id: Uuid,
+    /// What it is about.
+    pub subject: Subject,
+    /// Which definition; 0 for subjects without one.
+    pub definition: i32,
+    /// Whether changes are collected.
+    pub enabled: bool,
+    /// The calls sent, see [`Form::set_of`](crate::domain::delivery::Form::set_of).
+    pub forms: i16,
+    /// How they are sent.
+    pub options: SubscriptionOptions,
+    /// How the full sync stands.
+    pub sync: Sync,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// A full sync: everybody's present value is sent once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sync {
+    /// Profiles up to here are told; none: there is nothing to do.
+    pub after: Option<i64>,
+    /// The last profile to be told.
+    pub until: Option<i64>,
+    /// When it began.
+    pub started_at: Option<Timestamp>,
+    /// When everybody was told.
+    pub ended_at: Option<Timestamp>,
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    destination_no: i32,
+    subscription_no: i32,
+    subscription_id: Uuid,
+    subject: i16,
+    definition_no: i32,
+    enabled: bool,
+    forms: i16,
+    options: Json<SubscriptionOptions>,
+    sync_after: Option<i64>,
+    sync_until: Option<i64>,
+    sync_started_at: Option<DateTime<Utc>>,
+    sync_ended_at: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+}
+
+impl From<Row> for Subscription {
+    fn from(row: Row) -> Self {
+        Self {
+            destination: DestinationNo(row.destination_no),
+            no: row.subscription_no,
+            id: row.subscription_id,
+            // There is no other number: each is written from the list.
+            subject: Subject::from_number(row.subject).unwrap_or(Subject::Merges),
+            definition: row.definition_no,
+            enabled: row.enabled,
+            forms: row.forms,
+            options: row.options.0,
+            sync: Sync {
+                after: row.sync_after,
+                until: row.sync_until,
+                started_at: row.sync_started_at.map(Timestamp::from),
+                ended_at: row.sync_ended_at.map(Timestamp::from),
+            },
+            created_at: row.created_at.into(),
+        }
+    }
+}
+
+/// All subscriptions of one destination, or of all of a space.
+pub async fn list(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    destination: Option<DestinationNo>,
+) -> Result<Vec<Subscription>> {
+    let sql = "-- store::destinations::subscriptions::list
+         SELECT * FROM destination_subscription
+         WHERE space_id = $1 AND ($2::int IS NULL OR destination_no = $2) ORDER BY destination_no, subscription_no";
+    let rows: Vec<Row> =
+        sqlx::query_as(sql).bind(space.0).bind(destination.map(|d| d.0)).fetch_all(executor).await?;
+    Ok(rows.into_iter().map(Subscription::from).collect())
+}
+
+/// Adds a subscription and begins its full sync; `Exists` when the destination wants the same already.
+pub async fn insert(pool: &PgPool, space: SpaceNo, new: &Subscription) -> Result<i32> {
+    let mut tx = pool.begin().await?;
+    processor::bump_config(&mut tx, space).await?;
+    worker::bump_config(&mut tx, space, new.destination).await?;
+    let no: i32 = sqlx::query_scalar(
+        "-- store::destinations::subscriptions::insert
+         INSERT INTO destination_subscription (space_id, destination_no, subscription_no, subscription_id, subject,
+             definition_no, enabled, forms, options, created_at)
+         SELECT $1, $2, coalesce(max(subscription_no), 0) + 1, $3, $4, $5, $6, $7, $8, $9
+         FROM destination_subscription WHERE space_id = $1 AND destination_no = $2
+         RETURNING subscription_no",
+    )
+    .bind(space.0)
+    .bind(new.destination.0)
+    .bind(new.id)
+    .bind(new.subject as i16)
+    .bind(new.definition)
+    .bind(new.enabled)
+    .bind(new.forms)
+    .bind(Json(&new.options))
+    .bind(new.created_at.to_utc())
+    .fetch_one(&mut *tx)
+    .await?;
+    if new.enabled && new.subject != Subject::Merges {
+        begin_sync(&mut tx, space, new.destination, &[no], new.created_at).await?;
+    }
+    tx.commit().await?;
+    Ok(no)
+}
+
+/// Writes what can be changed of a subscription, and begins a full sync where that is asked for; false when it is gone.
+pub async fn update(
+    pool: &PgPool,
+    space: SpaceNo,
+    changed: &Subscription,
+    sync_at: Option<Timestamp>,
+) -> Result<bool> {
+    let mut tx = pool.begin().await?;
+    processor::bump_config(&mut tx, space).await?;
+    worker::bump_config(&mut tx, space, changed.destination).await?;
+    let done = sqlx::query(
+        "-- store::destinations::subscriptions::update
+         UPDATE destination_subscription SET enabled = $4, forms = $5, options = $6
+         WHERE space_id = $1 AND destination_no = $2 AND subscription_no = $3",
+    )
+    .bind(space.0)
+    .bind(changed.destination.0)
+    .bind(changed.no)
+    .bind(changed.enabled)
+    .bind(changed.forms)
+    .bind(Json(&changed.options))
+    .execute(&mut *tx)
+    .await?;
+    if let Some(at) = sync_at {
+        begin_sync(&mut tx, space, changed.destination, &[changed.no], at).await?;
+    }
+    tx.commit().await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Removes a subscription. What waits of it is still sent.
+pub async fn delete(pool: &PgPool, space: SpaceNo, destination: DestinationNo, no: i32) -> Result<()> {
+    let mut tx = pool.begin().await?;
+    processor::bump_config(&mut tx, space).await?;
+    worker::bump_config(&mut tx, space, destination).await?;
+    let sql = "-- store::destinations::subscriptions::delete
+         DELETE FROM destination_subscription WHERE space_id = $1 AND destination_no = $2 AND subscription_no = $3";
+    sqlx::query(sql).bind(space.0).bind(destination.0).bind(no).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Begins the full sync of subscriptions (anew), over the profiles there are now.
+pub async fn begin_sync(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    destination: DestinationNo,
+    numbers: &[i32],
+    at: Timestamp,
+) -> Result<()> {
+    // Its row is always locked before those of its subscriptions.
+    worker::bump_config(&mut *tx, space, destination).await?;
+    let sql = "-- store::destinations::subscriptions::begin_sync
+         UPDATE destination_subscription s
+         SET sync_after = 0, sync_until = p.last_profile_no, sync_started_at = $4, sync_ended_at = NULL
+         FROM processor p
+         WHERE s.space_id = $1 AND s.destination_no = $2 AND s.subscription_no = ANY($3) AND p.space_id = $1";
+    sqlx::query(sql).bind(space.0).bind(destination.0).bind(numbers).bind(at.to_utc()).execute(tx).await?;
+    Ok(())
+}
+
+/// Begins the full sync of enabled subscriptions to a computed trait that has another version now.
+pub async fn sync_definition(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    definition: i32,
+    at: Timestamp,
+) -> Result<()> {
+    let sql = "-- store::destinations::subscriptions::sync_definition
+         SELECT destination_no, subscription_no FROM destination_subscription
+         WHERE space_id = $1 AND subject = $2 AND definition_no = $3 AND enabled ORDER BY 1, 2";
+    let rows: Vec<(i32, i32)> = sqlx::query_as(sql)
+        .bind(space.0)
+        .bind(Subject::ComputedTrait as i16)
+        .bind(definition)
+        .fetch_all(&mut *tx)
+        .await?;
+    for (destination, no) in rows {
+        begin_sync(&mut *tx, space, DestinationNo(destination), &[no], at).await?;
+    }
+    Ok(())
+}
+
+/// Says how far a full sync is; at its end `ended_at`.
+pub async fn set_synced(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    destination: DestinationNo,
+    no: i32,
+    reached: (Option<i64>, Option<Timestamp>),
+) -> Result<()> {
+    let sql = "-- store::destinations::subscriptions::set_synced
+         UPDATE destination_subscription SET sync_after = $4, sync_ended_at = coalesce($5, sync_ended_at)
+         WHERE space_id = $1 AND destination_no = $2 AND subscription_no = $3";
+    sqlx::query(sql)
+        .bind(space.0)
+        .bind(destination.0)
+        .bind(no)
+        .bind(reached.0)
+        .bind(reached.1.map(Timestamp::to_utc))
+        .execute(tx)
+        .await?;
+    Ok(())
+}
