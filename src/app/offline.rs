@@ -2,7 +2,6 @@
 //! stop it again.
 
 use sqlx::postgres::PgPool;
-
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 

@@ -122,13 +122,19 @@ fn pair(work: &Work, ids: &[Named; 2]) -> std::result::Result<[ProfileNo; 2], St
     if pair[0] == pair[1] { Err("both identifiers are of one profile".to_owned()) } else { Ok(pair) }
 }
 
-/// An act as the audit log shows it: of long lists only how long they are.
+/// An act as the audit log shows it: by public ids, and of long lists only how long they are.
 fn told(act: &Act) -> serde_json::Value {
     let mut told = serde_json::to_value(act).unwrap_or_default();
-    if let (Act::ChangeList { list, ids, .. }, Some(fields)) = (act, told.as_object_mut()) {
-        let list = list.strip_prefix(LIST_TRAIT).unwrap_or(list);
-        fields.insert("list".into(), list.into());
-        fields.insert("ids".into(), ids.len().into());
+    match (act, told.as_object_mut()) {
+        (Act::ChangeList { list, ids, .. }, Some(fields)) => {
+            let list = list.strip_prefix(LIST_TRAIT).unwrap_or(list);
+            fields.insert("list".into(), list.into());
+            fields.insert("ids".into(), ids.len().into());
+        }
+        (Act::UndoMerge { merge, .. }, Some(fields)) => {
+            fields.insert("merge".into(), public_id("mrg", *merge).into());
+        }
+        _ => {}
     }
     told
 }

@@ -19,6 +19,7 @@ use crate::store::log::codec::{self, Record, Records};
 use crate::store::log::numbers::Fate;
 use crate::store::log::{self, Chunk};
 use crate::store::messages::ChunkOutcome;
+use crate::store::segments;
 use crate::telemetry::metrics;
 
 /// What a micro-batch was.
@@ -195,6 +196,8 @@ impl SpaceProcessor {
     async fn operate(&mut self, read: &Read) -> Result<Batched> {
         let started = Instant::now();
         self.settle().await?;
+        // What is read of the log is what is corrected in the end.
+        let hold = segments::Hold::take(&self.pool, self.space).await?;
         if self.walk.as_ref().is_some_and(Walk::folds_history) {
             // What it has folded may belong to others now.
             self.restart_walk().await?;
@@ -227,6 +230,7 @@ impl SpaceProcessor {
         self.ahead.day = read.chunks.last().map_or(self.ahead.day, |last| last.day);
         self.begin(prepared, pending, Counts { events: 1, ..Counts::default() }, started);
         self.settle().await?;
+        hold.release().await?;
         Ok(Batched { events: 1, behind: read.is_full.then_some(at) })
     }
 }

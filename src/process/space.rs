@@ -211,6 +211,10 @@ impl SpaceProcessor {
         mut appended: watch::Receiver<u64>,
         shutdown: &CancellationToken,
     ) -> Result<()> {
+        if computations::has_to_clear(&self.pool, self.space).await? {
+            // Deleted while nobody worked here, or just before somebody stopped.
+            self.reload().await?;
+        }
         while !shutdown.is_cancelled() {
             appended.mark_unchanged();
             let began = Instant::now();

@@ -1,6 +1,6 @@
 //! What the processor does with versions of definitions: positions, leaves, walks, swaps.
 
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgExecutor};
 
 use super::definitions::{Kind, Options};
 use super::{Result, deliveries};
@@ -337,6 +337,13 @@ pub async fn list_to_clear(
          WHERE space_id = $1 AND deleted AND serving_no IS NOT NULL";
     let rows: Vec<(i32, i32)> = sqlx::query_as(sql).bind(space.0).fetch_all(connection).await?;
     Ok(rows.into_iter().map(|(definition, no)| (definition, ComputationNo(no as u32))).collect())
+}
+
+/// Whether there are deleted definitions that still have a serving version.
+pub async fn has_to_clear(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<bool> {
+    let sql = "-- store::computations::has_to_clear
+         SELECT EXISTS (SELECT 1 FROM definition WHERE space_id = $1 AND deleted AND serving_no IS NOT NULL)";
+    Ok(sqlx::query_scalar(sql).bind(space.0).fetch_one(executor).await?)
 }
 
 /// Clears what a deleted definition left: every member leaves, with its transition. Returns how many.

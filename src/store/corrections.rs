@@ -204,6 +204,7 @@ async fn rejoin(tx: &mut PgConnection, space: SpaceNo, merges: &[Rejoined]) -> R
 }
 
 /// Writes whose the events of some chunks are, and forgets the segments that say it otherwise.
+/// Who has read the numbers has kept segments from being made since (`segments::Hold`), and chunks from being joined.
 async fn reattribute(tx: &mut PgConnection, space: SpaceNo, chunks: &[Reattributed]) -> Result<()> {
     let ends: Vec<i64> = chunks.iter().map(|c| c.end_offset.0 as i64).collect();
     sqlx::query(
@@ -216,13 +217,6 @@ async fn reattribute(tx: &mut PgConnection, space: SpaceNo, chunks: &[Reattribut
     .bind(&ends)
     .bind(chunks.iter().map(|c| c.day).collect::<Vec<_>>())
     .bind(chunks.iter().map(|c| c.numbers.as_slice()).collect::<Vec<_>>())
-    .execute(&mut *tx)
-    .await?;
-    // Nobody may make one of the old numbers meanwhile.
-    sqlx::query(
-        "-- store::corrections::reattribute\nSELECT pg_advisory_xact_lock(hashtext('log_segment'), $1)",
-    )
-    .bind(space.0)
     .execute(&mut *tx)
     .await?;
     sqlx::query(

@@ -5,7 +5,8 @@
 //! changes what a chunk holds or to whom its events are attributed has to forget the segments that cover it.
 
 use chrono::NaiveDate;
-use sqlx::{PgConnection, PgExecutor};
+use sqlx::postgres::PgPool;
+use sqlx::{Connection, PgConnection, PgExecutor};
 
 use super::Result;
 use super::log::codec::Damaged;
@@ -44,6 +45,26 @@ pub struct Covered {
 pub async fn try_lock(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<bool> {
     let sql = "-- store::segments::try_lock\nSELECT pg_try_advisory_xact_lock(hashtext('log_segment'), $1)";
     Ok(sqlx::query_scalar(sql).bind(space.0).fetch_one(executor).await?)
+}
+
+/// No segment of a space is made and no chunks are joined as long as this is held.
+#[derive(Debug)]
+pub struct Hold(PgConnection);
+
+impl Hold {
+    /// Waits until nobody makes a segment.
+    pub async fn take(pool: &PgPool, space: SpaceNo) -> Result<Self> {
+        // Of its own: if it is dropped, its connection ends, and with it the lock.
+        let mut connection = pool.acquire().await?.detach();
+        let sql = "-- store::segments::take\nSELECT pg_advisory_lock(hashtext('log_segment'), $1)";
+        sqlx::query(sql).bind(space.0).execute(&mut connection).await?;
+        Ok(Self(connection))
+    }
+
+    /// Segments may be made again.
+    pub async fn release(self) -> Result<()> {
+        Ok(self.0.close().await?)
+    }
 }
 
 /// Where the newest segment ends; 0 when there is none.
@@ -203,27 +224,30 @@ pub struct Wanted<'a> {
     pub from: Timestamp,
 }
 
-type SectionRow = (i64, String, bool, Vec<u8>, Vec<u8>, Vec<String>, Vec<Vec<u8>>);
+type SectionRow = (i64, Option<String>, bool, Vec<u8>, Vec<u8>, Vec<String>, Vec<Vec<u8>>);
 
-/// The sections of these segments, by segment and name.
+/// The sections of these segments, by segment and name, and which of the segments are still there.
 pub async fn read(
     executor: impl PgExecutor<'_>,
     wanted: &Wanted<'_>,
     ends: &[Offset],
-) -> Result<Vec<Stored>> {
+) -> Result<(Vec<Stored>, Vec<Offset>)> {
     let rows: Vec<SectionRow> = sqlx::query_as(
         "-- store::segments::read
-         SELECT s.end_offset, s.name, s.is_whole, CASE WHEN s.newest_at >= $6 THEN s.rows ELSE '' END,
+         SELECT g.end_offset, s.name, coalesce(s.is_whole, true),
+             CASE WHEN s.newest_at >= $6 THEN s.rows ELSE '' END,
              CASE WHEN $5 AND s.newest_at >= $6 THEN s.messages ELSE '' END,
              coalesce(c.keys, '{}'), coalesce(c.bodies, '{}')
-         FROM log_section s
+         FROM log_segment g
+         LEFT JOIN log_section s ON s.space_id = $1 AND s.end_offset = g.end_offset AND s.day = g.day
+             AND ($3::text[] IS NULL OR s.name = ANY($3))
          LEFT JOIN LATERAL (
              SELECT array_agg(c.key) AS keys, array_agg(c.body) AS bodies FROM log_column c
              WHERE c.space_id = $1 AND c.end_offset = s.end_offset AND c.day = s.day AND c.name = s.name
                  AND c.key = ANY($4) AND s.newest_at >= $6
          ) c ON true
-         WHERE s.space_id = $1 AND s.end_offset = ANY($2) AND ($3::text[] IS NULL OR s.name = ANY($3))
-         ORDER BY s.end_offset, s.name",
+         WHERE g.space_id = $1 AND g.end_offset = ANY($2)
+         ORDER BY g.end_offset, s.name",
     )
     .bind(wanted.space.0)
     .bind(ends.iter().map(|end| end.0 as i64).collect::<Vec<_>>())
@@ -233,13 +257,11 @@ pub async fn read(
     .bind(wanted.from.millis())
     .fetch_all(executor)
     .await?;
-    let stored = |(end, name, is_whole, rows, messages, keys, bodies): SectionRow| Stored {
-        end: Offset(end as u64),
-        name,
-        is_whole,
-        rows,
-        messages,
-        columns: keys.into_iter().zip(bodies).collect(),
+    let mut there: Vec<Offset> = rows.iter().map(|row| Offset(row.0 as u64)).collect();
+    there.dedup();
+    let stored = |(end, name, is_whole, rows, messages, keys, bodies): SectionRow| {
+        let columns = keys.into_iter().zip(bodies).collect();
+        Some(Stored { end: Offset(end as u64), name: name?, is_whole, rows, messages, columns })
     };
-    Ok(rows.into_iter().map(stored).collect())
+    Ok((rows.into_iter().filter_map(stored).collect(), there))
 }

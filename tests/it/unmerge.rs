@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::acts::{Case, NOW, SPACE, USERS};
-use crate::harness::app::Wish;
+use crate::harness::app::{TOKEN, Wish};
 
 const BEFORE: &[&str] = &[
     "identify user=ada email=ada@x.org {\"plan\":\"pro\",\"color\":\"green\"}",
@@ -197,4 +197,67 @@ async fn segments_are_made_again_where_events_have_moved() {
     made(15).await;
     assert_eq!(case.post("/audiences/preview", preview).await["size"], json!(2));
     case.check().await;
+}
+
+#[tokio::test]
+async fn an_unmerge_that_is_broken_off_is_done_once() {
+    let mut case = Case::start(Wish::default()).await;
+    case.definitions().await;
+    case.send_all(BEFORE).await;
+    case.send("track Seen user=ada anon=b1").await;
+    case.send_all(AFTER).await;
+    let ids = [case.id("user_id:ada").await, case.id("anonymous_id:b1").await];
+    assert_eq!(ids[0], ids[1]);
+    let merge = case.identity("user_id:ada").await["merges"][0]["id"].as_str().unwrap().to_owned();
+    // Its transaction has begun, and does not get to its end.
+    let mut lock = case.app.db.pool.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM profile WHERE space_id = 1 FOR UPDATE").execute(&mut *lock).await.unwrap();
+    let path = format!("{SPACE}/identity/merges/{merge}/undo");
+    let request = case.app.request(reqwest::Method::POST, &path).bearer_auth(TOKEN).json(&json!({}));
+    let meddle = async {
+        case.app.db.wait_for_blocked().await;
+        let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        sqlx::query(cut).execute(&case.app.db.pool).await.unwrap();
+        lock.rollback().await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(request.send(), meddle);
+    assert_eq!(answer.unwrap().status(), 200, "it is done all the same");
+    assert_eq!(case.id("user_id:ada").await, ids[0]);
+    assert_ne!(case.id("anonymous_id:b1").await, ids[0]);
+    assert_eq!(case.traits("user_id:ada").await["spent"], json!(107));
+    assert_eq!(case.traits("anonymous_id:b1").await["spent"], json!(91));
+    let log = case.get(&format!("{SPACE}/audit-log?action=merge.undo")).await;
+    assert_eq!(log["data"].as_array().unwrap().len(), 1, "{log}");
+    assert_eq!(log["data"][0]["act"]["merge"], json!(merge));
+    case.check().await;
+}
+
+#[tokio::test]
+async fn what_events_left_that_are_kept_no_longer_is_only_given_up_when_asked() {
+    let mut case = Case::start(Wish::default()).await;
+    case.definitions().await;
+    case.send_all(BEFORE).await;
+    case.send("track Seen user=ada anon=b1").await;
+    case.send_all(AFTER).await;
+    let merge = case.identity("user_id:ada").await["merges"][0]["id"].as_str().unwrap().to_owned();
+    // As retention does it: the first three events are gone.
+    let gone = "DELETE FROM event_chunk WHERE space_id = 1 AND end_offset <= 3";
+    assert!(sqlx::query(gone).execute(&case.app.db.pool).await.unwrap().rows_affected() > 0);
+    let path = format!("{SPACE}/identity/merges/{merge}/undo");
+    let tried = case.app.post(&format!("{path}?dry_run=true"), json!({})).await.expect(200).json;
+    assert_eq!(tried["events_gone"], json!(3), "{tried}");
+    let refused = case.app.post(&path, json!({})).await.expect(409).json;
+    assert_eq!(
+        (&refused["code"], &refused["field"]),
+        (&json!("refused"), &json!("accept_loss")),
+        "{refused}"
+    );
+    assert_eq!(case.id("anonymous_id:b1").await, case.id("user_id:ada").await, "nothing has happened");
+    let done = case.app.post(&format!("{path}?accept_loss=true"), json!({})).await.expect(200).json;
+    assert_eq!(done["events_gone"], json!(3));
+    assert_ne!(case.id("anonymous_id:b1").await, case.id("user_id:ada").await);
+    assert_eq!(case.ids("user_id:ada").await, ["anonymous_id=a2", "email=ada@x.org", "user_id=ada"]);
+    assert_eq!(case.traits("user_id:ada").await["spent"], json!(107), "whose events are all there");
+    assert_eq!(case.traits("anonymous_id:b1").await["spent"], json!(81), "without an order of 10");
 }

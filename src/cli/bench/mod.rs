@@ -4,6 +4,7 @@
 //! measures reference and candidate one after the other, on one Postgres with everything flushed, and the median of
 //! the rounds' ratios is the result. What each ratio means: docs/performance.md.
 
+mod deliver;
 mod events;
 mod fresh;
 mod load;
@@ -22,6 +23,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 
 use crate::embedded::{self, Postgres};
+use deliver::Receiver;
 use events::Traffic;
 use reference::Reference;
 use report::{Report, Round};
@@ -29,6 +31,8 @@ use service::{BATCH, Service};
 
 /// How late something may be seen.
 const ALLOWED: Duration = Duration::from_secs(1);
+/// Deliveries in a second that are good enough.
+const DELIVERIES: f64 = 2_000.0;
 /// A round that begins with more load than that says more about its neighbours.
 const LOAD_MAX: f64 = 4.0;
 /// How long a round waits for the load to fall.
@@ -73,6 +77,10 @@ enum Goal {
     Exits,
     /// G4 while one definition after the other is backfilled ÷ G4
     Backfill,
+    /// Changes a second that arrive at a receiver here, one request each ÷ 2,000
+    Deliver,
+    /// G4 while all audiences are sent to a receiver here ÷ G4
+    Outbox,
 }
 
 impl Goal {
@@ -88,6 +96,8 @@ impl Goal {
                 "Exits: 1,000 ms ÷ ms until an exit is seen, the latest of 100,000 within a minute"
             }
             Self::Backfill => "Backfill: events/s into audiences while others are backfilled ÷ without",
+            Self::Deliver => "Deliver: changes/s that arrive at a receiver beside, one request each ÷ 2,000",
+            Self::Outbox => "Outbox: events/s into audiences while all of these are sent on ÷ without",
         }
     }
 
@@ -98,8 +108,9 @@ impl Goal {
             Self::G2 => 1.3,
             Self::G4 | Self::G4s => 0.6,
             Self::G7 => 0.5,
-            Self::Fresh | Self::Exits => 1.0,
+            Self::Fresh | Self::Exits | Self::Deliver => 1.0,
             Self::Backfill => 0.8,
+            Self::Outbox => 0.75,
         }
     }
 }
@@ -191,7 +202,7 @@ impl Bank<'_> {
             Goal::G1 | Goal::G4 | Goal::G4s => reference.copy(seconds, u64::from(number)).await?,
             Goal::G2 => reference.insert(seconds).await?,
             Goal::G7 => reference.select(seconds).await?,
-            Goal::Fresh | Goal::Exits | Goal::Backfill => {
+            Goal::Fresh | Goal::Exits | Goal::Backfill | Goal::Deliver | Goal::Outbox => {
                 return Box::pin(self.seen(goal, seconds, reference, service)).await;
             }
         };
@@ -229,7 +240,7 @@ impl Bank<'_> {
             Goal::G7 => {
                 round.candidate = service.reads(seconds).await?.rate();
             }
-            Goal::Fresh | Goal::Exits | Goal::Backfill => {}
+            Goal::Fresh | Goal::Exits | Goal::Backfill | Goal::Deliver | Goal::Outbox => {}
         }
         Ok(round)
     }
@@ -253,9 +264,15 @@ impl Bank<'_> {
             let notes = vec![("ms p50", seen.half), ("ms p99", seen.nearly_all)];
             return Ok(Round { candidate: allowed, reference: seen.latest, notes, ..Round::default() });
         }
+        if goal == Goal::Deliver {
+            return self.deliver(service).await;
+        }
         let (alone, sent) = service.sustain(seconds, Traffic::Uniform, postmaster).await?;
         service.check(before, sent).await?;
         let before = service.pipeline().await?;
+        if goal == Goal::Outbox {
+            return self.outbox(service, (seconds, postmaster), alone.rate).await;
+        }
         if goal == Goal::Backfill {
             let backfilling = service.backfill_for_ever();
             let (beside, sent) = service.sustain(seconds, Traffic::Uniform, postmaster).await?;
@@ -268,6 +285,49 @@ impl Bank<'_> {
         service.check(before, sent).await?;
         let notes = vec![("ms p50", seen.half), ("ms at most", seen.latest), ("events/s", alone.rate / 2.0)];
         Ok(Round { candidate: allowed, reference: seen.nearly_all, notes, ..Round::default() })
+    }
+
+    async fn outbox(
+        &self,
+        service: &mut Service,
+        (seconds, postmaster): (Duration, i32),
+        alone: f64,
+    ) -> anyhow::Result<Round> {
+        let before = service.pipeline().await?;
+        let receiver = Receiver::start().await?;
+        let name = format!("outbox_{}", self.probes.get());
+        let destination = service.send_all(&receiver, &name).await?;
+        service.sent(&destination).await?;
+        let delivered = service.delivered(&destination).await?.0;
+        let (beside, sent) = service.sustain(seconds, Traffic::Uniform, postmaster).await?;
+        let (now, queued) = service.delivered(&destination).await?;
+        service.check(before, sent).await?;
+        service.forget(&destination).await?;
+        let notes = vec![
+            ("changes delivered meanwhile", now - delivered),
+            ("changes queued at the end", queued),
+            ("ms behind at the end", beside.lag_ms),
+        ];
+        Ok(Round { candidate: beside.rate, reference: alone, notes, ..Round::default() })
+    }
+
+    async fn deliver(&self, service: &mut Service) -> anyhow::Result<Round> {
+        let receiver = Receiver::start().await?;
+        let key = format!("everybody_{}", self.probes.get());
+        service.everybody(&key).await?;
+        machine::forget_peak_memory(service.pid());
+        let synced = service.sync(&receiver, &key).await?;
+        anyhow::ensure!(
+            synced.requests == synced.members,
+            "{} members, {} requests",
+            synced.members,
+            synced.requests
+        );
+        let notes = vec![
+            ("members", synced.members as f64),
+            ("peak MiB of the service", machine::peak_memory(service.pid())),
+        ];
+        Ok(Round { candidate: synced.rate, reference: DELIVERIES, notes, ..Round::default() })
     }
 }
 

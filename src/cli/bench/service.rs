@@ -26,6 +26,7 @@ use crate::embedded::Postgres;
 pub(super) const SPACE: &str = "/v1/spaces/default";
 const WRITE_KEY: &str = "wk_bench";
 const TOKEN: &str = "tok_bench";
+const SECRET_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 const AUDIENCES: usize = 50;
 const TRAITS: usize = 20;
 /// How long caches are warmed after every user exists.
@@ -91,6 +92,8 @@ impl Service {
             .env("PERSONAS_BOOTSTRAP_WRITE_KEY", WRITE_KEY)
             .env("PERSONAS_BOOTSTRAP_TOKEN", TOKEN)
             .env("PERSONAS_TELEMETRY_LOG", "error")
+            .env("PERSONAS_EGRESS_ALLOW_NETWORKS", "127.0.0.0/8")
+            .env("PERSONAS_DELIVER_SECRET_KEY", SECRET_KEY)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

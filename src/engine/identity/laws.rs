@@ -13,11 +13,11 @@ const DAY: i64 = 86_400_000;
 const TYPES: [&str; 4] = ["user_id", "email", "anonymous_id", "ios.id"];
 
 /// One event: days since the one before, and its identifiers, by type and number of the value.
-type Event = (i64, Vec<(usize, u8)>);
+pub(super) type Event = (i64, Vec<(usize, u8)>);
 
 /// What a space's settings may be.
 #[derive(Debug, Clone)]
-struct Rules {
+pub(super) struct Rules {
     limits: [u32; 4],
     is_windowed: [bool; 4],
     merges_max: u32,
@@ -28,7 +28,17 @@ struct Rules {
 }
 
 impl Rules {
-    fn settings(&self) -> Settings {
+    /// Nothing is refused.
+    pub(super) const NONE: Self = Self {
+        limits: [1_000; 4],
+        is_windowed: [false; 4],
+        merges_max: 10_000,
+        identifiers_max: 10_000,
+        threshold: 0,
+        blocked: u8::MAX,
+    };
+
+    pub(super) fn settings(&self) -> Settings {
         let mut types = IdType::defaults();
         for id_type in &mut types {
             let Some(place) = TYPES.iter().position(|name| *name == id_type.name) else { continue };
@@ -70,7 +80,7 @@ fn value(place: usize, number: u8) -> String {
 }
 
 /// The identifiers of an event as they are read of what was sent.
-fn candidates(ids: &[(usize, u8)], settings: &Settings) -> Extracted {
+pub(super) fn candidates(ids: &[(usize, u8)], settings: &Settings) -> Extracted {
     let item = |(place, number): &(usize, u8)| serde_json::json!({"id": value(*place, *number), "type": TYPES[*place], "collection": "users", "encoding": "none"});
     let context = serde_json::json!({"externalIds": ids.iter().map(item).collect::<Vec<_>>()}).to_string();
     let parts = Parts {
@@ -168,14 +178,7 @@ proptest! {
     fn without_limits_any_order_gives_the_same_people(
         (log, shuffled) in log().prop_flat_map(|log| (Just(log.clone()), Just(log).prop_shuffle()))
     ) {
-        let settings = Rules {
-            limits: [1_000; 4],
-            is_windowed: [false; 4],
-            merges_max: 10_000,
-            identifiers_max: 10_000,
-            threshold: 1,
-            blocked: 0,
-        }
+        let settings = Rules { threshold: 1, ..Rules::NONE }
         .settings();
         let (one, refused) = run(&log, &settings, |_, _| ());
         let (other, _) = run(&shuffled, &settings, |_, _| ());

@@ -14,6 +14,8 @@ mod laws;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod separate_laws;
+#[cfg(test)]
 mod tests;
 
 pub use extract::{Candidate, Extracted, extract};

@@ -37,6 +37,18 @@ impl Model {
         at: Timestamp,
         candidates: &[Candidate],
     ) -> Option<(ProfileNo, Vec<Refusal>)> {
+        let (no, refusals, _) = self.apply_named(settings, at, candidates, "")?;
+        Some((no, refusals))
+    }
+
+    /// The same for an event with a message id; also returns who was absorbed.
+    pub(super) fn apply_named(
+        &mut self,
+        settings: &Settings,
+        at: Timestamp,
+        candidates: &[Candidate],
+        message_id: &str,
+    ) -> Option<(ProfileNo, Vec<Refusal>, Vec<ProfileNo>)> {
         let is_free = |c: &&Candidate| !self.suspects.get(&c.key).is_some_and(Suspicion::is_quarantined);
         let candidates: Vec<Candidate> = candidates.iter().filter(is_free).cloned().collect();
         let found = resolve(&candidates, at, self, settings)?;
@@ -49,6 +61,7 @@ impl Model {
             let other = self.profiles.remove(absorbed).unwrap();
             owned.merges += other.merges + 1;
             owned.identifiers.extend(other.identifiers);
+            owned.apart.extend(other.apart);
             self.redirects.values_mut().filter(|to| *to == absorbed).for_each(|to| *to = no);
             self.redirects.insert(*absorbed, no);
             self.owners.values_mut().filter(|owner| *owner == absorbed).for_each(|owner| *owner = no);
@@ -60,7 +73,7 @@ impl Model {
                 value: c.value.clone(),
                 first_seen: at,
                 source: SourceNo(1),
-                message_id: String::new(),
+                message_id: message_id.to_owned(),
                 brought_by: no,
             });
             self.owners.insert(c.key, no);
@@ -72,7 +85,12 @@ impl Model {
             let threshold = settings.quarantine_threshold as usize;
             self.suspects.entry(key).or_default().refused(no, threshold, at);
         }
-        Some((no, found.refusals))
+        Some((no, found.refusals, found.absorbed))
+    }
+
+    /// Who a profile is by now.
+    pub(super) fn live(&self, no: ProfileNo) -> ProfileNo {
+        self.redirects.get(&no).copied().unwrap_or(no)
     }
 
     /// The identifiers of every live profile, sorted: who is who, whatever their numbers.

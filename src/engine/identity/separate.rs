@@ -5,6 +5,8 @@
 //! and a profile that was merged later goes to the side that its merge was made by. So nothing hangs on what the merged
 //! profile had become, and without later events everything is as if there had been no merge.
 
+use std::ops::Range;
+
 use hashbrown::HashMap;
 
 use super::resolve::Held;
@@ -66,8 +68,21 @@ pub struct Separation<'a> {
     sides: HashMap<ProfileNo, Side>,
     /// The numbers of the sides' profiles.
     numbers: [ProfileNo; 2],
-    held: HashMap<IdKey, (&'a Held, Option<Place>)>,
+    held: HashMap<IdKey, Bringing<'a>>,
+    /// What was seen, with its identifiers as far as the profile holds them.
+    past: Vec<(Offset, Option<ProfileNo>, Range<usize>)>,
+    keys: Vec<IdKey>,
     seen: Vec<(Offset, Place)>,
+}
+
+/// An identifier, and what brought it.
+#[derive(Debug)]
+struct Bringing<'a> {
+    held: &'a Held,
+    /// None where the log keeps it no longer.
+    by: Option<Offset>,
+    /// Where it belongs, once that was come to.
+    place: Option<Place>,
 }
 
 /// How it ends.
@@ -108,7 +123,9 @@ impl<'a> Separation<'a> {
             groups: numbers.iter().map(|no| (*no, *no)).collect(),
             sides: HashMap::new(),
             numbers: [ProfileNo(0); 2],
-            held: held.map(|(key, held)| (key, (held, None))).collect(),
+            held: held.map(|(key, held)| (key, Bringing { held, by: None, place: None })).collect(),
+            past: Vec::new(),
+            keys: Vec::new(),
             seen: Vec::new(),
         };
         for merge in merges.iter().filter(|merge| **merge != undone) {
@@ -165,14 +182,41 @@ impl<'a> Separation<'a> {
         self.groups.keys().copied().filter(|no| self.group(*no) == group).min().unwrap_or(group)
     }
 
-    /// Goes on with the next event or act, in the order of the log.
+    /// Takes note of the next event or act, in the order of the log.
     pub fn see(&mut self, seen: &Seen<'_>) {
-        // Merges whose event is kept no longer: nobody can say any more by what they were made.
-        while self.later.get(self.next).is_some_and(|(merge, _)| merge.offset < seen.offset) {
+        let first = self.keys.len();
+        for key in seen.keys {
+            let Some(bringing) = self.held.get_mut(key) else { continue };
+            self.keys.push(*key);
+            if bringing.held.message_id == seen.message_id {
+                bringing.by.get_or_insert(seen.offset);
+            }
+        }
+        self.past.push((seen.offset, seen.profile, first..self.keys.len()));
+    }
+
+    /// Goes through the past once it is complete.
+    fn go_through(&mut self) {
+        for bringing in self.held.values_mut().filter(|bringing| bringing.by.is_none()) {
+            // All that is left of what brought it is who it was then.
+            bringing.place = Some(Place::Of(bringing.held.brought_by));
+        }
+        let keys = std::mem::take(&mut self.keys);
+        for (offset, profile, range) in std::mem::take(&mut self.past) {
+            self.go_on(offset, profile, keys.get(range).unwrap_or_default());
+        }
+        while self.next < self.later.len() {
             self.join(None);
         }
-        let place = self.place_of(seen);
-        while self.later.get(self.next).is_some_and(|(merge, _)| merge.offset == seen.offset) {
+    }
+
+    fn go_on(&mut self, offset: Offset, profile: Option<ProfileNo>, keys: &[IdKey]) {
+        // Merges whose event is kept no longer: nobody can say any more by what they were made.
+        while self.later.get(self.next).is_some_and(|(merge, _)| merge.offset < offset) {
+            self.join(None);
+        }
+        let place = self.place_of(offset, profile, keys);
+        while self.later.get(self.next).is_some_and(|(merge, _)| merge.offset == offset) {
             self.join(self.resolve(place));
         }
         let place = match place {
@@ -180,25 +224,23 @@ impl<'a> Separation<'a> {
             Place::Known(side, _) => Place::Known(side, self.number(side)),
             of_number @ Place::Of(_) => of_number,
         };
-        for key in seen.keys {
-            if let Some((held, at)) = self.held.get_mut(key)
-                && held.message_id == seen.message_id
-            {
-                *at = Some(place);
+        for key in keys {
+            if let Some(bringing) = self.held.get_mut(key).filter(|bringing| bringing.by == Some(offset)) {
+                bringing.place = Some(place);
             }
         }
-        self.seen.push((seen.offset, place));
+        self.seen.push((offset, place));
     }
 
     /// Before the merge a profile was of one side; since then its identifiers say where an event belongs.
-    fn place_of(&self, seen: &Seen<'_>) -> Place {
-        let of_profile = Place::Of(seen.profile.unwrap_or(self.undone.survivor));
-        let place = |key: &IdKey| self.held.get(key)?.1;
-        if seen.offset >= self.undone.offset {
-            let side = seen.keys.iter().find_map(|key| self.resolve(place(key)?));
+    fn place_of(&self, offset: Offset, profile: Option<ProfileNo>, keys: &[IdKey]) -> Place {
+        let of_profile = Place::Of(profile.unwrap_or(self.undone.survivor));
+        let place = |key: &IdKey| self.held.get(key)?.place;
+        if offset >= self.undone.offset {
+            let side = keys.iter().find_map(|key| self.resolve(place(key)?));
             side.map_or(of_profile, |side| Place::Known(side, self.number(side)))
-        } else if seen.profile.is_none() {
-            seen.keys.iter().find_map(place).unwrap_or(of_profile)
+        } else if profile.is_none() {
+            keys.iter().find_map(place).unwrap_or(of_profile)
         } else {
             of_profile
         }
@@ -230,9 +272,7 @@ impl<'a> Separation<'a> {
 
     /// Ends it. What nobody knows a side of stays with the survivor.
     pub fn end(mut self) -> Parted {
-        while self.next < self.later.len() {
-            self.join(None);
-        }
+        self.go_through();
         let of_number = |no: ProfileNo| self.side_of(no).unwrap_or(Side::Survivor);
         let settled = |place: Place| match place {
             Place::Known(side, number) => (side, number),
@@ -243,10 +283,9 @@ impl<'a> Separation<'a> {
             let numbers = numbers.values().filter(|of| **of == side).count();
             u32::try_from(numbers.saturating_sub(1)).unwrap_or(u32::MAX)
         };
-        let held = self
-            .held
-            .iter()
-            .map(|(key, (held, place))| (*key, settled(place.unwrap_or(Place::Of(held.brought_by)))));
+        let held = self.held.iter().map(|(key, Bringing { held, place, .. })| {
+            (*key, settled(place.unwrap_or(Place::Of(held.brought_by))))
+        });
         let seen = self.seen.iter().map(|(offset, place)| {
             let (side, number) = settled(*place);
             (*offset, side, number)
