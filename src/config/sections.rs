@@ -182,6 +182,8 @@ pub struct Egress {
     pub allow_networks: Vec<IpNet>,
     /// Host names that may be reached wherever they are.
     pub allow_hosts: Vec<String>,
+    /// The folder that destinations may write below.
+    pub folder: Option<PathBuf>,
 }
 
 /// `[telemetry]`
@@ -338,6 +340,7 @@ impl Egress {
             ports: ports.unwrap_or_default(),
             allow_networks: allow_networks.unwrap_or_default(),
             allow_hosts: list(&hosts).map(str::to_owned).collect(),
+            folder: r.path("egress.folder"),
         }
     }
 }

@@ -132,6 +132,18 @@ pub trait HttpKind: Send + Sync + std::fmt::Debug {
     /// The requests for some changes at an instant (signatures have one).
     fn requests(&self, items: &[Item], now: Timestamp) -> Vec<Request>;
 
+    /// Why a change can never be sent, where that is so: it is rejected and no request is made for it. The default: all
+    /// can.
+    fn refuses(&self, item: &Item) -> Option<Reason> {
+        let _ = item;
+        None
+    }
+
+    /// A piece of a request or answer as it may be looked at: without secrets, wherever they stand. The default: as it is.
+    fn shown(&self, text: &str) -> String {
+        text.to_owned()
+    }
+
     /// What an answer means. The default: 2xx has arrived; 429, 408, 425 and 5xx may do later; 410 is gone; the rest is
     /// rejected, redirects too.
     fn judge(&self, answer: &Answer) -> Verdict {
@@ -148,5 +160,10 @@ pub trait HttpKind: Send + Sync + std::fmt::Debug {
             }
             _ => Verdict::Rejected(reason("the destination does not take it")),
         }
+    }
+
+    /// What an answer means for each of the items of a request. The default: the same for all.
+    fn verdicts(&self, answer: &Answer, count: usize) -> Vec<Verdict> {
+        vec![self.judge(answer); count]
     }
 }

@@ -9,3 +9,4 @@ pub mod http;
 pub mod kind;
 pub mod kinds;
 pub mod payload;
+pub mod reach;

@@ -1,1 +1,5 @@
 //! The kinds of destinations, one module each.
+
+pub mod file;
+pub mod http;
+pub mod postgres;
