@@ -13,6 +13,7 @@ use crate::deliver;
 use crate::deliver::guard::{self, Guard, SystemLookup};
 use crate::deliver::http::Transport;
 use crate::deliver::opener::Opener;
+use crate::deliver::reach::Reach;
 use crate::deliver::secrets::Keys;
 use crate::manage::Tools;
 
@@ -39,11 +40,17 @@ pub(super) fn opener(
         }
         (None, None) => Keys::new(None, previous),
     };
-    let config::Egress { ports, allow_networks, allow_hosts } = config.egress.clone();
+    let config::Egress { ports, allow_networks, allow_hosts, folder } = config.egress.clone();
     let guard = Arc::new(Guard::new(&guard::Settings { ports, allow_networks, allow_hosts }));
+    let reach = Reach {
+        guard: Arc::clone(&guard),
+        lookup: Arc::new(SystemLookup),
+        folder,
+        timeout: DELIVERY_TIMEOUT,
+    };
     let transport = Transport::new(guard, Arc::new(SystemLookup), DELIVERY_TIMEOUT, clock.clone())
         .context("the system's certificates")?;
-    Ok(Opener { keys, transport, clock: clock.clone() })
+    Ok(Opener { keys, transport, reach, clock: clock.clone() })
 }
 
 /// Starts the workers; `exclusive` where no other process uses the database.

@@ -25,6 +25,8 @@ use crate::telemetry::metrics;
 const FULL: usize = 500;
 /// Exchanges of failures that are kept in a second.
 const FAILED_KEPT_MAX: u32 = 100;
+/// Codes of what a mapping leaves out: that is no failure.
+const NOT_MEANT: [&str; 2] = ["NO_MATCHING_MAPPING", "UNSUPPORTED_EVENT_TYPE"];
 /// No ending waits longer for the others.
 const LATEST: Duration = Duration::from_millis(25);
 
@@ -184,6 +186,13 @@ impl Ledger {
     }
 
     fn judge(&mut self, taken: &Taken, verdict: Verdict, exchange: Option<Uuid>, now: Timestamp) -> Outcome {
+        let verdict = match verdict {
+            Verdict::Rejected(reason) if NOT_MEANT.contains(&reason.code.as_str()) => {
+                self.filtered(taken, reason, now);
+                return Outcome::Ended;
+            }
+            verdict => verdict,
+        };
         let first_at = taken.first_at.unwrap_or(now);
         let (word, reason, outcome) = match verdict {
             Verdict::Delivered => {

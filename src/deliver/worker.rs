@@ -37,6 +37,8 @@ const DRAIN: Duration = Duration::from_secs(15);
 const AHEAD: usize = 64;
 /// How old an event that was built in advance may be.
 const FRESH: Duration = Duration::from_secs(2);
+/// Requests that a batch may take the time of.
+const REQUESTS_MAX: usize = 4;
 /// What a kind may need beyond its own time-out.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -410,7 +412,9 @@ impl Worker {
 
     fn send(&mut self, kind: &Arc<dyn Kind>, batch: Vec<Ready>) {
         let kind = Arc::clone(kind);
-        let limit = Duration::from_millis(u64::from(self.limits.timeout_ms.unsigned_abs())) + GRACE;
+        let one = Duration::from_millis(u64::from(self.limits.timeout_ms.unsigned_abs()));
+        // A batch may be more than one request.
+        let limit = one.saturating_mul(batch.len().clamp(1, REQUESTS_MAX) as u32) + GRACE;
         let (batch, items): (Vec<Taken>, Vec<Item>) =
             batch.into_iter().map(|ready| (ready.taken, ready.item)).unzip();
         self.requests.spawn(async move {
