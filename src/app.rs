@@ -26,7 +26,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, IdMaker};
 use crate::config::{self, Config};
-use crate::deliver;
 use crate::disk::DiskGuard;
 use crate::domain::Timestamp;
 use crate::embedded::{self, Postgres, Search};
@@ -180,24 +179,15 @@ impl App {
         let limits = definition_limits(&config);
         let cache = ReadCache::new(config.reads.cache_bytes_max);
         let opener = Arc::new(outlet::opener(&config, postgres.is_some(), &clock, &ids)?);
-        let tools = Tools { clock: clock.clone(), ids: ids.clone(), opener: Arc::clone(&opener) };
-        let manage = Manage::new(pool.clone(), tools, registry.clone(), limits, cache.clone());
+        let tools = Tools { clock: clock.clone(), ids: ids.clone(), opener };
+        let manage = Manage::new(pool.clone(), tools.clone(), registry.clone(), limits, cache.clone());
         let made = manage.bootstrap(&wanted(&config.bootstrap)).await?;
         manage.prepare_log().await?;
 
         let tasks = Tasks::new();
         let (ingest, appended) = start_ingest(&config.ingest, &pool, &clock, &ids, &tasks);
         let (board, health) = (Board::default(), Health::default());
-        let delivery = deliver::Context {
-            connect_options: options.clone(),
-            clock: clock.clone(),
-            ids: ids.clone(),
-            config: config.deliver.clone(),
-            opener,
-            shutdown: tasks.working.clone(),
-            exclusive: postgres.is_some(),
-        };
-        tasks.work("delivery", async move { Ok(deliver::run(delivery).await?) });
+        outlet::start(&tasks, &config, (options.clone(), postgres.is_some()), tools);
         let context = process::Context {
             connect_options: options,
             clock: clock.clone(),
@@ -221,11 +211,9 @@ impl App {
         start_housekeeping(&tasks, registry, manage.clone(), &config);
         start_verifying(&tasks, &pool, &clock, &config);
         start_segments(&tasks, &pool, &config);
-        measure::start(
-            &tasks,
-            measure::Measured { pool: pool.clone(), manage: manage.clone(), disk: disk.clone(), in_flight },
-            postgres.clone(),
-        );
+        let measured =
+            measure::Measured { pool: pool.clone(), manage: manage.clone(), disk: disk.clone(), in_flight };
+        measure::start(&tasks, measured, postgres.clone());
 
         let reader = start_reading(&tasks, &pool, &board, &clock, cache);
         let services = Services {

@@ -1,16 +1,21 @@
-//! The way out: what destinations are opened with.
+//! The way out: what destinations are opened with, and the workers that send to them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use sqlx::postgres::PgConnectOptions;
 
+use super::Tasks;
 use crate::clock::{Clock, IdMaker};
 use crate::config::{self, Config};
+use crate::deliver;
 use crate::deliver::guard::{self, Guard, SystemLookup};
 use crate::deliver::http::Transport;
 use crate::deliver::opener::Opener;
+use crate::deliver::reach::Reach;
 use crate::deliver::secrets::Keys;
+use crate::manage::Tools;
 
 /// Time for a request to a destination that does not say otherwise.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,9 +40,27 @@ pub(super) fn opener(
         }
         (None, None) => Keys::new(None, previous),
     };
-    let config::Egress { ports, allow_networks, allow_hosts } = config.egress.clone();
+    let config::Egress { ports, allow_networks, allow_hosts, folder } = config.egress.clone();
     let guard = Arc::new(Guard::new(&guard::Settings { ports, allow_networks, allow_hosts }));
+    let reach = Reach {
+        guard: Arc::clone(&guard),
+        lookup: Arc::new(SystemLookup),
+        folder,
+        timeout: DELIVERY_TIMEOUT,
+    };
     let transport = Transport::new(guard, Arc::new(SystemLookup), DELIVERY_TIMEOUT, clock.clone())
         .context("the system's certificates")?;
-    Ok(Opener { keys, transport, clock: clock.clone() })
+    Ok(Opener { keys, transport, reach, clock: clock.clone() })
+}
+
+/// Starts the workers; `exclusive` where no other process uses the database.
+pub(super) fn start(
+    tasks: &Tasks,
+    config: &Config,
+    (connect_options, exclusive): (PgConnectOptions, bool),
+    Tools { clock, ids, opener }: Tools,
+) {
+    let (config, shutdown) = (config.deliver.clone(), tasks.working.clone());
+    let context = deliver::Context { connect_options, clock, ids, config, opener, shutdown, exclusive };
+    tasks.work("delivery", async move { Ok(deliver::run(context).await?) });
 }

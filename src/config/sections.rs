@@ -209,6 +209,8 @@ pub struct Egress {
     pub allow_networks: Vec<IpNet>,
     /// Host names that may be reached wherever they are.
     pub allow_hosts: Vec<String>,
+    /// The folder that destinations may write below.
+    pub folder: Option<PathBuf>,
 }
 
 /// `[telemetry]`
@@ -384,6 +386,7 @@ impl Egress {
             ports: ports.unwrap_or_default(),
             allow_networks: allow_networks.unwrap_or_default(),
             allow_hosts: list(&hosts).map(str::to_owned).collect(),
+            folder: r.path("egress.folder"),
         }
     }
 }

@@ -64,7 +64,7 @@ impl Default for Settings {
 
 impl From<&Egress> for Settings {
     fn from(egress: &Egress) -> Self {
-        let Egress { ports, allow_networks, allow_hosts } = egress.clone();
+        let Egress { ports, allow_networks, allow_hosts, folder: _ } = egress.clone();
         Self { ports, allow_networks, allow_hosts }
     }
 }
@@ -134,6 +134,17 @@ impl Guard {
                 let why = format!("only the ports {} may be called", ports.join(", "));
                 Err(Blocked::new(port.unwrap_or_default(), why))
             }
+        }
+    }
+
+    /// Whether a host may be connected to by other means than HTTP, on any port, as far as that can be told without asking
+    /// where its name leads. Gives the host as it has to be looked up: all spellings of an address become one.
+    pub fn check_host(&self, host: &str) -> Result<String, Blocked> {
+        let parsed = Host::parse(host).map_err(|_| Blocked::new(host, "it is no host name or address"))?;
+        match &parsed {
+            Host::Ipv4(addr) => self.judge_addr((*addr).into()).map(|_| addr.to_string()),
+            Host::Ipv6(addr) => self.judge_addr((*addr).into()).map(|_| addr.to_string()),
+            Host::Domain(name) => self.judge_name(name).map(|_| canonical(name)),
         }
     }
 

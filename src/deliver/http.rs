@@ -55,20 +55,7 @@ impl Transport {
         timeout: Duration,
         clock: Clock,
     ) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder()
-            .user_agent(AGENT)
-            .dns_resolver(Resolver::new(Arc::clone(&guard), lookup))
-            .redirect(reqwest::redirect::Policy::none())
-            // A second attempt is for the workers to decide.
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .no_proxy()
-            .http1_only()
-            .http1_max_headers(HEADERS_MAX)
-            .tcp_keepalive(KEEP_ALIVE)
-            .pool_max_idle_per_host(IDLE_MAX)
-            .pool_idle_timeout(IDLE_FOR)
-            .build()?;
+        let client = guarded_client(Arc::clone(&guard), lookup)?;
         Ok(Self { client, guard, timeout, clock })
     }
 
@@ -137,6 +124,27 @@ impl Transport {
         let now = text(DATE).and_then(since_epoch).unwrap_or_else(ours);
         Some(since_epoch(wanted)?.saturating_sub(now))
     }
+}
+
+/// A client that connects to what the guard lets through, and follows nobody.
+pub(in crate::deliver) fn guarded_client(
+    guard: Arc<Guard>,
+    lookup: Arc<dyn Lookup>,
+) -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .user_agent(AGENT)
+        .dns_resolver(Resolver::new(guard, lookup))
+        .redirect(reqwest::redirect::Policy::none())
+        // A second attempt is for the workers to decide.
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .no_proxy()
+        .http1_only()
+        .http1_max_headers(HEADERS_MAX)
+        .tcp_keepalive(KEEP_ALIVE)
+        .pool_max_idle_per_host(IDLE_MAX)
+        .pool_idle_timeout(IDLE_FOR)
+        .build()
 }
 
 fn headers(wanted: &[(String, String)]) -> Result<HeaderMap, Failure> {

@@ -144,6 +144,18 @@ pub trait HttpKind: Send + Sync + std::fmt::Debug {
     /// The requests for some changes at an instant (signatures have one).
     fn requests(&self, items: &[Item], now: Timestamp) -> Vec<Request>;
 
+    /// Why a change can never be sent, where that is so: it is rejected and no request is made for it. The default: all
+    /// can.
+    fn refuses(&self, item: &Item) -> Option<Reason> {
+        let _ = item;
+        None
+    }
+
+    /// A piece of a request or answer as it may be looked at: without secrets, wherever they stand. The default: as it is.
+    fn shown(&self, text: &str) -> String {
+        text.to_owned()
+    }
+
     /// What an answer means. The default: 2xx has arrived; 429, 408, 425 and 5xx may do later; 410 is gone; the rest is
     /// rejected, redirects too.
     fn judge(&self, answer: &Answer) -> Verdict {

@@ -23,6 +23,10 @@ use crate::telemetry::metrics;
 
 /// From so many endings on it is written.
 const FULL: usize = 500;
+/// Exchanges of failures that are kept in a second.
+const FAILED_KEPT_MAX: u32 = 100;
+/// Codes of what a mapping leaves out: that is no failure.
+const NOT_MEANT: [&str; 2] = ["NO_MATCHING_MAPPING", "UNSUPPORTED_EVENT_TYPE"];
 /// No ending waits longer for the others.
 const LATEST: Duration = Duration::from_millis(25);
 
@@ -62,9 +66,10 @@ pub(super) struct Ledger {
     since: Option<Instant>,
     /// How long a change is tried for, in milliseconds.
     retry_ms: i64,
-    /// Exchanges of what arrived that are kept in a second, how many were, and since when they are counted.
+    /// Exchanges of what arrived that are kept in a second; how many were, of those and of failures, and since when they
+    /// are counted.
     kept_max: u32,
-    kept: u32,
+    kept: [u32; 2],
     kept_since: Instant,
 }
 
@@ -81,7 +86,7 @@ impl Ledger {
             since: None,
             retry_ms: i64::try_from(retry.as_millis()).unwrap_or(i64::MAX),
             kept_max,
-            kept: 0,
+            kept: [0; 2],
             kept_since: Instant::now(),
         }
     }
@@ -150,7 +155,7 @@ impl Ledger {
             metrics::DELIVERY_DURATION.time(&[], exchange.took);
             let verdicts = verdicts.get(exchange.items.clone()).unwrap_or_default();
             let all_well = verdicts.iter().all(|verdict| *verdict == Verdict::Delivered);
-            if all_well && !self.may_keep() {
+            if !self.may_keep(all_well) {
                 continue;
             }
             let id = ids.uuid();
@@ -169,16 +174,25 @@ impl Ledger {
         judged.map(|((taken, verdict), exchange)| self.judge(taken, verdict, exchange, now)).collect()
     }
 
-    /// Whether one more exchange of what arrived may be kept.
-    fn may_keep(&mut self) -> bool {
+    /// Whether one more exchange may be kept.
+    fn may_keep(&mut self, all_well: bool) -> bool {
         if self.kept_since.elapsed() >= Duration::from_secs(1) {
-            (self.kept, self.kept_since) = (0, Instant::now());
+            (self.kept, self.kept_since) = ([0; 2], Instant::now());
         }
-        self.kept += 1;
-        self.kept <= self.kept_max
+        let [well, failed] = &mut self.kept;
+        let (kept, most) = if all_well { (well, self.kept_max) } else { (failed, FAILED_KEPT_MAX) };
+        *kept += 1;
+        *kept <= most
     }
 
     fn judge(&mut self, taken: &Taken, verdict: Verdict, exchange: Option<Uuid>, now: Timestamp) -> Outcome {
+        let verdict = match verdict {
+            Verdict::Rejected(reason) if NOT_MEANT.contains(&reason.code.as_str()) => {
+                self.filtered(taken, reason, now);
+                return Outcome::Ended;
+            }
+            verdict => verdict,
+        };
         let first_at = taken.first_at.unwrap_or(now);
         let (word, reason, outcome) = match verdict {
             Verdict::Delivered => {

@@ -14,6 +14,7 @@ pub mod kinds;
 mod ledger;
 pub mod opener;
 pub mod payload;
+pub mod reach;
 mod schedule;
 pub mod secrets;
 mod sync;

@@ -7,8 +7,9 @@ use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
 use super::http::Transport;
-use super::kind::{Exchange, HttpKind, Invalid, Item, Kind, Request, Sent, Verdict};
+use super::kind::{Exchange, HttpKind, Invalid, Item, Kind, Reason, Request, Sent, Verdict};
 use super::kinds::{self, Opened};
+use super::reach::Reach;
 use super::secrets::{Keys, SecretsError};
 use crate::clock::Clock;
 use crate::store::destinations::Destination;
@@ -42,6 +43,8 @@ pub struct Opener {
     pub keys: Keys,
     /// Calls them.
     pub transport: Transport,
+    /// What those reach that do not speak HTTP; each within a time of its own.
+    pub reach: Reach,
     /// The time.
     pub clock: Clock,
 }
@@ -72,7 +75,8 @@ impl Opener {
         timeout: Duration,
     ) -> Result<Box<dyn Kind>, OpenError> {
         let spec = kinds::find(kind).ok_or_else(|| OpenError::UnknownKind(kind.to_owned()))?;
-        Ok(match (spec.open)(settings).map_err(OpenError::Invalid)? {
+        let reach = Reach { timeout, ..self.reach.clone() };
+        Ok(match (spec.open)(settings, &reach).map_err(OpenError::Invalid)? {
             Opened::Own(kind) => kind,
             Opened::Http(kind) => Box::new(Caller {
                 kind,
@@ -100,25 +104,39 @@ impl Kind for Caller {
 
     fn send<'a>(&'a self, items: &'a [Item]) -> BoxFuture<'a, Sent> {
         Box::pin(async move {
-            let mut sent = Sent::default();
+            let refused = items.iter().map(|item| self.kind.refuses(item).map(Verdict::Rejected));
+            let mut verdicts: Vec<Option<Verdict>> = refused.collect();
+            let mut exchanges = Vec::new();
             for request in self.kind.requests(items, self.clock.now()) {
                 let began = Instant::now();
                 let called = self.transport.call_within(&request, self.timeout).await;
                 let took = began.elapsed();
                 let count = request.items.len();
-                let (verdicts, status, response) = match called {
+                let (judged, status, response) = match called {
                     Ok((answer, _)) => {
-                        (self.kind.verdicts(&answer, count), Some(answer.status), shown(&answer.body))
+                        let response = self.kind.shown(&shown(&answer.body));
+                        (self.kind.verdicts(&answer, count), Some(answer.status), response)
                     }
                     Err(failure) => (vec![Verdict::from(failure); count], None, String::new()),
                 };
-                sent.verdicts.extend(verdicts);
-                let (items, request) = (request.items.clone(), describe(&request));
-                sent.exchanges.push(Exchange { items, request, status, response, took });
+                for (place, verdict) in request.items.clone().zip(judged) {
+                    if let Some(slot @ None) = verdicts.get_mut(place) {
+                        *slot = Some(verdict);
+                    }
+                }
+                let (items, request) = (request.items.clone(), self.kind.shown(&describe(&request)));
+                exchanges.push(Exchange { items, request, status, response, took });
             }
-            sent
+            let verdicts = verdicts.into_iter().map(|verdict| verdict.unwrap_or_else(unsaid)).collect();
+            Sent { verdicts, exchanges }
         })
     }
+}
+
+/// Nothing was asked about it.
+fn unsaid() -> Verdict {
+    let message = "no request was made for it".to_owned();
+    Verdict::Retry { reason: Reason { code: "INTERNAL".to_owned(), message }, after: None }
 }
 
 /// A request as it is shown, secrets masked.

@@ -28,11 +28,17 @@ use crate::store::{Result, StoreError};
 /// Rows of a page of the queue.
 const PAGE: usize = 500;
 /// Rows of one profile that come back from being held at a time.
-const ROWS_OF_ONE: i64 = 50;
+const ROWS_OF_ONE: i64 = 20;
+/// Profiles that come back from being held at a time: each of them has one row, or a few.
+const HELD_MAX: i64 = 250;
+/// How long a stop waits for what is under way; what is not answered by then is sent again.
+const DRAIN: Duration = Duration::from_secs(15);
 /// Events that are built in advance, so that profiles are read by the dozen.
 const AHEAD: usize = 64;
 /// How old an event that was built in advance may be.
 const FRESH: Duration = Duration::from_secs(2);
+/// Requests that a batch may take the time of.
+const REQUESTS_MAX: usize = 4;
 /// What a kind may need beyond its own time-out.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -128,10 +134,11 @@ impl Worker {
             }
             self.rest(shutdown).await?;
         }
-        // What is under way has its own time-out, and the whole service gives its parts a limit.
-        while let Some(landed) = self.requests.join_next().await {
+        let deadline = Instant::now() + DRAIN;
+        while let Ok(Some(landed)) = tokio::time::timeout_at(deadline, self.requests.join_next()).await {
             self.land(landed).await?;
         }
+        self.requests.abort_all();
         self.window.clear();
         self.write().await?;
         let Lease { space, destination, epoch, .. } = self.lease;
@@ -277,7 +284,7 @@ impl Worker {
         let mut connection = self.pool.acquire().await?;
         let Lease { space, destination, .. } = self.lease;
         if is_held_due {
-            let most = (room as i64 / ROWS_OF_ONE).max(1);
+            let most = (room as i64 / 8).clamp(1, HELD_MAX);
             let busy = self.window.busy();
             let due = queue::load_due(&mut connection, space, destination, now, (&busy, most)).await?;
             self.next_hold = due.1;
@@ -405,7 +412,9 @@ impl Worker {
 
     fn send(&mut self, kind: &Arc<dyn Kind>, batch: Vec<Ready>) {
         let kind = Arc::clone(kind);
-        let limit = Duration::from_millis(u64::from(self.limits.timeout_ms.unsigned_abs())) + GRACE;
+        let one = Duration::from_millis(u64::from(self.limits.timeout_ms.unsigned_abs()));
+        // A batch may be more than one request.
+        let limit = one.saturating_mul(batch.len().clamp(1, REQUESTS_MAX) as u32) + GRACE;
         let (batch, items): (Vec<Taken>, Vec<Item>) =
             batch.into_iter().map(|ready| (ready.taken, ready.item)).unzip();
         self.requests.spawn(async move {

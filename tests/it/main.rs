@@ -61,9 +61,13 @@ mod plans;
 #[cfg(test)]
 mod poisoning;
 #[cfg(test)]
+mod presets;
+#[cfg(test)]
 mod preview;
 #[cfg(test)]
 mod profiles;
+#[cfg(test)]
+mod profiles_sync;
 #[cfg(test)]
 mod queries;
 #[cfg(test)]

@@ -52,26 +52,61 @@ impl Resolver {
     }
 }
 
+/// Why a host cannot be connected to.
+#[derive(Debug)]
+pub struct Unresolved {
+    cause: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl Unresolved {
+    /// Whether it is the guard that does not allow it.
+    pub fn is_blocked(&self) -> bool {
+        self.cause.is::<Blocked>()
+    }
+}
+
+impl fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cause.fmt(f)
+    }
+}
+
+impl std::error::Error for Unresolved {}
+
+impl Resolver {
+    /// The addresses of a host that may be connected to; never none.
+    pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Unresolved> {
+        let not_found = |message: String| Unresolved { cause: NotFound(message).into() };
+        let found = match host.parse() {
+            Ok(addr) => vec![addr],
+            Err(_) => {
+                self.lookup.lookup(host.to_owned()).await.map_err(|error| not_found(error.to_string()))?
+            }
+        };
+        let is_free = self.guard.allows_host(host);
+        let mut refused: Option<Blocked> = None;
+        let mut allowed = Vec::new();
+        for addr in found {
+            match self.guard.check_addr(addr) {
+                Err(blocked) if !is_free => refused = Some(blocked),
+                _ => allowed.push(addr),
+            }
+        }
+        match (allowed.is_empty(), refused) {
+            (true, Some(blocked)) => Err(Unresolved { cause: blocked.into() }),
+            (true, None) => Err(not_found("it has no address".to_owned())),
+            (false, _) => Ok(allowed),
+        }
+    }
+}
+
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let (guard, lookup) = (Arc::clone(&self.guard), Arc::clone(&self.lookup));
+        let resolver = self.clone();
         Box::pin(async move {
-            let host = name.as_str().to_owned();
-            let found = lookup.lookup(host.clone()).await.map_err(|error| NotFound(error.to_string()))?;
-            let is_free = guard.allows_host(&host);
-            let mut refused: Option<Blocked> = None;
-            let mut allowed = Vec::new();
-            for addr in found {
-                match guard.check_addr(addr) {
-                    Err(blocked) if !is_free => refused = Some(blocked),
-                    _ => allowed.push(SocketAddr::new(addr, 0)),
-                }
-            }
-            match (allowed.is_empty(), refused) {
-                (true, Some(blocked)) => Err(blocked.into()),
-                (true, None) => Err(NotFound("it has no address".to_owned()).into()),
-                (false, _) => Ok(Box::new(allowed.into_iter()) as Addrs),
-            }
+            let found = resolver.addresses(name.as_str()).await.map_err(|unresolved| unresolved.cause)?;
+            let addresses = found.into_iter().map(|addr| SocketAddr::new(addr, 0));
+            Ok(Box::new(addresses) as Addrs)
         })
     }
 }

@@ -1,12 +1,19 @@
 //! The kinds of destinations, one module each, and the list of them.
 
+pub mod file;
+pub mod http;
+pub mod postgres;
 mod segment;
 mod webhook;
 
 use serde_json::{Map, Value};
 
 use super::kind::{HttpKind, Invalid, Kind};
+use super::reach::Reach;
 use crate::clock::IdMaker;
+use file::FileKind;
+use http::{HttpMapping, Preset};
+use postgres::PostgresKind;
 
 pub use webhook::new_secret;
 
@@ -36,7 +43,7 @@ impl Defaults {
 }
 
 /// Judges settings, and opens a kind with them.
-type Open = fn(&Map<String, Value>) -> Result<Opened, Vec<Invalid>>;
+type Open = fn(&Map<String, Value>, &Reach) -> Result<Opened, Vec<Invalid>>;
 
 /// A kind of destination: its name, which of its settings are secret, and how it is opened.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +61,35 @@ pub struct Spec {
 }
 
 /// All kinds.
-pub static KINDS: &[Spec] = &[webhook::SPEC, segment::SPEC];
+pub static KINDS: &[Spec] = &[webhook::SPEC, segment::SPEC, HTTP, FILE, POSTGRES];
+
+const HTTP: Spec = Spec {
+    name: "http",
+    secrets: &["secrets"],
+    // What the tool takes, where it is known.
+    defaults: |settings| match Preset::of(settings).map(Preset::changes_per_second) {
+        Some(rate) => Defaults { rate_per_second: i32::try_from(rate).ok(), ..Defaults::USUAL },
+        None => Defaults::USUAL,
+    },
+    complete: nothing,
+    open: |settings, _| Ok(Opened::Http(Box::new(HttpMapping::open(settings)?))),
+};
+
+const FILE: Spec = Spec {
+    name: "file",
+    secrets: &FileKind::SECRETS,
+    defaults: one_by_one,
+    complete: nothing,
+    open: |settings, reach| Ok(Opened::Own(Box::new(FileKind::open(settings, reach)?))),
+};
+
+const POSTGRES: Spec = Spec {
+    name: "postgres",
+    secrets: &PostgresKind::SECRETS,
+    defaults: one_by_one,
+    complete: nothing,
+    open: |settings, reach| Ok(Opened::Own(Box::new(PostgresKind::open(settings, reach)?))),
+};
 
 /// The kind of that name.
 pub fn find(name: &str) -> Option<&'static Spec> {
@@ -63,6 +98,11 @@ pub fn find(name: &str) -> Option<&'static Spec> {
 
 /// Nothing is made for it.
 fn nothing(_: &mut Map<String, Value>, _: &IdMaker) {}
+
+/// One batch after the other.
+fn one_by_one(_: &Map<String, Value>) -> Defaults {
+    Defaults { concurrency: 1, ..Defaults::USUAL }
+}
 
 /// The usual limits whatever the settings.
 fn usual(_: &Map<String, Value>) -> Defaults {

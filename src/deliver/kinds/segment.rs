@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Fields, Opened, Spec, nothing, usual};
 use crate::deliver::kind::{Answer, HttpKind, Invalid, Item, Reason, Request, Verdict};
+use crate::deliver::reach::Reach;
 use crate::domain::Timestamp;
 
 pub(super) const SPEC: Spec =
@@ -26,7 +27,7 @@ struct Segment {
     batch_max: usize,
 }
 
-fn open(settings: &Map<String, Value>) -> Result<Opened, Vec<Invalid>> {
+fn open(settings: &Map<String, Value>, _: &Reach) -> Result<Opened, Vec<Invalid>> {
     let mut fields = Fields::of(settings, &["url", "write_key", "batch_max"]);
     let url = format!("{}/v1/batch", fields.url("url").trim_end_matches('/'));
     let write_key = fields.text("write_key");
@@ -115,7 +116,7 @@ mod tests {
         let Value::Object(settings) = json!({"url": "https://example.com/", "write_key": "wk"}) else {
             panic!("no object")
         };
-        match open(&settings).unwrap() {
+        match open(&settings, &Reach::nowhere()).unwrap() {
             Opened::Http(kind) => kind,
             Opened::Own(_) => panic!("it speaks HTTP"),
         }

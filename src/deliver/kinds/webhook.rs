@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::{Fields, Opened, Spec, usual};
 use crate::clock::IdMaker;
 use crate::deliver::kind::{HttpKind, Invalid, Item, Request};
+use crate::deliver::reach::Reach;
 use crate::domain::Timestamp;
 
 pub(super) const SPEC: Spec = Spec {
@@ -58,7 +59,7 @@ fn complete(settings: &mut Map<String, Value>, ids: &IdMaker) {
     }
 }
 
-fn open(settings: &Map<String, Value>) -> Result<Opened, Vec<Invalid>> {
+fn open(settings: &Map<String, Value>, _: &Reach) -> Result<Opened, Vec<Invalid>> {
     let mut fields = Fields::of(settings, &FIELDS);
     let url = fields.url("url");
     let method = fields.optional("method").unwrap_or("POST").to_owned();
@@ -196,7 +197,7 @@ mod tests {
 
     fn opened(settings: Value) -> Result<Box<dyn HttpKind>, Vec<Invalid>> {
         let Value::Object(settings) = settings else { panic!("no object") };
-        open(&settings).map(|opened| match opened {
+        open(&settings, &Reach::nowhere()).map(|opened| match opened {
             Opened::Http(kind) => kind,
             Opened::Own(_) => panic!("it speaks HTTP"),
         })

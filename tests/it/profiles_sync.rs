@@ -1,0 +1,254 @@
+//! Kind `postgres`: a customer's database that is kept as the profiles are, however often it is told.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use personas::deliver::guard::{Guard, Lookup, Settings};
+use personas::deliver::kind::{Item, Kind, Verdict};
+use personas::deliver::kinds::postgres::PostgresKind;
+use personas::deliver::reach::Reach;
+use personas::domain::{ProfileNo, Timestamp};
+use serde_json::{Map, Value, json};
+use sqlx::{AssertSqlSafe, PgPool};
+
+use crate::harness::cluster::TestDb;
+
+/// Every name is this machine.
+#[derive(Debug)]
+struct Loopback;
+
+impl Lookup for Loopback {
+    fn lookup(&self, _: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+        Box::pin(async { Ok(vec![Ipv4Addr::LOCALHOST.into()]) })
+    }
+}
+
+fn reach() -> Reach {
+    let settings = Settings { allow_hosts: vec!["warehouse.test".to_owned()], ..Settings::default() };
+    Reach {
+        guard: Arc::new(Guard::new(&settings)),
+        lookup: Arc::new(Loopback),
+        folder: None,
+        timeout: Duration::from_secs(20),
+    }
+}
+
+fn pass_on(mut from: impl Read, mut to: impl Write) {
+    let _ = io::copy(&mut from, &mut to);
+}
+
+/// The tests' Postgres listens on a socket only: this is its door over TCP.
+fn door(db: &TestDb) -> u16 {
+    let folder: PathBuf = db.connect_options().get_socket().unwrap().clone();
+    let socket = folder.join(".s.PGSQL.5432");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for outside in listener.incoming().flatten() {
+            let inside = UnixStream::connect(&socket).unwrap();
+            let (outside_too, inside_too): (TcpStream, UnixStream) =
+                (outside.try_clone().unwrap(), inside.try_clone().unwrap());
+            thread::spawn(move || {
+                pass_on(&outside_too, &inside_too);
+                let _ = inside_too.shutdown(Shutdown::Both);
+            });
+            thread::spawn(move || {
+                pass_on(&inside, &outside);
+                let _ = outside.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    port
+}
+
+fn open(db: &TestDb, port: u16, changes: &[(&str, Value)]) -> PostgresKind {
+    let options = db.connect_options();
+    let mut settings = Map::from_iter([
+        ("host".to_owned(), json!("Warehouse.test")),
+        ("port".to_owned(), json!(port)),
+        ("database".to_owned(), json!(options.get_database())),
+        ("user".to_owned(), json!(options.get_username())),
+        ("schema".to_owned(), json!("engage")),
+        ("ssl_mode".to_owned(), json!("disable")),
+    ]);
+    settings.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+    PostgresKind::open(&settings, &reach()).expect("settings")
+}
+
+fn item(id: &str, profile: &str, second: i64, event: Value) -> Item {
+    Item {
+        id: id.to_owned(),
+        profile: ProfileNo(1),
+        profile_id: profile.to_owned(),
+        at: Timestamp::from_millis(1_767_000_000_000 + second * 1_000),
+        attempts: 0,
+        event,
+    }
+}
+
+fn audience(id: &str, profile: &str, second: i64, is_member: bool) -> Item {
+    let event = json!({
+        "type": "identify", "userId": format!("user of {profile}"), "traits": {"vip": is_member, "email": "e@x.example"},
+        "context": {"personas": {"computation_class": "audience", "computation_key": "vip"}},
+    });
+    item(id, profile, second, event)
+}
+
+fn traits(id: &str, profile: &str, second: i64, traits: Value) -> Item {
+    item(id, profile, second, json!({"type": "identify", "traits": traits, "context": {"personas": {}}}))
+}
+
+fn merge(id: &str, from: &str, to: &str, second: i64) -> Item {
+    let properties = json!({"profile_id": to, "merged_profile_id": from});
+    item(id, to, second, json!({"type": "track", "event": "Profile Merged", "properties": properties}))
+}
+
+async fn send(kind: &PostgresKind, items: &[Item]) {
+    let sent = kind.send(items).await;
+    assert_eq!(sent.verdicts, vec![Verdict::Delivered; items.len()], "{:?}", sent.exchanges);
+}
+
+/// Rows as text, in order.
+async fn rows(pool: &PgPool, what: &str, table: &str) -> Vec<String> {
+    let sql = format!("select concat_ws(' ', {what}) from engage.{table} order by 1");
+    sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(pool).await.unwrap()
+}
+
+const TRAITS: &str = "canonical_segment_id, name, value";
+
+#[tokio::test]
+async fn tables_are_made_and_kept() {
+    let db = TestDb::new().await;
+    let port = door(&db);
+    let kind = open(&db, port, &[]);
+    let items = [
+        audience("a", "p", 1, true),
+        traits("b", "p", 2, json!({"plan": "pro", "seats": 3, "gone": 1})),
+        traits("c", "p", 3, json!({"gone": null})),
+        audience("d", "p", 4, false),
+        audience("e", "q", 5, true),
+    ];
+    // However often, and in whatever pieces.
+    send(&kind, &items).await;
+    send(&kind, &items).await;
+    send(&kind, &items[..3]).await;
+    let pool = db.pool.clone();
+    assert_eq!(rows(&pool, TRAITS, "user_traits").await, ["p gone", "p plan \"pro\"", "p seats 3"]);
+    assert_eq!(
+        rows(&pool, "canonical_segment_id, type, value", "user_identifiers").await,
+        ["p email e@x.example", "p user_id user of p", "q email e@x.example", "q user_id user of q"]
+    );
+    let members = "canonical_segment_id, audience_key, is_member";
+    assert_eq!(rows(&pool, members, "audience_memberships").await, ["p vip f", "q vip t"]);
+    assert_eq!(rows(&pool, "id, segment_id", "audience_entered").await, ["a p", "e q"]);
+    assert_eq!(rows(&pool, "id, segment_id", "audience_exited").await, ["d p"]);
+    // A second process, and one that may not make tables, find all there.
+    send(&open(&db, port, &[("batch_max", json!(1))]), &[traits("f", "p", 6, json!({"plan": "free"}))]).await;
+    assert_eq!(rows(&pool, TRAITS, "user_traits").await[1], "p plan \"free\"");
+}
+
+#[tokio::test]
+async fn merges_move_what_is_there_and_what_comes_later() {
+    let db = TestDb::new().await;
+    let kind = open(&db, door(&db), &[]);
+    send(
+        &kind,
+        &[
+            traits("a", "p", 1, json!({"plan": "old", "city": "newer"})),
+            traits("b", "q", 2, json!({"plan": "new", "only": "q"})),
+            traits("c", "q", 0, json!({"city": "older"})),
+            audience("d", "q", 2, true),
+            merge("e", "q", "p", 3),
+            merge("f", "p", "r", 4),
+        ],
+    )
+    .await;
+    // Told before the merge, arrived after it.
+    send(
+        &kind,
+        &[
+            traits("g", "q", 2, json!({"late": true, "plan": "new"})),
+            traits("h", "p", 1, json!({"plan": "x"})),
+        ],
+    )
+    .await;
+    let pool = db.pool.clone();
+    assert_eq!(
+        rows(&pool, TRAITS, "user_traits").await,
+        ["r city \"newer\"", "r late true", "r only \"q\"", "r plan \"new\""]
+    );
+    assert_eq!(rows(&pool, "segment_id, canonical_segment_id", "profile_merges").await, ["p r", "q r"]);
+    assert_eq!(rows(&pool, "canonical_segment_id, is_member", "audience_memberships").await, ["r t"]);
+    send(&kind, &[item("i", "r", 9, json!({"type": "delete", "userId": "u"}))]).await;
+    for table in
+        ["user_traits", "user_identifiers", "profile_merges", "audience_memberships", "audience_entered"]
+    {
+        assert_eq!(rows(&pool, "seq", table).await, Vec::<String>::new(), "{table}");
+    }
+}
+
+#[tokio::test]
+async fn one_change_that_cannot_be_written_does_not_hold_up_the_others() {
+    let db = TestDb::new().await;
+    let kind = open(&db, door(&db), &[]);
+    let bad = traits("b", "p", 2, json!({"zero": "a\u{0}b"}));
+    let items = [traits("a", "p", 1, json!({"x": 1})), bad, traits("c", "p", 3, json!({"y": 2}))];
+    let verdicts = kind.send(&items).await.verdicts;
+    assert!(
+        matches!(&verdicts[..], [Verdict::Delivered, Verdict::Rejected(reason), Verdict::Delivered] if reason.code == "MESSAGE_REJECTED"),
+        "{verdicts:?}"
+    );
+    assert_eq!(rows(&db.pool, TRAITS, "user_traits").await, ["p x 1", "p y 2"]);
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_tried_again_and_a_wrong_name_is_not() {
+    let db = TestDb::new().await;
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let one = [traits("a", "p", 1, json!({"x": 1}))];
+    let verdicts = open(&db, nobody, &[]).send(&one).await.verdicts;
+    assert!(matches!(&verdicts[..], [Verdict::Retry { .. }]), "{verdicts:?}");
+    let port = door(&db);
+    let verdicts = open(&db, port, &[("database", json!("no_such_database"))]).send(&one).await.verdicts;
+    assert!(matches!(&verdicts[..], [Verdict::Rejected(reason)] if reason.code == "404"), "{verdicts:?}");
+    // Every name leads to this machine, and only one may.
+    let blocked = open(&db, port, &[("host", json!("other.example"))]).send(&one).await.verdicts;
+    assert!(matches!(&blocked[..], [Verdict::Rejected(reason)] if reason.code == "BLOCKED"), "{blocked:?}");
+}
+
+#[test]
+fn settings_are_judged_when_they_are_saved() {
+    for (field, value) in [
+        ("host", json!("127.0.0.1")),
+        ("host", json!("2130706433")),
+        ("host", json!("0x7f.1")),
+        ("host", json!("localhost.")),
+        ("host", json!("[::1]")),
+        ("host", json!("/var/run/postgresql")),
+        ("host", json!("a@b")),
+        ("host", json!("10.0.0.1,8.8.8.8")),
+        ("host", json!("")),
+        ("schema", json!("a\"; drop table x; --")),
+        ("schema", json!("Upper")),
+        ("user", json!("")),
+        ("database", json!("")),
+        ("batch_max", json!(0)),
+        ("root_certificate", json!("pem")),
+    ] {
+        let mut settings = Map::from_iter([
+            ("host".to_owned(), json!("db.example.com")),
+            ("database".to_owned(), json!("d")),
+            ("user".to_owned(), json!("u")),
+        ]);
+        assert!(PostgresKind::open(&settings, &reach()).is_ok());
+        settings.insert(field.to_owned(), value.clone());
+        let wrong = PostgresKind::open(&settings, &reach()).expect_err(field);
+        assert_eq!(wrong[0].field, field, "{value}");
+    }
+}
