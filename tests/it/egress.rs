@@ -92,10 +92,10 @@ struct Loopback;
 impl Lookup for Loopback {
     fn lookup(&self, host: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
         Box::pin(async move {
-            match host.starts_with("nowhere.") {
-                true => Err(io::Error::other("no such name")),
-                false => Ok(vec![Ipv4Addr::LOCALHOST.into()]),
+            if host.starts_with("nowhere.") {
+                return Err(io::Error::other("no such name"));
             }
+            Ok(vec![Ipv4Addr::LOCALHOST.into()])
         })
     }
 }

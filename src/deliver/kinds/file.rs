@@ -127,7 +127,7 @@ impl FileKind {
         let hash: String = hex::encode(hash.finalize()).chars().take(16).collect();
         let name = format!("{}-{hash}.ndjson", at.format("%Y%m%dT%H%M%S%3fZ"));
         let hour = at.format("%Y/%m/%d/%H").to_string();
-        ObjectPath::from_iter(self.prefix.parts().chain(ObjectPath::from(hour).parts()).chain([name.into()]))
+        self.prefix.parts().chain(ObjectPath::from(hour).parts()).chain([name.into()]).collect()
     }
 }
 
