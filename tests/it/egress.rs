@@ -22,7 +22,15 @@ struct Canary {
 
 impl Canary {
     fn start() -> Self {
-        let listener = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0")).unwrap();
+        Self::with(TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0")).unwrap())
+    }
+
+    /// Listens on one address only.
+    fn start_at(address: &str) -> Self {
+        Self::with(TcpListener::bind(address).unwrap())
+    }
+
+    fn with(listener: TcpListener) -> Self {
         let port = listener.local_addr().unwrap().port();
         let seen = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&seen);
@@ -312,6 +320,57 @@ async fn headers_of_the_connection_cannot_be_set() {
         assert!(!failure.message.contains(value), "{failure}");
     }
     assert_eq!(canary.seen(), 0);
+}
+
+/// Says one address first and another from then on.
+#[derive(Debug, Default)]
+struct Fickle {
+    asked: AtomicUsize,
+}
+
+impl Lookup for Fickle {
+    fn lookup(&self, _: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+        let is_first = self.asked.fetch_add(1, Ordering::SeqCst) == 0;
+        let addr = if is_first { Ipv4Addr::new(127, 0, 0, 2) } else { Ipv4Addr::LOCALHOST };
+        Box::pin(async move { Ok(vec![addr.into()]) })
+    }
+}
+
+/// 127.0.0.2 stands for a public address here: the same machine, and yet another one. Other systems do not have it.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_name_that_changes_its_mind_does_not_lead_to_the_canary() {
+    let canary = Canary::start_at("127.0.0.1:0");
+    let receiver = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), canary.port)).unwrap();
+    thread::spawn(move || {
+        for mut connection in receiver.incoming().flatten() {
+            read_request(&mut connection);
+            connection
+                .write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+                .unwrap();
+        }
+    });
+    let settings = Settings {
+        ports: vec![canary.port],
+        allow_networks: vec!["127.0.0.2/32".parse().unwrap()],
+        ..Settings::default()
+    };
+    let lookup = Arc::new(Fickle::default());
+    let transport = Transport::new(
+        Arc::new(Guard::new(&settings)),
+        lookup.clone(),
+        Duration::from_secs(5),
+        Clock::System,
+    );
+    let (transport, request) =
+        (transport.unwrap(), request(&format!("http://rebind.example:{}/", canary.port)));
+    let (answer, peer) = transport.call(&request).await.unwrap();
+    assert_eq!((answer.status, peer.map(|peer| peer.ip().to_string()).as_deref()), (200, Some("127.0.0.2")));
+    for _ in 0..3 {
+        let failure = transport.call(&request).await.expect_err("led astray");
+        assert_eq!(failure.code, Code::Blocked, "{failure}");
+    }
+    assert_eq!((lookup.asked.load(Ordering::SeqCst), canary.seen()), (4, 0));
 }
 
 /// Runs another test in a process whose environment names the canary as the proxy for everything.
