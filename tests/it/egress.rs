@@ -373,18 +373,26 @@ async fn a_name_that_changes_its_mind_does_not_lead_to_the_canary() {
     assert_eq!((lookup.asked.load(Ordering::SeqCst), canary.seen()), (4, 0));
 }
 
-/// Runs another test in a process whose environment names the canary as the proxy for everything.
+/// Runs another test of this file in a process of its own, in another environment.
+fn passes_with(test: &str, variables: &[(&str, &str)]) {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", &format!("egress::{test}")]).envs(variables.iter().copied());
+    let output = command.env_remove("NO_PROXY").env_remove("no_proxy").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+}
+
 #[test]
 fn proxies_of_the_environment_are_not_used() {
     let canary = Canary::start();
     let proxy = format!("http://127.0.0.1:{}", canary.port);
-    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "egress::a_request_arrives_as_it_was_made"]);
-    for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
-        command.env(name, &proxy);
-    }
-    let output = command.env_remove("NO_PROXY").env_remove("no_proxy").output().unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+    let names = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+    passes_with("a_request_arrives_as_it_was_made", &names.map(|name| (name, proxy.as_str())));
     assert_eq!(canary.seen(), 0);
+}
+
+#[test]
+fn a_machine_without_certificates_calls_those_without_tls() {
+    let none = [("SSL_CERT_FILE", "/dev/null"), ("SSL_CERT_DIR", "/dev/null")];
+    passes_with("a_request_arrives_as_it_was_made", &none);
 }
