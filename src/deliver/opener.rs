@@ -114,7 +114,7 @@ impl Kind for Caller {
                 let count = request.items.len();
                 let (judged, status, response) = match called {
                     Ok((answer, _)) => {
-                        let response = self.kind.shown(&shown(&answer.body));
+                        let response = shown(&self.kind.shown(&answer.body));
                         (self.kind.verdicts(&answer, count), Some(answer.status), response)
                     }
                     Err(failure) => (vec![Verdict::from(failure); count], None, String::new()),
@@ -124,7 +124,7 @@ impl Kind for Caller {
                         *slot = Some(verdict);
                     }
                 }
-                let (items, request) = (request.items.clone(), self.kind.shown(&describe(&request)));
+                let (items, request) = (request.items.clone(), shown(&self.kind.shown(&describe(&request))));
                 exchanges.push(Exchange { items, request, status, response, took });
             }
             let verdicts = verdicts.into_iter().map(|verdict| verdict.unwrap_or_else(unsaid)).collect();
@@ -148,7 +148,8 @@ fn describe(request: &Request) -> String {
         let _infallible = writeln!(text, "{name}: {value}");
     }
     text.push('\n');
-    text.push_str(&shown(&String::from_utf8_lossy(&request.body)));
+    // Cut when secrets are masked: a part of one at the end would not be found.
+    text.push_str(&String::from_utf8_lossy(&request.body));
     text
 }
 
@@ -179,11 +180,9 @@ mod tests {
             secret_headers: vec!["Authorization".to_owned()],
             body: "é".repeat(SHOWN_MAX).into_bytes(),
         };
-        let text = describe(&request);
+        let text = shown(&describe(&request));
         assert!(text.starts_with("POST https://example.com\nauthorization: ***\na: b\n\né"), "{text}");
-        assert!(
-            !text.contains("canary") && text.ends_with("… (16384 bytes)") && text.len() < SHOWN_MAX + 200
-        );
+        assert!(!text.contains("canary") && text.ends_with(" bytes)") && text.len() < SHOWN_MAX + 200);
         assert_eq!(shown("a\0b"), "a\u{fffd}b");
     }
 }
