@@ -10,7 +10,7 @@ use super::extract::Json;
 use super::problem::{Code, Problem};
 use crate::domain::act::{Actor, Effect, Named, Signed};
 use crate::domain::ids::public_id;
-use crate::domain::{Act, Collection, SpaceNo};
+use crate::domain::{Act, Collection, Offset, SpaceNo};
 use crate::manage::registry::Token;
 use crate::query::{Person, Selector};
 
@@ -92,14 +92,30 @@ pub(super) async fn perform<P: Permission>(
         );
         return Err(Problem::new(Code::Refused, message).at("accept_loss"));
     }
-    let offset = state.ingest.append_act(space, &signed(act, &authed.token)).await?;
-    state.reader.wait_for(space, offset).await?;
+    let (offset, effect) = append(state, space, &signed(act, &authed.token)).await?;
+    Ok(Json(EffectJson::of(effect, Some(offset.0))))
+}
+
+/// Writes an act into the log, and waits for what becomes of it. What is refused by then is refused because others were
+/// quicker.
+pub(super) async fn append(
+    state: &AppState,
+    space: SpaceNo,
+    act: &Signed,
+) -> Result<(Offset, Effect), Problem> {
+    let offset = state.ingest.append_act(space, act).await?;
+    let pending = |why: &str| {
+        let message = format!(
+            "the act is in the log at offset {offset} and is not done yet ({why}): do not send it again, look at the audit log"
+        );
+        Problem::new(Code::NotSettled, message)
+    };
+    state.reader.wait_for(space, offset).await.map_err(|error| pending(&error.to_string()))?;
     let done = state.manage.find_act(space, offset).await?;
-    let effect = done.map(|done| done.effect).unwrap_or_default();
+    let effect = done.ok_or_else(|| pending("an older version of this service passed it over"))?.effect;
     match effect.refused {
-        // Others were quicker.
         Some(why) => Err(Problem::new(Code::Refused, why)),
-        None => Ok(Json(EffectJson::of(effect, Some(offset.0)))),
+        None => Ok((offset, effect)),
     }
 }
 

@@ -266,7 +266,9 @@ fn move_identifier(work: &mut Work, acting: &Acting<'_>, moved: &Named, to: &Nam
     work.owners.insert(key, Some(to));
     match work.out.identifiers.iter_mut().find(|new| new.key == key) {
         Some(new) => new.profile = to,
-        None => work.out.corrections.repointed.push((key, to)),
+        None => {
+            work.out.corrections.repointed.insert(key, to);
+        }
     }
     for no in [from, to] {
         look_again(work, no, at, acting.ground);
@@ -395,7 +397,7 @@ fn block_merge(work: &mut Work, acting: &Acting<'_>, ids: &[Named; 2], blocked: 
             owned.apart.retain(|apart| !numbers.contains(&apart.other));
             let lifted = owned.apart.len() < before;
             if blocked {
-                owned.apart.push(Apart { other, keys: Vec::new() });
+                owned.apart.push(Apart { own: no, other, keys: Vec::new() });
             }
             lifted
         });

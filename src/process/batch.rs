@@ -1,6 +1,6 @@
 //! One micro-batch: whatever has gathered in the log since the last one, in one transaction.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashSet;
 
@@ -19,7 +19,7 @@ use crate::store::log::codec::{self, Record, Records};
 use crate::store::log::numbers::Fate;
 use crate::store::log::{self, Chunk};
 use crate::store::messages::ChunkOutcome;
-use crate::store::segments;
+use crate::store::{processor, segments};
 use crate::telemetry::metrics;
 
 /// What a micro-batch was.
@@ -29,6 +29,9 @@ pub(super) struct Batched {
     /// Time of receipt of its newest event, when there may be more events behind it.
     pub behind: Option<Timestamp>,
 }
+
+/// Pause between looks whether a segment is still being made.
+const HOLD_PAUSE: Duration = Duration::from_millis(50);
 
 /// From so many events on, the next micro-batch is computed while this one is written.
 const OVERLAP_EVENTS: usize = 1_000;
@@ -192,12 +195,27 @@ impl SpaceProcessor {
         Ok(Some(Read { chunks, is_full, contents, is_alone }))
     }
 
+    /// Waits until nobody makes a segment, and keeps it so. A processor beside corrects what is its own, while chunks stay as
+    /// they are.
+    async fn hold_segments(&self) -> Result<Option<segments::Hold>> {
+        if self.until.is_some() {
+            return Ok(None);
+        }
+        loop {
+            if let Some(hold) = segments::Hold::try_take(&self.pool, self.space).await? {
+                return Ok(Some(hold));
+            }
+            processor::extend_lease(&self.pool, self.space, self.fence().epoch, self.config.lease).await?;
+            tokio::time::sleep(HOLD_PAUSE).await;
+        }
+    }
+
     /// Does an act that needs more than the profiles it names, in a micro-batch of its own.
     async fn operate(&mut self, read: &Read) -> Result<Batched> {
         let started = Instant::now();
         self.settle().await?;
         // What is read of the log is what is corrected in the end.
-        let hold = segments::Hold::take(&self.pool, self.space).await?;
+        let hold = self.hold_segments().await?;
         if self.walk.as_ref().is_some_and(Walk::folds_history) {
             // What it has folded may belong to others now.
             self.restart_walk().await?;
@@ -230,7 +248,9 @@ impl SpaceProcessor {
         self.ahead.day = read.chunks.last().map_or(self.ahead.day, |last| last.day);
         self.begin(prepared, pending, Counts { events: 1, ..Counts::default() }, started);
         self.settle().await?;
-        hold.release().await?;
+        if let Some(hold) = hold {
+            hold.release().await?;
+        }
         Ok(Batched { events: 1, behind: read.is_full.then_some(at) })
     }
 }

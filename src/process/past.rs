@@ -14,13 +14,16 @@ use crate::domain::{Act, EventType, Offset, ProfileNo, SpaceNo};
 use crate::engine::identity::Graph;
 use crate::engine::profile::Pointer;
 use crate::engine::traits::Write;
+use crate::store::log::HistoryChunk;
 use crate::store::log::codec::{Record, Records};
 use crate::store::log::numbers::Fate;
 use crate::store::profiles::Link;
 use crate::store::{Result, corrections, processor};
 
-/// Events read at a time.
-const READ_AT_A_TIME: usize = 2_000;
+/// Events asked for at a time.
+const EVENTS_AT_A_TIME: usize = 500;
+/// Chunks read at a time: what they take is bounded, also where each holds one event that is wanted.
+const CHUNKS_AT_A_TIME: usize = 16;
 
 /// Keeps a processor's lease while it reads for long.
 pub(super) struct Keep {
@@ -53,26 +56,45 @@ impl Past<'_> {
         connection: &mut PgConnection,
         mut take: impl FnMut(&Record<'_>, Place<'_>, Fate) -> Result<()> + Send,
     ) -> Result<()> {
-        for offsets in self.offsets.chunks(READ_AT_A_TIME) {
+        let mut rest = self.offsets;
+        while !rest.is_empty() {
             if let Some(Keep { pool, epoch, lease }) = self.keep {
                 processor::extend_lease(pool, self.space, *epoch, *lease).await?;
             }
-            for history in corrections::read_containing(&mut *connection, self.space, offsets).await? {
-                let content = history.chunk.content()?;
-                let fates = Fate::decode_all(&history.numbers)?;
-                let (end_offset, day) = (history.chunk.end_offset, history.chunk.day);
-                let first = history.chunk.first_offset();
-                let chunk = corrections::Reattributed { end_offset, day, numbers: history.numbers };
-                for (index, (record, fate)) in Records::new(&content)?.zip(fates).enumerate() {
-                    let (record, offset) = (record?, Offset(first.0 + index as u64));
-                    if offsets.binary_search(&offset).is_ok() {
-                        take(&record, Place { offset, index, chunk: &chunk }, fate)?;
-                    }
-                }
+            let asked = rest.get(..EVENTS_AT_A_TIME).unwrap_or(rest);
+            let chunks =
+                corrections::read_containing(&mut *connection, self.space, asked, CHUNKS_AT_A_TIME).await?;
+            let is_cut = chunks.len() == CHUNKS_AT_A_TIME;
+            let last = chunks.last().filter(|_| is_cut).map(|history| history.chunk.end_offset);
+            let done = last.map_or(asked.len(), |last| asked.partition_point(|offset| *offset <= last));
+            for history in chunks {
+                take_chunk(history, asked, &mut take)?;
+                tokio::task::yield_now().await;
             }
+            rest = rest.get(done..).unwrap_or_default();
         }
         Ok(())
     }
+}
+
+/// Hands over what is asked for of a chunk.
+fn take_chunk(
+    history: HistoryChunk,
+    offsets: &[Offset],
+    take: &mut impl FnMut(&Record<'_>, Place<'_>, Fate) -> Result<()>,
+) -> Result<()> {
+    let content = history.chunk.content()?;
+    let fates = Fate::decode_all(&history.numbers)?;
+    let (end_offset, day) = (history.chunk.end_offset, history.chunk.day);
+    let first = history.chunk.first_offset();
+    let chunk = corrections::Reattributed { end_offset, day, numbers: history.numbers };
+    for (index, (record, fate)) in Records::new(&content)?.zip(fates).enumerate() {
+        let (record, offset) = (record?, Offset(first.0 + index as u64));
+        if offsets.binary_search(&offset).is_ok() {
+            take(&record, Place { offset, index, chunk: &chunk }, fate)?;
+        }
+    }
+    Ok(())
 }
 
 /// Folds an event of the past into a user that is made anew. Its accounts are left alone: they are made anew when all their

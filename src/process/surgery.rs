@@ -65,7 +65,7 @@ async fn unlink(work: &mut Work, table: &mut Table<'_>, acting: &Acting<'_>) -> 
     let user = ids.users.first().and_then(|user| work.owner(user.key));
     let account = ids.accounts.first().and_then(|account| work.owner(account.key));
     let (Some(user), Some(account)) = (user, account) else {
-        return Ok(Err("there is no such user or account".to_owned()));
+        return Ok(Err("nobody has the identifier of the user, or there is no such account".to_owned()));
     };
     let linked = |work: &Work| {
         let kin = work.entries.get(&user).map(|entry| entry.profile.kin.get().accounts.clone());
@@ -73,7 +73,7 @@ async fn unlink(work: &mut Work, table: &mut Table<'_>, acting: &Acting<'_>) -> 
     };
     let gone = linked(work);
     if gone.is_empty() {
-        return Ok(Err("the user is not in the account".to_owned()));
+        return Ok(Err("the user is not in this account: its links say in which it is".to_owned()));
     }
     let at = acting.touch(work, user);
     let numbers_of = |no| work.entries.get(&no).map(|entry| entry.profile.numbers()).unwrap_or_default();

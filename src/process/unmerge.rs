@@ -8,10 +8,12 @@ use uuid::Uuid;
 use super::acts::{Acting, Done, id_of, profile_effect};
 use super::apply::{catch_up, identify_again, look_again, type_name};
 use super::catalog::Catalog;
+use super::outbox::{self, Change};
 use super::past::{Past, act_again, fold_again};
 use super::surgery::{Table, make_accounts_anew};
 use super::work::{Entry, Work};
 use crate::domain::act::{Effect, IdentifierEffect, Named};
+use crate::domain::delivery::Subject;
 use crate::domain::{Collection, IdKey, Offset, ProfileNo, Timestamp};
 use crate::engine::Dirty;
 use crate::engine::identity::resolve::Held;
@@ -54,14 +56,14 @@ pub(super) async fn undo_merge(
     offset: Offset,
 ) -> Result<Done> {
     let Some(case) = find(work, table, acting, merge, offset).await? else {
-        return Ok(Err("the merge is not there (any more)".to_owned()));
+        return Ok(Err("the merge is not part of a profile any more: it was taken back already, or none of the identifiers it brought is left".to_owned()));
     };
     let (parted, accounts, events_gone) = part(work, table, acting, &case).await?;
     let stays = parted.numbers.get(&case.merged.no).copied().unwrap_or(Side::Survivor);
     let goes = if stays == Side::Survivor { Side::Absorbed } else { Side::Survivor };
     let has_some = |side: Side| parted.held.values().any(|(of, _)| *of == side);
     let (true, true, Some(no)) = (has_some(stays), has_some(goes), parted.number(goes)) else {
-        return Ok(Err("one of the sides has no identifier any more".to_owned()));
+        return Ok(Err("one side of the merge has no identifier left, and a profile has to have one: they were deleted or moved".to_owned()));
     };
     let halves = [Half { side: stays, no: case.merged.no }, Half { side: goes, no }];
     work.load_profiles(table.connection, acting.ground.space, table.caches, accounts.into_iter()).await?;
@@ -76,7 +78,7 @@ pub(super) async fn undo_merge(
         }
         work.entries.insert(half.no, entry);
     }
-    keep_apart(work, table, acting, &case, halves, &parted).await?;
+    keep_apart(work, &case, halves, &parted);
     let moved = fold_halves(work, table, acting, (&case, &parted), halves).await?;
     correct(work, &case, &parted, halves, acting);
     work.out.recounts.extend(case.merged.clone().uncount());
@@ -105,11 +107,14 @@ async fn find(
         let Some(entry) = work.entries.get(&no) else { continue };
         let numbers = entry.profile.numbers();
         let mut all = identity::list_merges(&mut *table.connection, space, &numbers).await?;
+        if all.iter().any(|known| known.id == merge && known.undone_at.is_some()) {
+            return Ok(None);
+        }
         all.retain(|merge| merge.undone_at.is_none());
         let by_id = all.iter().find(|known| known.id == merge);
-        let Some(undone) = by_id.or_else(|| all.iter().find(|known| known.offset == offset)).cloned() else {
-            continue;
-        };
+        let by_event =
+            || all.iter().find(|known| known.offset == offset && brought(entry, acting, known.absorbed));
+        let Some(undone) = by_id.or_else(by_event).cloned() else { continue };
         catch_up(work, no, acting.received_at(), acting.ground);
         let Some(entry) = work.entries.get(&no) else { continue };
         let merged = (*entry.profile).clone();
@@ -125,6 +130,13 @@ async fn find(
         return Ok(Some(Case { merged, undone, merges, offsets }));
     }
     Ok(None)
+}
+
+/// Whether a number of the profile has brought one of the identifiers that the act names.
+fn brought(entry: &Entry, acting: &Acting<'_>, no: ProfileNo) -> bool {
+    let named = &acting.event.ids.users;
+    let is_named = |held: &&Held| named.iter().any(|id| id.type_no == held.type_no && id.value == held.value);
+    entry.profile.owned.get().identifiers.iter().filter(is_named).any(|held| held.brought_by == no)
 }
 
 const fn joined(merge: &Merge) -> Joined {
@@ -228,39 +240,22 @@ fn begin_half(case: &Case, parted: &Parted, half: Half, created: Timestamp, cata
     }
 }
 
-/// Sees to it that the merge does not come back by the same identifiers, and that what was to stay apart does so.
-async fn keep_apart(
-    work: &mut Work,
-    table: &mut Table<'_>,
-    acting: &Acting<'_>,
-    case: &Case,
-    halves: [Half; 2],
-    parted: &Parted,
-) -> Result<()> {
-    let before = case.merged.owned.get().apart.clone();
-    let others = before.iter().map(|apart| apart.other);
-    work.load_profiles(table.connection, acting.ground.space, table.caches, others).await?;
+/// Sees to it that the merge does not come back by the same identifiers, and that what was to stay apart before does so.
+fn keep_apart(work: &mut Work, case: &Case, halves: [Half; 2], parted: &Parted) {
     let named = |word: &serde_json::Value| serde_json::from_value::<Named>(word.clone()).ok();
     let matched = case.undone.matched.as_array().into_iter().flatten().filter_map(named);
     let keys: Vec<IdKey> = matched.map(|named| named.key(Collection::Users)).collect();
     for (half, other) in [(halves[0], halves[1]), (halves[1], halves[0])] {
-        let mut apart: Vec<Apart> = Vec::new();
-        for known in &before {
-            // Both of a pair know of each other, by the number of the side that is meant.
-            let theirs = work.entries.get(&work.live(known.other)).map(|entry| entry.profile.owned.get());
-            let means = |a: &Apart| parted.numbers.get(&a.other) == Some(&half.side);
-            if theirs.is_none_or(|owned| owned.apart.iter().any(means)) {
-                apart.push(known.clone());
-            }
-        }
+        let before = case.merged.owned.get().apart.iter();
+        let is_its = |apart: &&Apart| parted.numbers.get(&apart.own) == Some(&half.side);
+        let mut apart: Vec<Apart> = before.filter(is_its).cloned().collect();
         if !keys.is_empty() {
-            apart.push(Apart { other: other.no, keys: keys.clone() });
+            apart.push(Apart { own: half.no, other: other.no, keys: keys.clone() });
         }
         if let Some(entry) = work.entries.get_mut(&half.no) {
             entry.profile.owned.update(|owned| owned.apart = apart);
         }
     }
-    Ok(())
 }
 
 /// Folds every event into the side it belongs to. Returns how many went to the profile that was separated.
@@ -276,7 +271,7 @@ async fn fold_halves(
         parted.seen.iter().map(|(offset, side, number)| (*offset, (*side, *number))).collect();
     let no_of = |side: Side| if halves[0].side == side { halves[0].no } else { halves[1].no };
     let (mut moved, mut chunks) = (0, BTreeMap::<Offset, (Reattributed, Vec<Fate>)>::new());
-    let warnings = work.out.warnings.len();
+    let (warnings, changes) = (work.out.warnings.len(), work.out.changes.len());
     let past = Past { space: ground.space, offsets: &case.offsets, keep: table.keep.as_ref() };
     past.read(&mut *table.connection, |record, place, fate| {
         let Some((side, number)) = sides.get(&place.offset) else { return Ok(()) };
@@ -312,6 +307,8 @@ async fn fold_halves(
     .await?;
     // They were told when the events came.
     work.out.warnings.truncate(warnings);
+    work.out.changes.truncate(changes);
+    tell_traits(work, case, halves, acting);
     for (_, (mut chunk, fates)) in chunks {
         chunk.numbers.clear();
         for fate in fates {
@@ -321,6 +318,28 @@ async fn fold_halves(
     }
     forget_unready(work, halves, catalog);
     Ok(moved)
+}
+
+/// Tells destinations what of the traits is another now; of the separated side, all of them.
+fn tell_traits(work: &mut Work, case: &Case, halves: [Half; 2], acting: &Acting<'_>) {
+    if !acting.catalog().wanted.wants(Subject::CustomTraits, 0) {
+        return;
+    }
+    let before = case.merged.traits.get();
+    for (half, tells_all) in [(halves[0], false), (halves[1], true)] {
+        let Some(entry) = work.entries.get(&half.no) else { continue };
+        let now = entry.profile.traits.get();
+        let gone =
+            before.iter().filter(|(name, ..)| now.get(name).is_none()).map(|(name, ..)| (name, "null"));
+        let set = now.iter().map(|(name, json, _)| (name, json));
+        let set = set.filter(|(name, json)| tells_all || before.get(name) != Some(*json));
+        let values: Vec<(&str, &str)> = set.chain(gone).collect();
+        if !values.is_empty() {
+            let value = outbox::object(values.into_iter());
+            let (subject, at) = (Subject::CustomTraits, acting.received_at());
+            work.out.changes.push(Change { profile: half.no, subject, definition: 0, value, at });
+        }
+    }
 }
 
 /// A walk that has just begun will fold history into its leaves.
@@ -348,7 +367,7 @@ fn correct(work: &mut Work, case: &Case, parted: &Parted, halves: [Half; 2], act
             work.owners.insert(key, Some(half.no));
         }
         if held.brought_by != *number {
-            work.out.corrections.repointed.push((key, *number));
+            work.out.corrections.repointed.insert(key, *number);
         }
     }
     let separated = halves[1];
@@ -433,7 +452,9 @@ fn share_out(work: &mut Work, before: Vec<Transition>, parted: &Parted, halves: 
 fn tell(work: &mut Work, half: Half, told: &Told, at: Timestamp, catalog: &Catalog) {
     let profile = half.no;
     let Some(entry) = work.entries.get_mut(&profile) else { return };
-    let serving = catalog.meta.iter().filter(|(_, meta)| meta.serving && meta.kind == Kind::Audience);
+    let mut serving: Vec<_> =
+        catalog.meta.iter().filter(|(_, meta)| meta.serving && meta.kind == Kind::Audience).collect();
+    serving.sort_unstable_by_key(|(no, _)| **no);
     for (no, meta) in serving {
         let outcome = entry.profile.outcome(*no);
         let is_member = outcome.as_ref().is_some_and(|o| o.value == OutcomeValue::Member(true));

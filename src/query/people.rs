@@ -288,7 +288,10 @@ impl Reader {
         space: SpaceNo,
         person: &Person,
     ) -> Result<Vec<(Apart, Uuid)>, QueryError> {
-        let apart = &person.profile.owned.get().apart;
+        // Of two that were to stay apart and are one now there is nothing to be told.
+        let own = person.profile.numbers();
+        let apart: Vec<Apart> =
+            person.profile.owned.get().apart.iter().filter(|a| !own.contains(&a.other)).cloned().collect();
         if apart.is_empty() {
             return Ok(Vec::new());
         }

@@ -1,6 +1,8 @@
 //! What operators' acts change of what events have made: profiles that live again, identifiers and links that go to
 //! other profiles, events that belong to other profiles.
 
+use std::collections::BTreeMap;
+
 use chrono::NaiveDate;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
@@ -40,7 +42,7 @@ pub struct Corrections {
     /// Absorbed profiles that live again.
     pub revived: Vec<ProfileNo>,
     /// Identifiers, and who is taken for having brought them.
-    pub repointed: Vec<(IdKey, ProfileNo)>,
+    pub repointed: BTreeMap<IdKey, ProfileNo>,
     /// Profiles whose pointers that did not fit their rows are replaced.
     pub repaged: Vec<ProfileNo>,
     /// Accounts and users that are linked no more.
@@ -59,7 +61,7 @@ pub struct Corrections {
 
 impl Corrections {
     /// Whether there are none.
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.revived.is_empty()
             && self.repointed.is_empty()
             && self.repaged.is_empty()
@@ -111,7 +113,7 @@ async fn revive(tx: &mut PgConnection, space: SpaceNo, profiles: &[ProfileNo]) -
     Ok(())
 }
 
-async fn repoint(tx: &mut PgConnection, space: SpaceNo, ids: &[(IdKey, ProfileNo)]) -> Result<()> {
+async fn repoint(tx: &mut PgConnection, space: SpaceNo, ids: &BTreeMap<IdKey, ProfileNo>) -> Result<()> {
     sqlx::query(
         "-- store::corrections::repoint
          UPDATE external_id e SET profile_no = n.profile_no
@@ -119,8 +121,8 @@ async fn repoint(tx: &mut PgConnection, space: SpaceNo, ids: &[(IdKey, ProfileNo
          WHERE e.space_id = $1 AND e.id_key = n.id_key",
     )
     .bind(space.0)
-    .bind(ids.iter().map(|(key, _)| key.to_uuid()).collect::<Vec<_>>())
-    .bind(ids.iter().map(|(_, no)| no.0 as i64).collect::<Vec<_>>())
+    .bind(ids.keys().map(|key| key.to_uuid()).collect::<Vec<_>>())
+    .bind(ids.values().map(|no| no.0 as i64).collect::<Vec<_>>())
     .execute(tx)
     .await?;
     Ok(())
@@ -243,11 +245,12 @@ async fn reattribute(tx: &mut PgConnection, space: SpaceNo, chunks: &[Reattribut
     Ok(())
 }
 
-/// The chunks that hold these offsets, as far as the log still has them, with what the processor made of them.
+/// The first chunks that hold these offsets, as far as the log still has them, with what the processor made of them.
 pub async fn read_containing(
     executor: impl PgExecutor<'_>,
     space: SpaceNo,
     offsets: &[Offset],
+    most: usize,
 ) -> Result<Vec<HistoryChunk>> {
     let rows = sqlx::query_as(
         "-- store::corrections::read_containing
@@ -259,10 +262,11 @@ pub async fn read_containing(
          ) c
          JOIN chunk_outcome o ON o.space_id = $1 AND o.end_offset = c.end_offset AND o.day = c.day
          WHERE wanted.log_offset > c.end_offset - c.event_count
-         ORDER BY c.end_offset",
+         ORDER BY c.end_offset LIMIT $3",
     )
     .bind(space.0)
     .bind(offsets.iter().map(|o| o.0 as i64).collect::<Vec<_>>())
+    .bind(most as i64)
     .fetch_all(executor)
     .await?;
     Ok(rows.into_iter().map(history_chunk).collect())

@@ -52,13 +52,17 @@ pub async fn try_lock(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<b
 pub struct Hold(PgConnection);
 
 impl Hold {
-    /// Waits until nobody makes a segment.
-    pub async fn take(pool: &PgPool, space: SpaceNo) -> Result<Self> {
+    /// None while somebody makes a segment.
+    pub async fn try_take(pool: &PgPool, space: SpaceNo) -> Result<Option<Self>> {
         // Of its own: if it is dropped, its connection ends, and with it the lock.
         let mut connection = pool.acquire().await?.detach();
-        let sql = "-- store::segments::take\nSELECT pg_advisory_lock(hashtext('log_segment'), $1)";
-        sqlx::query(sql).bind(space.0).execute(&mut connection).await?;
-        Ok(Self(connection))
+        let sql = "-- store::segments::try_take\nSELECT pg_try_advisory_lock(hashtext('log_segment'), $1)";
+        let is_taken = sqlx::query_scalar(sql).bind(space.0).fetch_one(&mut connection).await?;
+        if is_taken {
+            return Ok(Some(Self(connection)));
+        }
+        connection.close().await?;
+        Ok(None)
     }
 
     /// Segments may be made again.

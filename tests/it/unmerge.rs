@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 use crate::harness::acts::{Case, NOW, SPACE, USERS};
 use crate::harness::app::{TOKEN, Wish};
+use crate::harness::destinations::sending;
+use crate::harness::rebuild::expect_same;
+use crate::harness::receiver::Receiver;
 
 const BEFORE: &[&str] = &[
     "identify user=ada email=ada@x.org {\"plan\":\"pro\",\"color\":\"green\"}",
@@ -260,4 +263,76 @@ async fn what_events_left_that_are_kept_no_longer_is_only_given_up_when_asked() 
     assert_eq!(case.ids("user_id:ada").await, ["anonymous_id=a2", "email=ada@x.org", "user_id=ada"]);
     assert_eq!(case.traits("user_id:ada").await["spent"], json!(107), "whose events are all there");
     assert_eq!(case.traits("anonymous_id:b1").await["spent"], json!(81), "without an order of 10");
+}
+
+#[tokio::test]
+async fn what_was_kept_apart_is_so_after_other_merges_were_taken_back() {
+    let mut case = Case::start(Wish::default()).await;
+    case.send_all(&[
+        "track Seen user=u1 anon=a1",
+        "track Seen anon=a2 email=e@x.org",
+        "track Seen user=u1 anon=a2",
+    ])
+    .await;
+    let [first, second] = [case.id("user_id:u1").await, case.id("anonymous_id:a2").await];
+    assert_eq!(first, second);
+    case.undo(&case.merge_of("user_id:u1").await).await;
+    let second = case.id("anonymous_id:a2").await;
+    // By other identifiers they may become one: that was not what was taken back.
+    case.send("track Seen email=e@x.org anon=a1").await;
+    assert_eq!(case.id("email:e@x.org").await, first);
+    case.undo(&case.merge_of("user_id:u1").await).await;
+    for again in ["track Seen user=u1 anon=a2", "track Seen email=e@x.org anon=a1"] {
+        case.send(again).await;
+        assert_eq!(case.id("anonymous_id:a2").await, second, "{again}");
+    }
+    // What an operator has kept apart, merged, and taken apart again, too.
+    case.send_all(&["track Seen user=v1 anon=b1", "track Seen anon=b2"]).await;
+    let pair = json!({"profiles": ["user_id:v1", "anonymous_id:b2"]});
+    case.post("/identity/blocks", pair.clone()).await;
+    case.post("/identity/merges", pair).await;
+    assert_eq!(case.identity("user_id:v1").await["kept_apart"], json!([]));
+    case.undo(&case.merge_of("user_id:v1").await).await;
+    case.send("track Seen user=v1 anon=b2").await;
+    assert_ne!(case.id("anonymous_id:b2").await, case.id("user_id:v1").await);
+    expect_same(&case.app.db).await;
+}
+
+#[tokio::test]
+async fn an_identifier_that_is_moved_to_and_fro_is_where_it_was_moved_last() {
+    let mut case = Case::start(Wish::default()).await;
+    case.send_all(&["identify user=u1 email=e@x.org {}", "track Seen user=u2", "track Seen user=u3"]).await;
+    for (from, to) in [("u1", "u2"), ("u2", "u3"), ("u3", "u1"), ("u1", "u2")] {
+        let moved = json!({"type": "email", "id": "e@x.org", "to": format!("user_id:{to}")});
+        case.app.post(&format!("{USERS}/user_id:{from}/external_ids/move"), moved).await.expect(200);
+    }
+    // All of them are in one batch of a rebuild.
+    expect_same(&case.app.db).await;
+    assert_eq!(case.ids("user_id:u2").await, ["email=e@x.org", "user_id=u2"]);
+    assert_eq!(case.id("email:e@x.org").await, case.id("user_id:u2").await);
+}
+
+#[tokio::test]
+async fn destinations_are_told_the_net_change_of_an_unmerge() {
+    let mut case = Case::start(sending()).await;
+    case.send_all(BEFORE).await;
+    case.send("track Seen user=ada anon=b1").await;
+    case.send_all(AFTER).await;
+    let receiver = Receiver::start().await;
+    let webhook = case.app.make_webhook("CRM", &receiver, json!({})).await;
+    case.app.subscribe(&webhook, json!({"subject": "custom_traits"})).await;
+    case.app
+        .wait_destination(&webhook, |d| d["deliveries"]["succeeded"] == 1 && d["deliveries"]["queued"] == 0)
+        .await;
+    let merge = case.identity("user_id:ada").await["merges"][0]["id"].as_str().unwrap().to_owned();
+    case.undo(&merge).await;
+    case.app
+        .wait_destination(&webhook, |d| d["deliveries"]["succeeded"] == 3 && d["deliveries"]["queued"] == 0)
+        .await;
+    let told = case.app.deliveries(&webhook, "").await;
+    assert_eq!(told.len(), 3, "not once more what was told when it happened: {told:?}");
+    let of = |id: &str| told.iter().find(|d| d["profile_id"] == json!(id)).unwrap()["value"].clone();
+    let (ada, b1) = (case.id("user_id:ada").await, case.id("anonymous_id:b1").await);
+    assert_eq!(of(&ada), json!({"color": "green", "size": null, "hat": null}));
+    assert_eq!(of(&b1), json!({"color": "black", "size": 9, "hat": true, "plan": null}));
 }

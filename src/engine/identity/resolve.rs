@@ -45,6 +45,8 @@ pub struct Owned {
 /// Two profiles are not to become one: after an un-merge by what had made them one (decision I11), or at all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Apart {
+    /// The number of the side that has this entry.
+    pub own: ProfileNo,
     /// A number the other profile has or had.
     pub other: ProfileNo,
     /// The identifiers that must not do it; none: whatever matches.
@@ -230,7 +232,7 @@ impl<G: Graph> Matching<'_, G> {
         };
         owners.iter().any(|no| {
             self.graph.profile(*no).is_some_and(|owned| {
-                owned.apart.iter().any(|Apart { other, keys }| {
+                owned.apart.iter().any(|Apart { other, keys, .. }| {
                     let is_it = |live: &&ProfileNo| *live != no && self.graph.has_number(**live, *other);
                     owners.iter().find(is_it).is_some_and(|live| matches_only([*no, *live], keys))
                 })

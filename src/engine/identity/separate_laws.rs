@@ -77,7 +77,7 @@ fn separate(world: &World, log: &[Event], settings: &Settings, undone: Joined, g
 /// Keeps two profiles apart, whatever comes.
 fn keep_apart(model: &mut Model, one: ProfileNo, other: ProfileNo) {
     for (no, other) in [(one, other), (other, one)] {
-        let apart = Apart { other, keys: Vec::new() };
+        let apart = Apart { own: no, other, keys: Vec::new() };
         model.profiles.get_mut(&no).unwrap().apart.push(apart);
     }
 }

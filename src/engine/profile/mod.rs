@@ -216,6 +216,7 @@ impl Profile {
         self.owned.update(|owned| {
             owned.merges += theirs.merges + 1;
             owned.identifiers.extend_from_slice(&theirs.identifiers);
+            // Of two that were to stay apart and are one now, too: should that be taken back, they stay apart again.
             owned.apart.extend_from_slice(&theirs.apart);
         });
         self.kin.update(|own| {
@@ -225,11 +226,6 @@ impl Profile {
                 kin.accounts.iter().filter(|a| !own.accounts.contains(a)).copied().collect();
             own.accounts.extend(new);
         });
-        if !self.owned.get().apart.is_empty() {
-            // An operator has made one of what was to stay apart.
-            let numbers = self.numbers();
-            self.owned.update(|owned| owned.apart.retain(|apart| !numbers.contains(&apart.other)));
-        }
         self.traits.update(|traits| traits.merge(other.traits.get()));
         self.leaves.merge(&other.leaves);
         let seats = other.seats.get();

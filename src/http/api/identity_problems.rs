@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::domain::{Act, Timestamp};
 use crate::http::AppState;
-use crate::http::acts::signed;
+use crate::http::acts::{append, signed};
 use crate::http::auth::{Authed, Read, Write};
 use crate::http::etag::IfNoneMatch;
 use crate::http::extract::Path;
@@ -178,7 +178,6 @@ async fn lift_quarantine(
         return Err(Problem::not_found(format!("there is no {id_type} of that value in quarantine")));
     };
     let act = Act::LiftQuarantine { collection, id_type: id_type.to_owned(), value };
-    let offset = app.ingest.append_act(space, &signed(act, &caller.token)).await?;
-    app.reader.wait_for(space, offset).await?;
+    append(&app, space, &signed(act, &caller.token)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
