@@ -48,7 +48,7 @@ pub struct Transport {
 
 impl Transport {
     /// A transport under a guard, with the time a call may take from looking up the name to the end of the answer. Fails
-    /// when the system's certificates cannot be read.
+    /// when the library cannot be set up; certificates that cannot be read are no reason.
     pub fn new(
         guard: Arc<Guard>,
         lookup: Arc<dyn Lookup>,
@@ -126,25 +126,34 @@ impl Transport {
     }
 }
 
-/// A client that connects to what the guard lets through, and follows nobody.
+/// A client that connects to what the guard lets through, and follows nobody. On a machine without certificates it trusts
+/// nobody: that is no reason not to start, and whoever calls https is told.
 pub(in crate::deliver) fn guarded_client(
     guard: Arc<Guard>,
     lookup: Arc<dyn Lookup>,
 ) -> Result<reqwest::Client, reqwest::Error> {
-    reqwest::Client::builder()
-        .user_agent(AGENT)
-        .dns_resolver(Resolver::new(guard, lookup))
-        .redirect(reqwest::redirect::Policy::none())
-        // A second attempt is for the workers to decide.
-        .retry(reqwest::retry::never())
-        .referer(false)
-        .no_proxy()
-        .http1_only()
-        .http1_max_headers(HEADERS_MAX)
-        .tcp_keepalive(KEEP_ALIVE)
-        .pool_max_idle_per_host(IDLE_MAX)
-        .pool_idle_timeout(IDLE_FOR)
-        .build()
+    let resolver = Resolver::new(guard, lookup);
+    let build = |builder: reqwest::ClientBuilder| {
+        builder
+            .user_agent(AGENT)
+            .dns_resolver(resolver.clone())
+            .redirect(reqwest::redirect::Policy::none())
+            // A second attempt is for the workers to decide.
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .no_proxy()
+            .http1_only()
+            .http1_max_headers(HEADERS_MAX)
+            .tcp_keepalive(KEEP_ALIVE)
+            .pool_max_idle_per_host(IDLE_MAX)
+            .pool_idle_timeout(IDLE_FOR)
+            .build()
+    };
+    build(reqwest::Client::builder()).or_else(|error| {
+        tracing::warn!(%error, "the system's certificates cannot be read: destinations over https fail");
+        let nobody: [reqwest::Certificate; 0] = [];
+        build(reqwest::Client::builder().tls_certs_only(nobody))
+    })
 }
 
 fn headers(wanted: &[(String, String)]) -> Result<HeaderMap, Failure> {

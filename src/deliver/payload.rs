@@ -213,7 +213,9 @@ fn place(event: &mut Value, chosen: &Chosen<'_>, collection: Collection, values_
         "email" => {
             let is_identify = event.get("type").is_some_and(|kind| kind == "identify");
             let traits = if is_identify { event.get_mut("traits") } else { context_traits(event) };
-            traits.into_iter().for_each(|traits| set(traits, "email", Some(newest.into())));
+            if let Some(traits) = traits {
+                set(traits, "email", Some(newest.into()));
+            }
             true
         }
         _ => false,

@@ -22,7 +22,15 @@ struct Canary {
 
 impl Canary {
     fn start() -> Self {
-        let listener = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0")).unwrap();
+        Self::with(TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0")).unwrap())
+    }
+
+    /// Listens on one address only.
+    fn start_at(address: &str) -> Self {
+        Self::with(TcpListener::bind(address).unwrap())
+    }
+
+    fn with(listener: TcpListener) -> Self {
         let port = listener.local_addr().unwrap().port();
         let seen = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&seen);
@@ -92,10 +100,10 @@ struct Loopback;
 impl Lookup for Loopback {
     fn lookup(&self, host: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
         Box::pin(async move {
-            match host.starts_with("nowhere.") {
-                true => Err(io::Error::other("no such name")),
-                false => Ok(vec![Ipv4Addr::LOCALHOST.into()]),
+            if host.starts_with("nowhere.") {
+                return Err(io::Error::other("no such name"));
             }
+            Ok(vec![Ipv4Addr::LOCALHOST.into()])
         })
     }
 }
@@ -314,18 +322,77 @@ async fn headers_of_the_connection_cannot_be_set() {
     assert_eq!(canary.seen(), 0);
 }
 
-/// Runs another test in a process whose environment names the canary as the proxy for everything.
+/// Says one address first and another from then on.
+#[derive(Debug, Default)]
+struct Fickle {
+    asked: AtomicUsize,
+}
+
+impl Lookup for Fickle {
+    fn lookup(&self, _: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+        let is_first = self.asked.fetch_add(1, Ordering::SeqCst) == 0;
+        let addr = if is_first { Ipv4Addr::new(127, 0, 0, 2) } else { Ipv4Addr::LOCALHOST };
+        Box::pin(async move { Ok(vec![addr.into()]) })
+    }
+}
+
+/// 127.0.0.2 stands for a public address here: the same machine, and yet another one. Other systems do not have it.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_name_that_changes_its_mind_does_not_lead_to_the_canary() {
+    let canary = Canary::start_at("127.0.0.1:0");
+    let receiver = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), canary.port)).unwrap();
+    thread::spawn(move || {
+        for mut connection in receiver.incoming().flatten() {
+            read_request(&mut connection);
+            connection
+                .write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+                .unwrap();
+        }
+    });
+    let settings = Settings {
+        ports: vec![canary.port],
+        allow_networks: vec!["127.0.0.2/32".parse().unwrap()],
+        ..Settings::default()
+    };
+    let lookup = Arc::new(Fickle::default());
+    let transport = Transport::new(
+        Arc::new(Guard::new(&settings)),
+        lookup.clone(),
+        Duration::from_secs(5),
+        Clock::System,
+    );
+    let (transport, request) =
+        (transport.unwrap(), request(&format!("http://rebind.example:{}/", canary.port)));
+    let (answer, peer) = transport.call(&request).await.unwrap();
+    assert_eq!((answer.status, peer.map(|peer| peer.ip().to_string()).as_deref()), (200, Some("127.0.0.2")));
+    for _ in 0..3 {
+        let failure = transport.call(&request).await.expect_err("led astray");
+        assert_eq!(failure.code, Code::Blocked, "{failure}");
+    }
+    assert_eq!((lookup.asked.load(Ordering::SeqCst), canary.seen()), (4, 0));
+}
+
+/// Runs another test of this file in a process of its own, in another environment.
+fn passes_with(test: &str, variables: &[(&str, &str)]) {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", &format!("egress::{test}")]).envs(variables.iter().copied());
+    let output = command.env_remove("NO_PROXY").env_remove("no_proxy").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+}
+
 #[test]
 fn proxies_of_the_environment_are_not_used() {
     let canary = Canary::start();
     let proxy = format!("http://127.0.0.1:{}", canary.port);
-    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "egress::a_request_arrives_as_it_was_made"]);
-    for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
-        command.env(name, &proxy);
-    }
-    let output = command.env_remove("NO_PROXY").env_remove("no_proxy").output().unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+    let names = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+    passes_with("a_request_arrives_as_it_was_made", &names.map(|name| (name, proxy.as_str())));
     assert_eq!(canary.seen(), 0);
+}
+
+#[test]
+fn a_machine_without_certificates_calls_those_without_tls() {
+    let none = [("SSL_CERT_FILE", "/dev/null"), ("SSL_CERT_DIR", "/dev/null")];
+    passes_with("a_request_arrives_as_it_was_made", &none);
 }

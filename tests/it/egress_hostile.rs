@@ -75,7 +75,7 @@ async fn of_an_endless_body_little_is_read() {
     assert_eq!((answer.status, answer.body.len()), (200, BODY_MAX));
     // An odd number: the receiver has noticed that nobody listens any more. What it wrote is in the system's buffers.
     let until = Instant::now() + Duration::from_secs(5);
-    while written.load(Ordering::SeqCst) % 2 == 0 {
+    while written.load(Ordering::SeqCst).is_multiple_of(2) {
         assert!(Instant::now() < until, "the connection is still open");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

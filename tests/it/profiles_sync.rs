@@ -100,7 +100,7 @@ fn audience(id: &str, profile: &str, second: i64, is_member: bool) -> Item {
     item(id, profile, second, event)
 }
 
-fn traits(id: &str, profile: &str, second: i64, traits: Value) -> Item {
+fn traits(id: &str, profile: &str, second: i64, traits: &Value) -> Item {
     item(id, profile, second, json!({"type": "identify", "traits": traits, "context": {"personas": {}}}))
 }
 
@@ -129,8 +129,8 @@ async fn tables_are_made_and_kept() {
     let kind = open(&db, port, &[]);
     let items = [
         audience("a", "p", 1, true),
-        traits("b", "p", 2, json!({"plan": "pro", "seats": 3, "gone": 1})),
-        traits("c", "p", 3, json!({"gone": null})),
+        traits("b", "p", 2, &json!({"plan": "pro", "seats": 3, "gone": 1})),
+        traits("c", "p", 3, &json!({"gone": null})),
         audience("d", "p", 4, false),
         audience("e", "q", 5, true),
     ];
@@ -149,7 +149,8 @@ async fn tables_are_made_and_kept() {
     assert_eq!(rows(&pool, "id, segment_id", "audience_entered").await, ["a p", "e q"]);
     assert_eq!(rows(&pool, "id, segment_id", "audience_exited").await, ["d p"]);
     // A second process, and one that may not make tables, find all there.
-    send(&open(&db, port, &[("batch_max", json!(1))]), &[traits("f", "p", 6, json!({"plan": "free"}))]).await;
+    send(&open(&db, port, &[("batch_max", json!(1))]), &[traits("f", "p", 6, &json!({"plan": "free"}))])
+        .await;
     assert_eq!(rows(&pool, TRAITS, "user_traits").await[1], "p plan \"free\"");
 }
 
@@ -160,9 +161,9 @@ async fn merges_move_what_is_there_and_what_comes_later() {
     send(
         &kind,
         &[
-            traits("a", "p", 1, json!({"plan": "old", "city": "newer"})),
-            traits("b", "q", 2, json!({"plan": "new", "only": "q"})),
-            traits("c", "q", 0, json!({"city": "older"})),
+            traits("a", "p", 1, &json!({"plan": "old", "city": "newer"})),
+            traits("b", "q", 2, &json!({"plan": "new", "only": "q"})),
+            traits("c", "q", 0, &json!({"city": "older"})),
             audience("d", "q", 2, true),
             merge("e", "q", "p", 3),
             merge("f", "p", "r", 4),
@@ -173,8 +174,8 @@ async fn merges_move_what_is_there_and_what_comes_later() {
     send(
         &kind,
         &[
-            traits("g", "q", 2, json!({"late": true, "plan": "new"})),
-            traits("h", "p", 1, json!({"plan": "x"})),
+            traits("g", "q", 2, &json!({"late": true, "plan": "new"})),
+            traits("h", "p", 1, &json!({"plan": "x"})),
         ],
     )
     .await;
@@ -197,8 +198,8 @@ async fn merges_move_what_is_there_and_what_comes_later() {
 async fn one_change_that_cannot_be_written_does_not_hold_up_the_others() {
     let db = TestDb::new().await;
     let kind = open(&db, door(&db), &[]);
-    let bad = traits("b", "p", 2, json!({"zero": "a\u{0}b"}));
-    let items = [traits("a", "p", 1, json!({"x": 1})), bad, traits("c", "p", 3, json!({"y": 2}))];
+    let bad = traits("b", "p", 2, &json!({"zero": "a\u{0}b"}));
+    let items = [traits("a", "p", 1, &json!({"x": 1})), bad, traits("c", "p", 3, &json!({"y": 2}))];
     let verdicts = kind.send(&items).await.verdicts;
     assert!(
         matches!(&verdicts[..], [Verdict::Delivered, Verdict::Rejected(reason), Verdict::Delivered] if reason.code == "MESSAGE_REJECTED"),
@@ -211,7 +212,7 @@ async fn one_change_that_cannot_be_written_does_not_hold_up_the_others() {
 async fn a_server_that_is_away_is_tried_again_and_a_wrong_name_is_not() {
     let db = TestDb::new().await;
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let one = [traits("a", "p", 1, json!({"x": 1}))];
+    let one = [traits("a", "p", 1, &json!({"x": 1}))];
     let verdicts = open(&db, nobody, &[]).send(&one).await.verdicts;
     assert!(matches!(&verdicts[..], [Verdict::Retry { .. }]), "{verdicts:?}");
     let port = door(&db);

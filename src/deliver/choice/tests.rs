@@ -4,12 +4,12 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn choice(settings: Value) -> Choice {
-    Choice::parse(&settings).expect("settings")
+fn choice(settings: &Value) -> Choice {
+    Choice::parse(settings).expect("settings")
 }
 
-fn refused(settings: Value) -> (String, String) {
-    let Invalid { field, message } = Choice::parse(&settings).expect_err("refused");
+fn refused(settings: &Value) -> (String, String) {
+    let Invalid { field, message } = Choice::parse(settings).expect_err("refused");
     (field, message)
 }
 
@@ -26,31 +26,32 @@ const IDS: [Identifier<'_>; 6] = [
     id("crm", "c1", 5),
 ];
 
-fn sent(settings: Value, ids: &[Identifier<'static>]) -> Vec<String> {
+fn sent(settings: &Value, ids: &[Identifier<'static>]) -> Vec<String> {
     let choice = choice(settings);
     choice.identifiers(ids).iter().map(|c| format!("{}={}", c.id_type, c.values.join("+"))).collect()
 }
 
 #[test]
 fn by_default_the_newest_of_the_usual_types() {
-    assert_eq!(sent(json!({}), &IDS), ["user_id=u1", "email=e3"]);
-    assert_eq!(sent(json!({}), &IDS[4..]), ["anonymous_id=a1"]);
-    assert_eq!(sent(json!({}), &[id("group_id", "g1", 1), id("group_id", "g2", 1)]), ["group_id=g2"]);
-    assert_eq!(sent(json!({}), &[]), Vec::<String>::new());
+    assert_eq!(sent(&json!({}), &IDS), ["user_id=u1", "email=e3"]);
+    assert_eq!(sent(&json!({}), &IDS[4..]), ["anonymous_id=a1"]);
+    assert_eq!(sent(&json!({}), &[id("group_id", "g1", 1), id("group_id", "g2", 1)]), ["group_id=g2"]);
+    assert_eq!(sent(&json!({}), &[]), Vec::<String>::new());
 }
 
 #[test]
 fn id_sync_takes_first_last_or_all() {
     let sync = |strategy| json!({"id_sync": [{"type": "email", "strategy": strategy}, {"type": "phone", "strategy": "all"}]});
-    assert_eq!(sent(sync("first"), &IDS), ["email=e1"]);
-    assert_eq!(sent(sync("last"), &IDS), ["email=e3"]);
-    assert_eq!(sent(sync("all"), &IDS), ["email=e3+e2+e1"]);
-    assert_eq!(sent(sync("first"), &IDS[1..2]), Vec::<String>::new());
+    assert_eq!(sent(&sync("first"), &IDS), ["email=e1"]);
+    assert_eq!(sent(&sync("last"), &IDS), ["email=e3"]);
+    assert_eq!(sent(&sync("all"), &IDS), ["email=e3+e2+e1"]);
+    assert_eq!(sent(&sync("first"), &IDS[1..2]), Vec::<String>::new());
 }
 
 #[test]
 fn traits_are_copied_and_never_over_the_change() {
-    let choice = choice(json!({"traits": ["plan", "first_name", {"trait": "ltv", "as": "value"}, "absent"]}));
+    let choice =
+        choice(&json!({"traits": ["plan", "first_name", {"trait": "ltv", "as": "value"}, "absent"]}));
     let Value::Object(traits) = json!({"plan": "pro", "firstName": "Ada", "ltv": 5, "secret": 1}) else {
         panic!()
     };
@@ -69,7 +70,7 @@ fn denied_fields_go_and_only_allowed_ones_stay() {
     });
     let restricted = |settings: Value| {
         let mut event = event.clone();
-        choice(settings).restrict(&mut event);
+        choice(&settings).restrict(&mut event);
         event
     };
     assert_eq!(restricted(json!({})), event);
@@ -99,7 +100,7 @@ fn denied_fields_go_and_only_allowed_ones_stay() {
 
 #[test]
 fn the_filter_sees_the_whole_event() {
-    let choice = choice(json!({"filter": "type = 'track' and properties.vip", "deny": ["properties.vip"]}));
+    let choice = choice(&json!({"filter": "type = 'track' and properties.vip", "deny": ["properties.vip"]}));
     assert!(choice.lets_through(&json!({"type": "track", "properties": {"vip": true}})));
     assert!(!choice.lets_through(&json!({"type": "track", "properties": {"vip": false}})));
     assert!(!choice.lets_through(&json!({"type": "track", "properties": {"vip": "yes"}})));
@@ -133,7 +134,7 @@ fn settings_are_judged_when_they_are_saved() {
         (json!({"traits": [""]}), "traits[0]", "empty"),
         (json!({"surprise": 1}), "data", "surprise"),
     ] {
-        let (found, told) = refused(settings);
+        let (found, told) = refused(&settings);
         assert_eq!(found, field);
         assert!(told.contains(message), "{told}");
     }

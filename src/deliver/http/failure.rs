@@ -65,7 +65,7 @@ impl Failure {
     pub(super) fn of(error: &reqwest::Error, is_tls: bool) -> Self {
         let first: &(dyn Error + 'static) = error;
         let causes: Vec<_> = std::iter::successors(Some(first), |&error| error.source()).collect();
-        let message = causes.last().map_or_else(|| error.to_string(), |cause| cause.to_string());
+        let message = causes.last().map_or_else(|| error.to_string(), ToString::to_string);
         let named = causes.iter().rev().find_map(|&cause| code_of(cause));
         let code = named.unwrap_or(if error.is_connect() && is_tls { Code::Tls } else { Code::Protocol });
         Self { code, message }

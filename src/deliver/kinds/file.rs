@@ -111,7 +111,7 @@ impl FileKind {
         let put = tokio::time::timeout(self.timeout, self.store.put(&path, PutPayload::from(lines)));
         let (verdict, response) = match put.await {
             Ok(Ok(_)) => (Verdict::Delivered, String::new()),
-            Ok(Err(error)) => (judge(&error), error.to_string()),
+            Ok(Err(error)) => (judge(&error, self.endpoint.is_some()), error.to_string()),
             Err(_) => (retry("ETIMEDOUT", "it was not written in time"), String::new()),
         };
         (verdict, Exchange { items: range, request, status: None, response, took: started.elapsed() })
@@ -127,7 +127,7 @@ impl FileKind {
         let hash: String = hex::encode(hash.finalize()).chars().take(16).collect();
         let name = format!("{}-{hash}.ndjson", at.format("%Y%m%dT%H%M%S%3fZ"));
         let hour = at.format("%Y/%m/%d/%H").to_string();
-        ObjectPath::from_iter(self.prefix.parts().chain(ObjectPath::from(hour).parts()).chain([name.into()]))
+        self.prefix.parts().chain(ObjectPath::from(hour).parts()).chain([name.into()]).collect()
     }
 }
 
@@ -174,15 +174,17 @@ fn retry(code: &str, message: impl Into<String>) -> Verdict {
     Verdict::Retry { reason: Reason { code: code.to_owned(), message: message.into() }, after: None }
 }
 
-/// What keys and names do not allow stays so until they are changed (personas.md 7.6); all else may pass.
-fn judge(error: &StoreError) -> Verdict {
+/// What keys and names of a store do not allow stays so until they are changed (personas.md 7.6); all else may pass: a
+/// folder is the operator's, who puts it right.
+fn judge(error: &StoreError, is_remote: bool) -> Verdict {
     let rejected =
         |code: &str| Verdict::Rejected(Reason { code: code.to_owned(), message: error.to_string() });
     match error {
+        _ if !is_remote => retry("UNAVAILABLE", error.to_string()),
         StoreError::Unauthenticated { .. } => rejected("401"),
         StoreError::PermissionDenied { .. } => rejected("403"),
         StoreError::NotFound { .. } => rejected("404"),
-        _ => retry("INTERNAL", error.to_string()),
+        _ => retry("UNAVAILABLE", error.to_string()),
     }
 }
 

@@ -22,17 +22,17 @@ fn built_with(
     change: Change<'_>,
     call: &Call,
     (collection, identifiers): (Collection, &[Identifier<'_>]),
-    settings: Value,
+    settings: &Value,
 ) -> Option<Value> {
     let traits = Map::from_iter([("plan".to_owned(), json!("pro"))]);
     let subject = Subject { collection, profile_id: "prf_1", identifiers, traits: &traits };
     let at = Timestamp::parse("2026-01-02T03:04:05.678Z").expect("time");
     let envelope = Envelope { message_id: "dlv_1", at, space_id: "spa_1", destination: "Mail Tool" };
-    build(change, call, subject, envelope, &Choice::parse(&settings).expect("settings"))
+    build(change, call, subject, envelope, &Choice::parse(settings).expect("settings"))
 }
 
 fn built(change: Change<'_>, call: &Call) -> Value {
-    built_with(change, call, (Collection::Users, &USER), json!({})).expect("let through")
+    built_with(change, call, (Collection::Users, &USER), &json!({})).expect("let through")
 }
 
 fn track() -> Call {
@@ -122,7 +122,7 @@ fn a_computed_trait_as_identify_and_track() {
 fn an_account_as_group_whatever_the_call() {
     let account = (Collection::Accounts, [id("group_id", "g1", 1)]);
     for call in [Call::Identify, track()] {
-        let event = built_with(ENTERED, &call, (account.0, &account.1), json!({})).expect("let through");
+        let event = built_with(ENTERED, &call, (account.0, &account.1), &json!({})).expect("let through");
         assert_eq!(
             core(event),
             json!({
@@ -164,21 +164,21 @@ fn custom_traits_merges_and_deletions() {
 fn one_call_carries_the_identifiers_of_the_choice() {
     // EM-1: u1, e1 and e2 without ID Sync: one call with the newest of each.
     let ids = [id("user_id", "u1", 1), id("email", "e1", 1), id("email", "e2", 2)];
-    let event = |change, ids: &[Identifier<'_>], settings| {
+    let event = |change, ids: &[Identifier<'_>], settings: &Value| {
         built_with(change, &Call::Identify, (Collection::Users, ids), settings).expect("let through")
     };
-    let entered = event(ENTERED, &ids, json!({}));
+    let entered = event(ENTERED, &ids, &json!({}));
     assert_eq!((&entered["userId"], &entered["traits"]["email"]), (&json!("u1"), &json!("e2")));
     // EM-2: with email=last only e2 is named.
     let last = json!({"id_sync": [{"type": "email", "strategy": "last"}]});
-    let entered = event(ENTERED, &ids, last.clone());
+    let entered = event(ENTERED, &ids, &last);
     assert_eq!((entered.get("userId"), &entered["traits"]["email"]), (None, &json!("e2")));
     // EM-3: exits follow ID Sync as well.
-    let exited = event(EXITED, &ids, last);
+    let exited = event(EXITED, &ids, &last);
     assert_eq!((exited.get("userId"), &exited["traits"]["email"]), (None, &json!("e2")));
     // EM-4: no change, no call: there is no change that says so. EM-5: told again, it carries the new e-mail.
     let more = [ids[0], ids[1], ids[2], id("email", "e3", 3)];
-    assert_eq!(event(ENTERED, &more, json!({}))["traits"]["email"], json!("e3"));
+    assert_eq!(event(ENTERED, &more, &json!({}))["traits"]["email"], json!("e3"));
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn all_values_are_listed_and_mapped_ones_go_where_they_are_wanted() {
     let settings = json!({"id_sync": [
         {"type": "email", "strategy": "all"}, {"type": "user_id", "strategy": "first"}, {"type": "crm", "strategy": "last"},
     ]});
-    let event = built_with(ENTERED, &track(), (Collection::Users, &USER), settings).expect("let through");
+    let event = built_with(ENTERED, &track(), (Collection::Users, &USER), &settings).expect("let through");
     let external = |id: &str, id_type: &str| json!({"id": id, "type": id_type, "collection": "users", "encoding": "none"});
     assert_eq!(
         event["context"]["externalIds"],
@@ -202,28 +202,26 @@ fn all_values_are_listed_and_mapped_ones_go_where_they_are_wanted() {
         {"type": "crm", "strategy": "last", "map_to": "userId"},
         {"type": "user_id", "strategy": "last", "map_to": "context.device.owner"},
     ]});
-    let track =
-        built_with(ENTERED, &track(), (Collection::Users, &USER), settings.clone()).expect("let through");
+    let track = built_with(ENTERED, &track(), (Collection::Users, &USER), &settings).expect("let through");
     assert_eq!(track["userId"], "c9");
     assert_eq!(track["properties"]["mails"], json!(["new@x.example", "old@x.example"]));
     assert_eq!(track["context"]["device"], json!({"owner": "u123"}));
     assert_eq!(track["context"].get("externalIds"), None);
     let identify =
-        built_with(ENTERED, &Call::Identify, (Collection::Users, &USER), settings).expect("let through");
+        built_with(ENTERED, &Call::Identify, (Collection::Users, &USER), &settings).expect("let through");
     assert_eq!(identify["traits"]["mails"], json!(["new@x.example", "old@x.example"]));
 }
 
 #[test]
 fn enrichment_filter_and_field_lists_apply() {
     let settings = json!({"traits": ["plan"], "filter": "traits.plan = 'pro'", "deny": ["traits.email"]});
-    let event = built_with(ENTERED, &Call::Identify, (Collection::Users, &USER), settings.clone());
+    let event = built_with(ENTERED, &Call::Identify, (Collection::Users, &USER), &settings);
     assert_eq!(event.expect("let through")["traits"], json!({"first_time_shopper": true, "plan": "pro"}));
-    assert_eq!(built_with(ENTERED, &track(), (Collection::Users, &USER), settings), None);
+    assert_eq!(built_with(ENTERED, &track(), (Collection::Users, &USER), &settings), None);
     let settings = json!({"traits": ["plan"]});
-    let event =
-        built_with(ENTERED, &track(), (Collection::Users, &USER), settings.clone()).expect("let through");
+    let event = built_with(ENTERED, &track(), (Collection::Users, &USER), &settings).expect("let through");
     assert_eq!(event["properties"]["plan"], "pro");
     let deleted =
-        built_with(Change::Delete, &track(), (Collection::Users, &USER), settings).expect("let through");
+        built_with(Change::Delete, &track(), (Collection::Users, &USER), &settings).expect("let through");
     assert_eq!(deleted.get("traits"), None);
 }

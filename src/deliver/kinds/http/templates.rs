@@ -4,13 +4,13 @@
 //! all (`{"email": {{ email }}}`). What is not there may be asked for and tested; printing it is an error, and so is
 //! printing null outside of JSON: a URL without its id would be another URL.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 use std::io;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use minijinja::value::ValueKind;
+use minijinja::value::{Rest, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value};
 use sha2::{Digest, Sha256};
 
@@ -247,9 +247,9 @@ fn merge(value: &Value, other: &Value) -> Result<Value, Error> {
 }
 
 /// `| without('a', 'b')`: an object without some entries.
-fn without(value: &Value, names: minijinja::value::Rest<String>) -> Result<Value, Error> {
-    let stays =
-        |(key, _): &(Value, Value)| !key.as_str().is_some_and(|key| names.iter().any(|name| name == key));
+fn without(value: &Value, names: Rest<String>) -> Result<Value, Error> {
+    let names: BTreeSet<String> = names.0.into_iter().collect();
+    let stays = |(key, _): &(Value, Value)| !key.as_str().is_some_and(|key| names.contains(key));
     Ok(Value::from_pairs(entries(value)?.into_iter().filter(stays)))
 }
 

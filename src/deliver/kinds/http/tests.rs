@@ -88,7 +88,7 @@ fn secrets_are_masked_wherever_they_stand() {
 
 #[test]
 fn neighbours_of_one_type_share_a_request() {
-    let body = r#"[{% for item in items %}{{ item.id }}{% if not loop.last %},{% endif %}{% endfor %}]"#;
+    let body = "[{% for item in items %}{{ item.id }}{% if not loop.last %},{% endif %}{% endfor %}]";
     let call =
         json!({"url": "https://x.example/", "headers": {"content-type": "application/json"}, "body": body});
     let mapping = mapping(json!({"batch_max": 2, "calls": {"identify": call, "track": call}}));
@@ -140,7 +140,7 @@ fn what_there_are_no_words_for_is_refused() {
 #[test]
 fn templates_are_bounded() {
     for body in [
-        r#"{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}{}"#,
+        "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}{}",
         r#"{% for a in range(5000) %}{{ "x" * 100000 }}{% endfor %}"#,
         "{}}",
         "text",

@@ -142,10 +142,7 @@ impl Target {
     pub(super) async fn connect(&self) -> Result<PgConnection, Failure> {
         let addresses = self.resolver.addresses(&self.host).await.map_err(|error| {
             let message = error.to_string();
-            match error.is_blocked() {
-                true => Failure::Settings("BLOCKED", message),
-                false => Failure::Server(message),
-            }
+            if error.is_blocked() { Failure::Settings("BLOCKED", message) } else { Failure::Server(message) }
         })?;
         let mut last = Failure::Server("the host has no address".to_owned());
         for address in addresses {

@@ -65,13 +65,12 @@ impl PostgresKind {
     /// Writes changes in one transaction, on a connection that stays open when all went well.
     async fn write(&self, items: &[Item]) -> Result<(), Failure> {
         let mut place = self.connection.lock().await;
-        let mut connection = match place.take() {
-            Some(connection) => connection,
-            None => {
-                let mut connection = self.target.connect().await?;
-                self.statements.prepare(&mut connection).await.map_err(|error| judge(&error))?;
-                connection
-            }
+        let mut connection = if let Some(connection) = place.take() {
+            connection
+        } else {
+            let mut connection = self.target.connect().await?;
+            self.statements.prepare(&mut connection).await.map_err(|error| judge(&error))?;
+            connection
         };
         self.transact(&mut connection, &rows::steps(items)).await.map_err(|error| judge(&error))?;
         *place = Some(connection);

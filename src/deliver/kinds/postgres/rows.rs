@@ -93,7 +93,7 @@ impl Rows {
             let is_own = key == Some(name.as_str());
             match (class, value) {
                 (Some("audience"), Value::Bool(is_member)) if is_own => {
-                    self.add_membership(item, name, *is_member)
+                    self.add_membership(item, name, *is_member);
                 }
                 // What names the computation, and identifiers, are no traits.
                 _ if ["email", "audience_key", "trait_key"].contains(&name.as_str()) => {}

@@ -192,8 +192,9 @@ fn upsert(schema: &str, table: &str, columns: &[(&str, &str)], keys: usize) -> S
     let names = columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
     let key = columns.iter().take(keys).map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
     let (bound, cast) = bindings(columns, 3);
-    let set: String =
+    let set: Vec<String> =
         columns.iter().skip(keys).map(|(name, _)| format!("{name} = excluded.{name}, ")).collect();
+    let set = set.concat();
     format!(
         "insert into \"{schema}\".{table} as present \
          (canonical_segment_id, {names}, seq, received_at, uuid_ts, \"timestamp\") \
