@@ -85,6 +85,8 @@ fn every_option_has_a_comment_and_a_variable() {
                 "database.url",
                 "egress.ports",
                 "egress.allow_networks",
+                "deliver.secret_key",
+                "deliver.previous_secret_key",
                 "telemetry.log",
                 "telemetry.format",
             ]

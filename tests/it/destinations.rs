@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::app::TestApp;
-use crate::harness::destinations::{DESTINATIONS, sending};
+use crate::harness::destinations::{DELIVERIES, DESTINATIONS, sending};
 use crate::harness::receiver::{Receiver, Reply};
 
 const NOW: &str = "2024-03-01T12:00:00.000Z";
@@ -311,4 +311,61 @@ async fn settings_are_judged_and_a_test_says_what_came_back() {
     let body = json!({"name": "A", "kind": "webhook", "settings": {"url": "https://example.com"}});
     let refused = without.post(DESTINATIONS, body).await.expect_problem(422, "invalid");
     assert!(refused.text.contains("deliver.secret_key"), "{}", refused.text);
+}
+
+#[tokio::test]
+async fn any_http_api_is_spoken_to_by_templates() {
+    let (app, receiver) = (start().await, Receiver::start().await);
+    app.make_live("audiences", "buyers", BUYERS).await;
+    let headers = json!({"Content-Type": "application/json", "Authorization": "Bearer {{ secrets.token }}"});
+    let identify = json!({"url": format!("{}/users/{{{{ user_id }}}}", receiver.url), "method": "PUT",
+        "headers": headers, "body": "{\"attributes\": {{ values }}}"});
+    let settings = json!({"calls": {"identify": identify}, "secrets": {"token": "canary-token"}});
+    let body = json!({"name": "Tool", "kind": "http", "settings": settings});
+    let tool = app.post(DESTINATIONS, body).await.expect(201).json;
+    assert_eq!(tool["settings"]["secrets"], json!({"token": "***"}));
+    app.subscribe(&tool, json!({"subject": "audience", "key": "buyers", "send": ["identify", "track"]}))
+        .await;
+    bought(&app, "u 1").await;
+    receiver.wait_taken(1).await;
+    let seen = app.wait_sent(&tool).await;
+    assert_eq!((&seen["deliveries"]["succeeded"], &seen["deliveries"]["filtered"]), (&json!(1), &json!(1)));
+    let received = receiver.all().remove(0);
+    assert_eq!(
+        (received.path.as_str(), &received.json),
+        ("/users/u%201", &json!({"attributes": {"buyers": true}}))
+    );
+    assert_eq!(received.headers["authorization"], "Bearer canary-token");
+    let filtered = app.deliveries(&tool, "&state=filtered").await;
+    assert_eq!(
+        (&filtered[0]["code"], &filtered[0]["call"]),
+        (&json!("UNSUPPORTED_EVENT_TYPE"), &json!("track"))
+    );
+    let sent = app.deliveries(&tool, "&state=delivered").await;
+    let path = format!("{DELIVERIES}/{}", sent[0]["id"].as_str().unwrap());
+    let log = app.get(&path).await.expect(200);
+    assert!(log.text.contains("PUT http://") && !log.text.contains("canary"), "{}", log.text);
+}
+
+#[tokio::test]
+async fn changes_are_kept_as_files_below_the_folder_of_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = sending().option("egress.folder", folder.path().to_str().unwrap()).at(NOW).start().await;
+    app.make_live("audiences", "buyers", BUYERS).await;
+    let body = json!({"name": "Lake", "kind": "file", "settings": {"folder": "lake"}});
+    let lake = app.post(DESTINATIONS, body).await.expect(201).json;
+    app.subscribe(&lake, json!({"subject": "audience", "key": "buyers"})).await;
+    bought(&app, "u1").await;
+    app.wait_destination(&lake, |d| d["deliveries"]["succeeded"] == 1).await;
+    let mut folders = vec![folder.path().to_owned()];
+    let mut lines = Vec::new();
+    while let Some(path) = folders.pop() {
+        if path.is_dir() {
+            folders.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            lines.extend(std::fs::read_to_string(path).unwrap().lines().map(str::to_owned));
+        }
+    }
+    let event: Value = serde_json::from_str(&lines[0]).unwrap();
+    assert_eq!((lines.len(), &event["traits"]), (1, &json!({"buyers": true})));
 }

@@ -322,15 +322,15 @@ async fn destinations_are_told_the_net_change_of_an_unmerge() {
     let webhook = case.app.make_webhook("CRM", &receiver, json!({})).await;
     case.app.subscribe(&webhook, json!({"subject": "custom_traits"})).await;
     case.app
-        .wait_destination(&webhook, |d| d["deliveries"]["succeeded"] == 1 && d["deliveries"]["queued"] == 0)
+        .wait_destination(&webhook, |d| d["deliveries"]["succeeded"] == 5 && d["deliveries"]["queued"] == 0)
         .await;
     let merge = case.identity("user_id:ada").await["merges"][0]["id"].as_str().unwrap().to_owned();
     case.undo(&merge).await;
     case.app
-        .wait_destination(&webhook, |d| d["deliveries"]["succeeded"] == 3 && d["deliveries"]["queued"] == 0)
+        .wait_destination(&webhook, |d| d["deliveries"]["succeeded"] == 5 && d["deliveries"]["queued"] == 0)
         .await;
     let told = case.app.deliveries(&webhook, "").await;
-    assert_eq!(told.len(), 3, "not once more what was told when it happened: {told:?}");
+    assert_eq!(told.len(), 5, "not once more what was told when it happened: {told:?}");
     let of = |id: &str| told.iter().find(|d| d["profile_id"] == json!(id)).unwrap()["value"].clone();
     let (ada, b1) = (case.id("user_id:ada").await, case.id("anonymous_id:b1").await);
     assert_eq!(of(&ada), json!({"color": "green", "size": null, "hat": null}));

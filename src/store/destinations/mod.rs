@@ -183,12 +183,13 @@ pub async fn delete(pool: &PgPool, space: SpaceNo, no: DestinationNo) -> Result<
     for sql in [
         "-- store::destinations::delete
          UPDATE destination SET deleted = true, secrets = NULL WHERE space_id = $1 AND destination_no = $2",
-        "-- store::destinations::delete
-         DELETE FROM destination_subscription WHERE space_id = $1 AND destination_no = $2",
+        // In the order in which workers lock them.
         "-- store::destinations::delete
          DELETE FROM destination_worker WHERE space_id = $1 AND destination_no = $2",
         "-- store::destinations::delete
          DELETE FROM delivery_head WHERE space_id = $1 AND destination_no = $2",
+        "-- store::destinations::delete
+         DELETE FROM destination_subscription WHERE space_id = $1 AND destination_no = $2",
         "-- store::destinations::delete
          DELETE FROM destination_failure WHERE space_id = $1 AND destination_no = $2",
         "-- store::destinations::delete

@@ -179,7 +179,7 @@ async fn answer(stream: &mut TcpStream, reply: Reply) -> Option<()> {
         }
         Reply::Endless => {
             stream.write_all(b"HTTP/1.1 500 No\r\ncontent-length: 10000000000\r\n\r\n").await.ok()?;
-            let block = [b'x'; 65_536];
+            let block = vec![b'x'; 65_536];
             loop {
                 stream.write_all(&block).await.ok()?;
             }

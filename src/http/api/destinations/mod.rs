@@ -42,10 +42,11 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 struct NewDestination {
     /// For people; also the name in `integrations` of what is sent.
     name: String,
-    /// `webhook`, `segment` and others.
+    /// `webhook`, `segment`, `http`, `file` or `postgres`.
     kind: String,
     /// Settings of the kind. `webhook`: `url`, `method` (POST, PUT, PATCH), `headers`, `batch_max`, `secret` (made where
-    /// there is none), `shared_secret` (for `X-Signature`). `segment`: `url`, `write_key`, `batch_max`.
+    /// there is none), `shared_secret` (for `X-Signature`). `segment`: `url`, `write_key`, `batch_max`. The others are described in
+    /// docs/destination-kinds.md.
     #[serde(default)]
     #[schema(value_type = Object)]
     settings: Map<String, Value>,
