@@ -322,7 +322,7 @@ async fn destinations_are_told_the_net_change_of_an_unmerge() {
     let webhook = case.app.make_webhook("CRM", &receiver, json!({})).await;
     case.app.subscribe(&webhook, json!({"subject": "custom_traits"})).await;
     case.app
-        .wait_destination(&webhook, |d| d["deliveries"]["succeeded"] == 5 && d["deliveries"]["queued"] == 0)
+        .wait_destination(&webhook, |d| d["deliveries"]["succeeded"] == 3 && d["deliveries"]["queued"] == 0)
         .await;
     let merge = case.identity("user_id:ada").await["merges"][0]["id"].as_str().unwrap().to_owned();
     case.undo(&merge).await;
