@@ -132,22 +132,7 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
     let account = settle(work, event, &event.ids.accounts, Collection::Accounts, ground);
     let blocked = event.ids.blocked.iter().map(|(type_no, value)| (*type_no, value));
     refuse_all(work, user.or(account).unwrap_or_default(), Rule::Blocked, blocked, event, catalog);
-    if let Some(name) = event.ids.unknown_types.first() {
-        let message = format!("identifier type {name:?} is not in the settings; the identifier was left out");
-        work.out.warnings.push(warning(space, event, "identifier_type_unknown", u32::MAX, message));
-    }
-    if event.ids.left_out > 0 {
-        let message = format!(
-            "the event has more than {IDENTIFIERS_MAX} identifiers; the {} least trusted ones were left out",
-            event.ids.left_out
-        );
-        work.out.warnings.push(warning(space, event, "too_many_identifiers", u32::MAX - 2, message));
-    }
-    if event.ids.misplaced {
-        let message = "externalIds of the collection accounts are taken for the type group_id alone, and that of users never; \
-            an identifier was left out";
-        work.out.warnings.push(warning(space, event, "external_id_misplaced", u32::MAX - 3, message.into()));
-    }
+    warn_of_identifiers(work, event, space);
     if user.is_none() && account.is_none() {
         work.out.unidentified += 1;
         work.out.warnings.push(warning(
@@ -189,6 +174,26 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
     }
     look_at(work, Attribution { user, account }, record.received_at, ground);
     Attribution { user, account }
+}
+
+/// Tells what of an event's identifiers cannot be used by itself.
+fn warn_of_identifiers(work: &mut Work, event: &Incoming<'_>, space: SpaceNo) {
+    if let Some(name) = event.ids.unknown_types.first() {
+        let message = format!("identifier type {name:?} is not in the settings; the identifier was left out");
+        work.out.warnings.push(warning(space, event, "identifier_type_unknown", u32::MAX, message));
+    }
+    if event.ids.left_out > 0 {
+        let message = format!(
+            "the event has more than {IDENTIFIERS_MAX} identifiers; the {} least trusted ones were left out",
+            event.ids.left_out
+        );
+        work.out.warnings.push(warning(space, event, "too_many_identifiers", u32::MAX - 2, message));
+    }
+    if event.ids.misplaced {
+        let message = "externalIds of the collection accounts are taken for the type group_id alone, and that of users never; \
+            an identifier was left out";
+        work.out.warnings.push(warning(space, event, "external_id_misplaced", u32::MAX - 3, message.into()));
+    }
 }
 
 /// Evaluates what an event has changed, on its user and on accounts.

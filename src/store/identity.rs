@@ -85,24 +85,6 @@ pub(super) async fn write_type(tx: &mut PgConnection, space: SpaceNo, row: &IdTy
     Ok(())
 }
 
-/// Sets the caps of a space and raises the settings' version.
-pub async fn update_caps(pool: &PgPool, space: SpaceNo, merges_max: i32, identifiers_max: i32) -> Result<()> {
-    let mut tx = pool.begin().await?;
-    sqlx::query(
-        "-- store::identity::update_caps
-         UPDATE identity_settings SET merges_max = $2, identifiers_max = $3, version = version + 1
-         WHERE space_id = $1",
-    )
-    .bind(space.0)
-    .bind(merges_max)
-    .bind(identifiers_max)
-    .execute(&mut *tx)
-    .await?;
-    super::processor::bump_config(&mut tx, space).await?;
-    tx.commit().await?;
-    Ok(())
-}
-
 /// The settings of a space.
 pub async fn get_settings(connection: &mut PgConnection, space: SpaceNo) -> Result<SettingsRow> {
     type Row = (i16, String, Vec<String>, i32, String, Option<i32>, bool, Vec<String>, Vec<String>);

@@ -204,6 +204,7 @@ async fn what_was_done_is_in_the_audit_log() {
     let path = format!("{USERS}/user_id:u1/external_ids/delete");
     let tried = case.app.post(&format!("{path}?dry_run=true"), delete.clone()).await.expect(200).json;
     assert_eq!(tried["code"], json!("dry_run"));
+    assert_eq!(tried["effect"]["identifiers"][0]["id"], json!("a1"));
     case.app.post(&path, delete).await.expect(200);
     case.post("/identity/merges", json!({"profiles": ["user_id:u1", "anonymous_id:a2"]})).await;
     let log = case.get(&format!("{SPACE}/audit-log")).await;

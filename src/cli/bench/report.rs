@@ -71,7 +71,7 @@ impl Report {
             let _memory = match summary(rounds) {
                 Some((median, least, most)) => writeln!(
                     out,
-                    "  median {median:.2} ({least:.2}–{most:.2}), goal {:.1}: {}",
+                    "  median {median:.2} ({least:.2}–{most:.2}), goal {}: {}",
                     goal.least(),
                     if median >= goal.least() { "met" } else { "MISSED" }
                 ),

@@ -32,6 +32,8 @@ struct Wanted {
 pub(super) struct Deleted {
     code: &'static str,
     message: &'static str,
+    /// What it did, or would do.
+    effect: EffectJson,
 }
 
 /// Takes an identifier away from a profile. Its traits, events and merges stay; a later event may bring it back.
@@ -64,14 +66,14 @@ pub(super) async fn delete_external_id(
     }
     let act = Act::DeleteIdentifier { collection: person.profile.collection, id_type, value };
     // Others may have been quicker: then it is the last one by now, or gone.
-    perform(&state, &authed, act, params).await.map_err(|problem| match problem.code {
+    let Json(effect) = perform(&state, &authed, act, params).await.map_err(|problem| match problem.code {
         Code::Refused => Problem::new(Code::NotDeletable, problem.detail),
         _ => problem,
     })?;
     Ok(Json(if params.dry_run {
-        Deleted { code: "dry_run", message: "External identifier would be deleted." }
+        Deleted { code: "dry_run", message: "External identifier would be deleted.", effect }
     } else {
-        Deleted { code: "success", message: "External identifier has been deleted." }
+        Deleted { code: "success", message: "External identifier has been deleted.", effect }
     }))
 }
 
