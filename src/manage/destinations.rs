@@ -240,6 +240,12 @@ impl Manage {
         settings.retain(|_, value| !value.is_null());
         let timeout = Duration::from_millis(u64::from(destination.limits.timeout_ms.unsigned_abs()));
         self.opener.open_with(spec.name, &settings, timeout).map_err(|error| refused(&error))?;
+        // What a name leads to is judged whenever it is called.
+        let url = settings.get("url").and_then(Value::as_str).and_then(|url| url.parse().ok());
+        if let Some(url) = url {
+            let judged = self.opener.reach.guard.check_url(&url);
+            judged.map_err(|blocked| ManageError::invalid("settings.url", blocked.to_string()))?;
+        }
         let (secrets, plain): (Map<String, Value>, Map<String, Value>) =
             settings.into_iter().partition(|(name, _)| spec.secrets.contains(&name.as_str()));
         destination.settings = Value::Object(plain);

@@ -1,6 +1,6 @@
 //! A profile's events, read back from the chunks its pointers name.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Directory, Person, QueryError, Reader};
 use crate::domain::{EventType, Offset, SpaceNo, Timestamp};
@@ -103,6 +103,30 @@ impl Reader {
         }
         events.truncate(limit);
         Ok(events)
+    }
+
+    /// When the identifiers of a profile's newest events were seen last, by type and value, in event time. What no event
+    /// among the newest 200 has is not there.
+    pub async fn last_seen(
+        &self,
+        space: SpaceNo,
+        person: &Person,
+    ) -> Result<HashMap<(String, String), Timestamp>, QueryError> {
+        let newest = EventFilter {
+            start: Timestamp::from_millis(i64::MIN),
+            end: Timestamp::from_millis(i64::MAX),
+            include: HashSet::new(),
+            exclude: HashSet::new(),
+            direction: Direction::Descending,
+            after: None,
+        };
+        let mut seen = HashMap::new();
+        for event in self.list_events(space, person, &newest, READ_AT_A_TIME).await? {
+            for (_, id_type, value) in event.external_ids {
+                seen.entry((id_type, value)).or_insert(event.timestamp);
+            }
+        }
+        Ok(seen)
     }
 
     /// The pointers the filter leaves, in its order.

@@ -223,3 +223,41 @@ async fn what_was_done_is_in_the_audit_log() {
         log["data"][1]
     );
 }
+
+#[tokio::test]
+async fn identifiers_say_when_they_were_seen_first_and_last() {
+    let case = Case::start(Wish::default()).await;
+    let call = |day: u32, ids: Value| {
+        let mut call =
+            json!({"type": "track", "event": "Seen", "timestamp": format!("2024-02-{day:02}T00:00:00.000Z")});
+        call.as_object_mut().unwrap().extend(ids.as_object().unwrap().clone());
+        call
+    };
+    let (user, both) = (json!({"userId": "u1"}), json!({"userId": "u1", "anonymousId": "a1"}));
+    let late = json!({"anonymousId": "a1"});
+    let send = async |calls: Vec<Value>| {
+        case.app.track("/v1/batch", json!({"batch": calls})).await.expect(200).offset()
+    };
+    let seen = async |offset: u64| {
+        let path = format!("{USERS}/user_id:u1/identity?min_offset={offset}");
+        let told = case.app.get(&path).await.expect(200).json["identifiers"].clone();
+        let day = |id: &Value, name: &str| id[name].as_str().map(|at| at[8..10].to_owned());
+        let of = |id: &Value| {
+            (id["type"].as_str().unwrap().to_owned(), day(id, "created_at"), day(id, "last_seen_at"))
+        };
+        told.as_array().unwrap().iter().map(of).collect::<Vec<_>>()
+    };
+    let day = |day: &str| Some(day.to_owned());
+    let offset = send(vec![call(3, both), call(7, user.clone()), call(1, late)]).await;
+    let known = seen(offset).await;
+    assert_eq!(known[0], ("user_id".to_owned(), day("03"), day("07")));
+    assert_eq!(
+        known[1],
+        ("anonymous_id".to_owned(), day("03"), day("03")),
+        "a late event is not the last one"
+    );
+    let offset = send((0..200).map(|_| call(8, user.clone())).collect()).await;
+    let known = seen(offset).await;
+    assert_eq!(known[0].2, day("08"));
+    assert_eq!(known[1].2, None, "not among the newest 200 events");
+}

@@ -237,7 +237,15 @@ async fn a_rate_is_kept_and_a_private_address_is_never_called() {
     let began = Instant::now();
     receiver.wait_taken(60).await;
     assert!(began.elapsed() > Duration::from_millis(1_500), "{:?}", began.elapsed());
-    app.patch(&path, json!({"settings": {"url": "http://10.0.0.1/hook"}})).await.expect(200);
+    let private = app.patch(&path, json!({"settings": {"url": "http://10.0.0.1/hook"}})).await.expect(422);
+    assert_eq!(private.json["field"], "settings.url", "{}", private.text);
+    // It is not called either when it was saved under another configuration.
+    for behind_the_door in [
+        r#"UPDATE destination SET settings = settings || '{"url": "http://10.0.0.1/hook"}'"#,
+        "UPDATE destination_worker SET config_version = config_version + 1",
+    ] {
+        sqlx::query(behind_the_door).execute(&app.db.pool).await.unwrap();
+    }
     buy(&app, 1, 1).await;
     let seen = app.wait_destination(&hook, |d| d["deliveries"]["dead"] == 1).await;
     assert_eq!(seen["deliveries"]["last_error"]["code"], "BLOCKED");

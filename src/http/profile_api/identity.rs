@@ -96,12 +96,20 @@ pub(super) struct IdentityBody {
     profile_id: String,
     /// Ids the profile had before merges; they resolve for ever.
     former_ids: Vec<String>,
-    identifiers: Vec<ExternalId>,
+    identifiers: Vec<IdentifierBody>,
     /// Also those that were taken back.
     merges: Vec<MergeBody>,
     /// Profiles that events do not make one with this one.
     kept_apart: Vec<ApartBody>,
     refusals: Vec<RefusalBody>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct IdentifierBody {
+    #[serde(flatten)]
+    known: ExternalId,
+    /// Time of the newest event that has it; null where none of the profile's newest 200 events does.
+    last_seen_at: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -153,6 +161,11 @@ pub(super) async fn get_identity(
     let (merges, ids) = state.reader.list_merges(found.space, person).await?;
     let apart = state.reader.list_apart(found.space, person).await?;
     let refusals = state.reader.list_refusals(found.space, person, REFUSALS_MAX).await?;
+    let seen = state.reader.last_seen(found.space, person).await?;
+    let identifiers = external_ids(person).into_iter().map(|known| {
+        let last = seen.get(&(known.id_type.clone(), known.id.clone()));
+        IdentifierBody { last_seen_at: last.map(ToString::to_string), known }
+    });
     let id = |no: &ProfileNo| ids.get(no).map(|id| public_id("prf", *id));
     let merges = merges.into_iter().map(|m| MergeBody {
         id: public_id("mrg", m.id),
@@ -181,7 +194,7 @@ pub(super) async fn get_identity(
     Ok(Json(IdentityBody {
         profile_id: person.id(),
         former_ids: person.profile.kin.get().former.iter().filter_map(id).collect(),
-        identifiers: external_ids(person),
+        identifiers: identifiers.collect(),
         merges: merges.collect(),
         kept_apart: kept_apart.collect(),
         refusals: refusals.collect(),
