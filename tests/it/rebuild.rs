@@ -7,9 +7,9 @@ use personas::store::rebuild::TABLES;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::app::{TOKEN, TestApp, Wish, send};
+use crate::harness::app::TestApp;
 use crate::harness::cluster::TestDb;
-use crate::harness::random_log::{HOUR, START, define, live, start, time};
+use crate::harness::random_log::{Dice, HOUR, START, define, live, start};
 use crate::harness::rebuild::{assert_same, command, dump, expect_same, json_of, run, wait};
 use crate::verify::verify;
 
