@@ -3,10 +3,12 @@
 use serde_json::{Value, json};
 
 use crate::harness::acts::{Case, NOW, SPACE, USERS};
-use crate::harness::app::{TOKEN, Wish};
+use crate::harness::app::{TOKEN, TestApp, Wish};
 use crate::harness::destinations::sending;
+use crate::harness::random_log;
 use crate::harness::rebuild::expect_same;
 use crate::harness::receiver::Receiver;
+use crate::verify::verify;
 
 const BEFORE: &[&str] = &[
     "identify user=ada email=ada@x.org {\"plan\":\"pro\",\"color\":\"green\"}",
@@ -335,4 +337,59 @@ async fn destinations_are_told_the_net_change_of_an_unmerge() {
     let (ada, b1) = (case.id("user_id:ada").await, case.id("anonymous_id:b1").await);
     assert_eq!(of(&ada), json!({"color": "green", "size": null, "hat": null}));
     assert_eq!(of(&b1), json!({"color": "black", "size": 9, "hat": true, "plan": null}));
+}
+
+/// What is told of everybody, but for when it came to be so.
+async fn everybody(app: &TestApp) -> Vec<Value> {
+    let mut all = Vec::new();
+    let users = (0..25).map(|n| format!("users/profiles/user_id:u{n}"));
+    let people = users.chain((0..4).map(|n| format!("accounts/profiles/group_id:g{n}")));
+    for person in people {
+        for part in
+            ["traits?limit=200", "external_ids?limit=200", "events?limit=200", "links?limit=200", "audiences"]
+        {
+            let answer = app.get(&format!("{SPACE}/collections/{person}/{part}")).await;
+            let mut told = answer.json;
+            for audience in told["data"].as_array_mut().into_iter().flatten() {
+                audience.as_object_mut().unwrap().remove("entered_at");
+            }
+            all.push(json!({"of": person, "part": part, "told": told}));
+        }
+    }
+    all.push(app.get(&format!("{SPACE}/audiences/sizes")).await.expect(200).json["data"].clone());
+    all
+}
+
+#[tokio::test]
+async fn whoever_is_merged_in_whatever_log_is_who_he_was_when_it_is_taken_back() {
+    let mut undone = 0;
+    for seed in 11..=13 {
+        let app = random_log::start().await;
+        random_log::define(&app).await;
+        random_log::live(&app, seed, random_log::START, 20).await;
+        let mut dice = random_log::Dice(seed);
+        for _ in 0..6 {
+            let before = everybody(&app).await;
+            let pair = [(); 2].map(|()| format!("user_id:u{}", dice.roll(25)));
+            let body = json!({"profiles": pair, "override_limits": true});
+            let merged = app.post(&format!("{SPACE}/identity/merges"), body).await;
+            if merged.status != 200 {
+                continue;
+            }
+            let identity = app.get(&format!("{USERS}/{}/identity", pair[0])).await.expect(200).json;
+            let offset = &merged.json["offset"];
+            let merge =
+                identity["merges"].as_array().unwrap().iter().find(|m| m["offset"] == *offset).unwrap();
+            let path = format!("{SPACE}/identity/merges/{}/undo", merge["id"].as_str().unwrap());
+            app.post(&path, json!({})).await.expect(200);
+            for (before, after) in before.iter().zip(everybody(&app).await) {
+                assert_eq!(*before, after, "seed {seed}: {pair:?}");
+            }
+            undone += 1;
+        }
+        let (said, code) = verify(&app.db, &[]);
+        assert_eq!(code, 0, "seed {seed}: {said}");
+        expect_same(&app.db).await;
+    }
+    assert!(undone > 6, "{undone} merges were taken back");
 }

@@ -146,7 +146,7 @@ pub async fn log_begins(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result
 }
 
 /// What the definitions and settings of a space are, in a word. Identifier types are left out: events add some, see
-/// [`are_types_known`].
+/// [`is_current`].
 fn fingerprint_sql(schema: &str) -> String {
     format!(
         "SELECT md5(concat_ws('|',
@@ -174,8 +174,8 @@ async fn fingerprint(connection: &mut PgConnection, place: &Place) -> Result<Str
     Ok(format!("{schema}/{print}"))
 }
 
-/// Whether what the rebuild computes with is still what is live, and the log still begins where it did. Events may have added types that the rebuild has not
-/// come to yet, unless `both` stand at the same place.
+/// Whether what the rebuild computes with is still what is live, and the log still begins where it did. Events may have
+/// added types that the rebuild has not come to yet, unless `both` stand at the same place.
 pub async fn is_current(connection: &mut PgConnection, place: &Place, both: bool) -> Result<bool> {
     let Place { space, live, shadow } = place;
     let now =
