@@ -19,6 +19,7 @@ mod outbox;
 mod past;
 pub mod rebuild;
 mod refusals;
+mod retell;
 mod schema;
 mod search;
 mod space;

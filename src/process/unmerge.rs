@@ -8,23 +8,21 @@ use uuid::Uuid;
 use super::acts::{Acting, Done, id_of, profile_effect};
 use super::apply::{catch_up, identify_again, look_again, type_name};
 use super::catalog::Catalog;
-use super::outbox::{self, Change};
 use super::past::{Past, act_again, fold_again};
+use super::retell::{share_out, tell, tell_traits};
 use super::surgery::{Table, make_accounts_anew};
 use super::work::{Entry, Work};
 use crate::domain::act::{Effect, IdentifierEffect, Named};
-use crate::domain::delivery::Subject;
 use crate::domain::{Collection, IdKey, Offset, ProfileNo, Timestamp};
 use crate::engine::Dirty;
 use crate::engine::identity::resolve::Held;
 use crate::engine::identity::separate::{Joined, Parted, Seen, Separation, Side};
 use crate::engine::identity::{Apart, Graph};
-use crate::engine::profile::{Outcome, OutcomeValue, Profile, decode_pointers};
+use crate::engine::profile::{Profile, decode_pointers};
 use crate::store::corrections::{Reattributed, Rejoined};
-use crate::store::definitions::Kind;
 use crate::store::identity::{self, Merge};
 use crate::store::log::numbers::Fate;
-use crate::store::memberships::{MembershipChange, Transition};
+use crate::store::memberships::Transition;
 use crate::store::{Result, StoreError, corrections, timeline};
 
 const EARLIEST: Timestamp = Timestamp::from_millis(i64::MIN);
@@ -42,9 +40,9 @@ struct Case {
 
 /// A side of the merge, with the number of its profile.
 #[derive(Clone, Copy)]
-struct Half {
-    side: Side,
-    no: ProfileNo,
+pub(super) struct Half {
+    pub side: Side,
+    pub no: ProfileNo,
 }
 
 /// Takes a merge back.
@@ -308,7 +306,7 @@ async fn fold_halves(
     // They were told when the events came.
     work.out.warnings.truncate(warnings);
     work.out.changes.truncate(changes);
-    tell_traits(work, case, halves, acting);
+    tell_traits(work, case.merged.traits.get(), halves, acting);
     for (_, (mut chunk, fates)) in chunks {
         chunk.numbers.clear();
         for fate in fates {
@@ -318,28 +316,6 @@ async fn fold_halves(
     }
     forget_unready(work, halves, catalog);
     Ok(moved)
-}
-
-/// Tells destinations what of the traits is another now; of the separated side, all of them.
-fn tell_traits(work: &mut Work, case: &Case, halves: [Half; 2], acting: &Acting<'_>) {
-    if !acting.catalog().wanted.wants(Subject::CustomTraits, 0) {
-        return;
-    }
-    let before = case.merged.traits.get();
-    for (half, tells_all) in [(halves[0], false), (halves[1], true)] {
-        let Some(entry) = work.entries.get(&half.no) else { continue };
-        let now = entry.profile.traits.get();
-        let gone =
-            before.iter().filter(|(name, ..)| now.get(name).is_none()).map(|(name, ..)| (name, "null"));
-        let set = now.iter().map(|(name, json, _)| (name, json));
-        let set = set.filter(|(name, json)| tells_all || before.get(name) != Some(*json));
-        let values: Vec<(&str, &str)> = set.chain(gone).collect();
-        if !values.is_empty() {
-            let value = outbox::object(values.into_iter());
-            let (subject, at) = (Subject::CustomTraits, acting.received_at());
-            work.out.changes.push(Change { profile: half.no, subject, definition: 0, value, at });
-        }
-    }
 }
 
 /// A walk that has just begun will fold history into its leaves.
@@ -420,60 +396,6 @@ async fn decide(
         tell(work, half, &told, at, catalog);
     }
     Ok(())
-}
-
-/// What was told last: of each side, by audience.
-type Told = HashMap<(i32, Side), (bool, Timestamp)>;
-
-/// What was told of the profile while it was one goes to the side for which entering and leaving alternate: it has left
-/// where the one that was in it is the one that had entered before.
-fn share_out(work: &mut Work, before: Vec<Transition>, parted: &Parted, halves: [Half; 2]) -> Told {
-    let mut told = Told::default();
-    for mut transition in before {
-        let Transition { definition, entered, at, .. } = transition;
-        let side = parted.numbers.get(&transition.profile).copied().unwrap_or(halves[0].side);
-        let is_in = |half: &Half| told.get(&(definition, half.side)).is_some_and(|(entered, _)| *entered);
-        let fits = |half: &Half| is_in(half) != entered;
-        let own = halves.iter().find(|half| half.side == side && fits(half));
-        let other = halves.iter().find(|half| half.side != side && fits(half));
-        let side = match (own, other) {
-            (None, Some(other)) => {
-                transition.profile = other.no;
-                work.out.corrections.retold.push(transition);
-                other.side
-            }
-            _ => side,
-        };
-        told.insert((definition, side), (entered, at));
-    }
-    told
-}
-
-fn tell(work: &mut Work, half: Half, told: &Told, at: Timestamp, catalog: &Catalog) {
-    let profile = half.no;
-    let Some(entry) = work.entries.get_mut(&profile) else { return };
-    let mut serving: Vec<_> =
-        catalog.meta.iter().filter(|(_, meta)| meta.serving && meta.kind == Kind::Audience).collect();
-    serving.sort_unstable_by_key(|(no, _)| **no);
-    for (no, meta) in serving {
-        let outcome = entry.profile.outcome(*no);
-        let is_member = outcome.as_ref().is_some_and(|o| o.value == OutcomeValue::Member(true));
-        match told.get(&(meta.definition, half.side)) {
-            // It has been in since then, and nobody was told otherwise.
-            Some((true, since)) if is_member && outcome.is_some_and(|outcome| outcome.since != *since) => {
-                let (computation, entered_at) = (*no, Some(*since));
-                let value = OutcomeValue::Member(true);
-                entry.profile.set_outcome(Outcome { computation, value, since: *since });
-                let change = MembershipChange { computation, profile, was_member: true, entered_at };
-                work.out.memberships.push(change);
-            }
-            told if told.is_some_and(|(entered, _)| *entered) != is_member => {
-                let definition = meta.definition;
-                work.out.transitions.push(Transition { definition, no: 0, profile, entered: is_member, at });
-            }
-            _ => {}
-        }
-    }
 }
 
 fn effect(work: &Work, case: &Case, parted: &Parted, halves: [Half; 2], catalog: &Catalog) -> Effect {

@@ -353,10 +353,15 @@ async fn everybody(app: &TestApp) -> Vec<Value> {
             for audience in told["data"].as_array_mut().into_iter().flatten() {
                 audience.as_object_mut().unwrap().remove("entered_at");
             }
+            if let Some(traits) = told["traits"].as_object_mut() {
+                // Who was in while the two were one, and is out again, is told so.
+                traits.retain(|_, value| *value != json!(false));
+            }
             all.push(json!({"of": person, "part": part, "told": told}));
         }
     }
-    all.push(app.get(&format!("{SPACE}/audiences/sizes")).await.expect(200).json["data"].clone());
+    let sizes = app.get(&format!("{SPACE}/audiences/sizes")).await.expect(200).json;
+    all.extend(sizes["data"].as_array().unwrap().iter().map(|size| json!([size["key"], size["size"]])));
     all
 }
 

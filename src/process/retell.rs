@@ -1,0 +1,104 @@
+//! What was told of a profile while it was one, shared out between the two that it is now, and what each has to be told: so
+//! that entering and leaving alternate for whoever follows one of them (decision A18).
+
+use hashbrown::HashMap;
+
+use super::acts::Acting;
+use super::catalog::Catalog;
+use super::outbox::{self, Change};
+use super::unmerge::Half;
+use super::work::Work;
+use crate::domain::Timestamp;
+use crate::domain::delivery::Subject;
+use crate::engine::identity::separate::{Parted, Side};
+use crate::engine::profile::{Outcome, OutcomeValue};
+use crate::engine::traits::Traits;
+use crate::store::definitions::Kind;
+use crate::store::memberships::{MembershipChange, Transition};
+
+/// What was told last: of each side, by audience.
+pub(super) type Told = HashMap<(i32, Side), (bool, Timestamp)>;
+
+/// What was told of the profile while it was one goes to the side for which entering and leaving alternate: it has left
+/// where the one that was in it is the one that had entered before.
+pub(super) fn share_out(
+    work: &mut Work,
+    before: Vec<Transition>,
+    parted: &Parted,
+    halves: [Half; 2],
+) -> Told {
+    let mut told = Told::default();
+    for mut transition in before {
+        let Transition { definition, entered, at, .. } = transition;
+        let side = parted.numbers.get(&transition.profile).copied().unwrap_or(halves[0].side);
+        let is_in = |half: &Half| told.get(&(definition, half.side)).is_some_and(|(entered, _)| *entered);
+        let fits = |half: &Half| is_in(half) != entered;
+        let own = halves.iter().find(|half| half.side == side && fits(half));
+        let other = halves.iter().find(|half| half.side != side && fits(half));
+        let side = match (own, other) {
+            (None, Some(other)) => {
+                transition.profile = other.no;
+                work.out.corrections.retold.push(transition);
+                other.side
+            }
+            _ => side,
+        };
+        told.insert((definition, side), (entered, at));
+    }
+    told
+}
+
+pub(super) fn tell(work: &mut Work, half: Half, told: &Told, at: Timestamp, catalog: &Catalog) {
+    let profile = half.no;
+    let Some(entry) = work.entries.get_mut(&profile) else { return };
+    let mut serving: Vec<_> =
+        catalog.meta.iter().filter(|(_, meta)| meta.serving && meta.kind == Kind::Audience).collect();
+    serving.sort_unstable_by_key(|(no, _)| **no);
+    for (no, meta) in serving {
+        let outcome = entry.profile.outcome(*no);
+        let is_member = outcome.as_ref().is_some_and(|o| o.value == OutcomeValue::Member(true));
+        match told.get(&(meta.definition, half.side)) {
+            // It has been in since then, and nobody was told otherwise.
+            Some((true, since))
+                if is_member && outcome.as_ref().is_some_and(|outcome| outcome.since != *since) =>
+            {
+                let (computation, entered_at) = (*no, Some(*since));
+                let value = OutcomeValue::Member(true);
+                entry.profile.set_outcome(Outcome { computation, value, since: *since });
+                let change = MembershipChange { computation, profile, was_member: true, entered_at };
+                work.out.memberships.push(change);
+            }
+            // It has been in and out: that is remembered of whoever was in once.
+            Some((false, since)) if !is_member && outcome.is_none() => {
+                let value = OutcomeValue::Member(false);
+                entry.profile.set_outcome(Outcome { computation: *no, value, since: *since });
+            }
+            told if told.is_some_and(|(entered, _)| *entered) != is_member => {
+                let definition = meta.definition;
+                work.out.transitions.push(Transition { definition, no: 0, profile, entered: is_member, at });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Tells destinations what of the traits is another now; of the separated side, all of them.
+pub(super) fn tell_traits(work: &mut Work, before: &Traits, halves: [Half; 2], acting: &Acting<'_>) {
+    if !acting.catalog().wanted.wants(Subject::CustomTraits, 0) {
+        return;
+    }
+    for (half, tells_all) in [(halves[0], false), (halves[1], true)] {
+        let Some(entry) = work.entries.get(&half.no) else { continue };
+        let now = entry.profile.traits.get();
+        let gone =
+            before.iter().filter(|(name, ..)| now.get(name).is_none()).map(|(name, ..)| (name, "null"));
+        let set = now.iter().map(|(name, json, _)| (name, json));
+        let set = set.filter(|(name, json)| tells_all || before.get(name) != Some(*json));
+        let values: Vec<(&str, &str)> = set.chain(gone).collect();
+        if !values.is_empty() {
+            let value = outbox::object(values.into_iter());
+            let (subject, at) = (Subject::CustomTraits, acting.received_at());
+            work.out.changes.push(Change { profile: half.no, subject, definition: 0, value, at });
+        }
+    }
+}
