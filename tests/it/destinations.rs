@@ -165,12 +165,14 @@ async fn pausing_collects_and_switching_a_subscription_off_does_not() {
     let subscription = app.subscribe(&hook, json!({"subject": "audience", "key": "buyers"})).await;
     bought(&app, "u1").await;
     receiver.wait_taken(1).await;
+    app.wait_sent(&hook).await;
     app.act(&hook, "pause", json!({})).await;
     bought(&app, "u2").await;
     let seen = app.destination(&hook).await;
     assert_eq!((&seen["state"], &seen["deliveries"]["queued"]), (&json!("paused"), &json!(1)));
     app.act(&hook, "resume", json!({})).await;
     assert_eq!(receiver.wait_taken(2).await[1]["userId"], "u2");
+    app.wait_sent(&hook).await;
     let (id, own) = (hook["id"].as_str().unwrap(), subscription["id"].as_str().unwrap());
     let path = format!("{DESTINATIONS}/{id}/subscriptions/{own}");
     app.patch(&path, json!({"enabled": false})).await.expect(200);

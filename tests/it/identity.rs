@@ -334,7 +334,7 @@ async fn several_values_of_one_type_are_taken_in_order_of_value() {
 #[tokio::test]
 async fn id_19_and_20_at_a_cap_events_are_neither_frozen_nor_lost() {
     let mut p = People::start().await;
-    let caps = json!({"version": 1, "merges_max": 1, "identifiers_max": 3});
+    let caps = json!({"merges_max": 1, "identifiers_max": 3});
     p.app.patch("/v1/spaces/default/identity/settings", caps).await.expect(200);
     p.see(&["anon=a1", "user=u1", "email=e1@x.y anon=a7", "anon=a1 user=u1", "email=e1@x.y user=u1"]).await;
     p.expect_ids("user_id:u1", "anonymous_id=a1 user_id=u1").await;
