@@ -76,6 +76,8 @@ pub(super) struct Worker {
     cursor: i64,
     /// When a held profile is due, as far as it is known.
     next_hold: Option<Timestamp>,
+    /// It has answered so: nothing more is asked, and when the last answer is there it is paused.
+    is_gone: bool,
     is_syncing: bool,
     written: Instant,
 }
@@ -111,6 +113,7 @@ impl Worker {
             cursor: 0,
             next_hold: Some(Timestamp::EPOCH),
             is_syncing: false,
+            is_gone: false,
             written: Instant::now(),
         }
     }
@@ -123,12 +126,18 @@ impl Worker {
                 return Ok(());
             }
             while let Some(landed) = self.requests.try_join_next() {
-                self.land(landed).await?;
+                self.land(landed)?;
             }
             if self.ledger.is_due() || self.written.elapsed() > self.lease.length / 4 {
                 self.write().await?;
             }
-            if self.state == State::Connected {
+            if self.is_gone && self.requests.is_empty() {
+                // Nothing of before is under way: who resumes it is not answered by what was asked before that.
+                self.is_gone = false;
+                self.write().await?;
+                self.pause("the destination answers that it is gone (410)").await?;
+            }
+            if self.state == State::Connected && !self.is_gone {
                 self.fill().await?;
                 self.dispatch().await?;
             }
@@ -136,7 +145,7 @@ impl Worker {
         }
         let deadline = Instant::now() + DRAIN;
         while let Ok(Some(landed)) = tokio::time::timeout_at(deadline, self.requests.join_next()).await {
-            self.land(landed).await?;
+            self.land(landed)?;
         }
         self.requests.abort_all();
         self.window.clear();
@@ -229,7 +238,7 @@ impl Worker {
     }
 
     /// Takes down what a request came to.
-    async fn land(&mut self, landed: std::result::Result<Landed, tokio::task::JoinError>) -> Result<()> {
+    fn land(&mut self, landed: std::result::Result<Landed, tokio::task::JoinError>) -> Result<()> {
         let Landed { batch, sent } =
             landed.map_err(|error| StoreError::Damaged(format!("sending failed: {error}")))?;
         let now = self.now();
@@ -261,10 +270,7 @@ impl Worker {
             let random = self.random();
             self.breaker.failed(now, random);
         }
-        if gone {
-            self.write().await?;
-            self.pause("the destination answers that it is gone (410)").await?;
-        }
+        self.is_gone |= gone;
         Ok(())
     }
 
@@ -435,7 +441,7 @@ impl Worker {
         let mut until = now + self.lease.length / 4;
         until = self.ledger.due().map_or(until, |due| due.min(until));
         let has_work = self.window.ready() > 0 || !self.ahead.is_empty() || self.window.wants_rows();
-        if self.state == State::Connected {
+        if self.state == State::Connected && !self.is_gone {
             if has_work && let Some(wait) = self.rate.wait() {
                 until = until.min(now + wait);
             }
@@ -452,7 +458,7 @@ impl Worker {
         }
         tokio::select! {
             () = shutdown.cancelled() => Ok(()),
-            Some(landed) = self.requests.join_next() => self.land(landed).await,
+            Some(landed) = self.requests.join_next() => self.land(landed),
             changed = self.glances.changed() => changed.map_err(|_| StoreError::Fenced),
             () = tokio::time::sleep_until(until) => Ok(()),
         }
