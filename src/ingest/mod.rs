@@ -156,26 +156,7 @@ impl Ingest {
             alone,
             ..Append::default()
         };
-        Record {
-            event_type: EventType::Identify,
-            clamped: false,
-            unprofiled: false,
-            act: true,
-            timestamp: now,
-            received_at: now,
-            source: SourceNo(0),
-            message_id: &message_id,
-            name: "",
-            user_id: "",
-            anonymous_id: "",
-            group_id: "",
-            previous_id: "",
-            body: &body,
-            context: "",
-            integrations: "",
-            extra: "",
-        }
-        .encode(&mut append.records);
+        Record::of_act(&body, &message_id, now).encode(&mut append.records);
         append.names.insert(String::new());
         self.batcher.append(append).await
     }

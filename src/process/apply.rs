@@ -367,19 +367,26 @@ pub(super) fn set_traits(
 }
 
 fn link(work: &mut Work, user: ProfileNo, account: ProfileNo, event: &Incoming<'_>, catalog: &Catalog) {
-    let Some(entry) = work.entries.get_mut(&user) else { return };
+    if note_link(work, user, account, event.record) {
+        accounts::join(work, user, account, catalog);
+    }
+}
+
+/// Puts a user into an account; false when it is in it already.
+pub(super) fn note_link(work: &mut Work, user: ProfileNo, account: ProfileNo, record: &Record<'_>) -> bool {
+    let Some(entry) = work.entries.get_mut(&user) else { return false };
     if entry.profile.kin.get().accounts.contains(&account) {
-        return;
+        return false;
     }
     entry.profile.kin.update(|kin| kin.accounts.push(account));
     work.out.links.push(Link {
         account,
         user,
-        created_at: event.record.timestamp,
-        source: event.record.source,
-        message_id: event.record.message_id.to_owned(),
+        created_at: record.timestamp,
+        source: record.source,
+        message_id: record.message_id.to_owned(),
     });
-    accounts::join(work, user, account, catalog);
+    true
 }
 
 pub(super) fn type_name(no: TypeNo, catalog: &Catalog) -> String {

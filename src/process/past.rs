@@ -7,7 +7,7 @@ use sqlx::postgres::PgPool;
 
 use super::accounts;
 use super::acts::list_value;
-use super::apply::{Ground, Incoming, is_absent, set_traits};
+use super::apply::{Ground, Incoming, is_absent, note_link, set_traits};
 use super::evaluate::spill;
 use super::work::Work;
 use crate::domain::{Act, EventType, Offset, ProfileNo, SpaceNo};
@@ -17,7 +17,6 @@ use crate::engine::traits::Write;
 use crate::store::log::HistoryChunk;
 use crate::store::log::codec::{Record, Records};
 use crate::store::log::numbers::Fate;
-use crate::store::profiles::Link;
 use crate::store::{Result, corrections, processor};
 
 /// Events asked for at a time.
@@ -112,28 +111,15 @@ pub(super) fn fold_again(
     entry.profile.note_event(pointer, record.received_at, !is_absent(record));
     match (record.event_type, account) {
         (EventType::Identify, _) => set_traits(work, ground.space, user, event, ground.catalog),
-        (EventType::Group, Some(account)) => link_again(work, user, account, record),
+        (EventType::Group, Some(account)) => {
+            note_link(work, user, account, record);
+        }
         _ => {}
     }
     if let Some(entry) = work.entries.get_mut(&user) {
         accounts::fold_user(entry, account, &record.facts(event.offset), ground.catalog);
         work.out.pages.extend(spill(entry, ground.catalog));
     }
-}
-
-fn link_again(work: &mut Work, user: ProfileNo, account: ProfileNo, record: &Record<'_>) {
-    let Some(entry) = work.entries.get_mut(&user) else { return };
-    if entry.profile.kin.get().accounts.contains(&account) {
-        return;
-    }
-    entry.profile.kin.update(|kin| kin.accounts.push(account));
-    work.out.links.push(Link {
-        account,
-        user,
-        created_at: record.timestamp,
-        source: record.source,
-        message_id: record.message_id.to_owned(),
-    });
 }
 
 /// Applies to a user that is made anew what an act of the past has left on it.

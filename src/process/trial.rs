@@ -9,7 +9,7 @@ use super::evaluate::Waiting;
 use super::surgery::{self, Table};
 use super::work::{Caches, Work};
 use crate::domain::act::{Actor, Effect, Signed};
-use crate::domain::{Act, EventType, IdKey, Offset, ProfileNo, SourceNo, SpaceNo, Timestamp};
+use crate::domain::{Act, IdKey, Offset, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::Limits;
 use crate::store::log::codec::Record;
 use crate::store::{Result, StoreError, processor};
@@ -33,7 +33,7 @@ pub async fn try_act(
     let catalog = Catalog::load(&mut tx, space, version, position, limits).await?;
     let signed = Signed { act: act.clone(), by: Actor::default() };
     let body = serde_json::to_string(&signed).unwrap_or_default();
-    let record = record(&body, now);
+    let record = Record::of_act(&body, "", now);
     let event = identify_again(&record, Offset(position.0 + 1), &catalog);
     let ground = Ground { space, catalog: &catalog, waiting: Waiting::default(), fired: Timestamp::EPOCH };
     let mut caches = Caches::new(CACHE_MAX, CACHE_MAX);
@@ -54,26 +54,4 @@ pub async fn try_act(
     tx.rollback().await?;
     let unread = || StoreError::Damaged("an act could not be read back".to_owned());
     work.out.audit.pop().map(|entry| entry.effect).ok_or_else(unread)
-}
-
-const fn record(body: &str, now: Timestamp) -> Record<'_> {
-    Record {
-        event_type: EventType::Identify,
-        clamped: false,
-        unprofiled: false,
-        act: true,
-        timestamp: now,
-        received_at: now,
-        source: SourceNo(0),
-        message_id: "",
-        name: "",
-        user_id: "",
-        anonymous_id: "",
-        group_id: "",
-        previous_id: "",
-        body,
-        context: "",
-        integrations: "",
-        extra: "",
-    }
 }

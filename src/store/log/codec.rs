@@ -54,6 +54,29 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
+    /// An operator's act: its text stands where events have their properties.
+    pub const fn of_act(body: &'a str, message_id: &'a str, at: Timestamp) -> Self {
+        Self {
+            event_type: EventType::Identify,
+            clamped: false,
+            unprofiled: false,
+            act: true,
+            timestamp: at,
+            received_at: at,
+            source: SourceNo(0),
+            message_id,
+            name: "",
+            user_id: "",
+            anonymous_id: "",
+            group_id: "",
+            previous_id: "",
+            body,
+            context: "",
+            integrations: "",
+            extra: "",
+        }
+    }
+
     /// What the engine's leaves look at.
     pub fn facts(&self, offset: Offset) -> Facts<'a> {
         Facts {
