@@ -44,7 +44,7 @@ use crate::read_cache::ReadCache;
 use crate::store;
 use crate::telemetry::metrics;
 
-pub(crate) use offline::{Rebuilt, Some20, Told, Verified, inspect, migrate, rebuild, verify};
+pub(crate) use offline::{Rebuild, Rebuilt, Some20, Told, Verified, inspect, migrate, rebuild, verify};
 
 /// Flushes under way at the same time: while one waits for its commit the next one compresses.
 const FLUSHERS: usize = 2;

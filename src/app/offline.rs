@@ -10,6 +10,7 @@ use crate::clock::{Clock, IdMaker};
 use crate::config::Config;
 use crate::embedded::Postgres;
 use crate::history::verify;
+use crate::manage::identity_settings::{SettingsChange, propose};
 use crate::process::{self, rebuild::Task};
 use crate::progress::Board;
 use crate::read_cache::ReadCache;
@@ -64,12 +65,24 @@ pub(crate) async fn verify(
 /// What a rebuild tells and finds.
 pub(crate) use crate::process::rebuild::{Report as Rebuilt, Some20, Told};
 
+/// What to rebuild, and how.
+#[derive(Debug)]
+pub(crate) struct Rebuild<'a> {
+    /// Key of the space.
+    pub space: &'a str,
+    /// Only tell what would be different.
+    pub dry_run: bool,
+    /// Also when the log no longer begins at its first event.
+    pub forget_lost: bool,
+    /// A change of the identity settings that is tried: the rest is a dry run.
+    pub settings: Option<SettingsChange>,
+}
+
 /// Derives a space again from its log and puts the result in place: `personas rebuild`. A server may run meanwhile, on the
 /// same database or with its private one.
 pub(crate) async fn rebuild(
     config: &Config,
-    space: &str,
-    (dry_run, forget_lost): (bool, bool),
+    Rebuild { space, dry_run, forget_lost, settings }: Rebuild<'_>,
     tell: &(dyn Fn(Told) + Sync),
 ) -> anyhow::Result<Rebuilt> {
     let running = match config.database.url {
@@ -88,6 +101,10 @@ pub(crate) async fn rebuild(
         let spaces = store::spaces::list_spaces(&pool).await?;
         let known = spaces.into_iter().find(|known| known.key == space);
         let Some(known) = known else { anyhow::bail!("there is no space {space}") };
+        let tried = match settings {
+            Some(change) => Some(propose(&pool, known.no, &change).await?.wanted),
+            None => None,
+        };
         let (_appended, appended) = watch::channel(0);
         let context = process::Context {
             connect_options: options,
@@ -101,7 +118,7 @@ pub(crate) async fn rebuild(
             exclusive: false,
             shutdown: CancellationToken::new(),
         };
-        let task = Task { pool: pool.clone(), context, space: known.no, dry_run, forget_lost };
+        let task = Task { pool: pool.clone(), context, space: known.no, dry_run, tried, forget_lost };
         Ok(Box::pin(task.run(tell)).await?)
     };
     let rebuilt = Box::pin(rebuilt).await;

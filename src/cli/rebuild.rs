@@ -1,14 +1,19 @@
 //! `personas rebuild`: derives a space again from its log, says what is different, and puts it in place.
 
+use std::fs;
 use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use clap::Args;
 
 use super::Common;
 use crate::app::{self, Rebuilt, Some20, Told};
+use crate::http::settings_change;
+use crate::manage::identity_settings::SettingsChange;
 use crate::telemetry;
 
 /// How often progress is told where nobody watches.
@@ -22,6 +27,10 @@ pub(super) struct Rebuild {
     /// Only say what would be different, and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Try other identity settings: a file with what is to be changed, as `PATCH …/identity/settings` takes it; `-` reads
+    /// standard input
+    #[arg(long, value_name = "FILE", requires = "dry_run")]
+    settings: Option<PathBuf>,
     /// The report as JSON
     #[arg(long)]
     json: bool,
@@ -37,8 +46,13 @@ pub(super) fn run(rebuild: &Rebuild) -> anyhow::Result<ExitCode> {
     telemetry::init(&config.telemetry)?;
     let teller = Teller::default();
     let tell = |told| teller.tell(&told);
-    let options = (rebuild.dry_run, rebuild.forget_lost);
-    let work = app::rebuild(&config, &rebuild.space, options, &tell);
+    let task = app::Rebuild {
+        space: &rebuild.space,
+        dry_run: rebuild.dry_run,
+        forget_lost: rebuild.forget_lost,
+        settings: rebuild.settings.as_deref().map(read_settings).transpose()?,
+    };
+    let work = app::rebuild(&config, task, &tell);
     let report = super::runtime()?.block_on(Box::pin(work));
     teller.end_line();
     let report = report?;
@@ -49,6 +63,15 @@ pub(super) fn run(rebuild: &Rebuild) -> anyhow::Result<ExitCode> {
         print(&mut out, &report)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn read_settings(path: &Path) -> anyhow::Result<SettingsChange> {
+    let text = match path.to_str() {
+        Some("-") => io::read_to_string(io::stdin()),
+        _ => fs::read_to_string(path),
+    };
+    let text = text.with_context(|| format!("could not read {}", path.display()))?;
+    settings_change(&text).with_context(|| format!("{} is no change of identity settings", path.display()))
 }
 
 /// Tells progress on standard error: on one line for who watches, else a line every now and then.

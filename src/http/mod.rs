@@ -33,6 +33,7 @@ use crate::manage::Manage;
 use crate::progress::Board;
 use crate::query::Reader;
 
+pub(crate) use api::settings_change;
 pub use problem::{Dialect, Problem};
 
 /// What handlers reach everything through.

@@ -5,8 +5,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use sqlx::postgres::PgPool;
+
 use super::{Manage, ManageError, Result};
-use crate::domain::id_type::{Frequency, IdType, TYPES_MAX};
+use crate::domain::id_type::{Frequency, IdType, TYPES_MAX, TypeNo};
 use crate::domain::identifier::{is_type_name, normalise};
 use crate::domain::{Patch, SpaceNo};
 use crate::engine::identity::{Settings, check_pattern};
@@ -97,15 +99,7 @@ impl Manage {
         let make = store::change_settings(&self.pool, space, |present| apply(change, present));
         match self.reconfigure::<_, ManageError>(space, make).await? {
             Changed::To(settings) => Ok(settings),
-            Changed::Held(no) => {
-                let types = self.identity_settings(space).await?.types;
-                let name = types.into_iter().find(|t| t.no == no).map(|t| t.name).unwrap_or_default();
-                let key = format!("the identifier type {name}");
-                Err(ManageError::Referenced {
-                    key,
-                    by: vec!["profiles that have such identifiers".to_owned()],
-                })
-            }
+            Changed::Held(no) => Err(held(&self.identity_settings(space).await?, no)),
         }
     }
 
@@ -134,8 +128,34 @@ impl Manage {
     }
 }
 
+/// The settings a change would make of those there are, checked as if it were made.
+pub async fn propose(pool: &PgPool, space: SpaceNo, change: &SettingsChange) -> Result<Proposal> {
+    let present = store::read_settings(pool, space).await?;
+    let wanted = apply(change, &present)?;
+    match store::find_held(pool, space, &store::gone(&present, &wanted)).await? {
+        Some(no) => Err(held(&present, no)),
+        None => Ok(Proposal { present, wanted }),
+    }
+}
+
+/// Settings as they are, and as they would be.
+#[derive(Debug, Clone)]
+pub struct Proposal {
+    /// Those there are.
+    pub present: IdentitySettings,
+    /// Those a change would make of them.
+    pub wanted: IdentitySettings,
+}
+
+/// A type that is to be removed is one that profiles have identifiers of.
+fn held(present: &IdentitySettings, no: TypeNo) -> ManageError {
+    let name = present.types.iter().find(|t| t.no == no).map_or("", |t| &t.name);
+    let key = format!("the identifier type {name}");
+    ManageError::Referenced { key, by: vec!["profiles that have such identifiers".to_owned()] }
+}
+
 /// The settings that a change makes of the present ones.
-pub(super) fn apply(change: &SettingsChange, present: &IdentitySettings) -> Result<IdentitySettings> {
+fn apply(change: &SettingsChange, present: &IdentitySettings) -> Result<IdentitySettings> {
     if let Some(given) = change.version.filter(|given| *given != present.version) {
         return Err(ManageError::Stale { given, present: present.version });
     }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use uuid::Uuid;
 
-use super::identity_settings::{IdentitySettings, SettingsChange, apply};
+use super::identity_settings::{IdentitySettings, Proposal, SettingsChange, propose};
 use super::{Manage, ManageError, Result};
 use crate::domain::id_type::{IdType, TypeNo};
 use crate::domain::{IdKey, ProfileNo, SpaceNo, Timestamp};
@@ -49,8 +49,7 @@ pub struct Blocked {
 impl Manage {
     /// Says what a change would mean, and changes nothing.
     pub async fn try_identity_settings(&self, space: SpaceNo, change: &SettingsChange) -> Result<Trial> {
-        let present = self.identity_settings(space).await?;
-        let settings = apply(change, &present)?;
+        let Proposal { present, wanted: settings } = propose(&self.pool, space, change).await?;
         let windowed = self.above_within_windows(space, &settings).await?;
         let (profiles, sample) =
             store::find_excess(&self.pool, space, &settings, &windowed, SAMPLE as i64).await?;

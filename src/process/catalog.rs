@@ -14,7 +14,7 @@ use crate::domain::ids::public_id;
 use crate::domain::{Collection, ComputationNo, LeafNo, Offset, ProfileNo, SpaceNo};
 use crate::engine::identity::{Settings, TypeNo};
 use crate::engine::{self, Definition, KnownSource, LeafSpec, Limits, Plan, Program, Sources};
-use crate::store::computations::{self, Computation};
+use crate::store::computations::{self, Computation, LeafRow};
 use crate::store::definitions::Kind;
 use crate::store::{Result, StoreError, identity, registry};
 
@@ -83,8 +83,11 @@ impl Catalog {
         position: Offset,
         limits: Limits,
     ) -> Result<Self> {
-        let settings = load_settings(tx, space).await?;
-        let mut active = compile_all(tx, space, limits).await?;
+        let (mut active, broken) = compile_all(tx, space, limits).await?;
+        for (row, why) in broken {
+            tracing::error!(%space, key = row.key, why, "definition {} of space {space} does not compile", row.key);
+            computations::fail(tx, space, row.no, &why).await?;
+        }
         computations::clear_abandoned(tx, space).await?;
         if !active.iter().any(|a| a.row.walking) {
             // Leaves whose walk was given up hold a part of history: nobody may take them for whole, so they go, and
@@ -94,10 +97,36 @@ impl Catalog {
         start_pending(tx, space, &mut active, position).await?;
         active.retain(|a| a.row.from.is_some());
         let leaves = intern_leaves(tx, space, &mut active, position).await?;
+        Self::complete(tx, space, version, &active, &leaves).await
+    }
+
+    /// Reads what a processor computes with at this moment and changes nothing, so that nobody waits for who only wants to
+    /// know. Definitions that are not begun yet are not in it.
+    pub(super) async fn read(
+        tx: &mut PgConnection,
+        space: SpaceNo,
+        version: i64,
+        limits: Limits,
+    ) -> Result<Self> {
+        let (mut active, _) = compile_all(tx, space, limits).await?;
+        active.retain(|a| a.row.from.is_some());
+        count_from_their_start(&mut active);
+        let leaves = Interned::from(computations::list_leaves(tx, space).await?);
+        active.retain(|a| a.plan.leaves().all(|(_, spec)| leaves.numbers.contains_key(&spec.canonical())));
+        Self::complete(tx, space, version, &active, &leaves).await
+    }
+
+    async fn complete(
+        tx: &mut PgConnection,
+        space: SpaceNo,
+        version: i64,
+        active: &[Active],
+        leaves: &Interned,
+    ) -> Result<Self> {
+        let settings = load_settings(tx, space).await?;
         let frozen = computations::list_frozen(tx, space).await?;
-        let search = Search::load(tx, space).await?;
-        let mut catalog = Self::assemble(version, settings, &active, &leaves, frozen)?;
-        catalog.search = search;
+        let mut catalog = Self::assemble(version, settings, active, leaves, frozen)?;
+        catalog.search = Search::load(tx, space).await?;
         catalog.wanted = Wanted::load(tx, space, &catalog).await?;
         Ok(catalog)
     }
@@ -194,9 +223,13 @@ async fn load_settings(tx: &mut PgConnection, space: SpaceNo) -> Result<Settings
     Ok(settings)
 }
 
-/// Compiles every active version. One that does not compile (any more) fails with its reason and the others go on.
-async fn compile_all(tx: &mut PgConnection, space: SpaceNo, limits: Limits) -> Result<Vec<Active>> {
-    let mut active = Vec::new();
+/// Compiles every active version; those that do not compile (any more) come with the reason, and the others go on.
+async fn compile_all(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    limits: Limits,
+) -> Result<(Vec<Active>, Vec<(Computation, String)>)> {
+    let (mut active, mut broken) = (Vec::new(), Vec::new());
     for row in computations::list_active(tx, space).await? {
         let kind = match row.kind {
             Kind::Audience => engine::Kind::Audience,
@@ -206,8 +239,7 @@ async fn compile_all(tx: &mut PgConnection, space: SpaceNo, limits: Limits) -> R
             Ok(plan) => active.push(Active { row, plan }),
             Err(errors) => {
                 let why = errors.first().map_or_else(String::new, |e| e.message.clone());
-                tracing::error!(%space, key = row.key, why, "definition {} of space {space} does not compile", row.key);
-                computations::fail(tx, space, row.no, &why).await?;
+                broken.push((row, why));
             }
         }
     }
@@ -219,7 +251,7 @@ async fn compile_all(tx: &mut PgConnection, space: SpaceNo, limits: Limits) -> R
             a.plan.bind_sources(&sources);
         }
     }
-    Ok(active)
+    Ok((active, broken))
 }
 
 /// Fixes the log position of pending versions and begins their walk; while one is going on they wait.
@@ -259,6 +291,23 @@ impl Interned {
     }
 }
 
+impl From<Vec<LeafRow>> for Interned {
+    fn from(rows: Vec<LeafRow>) -> Self {
+        let unready = rows.iter().filter(|leaf| !leaf.ready).map(|leaf| (leaf.no, leaf.from)).collect();
+        let numbers = rows.into_iter().map(|leaf| (leaf.canonical, leaf.no)).collect();
+        Self { numbers, unready }
+    }
+}
+
+/// Versions without history count events from where they began.
+fn count_from_their_start(active: &mut [Active]) {
+    for a in active.iter_mut().filter(|a| !a.row.options.include_history) {
+        if let Some(from) = a.row.from {
+            a.plan = a.plan.clone().with_events_since(from);
+        }
+    }
+}
+
 /// Numbers the leaves of all plans: known ones keep theirs, new ones start at `position`, unused ones go.
 async fn intern_leaves(
     tx: &mut PgConnection,
@@ -266,31 +315,19 @@ async fn intern_leaves(
     active: &mut [Active],
     position: Offset,
 ) -> Result<Interned> {
-    let mut needed: BTreeMap<String, bool> = BTreeMap::new();
-    for a in active.iter_mut() {
-        if !a.row.options.include_history
-            && let Some(from) = a.row.from
-        {
-            a.plan = a.plan.clone().with_events_since(from);
-        }
-        for (_, spec) in a.plan.leaves() {
-            // A leaf that counts only from its own position on has no history to fold.
-            needed.insert(spec.canonical(), spec.since.is_some());
-        }
-    }
+    count_from_their_start(active);
+    // A leaf that counts only from its own position on has no history to fold.
+    let leaves = active.iter().flat_map(|a| a.plan.leaves());
+    let needed: BTreeMap<String, bool> =
+        leaves.map(|(_, spec)| (spec.canonical(), spec.since.is_some())).collect();
     let known = computations::list_leaves(tx, space).await?;
-    let unused: Vec<LeafNo> =
-        known.iter().filter(|l| !needed.contains_key(&l.canonical)).map(|l| l.no).collect();
+    let (known, unused): (Vec<LeafRow>, Vec<LeafRow>) =
+        known.into_iter().partition(|leaf| needed.contains_key(&leaf.canonical));
+    let unused: Vec<LeafNo> = unused.iter().map(|leaf| leaf.no).collect();
     if !unused.is_empty() {
         computations::delete_leaves(tx, space, &unused).await?;
     }
-    let mut interned = Interned { numbers: HashMap::new(), unready: Vec::new() };
-    for leaf in known.iter().filter(|l| needed.contains_key(&l.canonical)) {
-        interned.numbers.insert(leaf.canonical.clone(), leaf.no);
-        if !leaf.ready {
-            interned.unready.push((leaf.no, leaf.from));
-        }
-    }
+    let mut interned = Interned::from(known);
     // Nothing to fold where the log is empty.
     let new: Vec<(String, bool)> = needed
         .into_iter()

@@ -30,7 +30,7 @@ pub async fn try_act(
     let version = processor::config_version(&mut *tx, space).await?;
     let standing = processor::status(&mut *tx, space).await?;
     let position = standing.map_or(Offset(0), |standing| standing.processed);
-    let catalog = Catalog::load(&mut tx, space, version, position, limits).await?;
+    let catalog = Catalog::read(&mut tx, space, version, limits).await?;
     let signed = Signed { act: act.clone(), by: Actor::default() };
     let body = serde_json::to_string(&signed).unwrap_or_default();
     let record = Record::of_act(&body, "", now);

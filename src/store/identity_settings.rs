@@ -1,7 +1,7 @@
 //! Identity settings as operators change them.
 
-use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
+use sqlx::{PgConnection, PgExecutor};
 
 use super::identity::{SettingsRow, get_settings, write_type};
 use super::{Result, StoreError, processor};
@@ -38,34 +38,47 @@ pub async fn change_settings<E: From<StoreError>>(
     if wanted == present {
         return Ok(Changed::To(present));
     }
-    let is_gone = |t: &&IdType| !wanted.types.iter().any(|w| w.no == t.no);
-    let gone: Vec<TypeNo> = present.types.iter().filter(is_gone).map(|t| t.no).collect();
-    if let Some(held) = delete_types(&mut tx, space, &gone).await? {
+    if let Some(held) = find_held(&mut *tx, space, &gone(&present, &wanted)).await? {
         return Ok(Changed::Held(held));
     }
-    for id_type in wanted.types.iter().filter(|t| !present.types.contains(t)) {
-        write_type(&mut tx, space, id_type).await?;
-    }
-    wanted.version = write_head(&mut tx, space, &wanted).await?;
+    wanted.version = replace(&mut tx, space, &wanted).await?;
     tx.commit().await.map_err(StoreError::from)?;
     Ok(Changed::To(wanted))
 }
 
-/// Removes types, unless a profile has an identifier of one of them: then that one is told and nothing is removed.
-async fn delete_types(tx: &mut PgConnection, space: SpaceNo, types: &[TypeNo]) -> Result<Option<TypeNo>> {
+/// Types that are there and would not be any more.
+pub fn gone(present: &SettingsRow, wanted: &SettingsRow) -> Vec<TypeNo> {
+    let is_gone = |t: &&IdType| !wanted.types.iter().any(|w| w.no == t.no);
+    present.types.iter().filter(is_gone).map(|t| t.no).collect()
+}
+
+/// One of these types of which profiles have identifiers.
+pub async fn find_held(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    types: &[TypeNo],
+) -> Result<Option<TypeNo>> {
     if types.is_empty() {
         return Ok(None);
     }
-    let sql = "-- store::identity_settings::delete_types
+    let sql = "-- store::identity_settings::find_held
          SELECT type_no FROM external_id WHERE space_id = $1 AND type_no = ANY($2) LIMIT 1";
-    let held: Option<TypeNo> =
-        sqlx::query_scalar(sql).bind(space.0).bind(types).fetch_optional(&mut *tx).await?;
-    if held.is_none() {
-        let sql = "-- store::identity_settings::delete_types
+    Ok(sqlx::query_scalar(sql).bind(space.0).bind(types).fetch_optional(executor).await?)
+}
+
+/// Writes these settings over those there are; gives their version. Who removes types makes sure that nobody has them.
+pub async fn replace(tx: &mut PgConnection, space: SpaceNo, wanted: &SettingsRow) -> Result<i64> {
+    let present = get_settings(tx, space).await?;
+    let gone = gone(&present, wanted);
+    if !gone.is_empty() {
+        let sql = "-- store::identity_settings::replace
              DELETE FROM identity_type WHERE space_id = $1 AND type_no = ANY($2)";
-        sqlx::query(sql).bind(space.0).bind(types).execute(tx).await?;
+        sqlx::query(sql).bind(space.0).bind(gone).execute(&mut *tx).await?;
     }
-    Ok(held)
+    for id_type in wanted.types.iter().filter(|t| !present.types.contains(t)) {
+        write_type(&mut *tx, space, id_type).await?;
+    }
+    write_head(tx, space, wanted).await
 }
 
 /// Writes all but the types; gives the new version.

@@ -261,3 +261,25 @@ async fn identifiers_say_when_they_were_seen_first_and_last() {
     assert_eq!(known[0].2, day("08"));
     assert_eq!(known[1].2, None, "not among the newest 200 events");
 }
+
+#[tokio::test]
+async fn a_dry_run_waits_for_nobody_and_lets_nobody_wait() {
+    let mut case = Case::start(Wish::default()).await;
+    case.definitions().await;
+    case.send_all(&["track Order user=u1 {\"total\":60}", "track Order anon=a1 {\"total\":50}"]).await;
+    // A version the processor is about to begin, and begins only when it looks at its definitions again.
+    let mut other = case.app.db.pool.begin().await.unwrap();
+    let sql =
+        "INSERT INTO computation (space_id, computation_no, definition_no, version, query, include_anonymous,
+                   include_history, status, changed_at, created_at)
+               SELECT space_id, computation_no + 100, definition_no, version + 1, query, include_anonymous,
+                   include_history, 'pending', changed_at, created_at FROM computation LIMIT 1";
+    sqlx::query(sql).execute(&mut *other).await.unwrap();
+    other.commit().await.unwrap();
+    let mut other = case.app.db.pool.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM computation FOR UPDATE").execute(&mut *other).await.unwrap();
+    let both = json!({"profiles": ["user_id:u1", "anonymous_id:a1"]});
+    let tried = case.post("/identity/merges?dry_run=true", both).await;
+    assert!(!tried["transitions"].as_array().unwrap().is_empty(), "{tried}");
+    other.rollback().await.unwrap();
+}

@@ -1,145 +1,8 @@
-//! The identity vectors ID-01 to ID-31 of the specification, through HTTP.
+//! The identity vectors ID-01 to ID-31 of the specification, through HTTP; and again after a restart and a rebuild.
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
-use std::time::Duration;
+use serde_json::{Value, json};
 
-use personas::domain::SpaceNo;
-use personas::domain::id_type::{Frequency, IdType};
-use personas::store::identity;
-use serde_json::{Map, Value, json};
-
-use crate::harness::app::{TestApp, Wish};
-use crate::harness::rebuild::expect_same;
-
-const PROFILES: &str = "/v1/spaces/default/collections/users/profiles";
-const NOW: &str = "2024-03-01T12:00:00Z";
-const SPACE: SpaceNo = SpaceNo(1);
-
-/// A track call with the identifiers named by words such as `user=u1 anon=a1 email=e ios.id=d`.
-fn call(words: &str) -> Value {
-    let (mut call, mut external) = (Map::new(), Vec::new());
-    call.insert("event".into(), json!("Seen"));
-    for word in words.split_whitespace() {
-        let (name, value) = word.split_once('=').unwrap();
-        match name {
-            "user" => _ = call.insert("userId".into(), json!(value)),
-            "anon" => _ = call.insert("anonymousId".into(), json!(value)),
-            _ => external.push(json!({"id": value, "type": name, "collection": "users", "encoding": "none"})),
-        }
-    }
-    call.insert("context".into(), json!({"externalIds": external}));
-    Value::Object(call)
-}
-
-/// The space under test.
-struct People {
-    app: TestApp,
-    offset: u64,
-    /// What was read: selector, and what of it.
-    read: RefCell<BTreeSet<(String, String)>>,
-}
-
-impl People {
-    async fn start() -> Self {
-        let app = Wish::default().at(NOW).start().await;
-        Self { app, offset: 0, read: RefCell::default() }
-    }
-
-    /// Sends calls one after the other, each in a request of its own.
-    async fn see(&mut self, calls: &[&str]) {
-        for words in calls {
-            self.send("/v1/track", call(words)).await;
-        }
-    }
-
-    async fn send(&mut self, path: &str, body: Value) {
-        self.offset = self.app.track(path, body).await.expect(200).offset();
-    }
-
-    /// All that was read says the same after a restart, and after everything was derived from the log again.
-    async fn endures(mut self) {
-        let (before, users) = (self.read_again().await, self.users().await);
-        self.app.running.stop(Duration::ZERO).await.unwrap();
-        self.app = Wish::default().at(NOW).start_on(self.app.db).await;
-        assert_eq!(before, self.read_again().await, "after a restart");
-        expect_same(&self.app.db).await;
-        assert_eq!(before, self.read_again().await, "after a rebuild");
-        assert_eq!(users, self.users().await);
-        assert!(!before.is_empty());
-    }
-
-    async fn read_again(&self) -> Vec<(String, Value)> {
-        let (read, mut all) = (self.read.borrow().clone(), Vec::new());
-        for (selector, rest) in read {
-            let path = format!("{PROFILES}/{selector}/{rest}?limit=200&min_offset={}", self.offset);
-            all.push((path.clone(), self.app.get(&path).await.json));
-        }
-        all
-    }
-
-    async fn get(&self, selector: &str, rest: &str) -> Value {
-        self.read.borrow_mut().insert((selector.to_owned(), rest.to_owned()));
-        let sign = if rest.contains('?') { '&' } else { '?' };
-        let path = format!("{PROFILES}/{selector}/{rest}{sign}min_offset={}&limit=200", self.offset);
-        self.app.get(&path).await.expect(200).json
-    }
-
-    /// The profile behind `type:value`.
-    async fn who(&self, selector: &str) -> String {
-        self.get(selector, "metadata").await["metadata"]["profile_id"].as_str().unwrap().to_owned()
-    }
-
-    /// Its identifiers as `type=value`, sorted.
-    async fn ids(&self, selector: &str) -> BTreeSet<String> {
-        let list = self.get(selector, "external_ids").await;
-        let word = |id: &Value| format!("{}={}", id["type"].as_str().unwrap(), id["id"].as_str().unwrap());
-        list["data"].as_array().unwrap().iter().map(word).collect()
-    }
-
-    async fn expect_ids(&self, selector: &str, expected: &str) {
-        let expected: BTreeSet<String> = expected.split_whitespace().map(str::to_owned).collect();
-        assert_eq!(self.ids(selector).await, expected, "{selector}");
-    }
-
-    /// Rules by which identifiers of the profile were refused: `rule: value`.
-    async fn refusals(&self, selector: &str) -> Vec<String> {
-        let identity = self.get(selector, "identity").await;
-        let word = |r: &Value| format!("{}: {}", r["rule"].as_str().unwrap(), r["id"].as_str().unwrap());
-        identity["refusals"].as_array().unwrap().iter().map(word).collect()
-    }
-
-    async fn traits(&self, selector: &str) -> Value {
-        self.get(selector, "traits").await["traits"].clone()
-    }
-
-    async fn users(&self) -> i64 {
-        let path = format!("/v1/spaces/default/pipeline?min_offset={}", self.offset);
-        self.app.get(&path).await.expect(200).json["profiles"]["users"].as_i64().unwrap()
-    }
-
-    /// Changes an identifier type behind the door; `identity_settings` does it through HTTP.
-    async fn set_type(&self, name: &str, change: impl FnOnce(&mut IdType)) {
-        let mut connection = self.app.db.pool.acquire().await.unwrap();
-        let settings = identity::get_settings(&mut connection, SPACE).await.unwrap();
-        let known = settings.types.iter().find(|t| t.name == name).cloned();
-        let next = settings.types.iter().map(|t| t.no).max().unwrap() + 1;
-        let mut id_type = known.unwrap_or_else(|| IdType::with_defaults(next, name));
-        change(&mut id_type);
-        identity::upsert_type(&mut connection, SPACE, &id_type).await.unwrap();
-        drop(connection);
-        self.reloaded().await;
-    }
-
-    /// Waits until the processor works with the settings as they are now: a definition made after them is live.
-    async fn reloaded(&self) {
-        let key = format!(
-            "reloaded_{}",
-            self.app.get("/v1/spaces/default/audiences").await.json["data"].as_array().unwrap().len()
-        );
-        self.app.make_live("audiences", &key, "event('Never').count() >= 1").await;
-    }
-}
+use crate::harness::people::{PROFILES, People, call};
 
 #[tokio::test]
 async fn id_01_to_06_the_graph_grows_and_is_protected() {
@@ -236,8 +99,8 @@ async fn id_09_to_12_limits_refuse_only_what_is_too_much() {
 #[tokio::test]
 async fn id_13_limits_can_be_the_other_way_round() {
     let mut p = People::start().await;
-    p.set_type("user_id", |t| t.limit = 2).await;
-    p.set_type("email", |t| t.limit = 1).await;
+    p.set(json!({"type": "user_id", "limit": 2})).await;
+    p.set(json!({"type": "email", "limit": 1})).await;
     p.see(&["user=shop1 email=e", "user=uuid1 email=e", "user=x3 email=e"]).await;
     p.expect_ids("user_id:shop1", "user_id=shop1 user_id=uuid1 email=e").await;
     p.expect_ids("user_id:x3", "user_id=x3").await;
@@ -270,7 +133,7 @@ async fn id_14_to_17_merges_and_what_they_refuse() {
 #[tokio::test]
 async fn id_18_a_windowed_limit_counts_from_when_an_identifier_was_first_seen() {
     let mut p = People::start().await;
-    p.set_type("anonymous_id", |t| t.frequency = Frequency::Weekly).await;
+    p.set(json!({"type": "anonymous_id", "frequency": "weekly"})).await;
     let at = |day: u8, anon: &str| json!({"userId": "u1", "anonymousId": anon, "event": "Seen", "timestamp": format!("2024-02-0{day}T00:00:00Z")});
     for n in 1..=5 {
         p.send("/v1/track", at(1, &format!("a{n}"))).await;
@@ -286,7 +149,7 @@ async fn id_18_a_windowed_limit_counts_from_when_an_identifier_was_first_seen() 
 #[tokio::test]
 async fn a_windowed_limit_survives_merges() {
     let mut p = People::start().await;
-    p.set_type("anonymous_id", |t| t.frequency = Frequency::Weekly).await;
+    p.set(json!({"type": "anonymous_id", "frequency": "weekly"})).await;
     let at = |day: u8, mut call: Value| {
         call["timestamp"] = json!(format!("2024-02-{day:02}T00:00:00Z"));
         call
@@ -350,7 +213,7 @@ async fn id_19_and_20_at_a_cap_events_are_neither_frozen_nor_lost() {
 #[tokio::test]
 async fn id_21_to_23_identifiers_are_read_where_they_stand() {
     let mut p = People::start().await;
-    p.set_type("app_id", |t| t.keys = vec!["app_id".into()]).await;
+    p.set(json!({"type": "app_id", "keys": ["app_id"]})).await;
     p.send("/v1/identify", json!({"userId": "u1", "traits": {"appId": "A1"}})).await;
     p.send("/v1/track", json!({"anonymousId": "x1", "event": "Seen", "properties": {"app_id": "A1"}})).await;
     p.expect_ids("user_id:u1", "user_id=u1 app_id=A1 anonymous_id=x1").await;

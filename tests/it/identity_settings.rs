@@ -1,81 +1,19 @@
 //! Identity settings through HTTP: what they change, what they refuse, and what resolution refuses under them.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
-
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::app::{TestApp, Wish};
+use crate::harness::people::{People, SETTINGS, type_of, words};
 
-const SETTINGS: &str = "/v1/spaces/default/identity/settings";
 const PROBLEMS: &str = "/v1/spaces/default/identity/problems";
-const PROFILES: &str = "/v1/spaces/default/collections/users/profiles";
 
-/// The space under test.
-struct Space {
-    app: TestApp,
-    offset: u64,
-}
-
-impl Space {
-    async fn start() -> Self {
-        Self { app: Wish::default().at("2024-03-01T12:00:00Z").start().await, offset: 0 }
-    }
-
-    async fn send(&mut self, path: &str, body: Value) {
-        self.offset = self.app.track(path, body).await.expect(200).offset();
-    }
-
-    async fn identify(&mut self, user: &str, email: &str) {
-        self.send("/v1/identify", json!({"userId": user, "traits": {"email": email}})).await;
-    }
-
-    async fn settings(&self) -> Value {
-        self.app.get(SETTINGS).await.expect(200).json
-    }
-
-    /// Changes one type.
-    async fn set(&self, id_type: Value) -> Value {
-        self.app.patch(SETTINGS, json!({"identifiers": [id_type]})).await.expect(200).json
-    }
-
-    async fn get(&self, selector: &str, rest: &str) -> Value {
-        let path = format!("{PROFILES}/{selector}/{rest}?limit=200&min_offset={}", self.offset);
-        self.app.get(&path).await.expect(200).json
-    }
-
-    #[track_caller]
-    fn words(list: &Value, name: &str, sign: &str) -> BTreeSet<String> {
-        let word =
-            |row: &Value| format!("{}{sign}{}", row[name].as_str().unwrap(), row["id"].as_str().unwrap());
-        list.as_array().unwrap().iter().map(word).collect()
-    }
-
-    async fn expect_ids(&self, selector: &str, expected: &str) {
-        let ids = self.get(selector, "external_ids").await;
-        let expected: BTreeSet<String> = expected.split_whitespace().map(str::to_owned).collect();
-        assert_eq!(Self::words(&ids["data"], "type", "="), expected, "{selector}");
-    }
-
-    async fn expect_refusals(&self, selector: &str, expected: &[&str]) {
-        let identity = self.get(selector, "identity").await;
-        let expected: BTreeSet<String> = expected.iter().map(|&word| word.to_owned()).collect();
-        assert_eq!(Self::words(&identity["refusals"], "rule", ": "), expected, "{selector}");
-    }
-
-    async fn problems(&self, rest: &str) -> Value {
-        self.app.get(&format!("{PROBLEMS}?min_offset={}{rest}", self.offset)).await.expect(200).json
-    }
-}
-
-fn type_of<'a>(settings: &'a Value, name: &str) -> &'a Value {
-    settings["identifiers"].as_array().unwrap().iter().find(|t| t["type"] == name).unwrap()
+async fn feed(space: &People, rest: &str) -> Value {
+    space.app.get(&format!("{PROBLEMS}?min_offset={}{rest}", space.offset)).await.expect(200).json
 }
 
 #[tokio::test]
 async fn a_space_begins_with_the_defaults_and_a_change_leaves_the_rest() {
-    let space = Space::start().await;
+    let space = People::start().await;
     let before = space.settings().await;
     let names: Vec<&str> =
         before["identifiers"].as_array().unwrap().iter().map(|t| t["type"].as_str().unwrap()).collect();
@@ -105,7 +43,7 @@ async fn a_space_begins_with_the_defaults_and_a_change_leaves_the_rest() {
 
 #[tokio::test]
 async fn limits_count_for_the_next_event_and_not_for_earlier_ones() {
-    let mut space = Space::start().await;
+    let mut space = People::start().await;
     for n in 1..=3 {
         space.identify("u1", &format!("e{n}@x.y")).await;
     }
@@ -124,11 +62,18 @@ async fn limits_count_for_the_next_event_and_not_for_earlier_ones() {
     }
     space.expect_ids("user_id:shop1", "user_id=shop1 user_id=uuid1 email=e@x.y").await;
     space.expect_ids("user_id:x3", "user_id=x3").await;
+    // A rebuild knows the limits of now alone.
+    let space = space.rebuilt().await;
+    space.expect_ids("user_id:u1", "user_id=u1 email=e1@x.y").await;
+    let above = ["e2@x.y", "e3@x.y", "e4@x.y"].map(|id| format!("Identifier value limit exceeded: {id}"));
+    space.expect_refusals("user_id:u1", &above.each_ref().map(String::as_str)).await;
+    space.expect_ids("user_id:shop1", "user_id=shop1 user_id=uuid1 email=e@x.y").await;
+    space.endures().await;
 }
 
 #[tokio::test]
 async fn id_18_windows_are_set_by_their_words() {
-    let mut space = Space::start().await;
+    let mut space = People::start().await;
     space.set(json!({"type": "anonymous_id", "frequency": "weekly", "limit": 1})).await;
     for (day, anon) in [(1, "a1"), (4, "a2"), (9, "a3")] {
         let at = format!("2024-02-0{day}T00:00:00Z");
@@ -137,11 +82,12 @@ async fn id_18_windows_are_set_by_their_words() {
     }
     space.expect_ids("user_id:u1", "user_id=u1 anonymous_id=a1 anonymous_id=a3").await;
     space.expect_refusals("user_id:u1", &["Identifier value time limit exceeded: a2"]).await;
+    space.endures().await;
 }
 
 #[tokio::test]
 async fn blocked_values_are_exact_or_patterns() {
-    let mut space = Space::start().await;
+    let mut space = People::start().await;
     let blocked = json!({"exact": [" Void "], "patterns": ["^test-[0-9]+$"]});
     let set = space.set(json!({"type": "user_id", "blocked": blocked})).await;
     assert_eq!(
@@ -158,11 +104,12 @@ async fn blocked_values_are_exact_or_patterns() {
     space.expect_ids("anonymous_id:of-test-17", "anonymous_id=of-test-17").await;
     space.expect_ids("anonymous_id:of-test-x", "anonymous_id=of-test-x user_id=test-x").await;
     space.expect_ids("anonymous_id:of-null", "anonymous_id=of-null user_id=null").await;
+    space.endures().await;
 }
 
 #[tokio::test]
 async fn id_21_custom_types_are_read_by_their_keys_in_both_spellings() {
-    let mut space = Space::start().await;
+    let mut space = People::start().await;
     space.set(json!({"type": "app_id", "keys": ["app_id"], "case_insensitive": true})).await;
     space.send("/v1/identify", json!({"userId": "u1", "traits": {"appId": "A1"}})).await;
     space
@@ -171,11 +118,12 @@ async fn id_21_custom_types_are_read_by_their_keys_in_both_spellings() {
     let context = json!({"traits": {"appId": "A1"}});
     space.send("/v1/page", json!({"anonymousId": "x2", "context": context})).await;
     space.expect_ids("user_id:u1", "user_id=u1 app_id=a1 anonymous_id=x1 anonymous_id=x2").await;
+    space.endures().await;
 }
 
 #[tokio::test]
 async fn priorities_say_which_identifier_is_set_aside() {
-    let mut space = Space::start().await;
+    let mut space = People::start().await;
     let email_first = json!([{"type": "email", "priority": 1}, {"type": "user_id", "priority": 2}]);
     let set = space.app.patch(SETTINGS, json!({"identifiers": email_first})).await.expect(200).json;
     assert_eq!(set["identifiers"][0]["type"], "email");
@@ -188,11 +136,20 @@ async fn priorities_say_which_identifier_is_set_aside() {
     assert_eq!(set["identifiers"][0]["type"], "user_id");
     space.identify("u3", "e@x.y").await;
     space.expect_ids("user_id:u3", "user_id=u3").await;
+    // With the user id most trusted from the first event on, the second user never was the first one.
+    let space = space.rebuilt().await;
+    space.expect_ids("email:e@x.y", "user_id=u1 email=e@x.y").await;
+    for user in ["u2", "u3"] {
+        let selector = format!("user_id:{user}");
+        space.expect_ids(&selector, &format!("user_id={user}")).await;
+        space.expect_refusals(&selector, &["Identifier value limit exceeded: e@x.y"]).await;
+    }
+    space.endures().await;
 }
 
 #[tokio::test]
 async fn unknown_types_are_not_added_when_that_is_off() {
-    let mut space = Space::start().await;
+    let mut space = People::start().await;
     space.app.patch(SETTINGS, json!({"add_unknown_types": false})).await.expect(200);
     let context = |n: u8| json!({"externalIds": [{"id": format!("c{n}"), "type": "card", "collection": "users", "encoding": "none"}]});
     space.send("/v1/track", json!({"userId": "u1", "event": "Seen", "context": context(1)})).await;
@@ -201,17 +158,18 @@ async fn unknown_types_are_not_added_when_that_is_off() {
     space.send("/v1/track", json!({"userId": "u1", "event": "Seen", "context": context(2)})).await;
     space.expect_ids("user_id:u1", "user_id=u1 card=c2").await;
     assert_eq!(type_of(&space.settings().await, "card")["limit"], 5);
+    // Added from the first event on.
+    let space = space.rebuilt().await;
+    space.expect_ids("user_id:u1", "user_id=u1 card=c1 card=c2").await;
+    space.endures().await;
 }
 
 #[tokio::test]
 async fn id_19_and_20_caps_are_set_and_a_restart_keeps_them() {
-    let mut space = Space::start().await;
+    let mut space = People::start().await;
     space.app.patch(SETTINGS, json!({"merges_max": 0, "identifiers_max": 2})).await.expect(200);
     let before = space.settings().await;
-    let Space { app, .. } = space;
-    let TestApp { running, db, .. } = app;
-    running.stop(Duration::ZERO).await.unwrap();
-    space = Space { app: Wish::default().at("2024-03-01T12:00:00Z").start_on(db).await, offset: 0 };
+    space = space.restart().await;
     assert_eq!(space.settings().await, before);
     for (user, anon) in [("u1", ""), ("", "a1"), ("u1", "a1"), ("u1", "a2"), ("u1", "a3")] {
         space.send("/v1/track", json!({"userId": user, "anonymousId": anon, "event": "Seen"})).await;
@@ -219,11 +177,12 @@ async fn id_19_and_20_caps_are_set_and_a_restart_keeps_them() {
     space.expect_ids("user_id:u1", "user_id=u1 anonymous_id=a2").await;
     let refused = ["Profile merge limit exceeded: a1", "Identifier mapping limit exceeded: a3"];
     space.expect_refusals("user_id:u1", &refused).await;
+    space.endures().await;
 }
 
 #[tokio::test]
 async fn what_cannot_be_is_refused_with_its_place() {
-    let space = Space::start().await;
+    let space = People::start().await;
     let before = space.settings().await;
     let long = "a".repeat(257);
     let many: Vec<String> = (0..11).map(|n| n.to_string()).collect();
@@ -278,7 +237,7 @@ async fn what_cannot_be_is_refused_with_its_place() {
 
 #[tokio::test]
 async fn a_stale_version_and_a_type_in_use_are_conflicts() {
-    let mut space = Space::start().await;
+    let mut space = People::start().await;
     let version = space.settings().await["version"].as_i64().unwrap();
     let change = |limit: u8| json!({"version": version, "identifiers": [{"type": "email", "limit": limit}]});
     let (one, two) = tokio::join!(space.app.patch(SETTINGS, change(2)), space.app.patch(SETTINGS, change(3)));
@@ -299,7 +258,7 @@ async fn a_stale_version_and_a_type_in_use_are_conflicts() {
 
 #[tokio::test]
 async fn a_dry_run_says_which_profiles_break_the_rules() {
-    let mut space = Space::start().await;
+    let mut space = People::start().await;
     for n in 1..=3 {
         space.identify("u1", &format!("e{n}@x.y")).await;
     }
@@ -343,7 +302,7 @@ async fn a_dry_run_says_which_profiles_break_the_rules() {
 
 #[tokio::test]
 async fn a_dry_run_counts_what_a_window_counts_and_names_what_would_be_blocked() {
-    let mut space = Space::start().await;
+    let mut space = People::start().await;
     for (day, device) in [(1, "a1"), (2, "a2"), (25, "a3"), (26, "a4")] {
         let at = format!("2024-02-{day:02}T00:00:00Z");
         let call = json!({"userId": "u1", "anonymousId": device, "event": "Seen", "timestamp": at});
@@ -367,14 +326,14 @@ async fn a_dry_run_counts_what_a_window_counts_and_names_what_would_be_blocked()
         json!({"identifiers": [{"type": "user_id", "blocked": blocked}, {"type": "email", "limit": 4}]});
     let trial = space.app.patch(&path, change).await.expect(200).json;
     assert_eq!((&trial["blocked"]["ids"], &trial["blocked"]["profiles"]), (&json!(3), &json!(3)), "{trial}");
-    let ids = Space::words(&trial["blocked"]["sample"], "type", "=");
+    let ids = words(&trial["blocked"]["sample"], "type", "=");
     assert_eq!(ids.into_iter().collect::<Vec<_>>(), ["user_id=other", "user_id=test-1", "user_id=test-2"]);
     assert!(trial["blocked"]["sample"][0]["profile_id"].as_str().unwrap().starts_with("prf_"));
 }
 
 #[tokio::test]
 async fn settings_come_from_another_space_that_the_token_may_read() {
-    let space = Space::start().await;
+    let space = People::start().await;
     let app = &space.app;
     app.post("/v1/spaces", json!({"id": "acme"})).await.expect(201);
     space.set(json!({"type": "app_id", "keys": ["app_id"], "limit": 3, "priority": 1})).await;
@@ -401,7 +360,7 @@ async fn settings_come_from_another_space_that_the_token_may_read() {
 
 #[tokio::test]
 async fn the_feed_names_what_is_refused_most_often_first() {
-    let mut space = Space::start().await;
+    let mut space = People::start().await;
     for user in ["u1", "u2", "u3"] {
         for _ in 0..2 {
             let call = json!({"userId": user, "anonymousId": "null", "event": "Seen"});
@@ -411,7 +370,7 @@ async fn the_feed_names_what_is_refused_most_often_first() {
     space.identify("u1", "shared@x.y").await;
     space.identify("u2", "shared@x.y").await;
     space.send("/v1/track", json!({"userId": "0", "event": "Seen"})).await;
-    let problems = space.problems("").await;
+    let problems = feed(&space, "").await;
     let at = "2024-03-01T12:00:00.000Z";
     let row = |rule: &str, name: &str, id: &str, occurrences: u8, profiles: u8| {
         json!({"rule": rule, "type": name, "id": id, "occurrences": occurrences, "profiles": profiles,
@@ -432,7 +391,7 @@ async fn the_feed_names_what_is_refused_most_often_first() {
     // Page by page it is the same.
     let (mut paged, mut next) = (Vec::new(), String::new());
     loop {
-        let page = space.problems(&format!("&limit=1&cursor={next}")).await;
+        let page = feed(&space, &format!("&limit=1&cursor={next}")).await;
         paged.extend(page["data"].as_array().unwrap().clone());
         next = page["cursor"]["next"].as_str().unwrap().to_owned();
         if next.is_empty() {

@@ -79,6 +79,8 @@ mod reading;
 #[cfg(test)]
 mod rebuild;
 #[cfg(test)]
+mod rebuild_settings;
+#[cfg(test)]
 mod refused_bodies;
 #[cfg(test)]
 mod relative_dates;

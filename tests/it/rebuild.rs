@@ -47,7 +47,7 @@ async fn every_table_has_its_part_in_a_rebuild() {
 }
 
 /// Sends calls one request after the other, and waits until they are processed.
-async fn send_all(app: &TestApp, calls: &[Value]) {
+pub(crate) async fn send_all(app: &TestApp, calls: &[Value]) {
     let mut offset = 0;
     for call in calls {
         offset = app.track("/v1/batch", json!({"batch": [call]})).await.expect(200).offset();
@@ -62,7 +62,7 @@ fn on_device(call: &mut Value, device: &str) -> Value {
 }
 
 /// Three people who bought, and are taken for one because of a device that all share; one who is on his own.
-async fn shared_device() -> TestApp {
+pub(crate) async fn shared_device() -> TestApp {
     let app = start().await;
     app.make_live("audiences", "buyers", "event('Bought').count() >= 1").await;
     app.make_live("audiences", "regulars", "event('Bought').count() >= 3").await;
@@ -82,96 +82,19 @@ async fn shared_device() -> TestApp {
     app
 }
 
-async fn block_device(app: &TestApp) {
+pub(crate) async fn block_device(app: &TestApp) {
     let blocked =
         json!({"identifiers": [{"type": "ios.id", "blocked": {"exact": ["shared"], "patterns": []}}]});
     app.patch(&format!("{SPACE}/identity/settings"), blocked).await.expect(200);
 }
 
-async fn who(app: &TestApp, selector: &str) -> String {
+pub(crate) async fn who(app: &TestApp, selector: &str) -> String {
     let found = app.get(&format!("{PROFILES}/{selector}/metadata")).await.expect(200).json;
     found["metadata"]["profile_id"].as_str().unwrap().to_owned()
 }
 
-#[tokio::test]
-async fn a_dry_run_changes_nothing_and_says_the_same() {
-    let app = shared_device().await;
-    block_device(&app).await;
-    let before = dump(&app.db.pool).await;
-    let dry = json_of(&run(&app.db, &["--json", "--dry-run"]).await);
-    assert_same(&before, &dump(&app.db.pool).await);
-    let left: i64 = sqlx::query_scalar(
-        "SELECT (SELECT count(*) FROM rebuild) + (SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'rebuild%')",
-    )
-    .fetch_one(&app.db.pool)
-    .await
-    .unwrap();
-    assert_eq!(left, 0);
-    let mut done = json_of(&run(&app.db, &["--json"]).await);
-    assert!(done["swap"]["rows"].as_u64().unwrap() > 0, "{done}");
-    done["swap"] = Value::Null;
-    assert_eq!(dry, done);
-    assert_eq!(dry["only_rebuilt"]["count"], 1, "{dry}");
-    let said = run(&app.db, &["--dry-run"]).await;
-    assert!(said.report.contains("nothing anybody sees is different"), "{}", said.report);
-}
-
-#[tokio::test]
-async fn a_value_that_is_blocked_now_merges_nobody_in_history() {
-    let app = shared_device().await;
-    assert_eq!(who(&app, "anonymous_id:a1").await, who(&app, "user_id:u1").await);
-    block_device(&app).await;
-    json_of(&run(&app.db, &["--json"]).await);
-    assert_ne!(who(&app, "anonymous_id:a1").await, who(&app, "user_id:u1").await);
-    assert_eq!(who(&app, "anonymous_id:a2").await, who(&app, "user_id:u1").await);
-    let identity = app.get(&format!("{PROFILES}/user_id:u1/identity")).await.expect(200).json;
-    assert_eq!(identity["merges"].as_array().unwrap().len(), 1, "{identity}");
-    // The device's owner is gone, and nobody finds it.
-    app.get(&format!("{PROFILES}/ios.id:shared/metadata")).await.expect(404);
-    expect_consistent(&app).await;
-    expect_same(&app.db).await;
-}
-
-#[tokio::test]
-async fn a_limit_that_is_lower_now_takes_people_apart_and_transitions_stay_in_turn() {
-    let app = start().await;
-    app.make_live("audiences", "buyers", "event('Bought').count() >= 1").await;
-    app.make_live("audiences", "thrifty", "event('Bought').count() < 2").await;
-    let bought = |user: &str, email: &str| json!({"type": "identify", "userId": user, "traits": {"email": email}, "messageId": format!("{user}{email}")});
-    let track = |id: Value| {
-        let mut call = json!({"type": "track", "event": "Bought"});
-        call.as_object_mut().unwrap().extend(id.as_object().unwrap().clone());
-        call
-    };
-    // Two are one by an anonymous id: allowed at first, as an anonymous id may be of many emails.
-    app.patch(&format!("{SPACE}/identity/settings"), json!({"identifiers": [{"type": "email", "limit": 5}]}))
-        .await
-        .expect(200);
-    app.make_live("audiences", "reloaded", "event('Never').count() >= 1").await;
-    let calls = [
-        bought("u1", "one@x.y"),
-        track(json!({"userId": "u1"})),
-        json!({"type": "identify", "anonymousId": "a1", "traits": {"email": "two@x.y"}}),
-        track(json!({"anonymousId": "a1"})),
-        json!({"type": "track", "event": "Seen", "anonymousId": "a1", "userId": "u1"}),
-    ];
-    send_all(&app, &calls).await;
-    assert_eq!(who(&app, "email:one@x.y").await, who(&app, "email:two@x.y").await);
-    app.patch(&format!("{SPACE}/identity/settings"), json!({"identifiers": [{"type": "email", "limit": 1}]}))
-        .await
-        .expect(200);
-    let report = json_of(&run(&app.db, &["--json"]).await);
-    assert_ne!(who(&app, "email:one@x.y").await, who(&app, "email:two@x.y").await);
-    let thrifty = report["audiences"].as_array().unwrap().iter().find(|a| a["key"] == "thrifty").unwrap();
-    assert_eq!(thrifty["entered"], 2, "{report}");
-    expect_consistent(&app).await;
-    expect_same(&app.db).await;
-    send_all(&app, &[track(json!({"userId": "u1"}))]).await;
-    expect_consistent(&app).await;
-}
-
 /// What is told in several places is the same, and transitions of each profile are in turn, beginning with entering.
-async fn expect_consistent(app: &TestApp) {
+pub(crate) async fn expect_consistent(app: &TestApp) {
     let audiences = app.get(&format!("{SPACE}/audiences")).await.expect(200).json;
     for audience in audiences["data"].as_array().unwrap() {
         let key = audience["key"].as_str().unwrap();
@@ -206,7 +129,7 @@ async fn expect_consistent(app: &TestApp) {
 }
 
 /// A log of some thousand events, with definitions made before it.
-async fn long(seed: u64) -> TestApp {
+pub(crate) async fn long(seed: u64) -> TestApp {
     let app = start().await;
     define(&app).await;
     live(&app, seed, START, 80).await;
@@ -214,7 +137,7 @@ async fn long(seed: u64) -> TestApp {
 }
 
 /// Rebuilds in small steps, so that there is time to do something meanwhile.
-fn slowly(db: &TestDb, arguments: &[&str]) -> std::process::Command {
+pub(crate) fn slowly(db: &TestDb, arguments: &[&str]) -> std::process::Command {
     let mut command = command(db, arguments);
     command.env(personas::config::variable("processor.batch_events_max"), "20");
     command
@@ -225,7 +148,7 @@ async fn position(db: &TestDb) -> Option<i64> {
     sqlx::query_scalar("SELECT processed_offset FROM rebuild_1.processor").fetch_one(&db.pool).await.ok()
 }
 
-async fn until_behind(db: &TestDb, offset: i64) {
+pub(crate) async fn until_behind(db: &TestDb, offset: i64) {
     while position(db).await.is_none_or(|at| at < offset) {
         tokio::task::yield_now().await;
     }

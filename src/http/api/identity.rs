@@ -193,6 +193,11 @@ impl From<ChangeJson> for SettingsChange {
     }
 }
 
+/// Reads a change as requests have it.
+pub(crate) fn settings_change(text: &str) -> Result<SettingsChange, serde_json::Error> {
+    serde_json::from_str::<ChangeJson>(text).map(SettingsChange::from)
+}
+
 /// What a change would mean for the profiles there are. Nothing was changed, and nothing would be of those: settings count
 /// for events to come.
 #[derive(Debug, Serialize, ToSchema)]
@@ -286,7 +291,8 @@ enum AnswerJson {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct DryRunParams {
-    /// Say which profiles would break the new settings, and change nothing.
+    /// Say which profiles would break the new settings, and change nothing. What they would make of all that has happened is
+    /// said by `personas rebuild --dry-run --settings`.
     #[serde(default)]
     dry_run: bool,
 }

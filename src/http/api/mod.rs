@@ -23,6 +23,7 @@ use super::AppState;
 use super::problem::Problem;
 use crate::domain::ids::parse_public_id;
 
+pub(crate) use identity::settings_change;
 pub(super) use test_clock::routes as test_clock_routes;
 
 /// All routes but the test clock's.

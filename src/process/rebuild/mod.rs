@@ -17,6 +17,7 @@ use super::Context;
 use super::space::{SpaceProcessor, Until};
 use crate::domain::{Offset, SpaceNo, Timestamp};
 use crate::read_cache::TRUST;
+use crate::store::identity::SettingsRow;
 use crate::store::rebuild::{self as shadow, Place, compare, swap};
 use crate::store::{self, StoreError, log, processor, registry};
 
@@ -47,6 +48,8 @@ pub struct Task {
     pub space: SpaceNo,
     /// Only tell what would be different.
     pub dry_run: bool,
+    /// Settings everything is derived by, instead of those that count. They are tried: the rest is a dry run.
+    pub tried: Option<SettingsRow>,
     /// Also when the first events are no longer kept: profiles that have none in the log are lost.
     pub forget_lost: bool,
 }
@@ -69,9 +72,7 @@ pub enum RebuildError {
     )]
     Unfinished(String),
     /// They change faster than it comes to an end.
-    #[error(
-        "definitions or identity settings were changed again and again meanwhile: try again when they rest"
-    )]
+    #[error("definitions or identity settings were changed meanwhile: try again when they rest")]
     Restless,
     /// The database.
     #[error(transparent)]
@@ -110,10 +111,12 @@ impl Task {
         if !shadow::try_guard(&mut guard, self.space).await? {
             return Err(RebuildError::UnderWay);
         }
-        let place = Place::of(&self.pool, self.space).await?;
+        let place = Place::of(&self.pool, self.space, self.tried.clone()).await?;
         for _ in 0..BEGINNINGS_MAX {
             match Box::pin(self.try_once(&place, tell)).await? {
                 Tried::Done(report) => return Ok(*report),
+                // What is tried was made of settings that may no longer be those there are.
+                Tried::Changed if self.tried.is_some() => break,
                 Tried::Changed => tell(Told::BeginsAnew),
             }
         }
@@ -189,7 +192,7 @@ impl Task {
         shadow::analyse(&self.pool, place).await?;
         tell(Told::Compares);
         let mut report = self.compare(&mut again).await?;
-        if self.dry_run {
+        if self.dry_run || self.tried.is_some() {
             drop(again);
             let mut connection = self.pool.acquire().await.map_err(StoreError::from)?;
             shadow::discard(&mut connection, place).await?;

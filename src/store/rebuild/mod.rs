@@ -9,7 +9,8 @@ pub mod swap;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{AssertSqlSafe, PgConnection, PgExecutor};
 
-use super::{Result, migrate};
+use super::identity::SettingsRow;
+use super::{Result, identity_settings, migrate};
 use crate::domain::{Offset, SpaceNo, Timestamp};
 
 /// What becomes of a table in a rebuild.
@@ -91,14 +92,17 @@ pub struct Place {
     live: String,
     /// The schema of the rebuild.
     shadow: String,
+    /// Settings that are only tried: everything is derived by them, not by those that count.
+    tried: Option<SettingsRow>,
 }
 
 impl Place {
-    /// The place for a space's rebuild, whether there is one or not.
-    pub async fn of(pool: &PgPool, space: SpaceNo) -> Result<Self> {
+    /// The place for a space's rebuild, whether there is one or not; by other settings than those that count, where some
+    /// are tried.
+    pub async fn of(pool: &PgPool, space: SpaceNo, tried: Option<SettingsRow>) -> Result<Self> {
         let sql = "-- store::rebuild::of\nSELECT quote_ident(current_schema())";
         let live: String = sqlx::query_scalar(sql).fetch_one(pool).await?;
-        Ok(Self { space, live, shadow: format!("rebuild_{}", space.0) })
+        Ok(Self { space, live, shadow: format!("rebuild_{}", space.0), tried })
     }
 
     /// Connections that write the copies. A lost commit of theirs is made again, so none is waited for.
@@ -169,20 +173,37 @@ fn fingerprint_sql(schema: &str) -> String {
 async fn fingerprint(connection: &mut PgConnection, place: &Place) -> Result<String> {
     let sql = format!("-- store::rebuild::fingerprint\n{}", fingerprint_sql(&place.live));
     let print: String =
-        sqlx::query_scalar(AssertSqlSafe(sql)).bind(place.space.0).fetch_one(connection).await?;
+        sqlx::query_scalar(AssertSqlSafe(sql)).bind(place.space.0).fetch_one(&mut *connection).await?;
     let schema = migrate::MIGRATOR.iter().map(|m| m.version).max().unwrap_or(0);
-    Ok(format!("{schema}/{print}"))
+    let Some(tried) = &place.tried else { return Ok(format!("{schema}/{print}")) };
+    // What is tried was made of the types there were.
+    let sql = format!(
+        "-- store::rebuild::fingerprint
+         SELECT md5(concat($2, string_agg(t::text, ';' ORDER BY type_no)))
+         FROM {}.identity_type t WHERE space_id = $1",
+        place.live
+    );
+    let types: String = sqlx::query_scalar(AssertSqlSafe(sql))
+        .bind(place.space.0)
+        .bind(format!("{tried:?}"))
+        .fetch_one(connection)
+        .await?;
+    Ok(format!("{schema}/{print}/{types}"))
 }
 
 /// Whether what the rebuild computes with is still what is live, and the log still begins where it did. Events may have
 /// added types that the rebuild has not come to yet, unless `both` stand at the same place.
 pub async fn is_current(connection: &mut PgConnection, place: &Place, both: bool) -> Result<bool> {
-    let Place { space, live, shadow } = place;
+    let Place { space, live, shadow, tried } = place;
     let now =
         (fingerprint(&mut *connection, place).await?, log_begins(&mut *connection, *space).await?.0 as i64);
     let sql = "-- store::rebuild::is_current\nSELECT fingerprint, log_start FROM rebuild WHERE space_id = $1";
     let begun: Option<(String, i64)> =
         sqlx::query_as(sql).bind(space.0).fetch_optional(&mut *connection).await?;
+    let is_same = begun.is_some_and(|begun| begun == now);
+    if tried.is_some() {
+        return Ok(is_same);
+    }
     let sql = format!(
         "-- store::rebuild::is_current
          SELECT NOT EXISTS (SELECT * FROM {shadow}.identity_type WHERE space_id = $1
@@ -192,7 +213,7 @@ pub async fn is_current(connection: &mut PgConnection, place: &Place, both: bool
     );
     let types: bool =
         sqlx::query_scalar(AssertSqlSafe(sql)).bind(space.0).bind(both).fetch_one(connection).await?;
-    Ok(types && begun.is_some_and(|begun| begun == now))
+    Ok(types && is_same)
 }
 
 /// Whether there is a rebuild that can be gone on with.
@@ -215,7 +236,7 @@ pub async fn can_resume(pool: &PgPool, place: &Place) -> Result<bool> {
 
 /// Begins a rebuild: makes the copies, empty apart from what a processor computes with, at `start` of the log.
 pub async fn begin(pool: &PgPool, place: &Place, start: Offset, at: Timestamp) -> Result<()> {
-    let Place { space, live, shadow } = place;
+    let Place { space, live, shadow, tried } = place;
     let mut tx = pool.begin().await?;
     // Whoever joins chunks is done before, or sees that there is a rebuild.
     let sql = "-- store::rebuild::begin\nSELECT pg_advisory_xact_lock(hashtext('log_segment'), $1)";
@@ -248,6 +269,11 @@ pub async fn begin(pool: &PgPool, place: &Place, start: Offset, at: Timestamp) -
          UPDATE {shadow}.computation SET size = 0, changed_at = created_at WHERE status IN ('live', 'frozen');"
     );
     sqlx::raw_sql(AssertSqlSafe(ddl)).execute(&mut *tx).await?;
+    if let Some(tried) = tried {
+        let sql = format!("-- store::rebuild::begin\nSET LOCAL search_path = {shadow}, {live}");
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut *tx).await?;
+        identity_settings::replace(&mut tx, *space, tried).await?;
+    }
     tx.commit().await?;
     Ok(())
 }

@@ -51,7 +51,7 @@ pub async fn swap(
     epoch: i64,
     at: Timestamp,
 ) -> Result<Option<Swapped>> {
-    let Place { space, live, shadow } = place;
+    let Place { space, live, shadow, .. } = place;
     // No segments are made meanwhile; those of before hold numbers of profiles.
     let sql = "-- store::rebuild::swap\nSELECT pg_advisory_xact_lock(hashtext('log_segment'), $1)";
     sqlx::query(sql).bind(space.0).execute(&mut *tx).await?;
@@ -102,7 +102,7 @@ pub async fn swap(
 
 /// Replaces the rows of a table that are not the same in both: usually there are few.
 async fn replace(tx: &mut PgConnection, place: &Place, table: &str, keys: &[&str]) -> Result<u64> {
-    let Place { space, live, shadow } = place;
+    let Place { space, live, shadow, .. } = place;
     let same: Vec<String> = keys.iter().map(|key| format!("s.{key} = l.{key}")).collect();
     let same = same.join(" AND ");
     let sql = format!(
@@ -129,7 +129,7 @@ async fn replace(tx: &mut PgConnection, place: &Place, table: &str, keys: &[&str
 /// put together as before, the members are what was told; where they are not, it is the newest transition of all numbers
 /// that are one profile now, so that transitions go on alternating whoever was whose.
 async fn write_transitions(tx: &mut PgConnection, place: &Place, at: Timestamp) -> Result<u64> {
-    let Place { space, live, shadow } = place;
+    let Place { space, live, shadow, .. } = place;
     let sql = format!(
         "-- store::rebuild::write_transitions
          CREATE TEMP TABLE regrouped ON COMMIT DROP AS
@@ -190,7 +190,7 @@ async fn write_transitions(tx: &mut PgConnection, place: &Place, at: Timestamp) 
 
 /// Sizes of the versions that answer, and what of them is new to their history.
 async fn write_sizes(tx: &mut PgConnection, place: &Place, at: Timestamp) -> Result<()> {
-    let Place { space, live, shadow } = place;
+    let Place { space, live, shadow, .. } = place;
     let sql = format!(
         "-- store::rebuild::write_sizes
          WITH resized AS (
