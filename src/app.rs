@@ -29,6 +29,7 @@ use crate::config::{self, Config};
 use crate::disk::DiskGuard;
 use crate::domain::Timestamp;
 use crate::embedded::{self, Postgres, Search};
+use crate::engine::guard::Guards;
 use crate::history::segments::Keeper;
 use crate::history::watch::Watch;
 use crate::http::health::Health;
@@ -185,7 +186,8 @@ impl App {
         manage.prepare_log().await?;
 
         let tasks = Tasks::new();
-        let (ingest, appended) = start_ingest(&config.ingest, &pool, &clock, &ids, &tasks);
+        let (ingest, appended) =
+            start_ingest(&config.ingest, &pool, registry.guards(), (&clock, &ids), &tasks);
         let (board, health) = (Board::default(), Health::default());
         outlet::start(&tasks, &config, (options.clone(), postgres.is_some()), tools);
         let context = process::Context {
@@ -377,8 +379,8 @@ fn wanted(config: &config::Bootstrap) -> Wanted {
 fn start_ingest(
     config: &config::Ingest,
     pool: &PgPool,
-    clock: &Clock,
-    ids: &IdMaker,
+    guards: Guards,
+    (clock, ids): (&Clock, &IdMaker),
     tasks: &Tasks,
 ) -> (Ingest, watch::Receiver<u64>) {
     let limits = BatcherLimits {
@@ -395,7 +397,7 @@ fn start_ingest(
             Ok(())
         });
     }
-    (Ingest::new(batcher, config.limits, clock.clone(), ids.clone()), appended)
+    (Ingest::new(batcher, config.limits, guards, clock.clone(), ids.clone()), appended)
 }
 
 /// Keeps the registry fresh, and the log a week ahead of its events.

@@ -253,7 +253,7 @@ fn string_len(text: &str) -> Option<usize> {
 }
 
 /// Length of the JSON value at the start of `text`: up to the comma or bracket that ends it.
-fn value_len(text: &str) -> Option<usize> {
+pub fn value_len(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     match bytes.first()? {
         b'"' => return string_len(text),

@@ -14,6 +14,7 @@ pub mod patch;
 pub mod path;
 pub mod plan;
 pub mod seen;
+pub mod sensitive;
 pub mod time;
 pub mod trait_names;
 pub mod value;

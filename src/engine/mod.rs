@@ -13,6 +13,7 @@ pub mod condition;
 pub mod evaluate;
 pub mod explain;
 pub mod fql;
+pub mod guard;
 pub mod identity;
 mod packed;
 mod pointers;

@@ -15,6 +15,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use crate::domain::{Offset, SpaceNo, Timestamp};
 use crate::store::log::{self, NAMES_MAX, NewChunk, codec};
 use crate::store::rejected::{RejectedEvent, insert_rejected};
+use crate::store::sensitive::{Count, Place, add_findings};
 use crate::telemetry::metrics;
 
 /// zstd level of chunks: the fastest one; higher levels cost more than the disk they save.
@@ -46,6 +47,8 @@ pub(crate) struct Append {
     pub min_at: Timestamp,
     pub max_at: Timestamp,
     pub rejected: Vec<RejectedEvent>,
+    /// Sensitive data that was found in its events.
+    pub found: BTreeMap<Place, Count>,
     /// It gets a chunk of its own.
     pub alone: bool,
 }
@@ -211,6 +214,10 @@ impl Flusher {
         if !rejected.is_empty() {
             insert_rejected(&self.pool, space, &rejected).await?;
         }
+        let found = all_found(waiting);
+        if !found.is_empty() {
+            add_findings(&self.pool, space, &found).await?;
+        }
         let with_events = || waiting.iter().map(|w| &w.append).filter(|a| a.count > 0);
         let event_count = with_events().map(|a| a.count).sum();
         if event_count == 0 {
@@ -229,6 +236,18 @@ impl Flusher {
         };
         log::append(&self.pool, &chunk).await
     }
+}
+
+/// What was found in all of them together.
+fn all_found(waiting: &[Waiting]) -> BTreeMap<Place, Count> {
+    let mut all: BTreeMap<Place, Count> = BTreeMap::new();
+    for (place, count) in waiting.iter().flat_map(|waiting| &waiting.append.found) {
+        let known = all.entry(place.clone()).or_insert(Count { occurrences: 0, ..*count });
+        known.occurrences += count.occurrences;
+        known.first_at = known.first_at.min(count.first_at);
+        known.last_at = known.last_at.max(count.last_at);
+    }
+    all
 }
 
 /// The requests of each space that go into one chunk together, in the order they came.

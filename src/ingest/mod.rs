@@ -23,8 +23,11 @@ pub use rejection::Rejection;
 
 use crate::clock::{Clock, IdMaker};
 use crate::domain::act::Signed;
+use crate::domain::sensitive::Category;
 use crate::domain::{EventType, IntakeLimits, Offset, SourceNo, SpaceNo, Timestamp, json};
+use crate::engine::guard::{Finding, Guards, Screener};
 use crate::store::log::codec::Record;
+use crate::store::sensitive::{Count, Place};
 use crate::telemetry::metrics;
 use batcher::Append;
 use normalise::{Surroundings, normalise};
@@ -86,6 +89,8 @@ pub enum IngestError {
 pub struct Ingest {
     batcher: Batcher,
     limits: IntakeLimits,
+    /// What is kept out of the log.
+    guards: Guards,
     clock: Clock,
     ids: IdMaker,
     /// Of sources with a limit.
@@ -96,8 +101,8 @@ pub struct Ingest {
 
 impl Ingest {
     /// Puts the parts together.
-    pub fn new(batcher: Batcher, limits: IntakeLimits, clock: Clock, ids: IdMaker) -> Self {
-        Self { batcher, limits, clock, ids, rates: Arc::default(), listed: Arc::default() }
+    pub fn new(batcher: Batcher, limits: IntakeLimits, guards: Guards, clock: Clock, ids: IdMaker) -> Self {
+        Self { batcher, limits, guards, clock, ids, rates: Arc::default(), listed: Arc::default() }
     }
 
     /// The sizes in force.
@@ -121,7 +126,7 @@ impl Ingest {
             return Err(self.refuse_whole(sender, rejection, body, received_at).await);
         }
         self.bound(sender, &mut append.rejected, received_at);
-        if accepted == 0 && append.rejected.is_empty() {
+        if accepted == 0 && append.rejected.is_empty() && append.found.is_empty() {
             return Ok(Receipt { accepted, rejected, offset: None });
         }
         let offset = self.batcher.append(append).await.inspect_err(|error| {
@@ -248,6 +253,7 @@ impl Ingest {
             return Err(Rejection::new("payload_too_large", message).at("batch"));
         }
         let context = self.shared(batch.context, "context", items.len())?;
+        let context = context.as_deref().map(|context| gather.screen_shared(context));
         let integrations = self.shared(batch.integrations, "integrations", items.len())?;
         let around = Surroundings {
             context: context.as_deref(),
@@ -284,19 +290,50 @@ struct Gather<'a> {
     sender: Sender,
     append: Append,
     rejected: Vec<(usize, Rejection)>,
+    screener: Screener,
 }
 
 impl<'a> Gather<'a> {
     fn new(ingest: &'a Ingest, sender: Sender, received_at: Timestamp) -> Self {
         let append = Append { space: sender.space, received_at, ..Append::default() };
-        Self { ingest, sender, append, rejected: Vec::new() }
+        let screener = Screener::new(ingest.guards.of(sender.space));
+        Self { ingest, sender, append, rejected: Vec::new(), screener }
+    }
+
+    /// The context of a batch as it may be stored; what is found in it counts once, not for each of its events.
+    fn screen_shared(&mut self, context: &str) -> String {
+        let screened = self.screener.screen(context, "context");
+        self.note(&screened.findings);
+        screened.text.into_owned()
+    }
+
+    fn note(&mut self, findings: &[Finding]) {
+        let at = self.append.received_at;
+        for Finding { what, path, action } in findings {
+            metrics::INGEST_SENSITIVE.add(&[what_counted(what), action.as_str()], 1);
+            let place = Place {
+                source: self.sender.source,
+                what: what.to_string(),
+                path: path.clone(),
+                action: *action,
+            };
+            let count = Count { occurrences: 0, first_at: at, last_at: at };
+            self.append.found.entry(place).or_insert(count).occurrences += 1;
+        }
     }
 
     fn take(&mut self, index: usize, raw: &str, around: &Surroundings<'_>) {
+        let screened = self.screener.screen(raw, "");
+        self.note(&screened.findings);
+        let raw = screened.text.as_ref();
         let append = &mut self.append;
         let length = append.records.len();
         let ids = &self.ingest.ids;
-        match normalise(raw, around, || ids.uuid().to_string(), &mut append.records) {
+        let verdict = match screened.refused() {
+            Some(found) => Err(sensitive(found, raw)),
+            None => normalise(raw, around, || ids.uuid().to_string(), &mut append.records),
+        };
+        match verdict {
             Ok(event) => {
                 if event.mended {
                     metrics::INGEST_MENDED.add(&["event"], 1);
@@ -317,6 +354,18 @@ impl<'a> Gather<'a> {
             }
         }
     }
+}
+
+/// What the metric calls it: patterns have any name.
+fn what_counted(what: &str) -> &'static str {
+    Category::parse(what).map_or("pattern", Category::as_str)
+}
+
+/// The refusal of an event with something in it that the space refuses.
+fn sensitive(Finding { what, path, .. }: &Finding, screened: &str) -> Rejection {
+    let message =
+        format!("{path} has what must not be sent ({what}); the settings for sensitive data refuse it");
+    Rejection { message_id: names::peek_message_id(screened), ..Rejection::new("sensitive_data", message) }
 }
 
 /// The write key in a body, for clients that send no header.

@@ -7,6 +7,7 @@ use super::batcher::Append;
 use super::rate::Limit;
 use super::{AppendError, Ingest, IngestError, Rejection, Sender};
 use crate::domain::Timestamp;
+use crate::engine::guard::Screener;
 use crate::store::rejected::RejectedEvent;
 use crate::telemetry::metrics;
 
@@ -110,8 +111,21 @@ impl Ingest {
             message_id: None,
             source: sender.source,
             received_at: now,
-            event: legible(refused.beginning),
+            event: self.listed_text(sender, refused.beginning),
         }
+    }
+
+    /// The beginning of a body as it may be listed: without what may not be stored. A number that was cut is left out: what is
+    /// left of it would not be known any more.
+    fn listed_text(&self, sender: Sender, body: &[u8]) -> String {
+        let text = legible(body);
+        let is_cut = body.len() > text.len();
+        let text = if is_cut {
+            text.trim_end_matches(|c: char| c.is_ascii_digit() || " -.".contains(c))
+        } else {
+            &text
+        };
+        Screener::new(self.guards.of(sender.space)).screen(text, "").text.into_owned()
     }
 
     async fn keep(&self, sender: Sender, row: RejectedEvent, now: Timestamp) -> Result<(), AppendError> {

@@ -18,6 +18,7 @@ pub mod plans;
 pub mod quarantine;
 pub mod registry;
 pub mod search;
+pub mod sensitive;
 pub mod spaces;
 pub mod subscriptions;
 pub mod test_clock;

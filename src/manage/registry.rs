@@ -15,8 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::domain::{Lock, SourceNo, SpaceNo};
+use crate::engine::guard::Guards;
 use crate::store;
 use crate::store::registry::{self, SecretHash, hash_secret};
+use crate::store::sensitive;
 
 pub use crate::store::registry::{Registry as Snapshot, Scope, Space, Token};
 
@@ -42,6 +44,13 @@ pub struct KeyOf {
     pub lock: Option<Lock>,
 }
 
+async fn load_guards(pool: &PgPool, guards: &Guards) -> store::Result<()> {
+    for (space, error) in guards.replace(sensitive::load_all(pool).await?) {
+        tracing::error!(%space, %error, "the settings for sensitive data of space {space} cannot be used: {error}");
+    }
+    Ok(())
+}
+
 /// The handle; clones share the snapshot.
 #[derive(Debug, Clone)]
 pub struct Registry(Arc<Shared>);
@@ -51,6 +60,7 @@ struct Shared {
     pool: PgPool,
     clock: Clock,
     snapshot: ArcSwap<Snapshot>,
+    guards: Guards,
     version: tokio::sync::watch::Sender<i64>,
     /// When the database was last asked for a newer version.
     looked: tokio::sync::Mutex<Instant>,
@@ -61,7 +71,10 @@ impl Registry {
     /// Reads the snapshot for the first time.
     pub async fn load(pool: PgPool, clock: Clock) -> store::Result<Self> {
         let snapshot = registry::load(&pool).await?;
+        let guards = Guards::default();
+        load_guards(&pool, &guards).await?;
         Ok(Self(Arc::new(Shared {
+            guards,
             pool,
             clock,
             version: tokio::sync::watch::Sender::new(snapshot.version),
@@ -76,6 +89,11 @@ impl Registry {
         self.0.snapshot.load_full()
     }
 
+    /// What spaces do about sensitive data, as fresh as the snapshot.
+    pub fn guards(&self) -> Guards {
+        self.0.guards.clone()
+    }
+
     /// Follows the version: a change means that spaces, sources or keys have changed.
     pub fn follow(&self) -> tokio::sync::watch::Receiver<i64> {
         self.0.version.subscribe()
@@ -85,6 +103,7 @@ impl Registry {
     pub async fn reload(&self) -> store::Result<()> {
         let snapshot = registry::load(&self.0.pool).await?;
         let version = snapshot.version;
+        load_guards(&self.0.pool, &self.0.guards).await?;
         // Of two reloads at once, the older one must not win.
         self.0.snapshot.rcu(|present| {
             if present.version > version { Arc::clone(present) } else { Arc::new(snapshot.clone()) }

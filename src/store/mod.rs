@@ -28,6 +28,7 @@ pub mod rejected;
 pub mod schema;
 pub mod search;
 pub mod segments;
+pub mod sensitive;
 pub mod server;
 pub mod spaces;
 pub mod timeline;

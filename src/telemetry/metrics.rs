@@ -186,6 +186,8 @@ metrics! {
     INGEST_MENDED: Counter = "personas_ingest_mended_total", ["what"],
         "Events with U+0000 or lone surrogates, which were mended (`event`), and bodies that were JSON only after a tolerant pass (`body`).";
     INGEST_REJECTED: Counter = "personas_ingest_events_rejected_total", ["reason"], "Events refused.";
+    INGEST_SENSITIVE: Counter = "personas_ingest_sensitive_total", ["what", "action"],
+        "Places in events where sensitive data was found: a category or `pattern`, and what became of it.";
     INGEST_UNLISTED: Counter = "personas_ingest_rejected_unlisted_total", ["reason"],
         "Refused events and bodies that are not in the rejected-event list: too many of one source, or not written.";
     INGEST_SHED: Counter = "personas_ingest_shed_total", ["reason"],

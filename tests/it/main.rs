@@ -93,6 +93,8 @@ mod seen;
 #[cfg(test)]
 mod segments;
 #[cfg(test)]
+mod sensitive;
+#[cfg(test)]
 mod server;
 #[cfg(test)]
 mod statements;

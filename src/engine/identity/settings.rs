@@ -4,6 +4,7 @@ use hashbrown::HashMap;
 use regex::{Regex, RegexBuilder};
 
 pub use crate::domain::id_type::{Frequency, IdType, TypeNo};
+use crate::domain::sensitive::MASKED;
 
 /// Longest pattern accepted, in characters.
 pub const PATTERN_CHARS_MAX: usize = 256;
@@ -130,8 +131,11 @@ impl Settings {
         self.types().map(|t| t.no).max().unwrap_or(0).saturating_add(1)
     }
 
-    /// Whether a normalised value is on the type's block list.
+    /// Whether a normalised value is on the type's block list, or was masked.
     pub fn is_blocked(&self, no: TypeNo, value: &str) -> bool {
+        if value.starts_with(MASKED) {
+            return true;
+        }
         self.compiled(no).is_some_and(|t| {
             let is_exact = value.len() <= t.longest
                 && if value.is_ascii() {

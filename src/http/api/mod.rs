@@ -10,6 +10,7 @@ mod operations;
 mod queries;
 mod schema;
 mod search;
+mod sensitive;
 mod sources;
 mod spaces;
 mod test_clock;
@@ -42,6 +43,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(queries::routes())
         .merge(schema::routes())
         .merge(search::routes())
+        .merge(sensitive::routes())
 }
 
 /// An id of ours in a path.

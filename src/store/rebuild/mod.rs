@@ -27,7 +27,7 @@ pub enum Part {
 }
 
 /// Every table there is. Partitions are parts of theirs.
-pub const TABLES: [(&str, Part); 51] = [
+pub const TABLES: [(&str, Part); 53] = [
     ("profile", Part::Replaced(&["profile_no"])),
     ("external_id", Part::Replaced(&["id_key"])),
     ("profile_merge", Part::Replaced(&["log_offset", "absorbed_no"])),
@@ -70,6 +70,8 @@ pub const TABLES: [(&str, Part); 51] = [
     ("log_head", Part::Shared),
     ("event_chunk", Part::Shared),
     ("rebuild", Part::Shared),
+    ("sensitive_settings", Part::Shared),
+    ("sensitive_finding", Part::Shared),
     // There are none where a rebuild looks: what is derived again is not told again.
     ("destination_subscription", Part::Scratch),
     ("destination", Part::Shared),
