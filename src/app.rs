@@ -34,6 +34,7 @@ use crate::history::segments::Keeper;
 use crate::history::watch::Watch;
 use crate::http::health::Health;
 use crate::http::server::{self, Server};
+use crate::http::tls::Tls;
 use crate::http::{self, Services, tracking};
 use crate::ingest::{self, BatcherLimits, Ingest};
 use crate::manage::bootstrap::{Made, Wanted};
@@ -228,6 +229,7 @@ impl App {
             health: health.clone(),
             tracking,
             request_timeout: config.server.request_timeout,
+            trusted_proxies: config.server.trusted_proxies.clone(),
         };
         let (router, stop) = (http::router(Arc::new(services)), tasks.serving.clone());
         tasks.spawn(&tasks.server, "server", async move {
@@ -315,7 +317,10 @@ async fn bind(config: &config::Server) -> anyhow::Result<Server> {
         header_timeout: config.header_timeout,
         shutdown_grace: config.shutdown_grace,
     };
-    Server::bind(config.listen, limits).await.with_context(|| format!("cannot listen on {}", config.listen))
+    let tls = config.tls.as_ref().map(|(certificate, key)| Tls::load(certificate, key)).transpose()?;
+    Server::bind(config.listen, limits, tls)
+        .await
+        .with_context(|| format!("cannot listen on {}", config.listen))
 }
 
 /// The database of the configuration, or a private one, which is started.

@@ -20,6 +20,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config, ConfigError, Sources};
 use crate::embedded::EmbeddedError;
+use crate::http::tls::TlsError;
 use crate::manage::ManageError;
 
 /// Customer profiles and live audiences from Segment-protocol events.
@@ -94,6 +95,7 @@ pub fn run() -> ExitCode {
 fn exit_code(error: &anyhow::Error) -> ExitCode {
     let is_configuration = error.chain().any(|cause| {
         cause.is::<ConfigError>()
+            || cause.is::<TlsError>()
             || cause.downcast_ref().is_some_and(EmbeddedError::is_configuration)
             || matches!(cause.downcast_ref(), Some(ManageError::Invalid { .. }))
     });

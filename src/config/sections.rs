@@ -66,6 +66,10 @@ pub struct Server {
     pub request_timeout: Duration,
     /// Time to finish after a stop was asked for.
     pub shutdown_grace: Duration,
+    /// Certificate chain and key, when connections are encrypted.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Proxies whose words about their clients are believed.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// `[database]`
@@ -273,6 +277,14 @@ impl Server {
     fn read(r: &mut Reader<'_>) -> Self {
         let wanted = "an IP address and a port such as 127.0.0.1:8080 or [::]:8080";
         let listen = r.parsed("server.listen", wanted, |text| text.parse().ok());
+        let tls = match (r.path("server.tls_certificate_file"), r.path("server.tls_key_file")) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => {
+                r.refuse("server.tls_key_file", "a file beside server.tls_certificate_file: both, or none");
+                None
+            }
+        };
         Self {
             listen: listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into()),
             max_connections: r.number("server.max_connections", 1..=1_000_000),
@@ -280,6 +292,8 @@ impl Server {
             body_idle_timeout: r.millis("server.body_idle_timeout_ms", 1..=DAY_MS),
             request_timeout: r.millis("server.request_timeout_ms", 1..=DAY_MS),
             shutdown_grace: r.millis("server.shutdown_grace_ms", 0..=DAY_MS),
+            tls,
+            trusted_proxies: networks(r, "server.trusted_proxies"),
         }
     }
 }
@@ -373,22 +387,25 @@ impl Egress {
         let ports = r.parsed("egress.ports", "port numbers with commas between them", |text| {
             list(text).map(|port| port.parse().ok().filter(|port| *port > 0)).collect()
         });
-        let networks = r.optional("egress.allow_networks").unwrap_or_default();
-        let allow_networks = list(&networks)
-            // An address is a network of one.
-            .map(|text| text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)))
-            .collect::<Option<_>>();
-        if allow_networks.is_none() {
-            r.refuse("egress.allow_networks", "networks such as 10.0.0.0/8 with commas between them");
-        }
         let hosts = r.optional("egress.allow_hosts").unwrap_or_default();
         Self {
             ports: ports.unwrap_or_default(),
-            allow_networks: allow_networks.unwrap_or_default(),
+            allow_networks: networks(r, "egress.allow_networks"),
             allow_hosts: list(&hosts).map(str::to_owned).collect(),
             folder: r.path("egress.folder"),
         }
     }
+}
+
+/// Networks with commas between them; an address is a network of one.
+fn networks(r: &mut Reader<'_>, path: &'static str) -> Vec<IpNet> {
+    let text = r.optional(path).unwrap_or_default();
+    let parse = |text: &str| text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    let networks: Option<Vec<IpNet>> = list(&text).map(parse).collect();
+    networks.unwrap_or_else(|| {
+        r.refuse(path, "networks such as 10.0.0.0/8 with commas between them");
+        Vec::new()
+    })
 }
 
 /// A key of 32 bytes in hexadecimal digits.

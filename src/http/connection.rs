@@ -20,10 +20,10 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, TryFutureExt};
 use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tower::ServiceExt;
 
+use super::peer::Peer;
 use crate::telemetry::metrics;
 
 /// Whether a request of the connection is being answered. Shared by its socket, its service and its answers' bodies.
@@ -55,8 +55,8 @@ impl Drop for Answering {
 
 /// A socket on which a request's head, once begun, must come within its time.
 #[derive(Debug)]
-pub(super) struct Socket {
-    stream: TcpStream,
+pub(super) struct Socket<S> {
+    stream: S,
     busy: Busy,
     limit: Duration,
     /// When the head that is being read began; from the start for the first one.
@@ -64,8 +64,8 @@ pub(super) struct Socket {
     timer: Pin<Box<Sleep>>,
 }
 
-impl Socket {
-    pub(super) fn new(stream: TcpStream, busy: Busy, limit: Duration) -> Self {
+impl<S> Socket<S> {
+    pub(super) fn new(stream: S, busy: Busy, limit: Duration) -> Self {
         let now = Instant::now();
         let timer = Box::pin(tokio::time::sleep_until(now + limit));
         Self { stream, busy, limit, head_began: Some(now), timer }
@@ -82,7 +82,7 @@ impl Socket {
     }
 }
 
-impl AsyncRead for Socket {
+impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -108,7 +108,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, data)
     }
@@ -139,6 +139,7 @@ impl AsyncWrite for Socket {
 pub(super) struct Service {
     pub(super) router: Router,
     pub(super) busy: Busy,
+    pub(super) peer: Peer,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Service {
@@ -148,7 +149,9 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let answering = self.busy.begin();
-        let answered = self.router.clone().oneshot(request.map(Body::new));
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(self.peer);
+        let answered = self.router.clone().oneshot(request);
         answered.map_ok(|response| response.map(|body| Answer { body, _answering: answering })).boxed()
     }
 }

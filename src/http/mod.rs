@@ -15,9 +15,11 @@ pub mod health;
 mod observe;
 pub mod openapi;
 pub mod page;
+pub mod peer;
 pub mod problem;
 mod profile_api;
 pub mod server;
+pub mod tls;
 pub mod tracking;
 
 use std::sync::Arc;
@@ -25,6 +27,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
+use ipnet::IpNet;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::clock::{Clock, IdMaker};
@@ -60,6 +63,8 @@ pub struct Services {
     pub tracking: tracking::Settings,
     /// Time for a whole request except streamed answers.
     pub request_timeout: Duration,
+    /// Proxies whose words about their clients are believed.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// Routes that have their shape of errors and their time limit in common.

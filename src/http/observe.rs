@@ -7,12 +7,13 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
+use super::peer::Peer;
 use super::problem::{Code, Dialect, Problem};
 use super::{AppState, Services};
 use crate::telemetry::metrics;
@@ -39,6 +40,8 @@ pub(super) async fn observe(State(around): State<Around>, request: Request, next
     let id = request_id(request.headers(), &services);
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
+    let peer = request.extensions().get::<Peer>();
+    let is_secure = peer.is_some_and(|peer| peer.is_secure(request.headers(), &services.trusted_proxies));
     let mut response = guarded(limit, next.run(request)).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let headers = std::mem::take(response.headers_mut());
@@ -50,7 +53,27 @@ pub(super) async fn observe(State(around): State<Around>, request: Request, next
     }
     record(&method, route.as_ref(), &response, started, dialect, &id);
     response.headers_mut().insert(REQUEST_ID, id);
+    protect(response.headers_mut(), dialect, is_secure);
     response
+}
+
+/// What keeps browsers from doing with an answer what it is not for: guessing its type, showing it in a frame, running
+/// something in it, keeping what is somebody's.
+fn protect(headers: &mut HeaderMap, dialect: Dialect, is_secure: bool) {
+    let mut unless_set = |name: HeaderName, value: &'static str| {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    };
+    unless_set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    if is_secure {
+        unless_set(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000");
+    }
+    // Pages of anybody call those, and there is nothing in the answers.
+    if dialect != Dialect::Tracking {
+        unless_set(header::CACHE_CONTROL, "no-store");
+        unless_set(header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'");
+        unless_set(header::REFERRER_POLICY, "no-referrer");
+        unless_set(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
+    }
 }
 
 /// Lets a handler run within its time, and catches its panic.

@@ -197,18 +197,24 @@ async fn openapi_json(State(app): State<AppState>) -> Response {
 /// All routes, for people
 #[utoipa::path(get, path = "/docs", tag = "Operations", security(()),
     responses((status = 200, body = String, content_type = "text/html")))]
-async fn docs(State(app): State<AppState>) -> Html<String> {
-    Html(page(describe(app.clock.is_test())))
+async fn docs(State(app): State<AppState>) -> Response {
+    shown(page(describe(app.clock.is_test())))
 }
 
 /// All error codes, for people
 #[utoipa::path(get, path = "/docs/errors", tag = "Operations", security(()),
     responses((status = 200, body = String, content_type = "text/html")))]
-async fn docs_errors() -> Html<String> {
+async fn docs_errors() -> Response {
     // The text as it is, but for its anchors, which are where the `type` of a problem points to.
     let text = ERRORS.replace('&', "&amp;").replace('<', "&lt;");
     let text = text.replace("&lt;a id=", "<a id=").replace("&lt;/a>", "</a>");
-    Html(format!("{PAGE_HEAD}<h1>Errors</h1><pre style=\"white-space:pre-wrap\">{text}</pre>\n"))
+    shown(format!("{PAGE_HEAD}<h1>Errors</h1><pre style=\"white-space:pre-wrap\">{text}</pre>\n"))
+}
+
+/// A page of ours: its own styles, and nothing else.
+fn shown(html: String) -> Response {
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
+    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(html)).into_response()
 }
 
 /// A page without scripts: every operation below its tag.

@@ -14,16 +14,23 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::{Busy, Service, Socket};
+use super::peer::Peer;
+use super::tls::Tls;
 use crate::telemetry::metrics;
 
 /// Longest head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// How long a connection may be idle: longer than the usual proxy in front of us.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// How often it is looked whether the certificate has changed.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Pause after a failed accept: no file descriptor free, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -43,12 +50,14 @@ pub struct Limits {
 pub struct Server {
     listener: TcpListener,
     limits: Limits,
+    /// Connections are encrypted.
+    tls: Option<Arc<Tls>>,
 }
 
 impl Server {
     /// Begins to listen.
-    pub async fn bind(address: SocketAddr, limits: Limits) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await?, limits })
+    pub async fn bind(address: SocketAddr, limits: Limits, tls: Option<Tls>) -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::bind(address).await?, limits, tls: tls.map(Arc::new) })
     }
 
     /// The address, with the port that was found for port 0.
@@ -59,7 +68,7 @@ impl Server {
     /// Serves until `shutdown`; then takes no more connections, finishes the requests under way, and cuts off what
     /// takes longer than the grace period.
     pub async fn run(self, router: Router, shutdown: CancellationToken) {
-        let Self { listener, limits } = self;
+        let Self { listener, limits, tls } = self;
         let (graceful, tasks, cut_off) =
             (GracefulShutdown::new(), TaskTracker::new(), CancellationToken::new());
         let places = Arc::new(Semaphore::new(limits.connections_max));
@@ -69,6 +78,7 @@ impl Server {
             .max_buf_size(HEAD_BYTES_MAX)
             .keep_alive(true)
             .half_close(false);
+        let mut looks = tokio::time::interval(LOOK_EVERY);
         loop {
             let next = async {
                 // The place comes first: what has none is not even accepted.
@@ -77,16 +87,28 @@ impl Server {
             };
             let (accepted, place) = tokio::select! {
                 next = next => next,
+                _ = looks.tick(), if tls.is_some() => {
+                    tls.iter().for_each(|tls| tls.look_again());
+                    continue;
+                }
                 () = shutdown.cancelled() => break,
             };
-            let Some(stream) = prepared(accepted).await else { continue };
-            let busy = Busy::default();
-            let socket = Socket::new(stream, busy.clone(), limits.header_timeout);
-            let service = Service { router: router.clone(), busy };
-            let connection = graceful.watch(http.serve_connection(TokioIo::new(socket), service));
-            let cut_off = cut_off.clone();
+            let Some((stream, address)) = prepared(accepted).await else { continue };
+            let (watcher, cut_off) = (graceful.watcher(), cut_off.clone());
+            let (http, router, acceptor) = (http.clone(), router.clone(), tls.as_deref().map(Tls::acceptor));
             tasks.spawn(async move {
                 metrics::HTTP_CONNECTIONS.change(&[], 1.0);
+                let connection = async {
+                    let is_encrypted = acceptor.is_some();
+                    let Some(stream) = greeted(stream, acceptor, limits.header_timeout).await else {
+                        return Ok(());
+                    };
+                    let busy = Busy::default();
+                    let socket = Socket::new(stream, busy.clone(), limits.header_timeout);
+                    let peer = Peer { address: address.ip(), is_encrypted };
+                    let service = Service { router, busy, peer };
+                    watcher.watch(http.serve_connection(TokioIo::new(socket), service)).await
+                };
                 tokio::select! {
                     ended = connection => {
                         if let Err(error) = ended {
@@ -109,12 +131,29 @@ impl Server {
     }
 }
 
-async fn prepared(accepted: io::Result<(TcpStream, SocketAddr)>) -> Option<TcpStream> {
+/// The connection once both sides have agreed on its encryption, where there is to be any. A client that does not speak TLS,
+/// or takes too long, is gone.
+async fn greeted(
+    stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
+    limit: Duration,
+) -> Option<Either<TcpStream, TlsStream<TcpStream>>> {
+    let Some(acceptor) = acceptor else { return Some(Either::Left(stream)) };
+    match tokio::time::timeout(limit, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => return Some(Either::Right(stream)),
+        Ok(Err(error)) => tracing::debug!(%error, "no TLS with a client: {error}"),
+        Err(_) => tracing::debug!("a client took too long to agree on TLS"),
+    }
+    metrics::HTTP_REJECTED.add(&["tls"], 1);
+    None
+}
+
+async fn prepared(accepted: io::Result<(TcpStream, SocketAddr)>) -> Option<(TcpStream, SocketAddr)> {
     match accepted {
-        Ok((stream, _)) => {
+        Ok((stream, address)) => {
             // Answers are small and complete: waiting for more to send only delays them.
             let _kept_waiting = stream.set_nodelay(true);
-            Some(stream)
+            Some((stream, address))
         }
         Err(error) => {
             let is_the_peers = matches!(

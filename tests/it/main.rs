@@ -101,6 +101,8 @@ mod statements;
 #[cfg(test)]
 mod telemetry;
 #[cfg(test)]
+mod tls;
+#[cfg(test)]
 mod tracking;
 #[cfg(test)]
 mod tracking_bodies;

@@ -1,5 +1,6 @@
 //! What the browser SDK loads before it sends anything: its settings, and the library itself.
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
@@ -11,6 +12,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::http::AppState;
 use crate::http::extract::{Json, Path};
+use crate::http::peer::Peer;
 use crate::http::problem::{Code, Problem};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -66,13 +68,15 @@ async fn settings(
     State(app): State<AppState>,
     Path(Params { write_key }): Path<Params>,
     uri: Uri,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     super::key::sender(&app, &write_key).await?;
+    let forwarded = peer.forwarded(&headers, "x-forwarded-host", &app.trusted_proxies);
     let segment = json!({
         "apiKey": write_key,
-        "apiHost": format!("{}/v1", host(&headers, &uri)?),
-        "protocol": protocol(&headers),
+        "apiHost": format!("{}/v1", host(&headers, &uri, forwarded)?),
+        "protocol": if peer.is_secure(&headers, &app.trusted_proxies) { "https" } else { "http" },
         "unbundledIntegrations": [],
         "addBundledMetadata": true,
         "maybeBundledConfigIds": {},
@@ -93,24 +97,12 @@ async fn settings(
 }
 
 /// The host the client knows us by, which a proxy in front passes on.
-fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<&'a str, Problem> {
-    let named =
-        |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).and_then(|v| v.split(',').next());
-    let host = named("x-forwarded-host")
-        .or_else(|| named("host"))
-        .or_else(|| uri.authority().map(Authority::as_str));
+fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri, forwarded: Option<&'a str>) -> Result<&'a str, Problem> {
+    let named = || headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    let host = forwarded.or_else(named).or_else(|| uri.authority().map(Authority::as_str));
     let is_host = |h: &&str| h.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b));
     let host = host.map(str::trim).filter(|h| !h.is_empty()).filter(is_host);
     host.ok_or_else(|| Problem::new(Code::BadRequest, "the request has no usable Host header").at("Host"))
-}
-
-fn protocol(headers: &HeaderMap) -> &'static str {
-    let forwarded = headers.get("x-forwarded-proto").and_then(|v| v.to_str().ok()).unwrap_or_default();
-    if forwarded.split(',').next().is_some_and(|p| p.trim().eq_ignore_ascii_case("https")) {
-        "https"
-    } else {
-        "http"
-    }
 }
 
 /// The browser SDK itself
