@@ -25,6 +25,8 @@ mod destinations;
 #[cfg(test)]
 mod destinations_hostile;
 #[cfg(test)]
+mod destinations_kept;
+#[cfg(test)]
 mod destinations_recovery;
 #[cfg(test)]
 mod durability;
