@@ -27,7 +27,11 @@ mod destinations_hostile;
 #[cfg(test)]
 mod destinations_kept;
 #[cfg(test)]
+mod destinations_killed;
+#[cfg(test)]
 mod destinations_recovery;
+#[cfg(test)]
+mod destinations_tls;
 #[cfg(test)]
 mod durability;
 #[cfg(test)]

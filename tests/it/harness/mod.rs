@@ -5,6 +5,7 @@ pub(crate) mod app;
 pub(crate) mod cluster;
 pub(crate) mod destinations;
 pub(crate) mod generated;
+pub(crate) mod process;
 pub(crate) mod random_log;
 pub(crate) mod rebuild;
 pub(crate) mod receiver;
