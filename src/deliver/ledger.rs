@@ -29,6 +29,8 @@ const FAILED_KEPT_MAX: u32 = 100;
 const NOT_MEANT: [&str; 2] = ["NO_MATCHING_MAPPING", "UNSUPPORTED_EVENT_TYPE"];
 /// No ending waits longer for the others.
 const LATEST: Duration = Duration::from_millis(25);
+/// The same while workers give way: fewer transactions, each of more.
+const LATEST_BUSY: Duration = Duration::from_millis(250);
 
 /// Whose ledger it is.
 #[derive(Debug, Clone, Copy)]
@@ -97,13 +99,13 @@ impl Ledger {
     }
 
     /// Whether it should be written now.
-    pub(super) fn is_due(&self) -> bool {
-        self.ended.len() >= FULL || self.since.is_some_and(|since| since.elapsed() >= LATEST)
+    pub(super) fn is_due(&self, is_busy: bool) -> bool {
+        self.ended.len() >= FULL || self.due(is_busy).is_some_and(|due| due <= Instant::now())
     }
 
-    /// When it should be written at the latest.
-    pub(super) fn due(&self) -> Option<Instant> {
-        Some(self.since? + LATEST)
+    /// When it should be written at the latest; later while workers give way.
+    pub(super) fn due(&self, is_busy: bool) -> Option<Instant> {
+        Some(self.since? + if is_busy { LATEST_BUSY } else { LATEST })
     }
 
     fn note(&mut self) {

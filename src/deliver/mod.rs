@@ -13,6 +13,7 @@ pub mod kind;
 pub mod kinds;
 mod ledger;
 pub mod opener;
+mod pace;
 pub mod payload;
 pub mod reach;
 mod schedule;
@@ -40,6 +41,7 @@ use crate::store::{self, StoreError, deliveries, destinations};
 use crate::telemetry::metrics;
 use ledger::Lease;
 use opener::Opener;
+use pace::Pace;
 
 /// Connections of all workers of a process together.
 const CONNECTIONS_MAX: u32 = 8;
@@ -47,6 +49,8 @@ const CONNECTIONS_MAX: u32 = 8;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often what is old is forgotten.
 const TIDY_EVERY: Duration = Duration::from_mins(1);
+/// A piece of that is followed by a rest of so many times its length.
+const TIDY_REST: u32 = 3;
 /// How often it is measured what waits.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// Pause before a destination is taken up again whose worker failed.
@@ -90,13 +94,16 @@ pub async fn run(context: Context) -> Result<(), StoreError> {
         pool,
         owner,
         looks: watch::Sender::new(Arc::default()),
+        paces: HashMap::new(),
         running: JoinSet::new(),
         held: HashMap::new(),
+        tidying: JoinSet::new(),
         tidied: Instant::now(),
         measured: Instant::now(),
     };
     supervisor.supervise().await;
     while supervisor.running.join_next().await.is_some() {}
+    while supervisor.tidying.join_next().await.is_some() {}
     supervisor.pool.close().await;
     Ok(())
 }
@@ -106,8 +113,11 @@ struct Supervisor {
     pool: PgPool,
     owner: Uuid,
     looks: watch::Sender<Arc<HashMap<Key, Glance>>>,
+    /// How much the workers of each space give way.
+    paces: HashMap<SpaceNo, Pace>,
     running: JoinSet<Key>,
     held: HashMap<Key, AbortHandle>,
+    tidying: JoinSet<()>,
     tidied: Instant,
     measured: Instant,
 }
@@ -116,6 +126,7 @@ impl Supervisor {
     async fn supervise(&mut self) {
         let shutdown = self.context.shutdown.clone();
         while !shutdown.is_cancelled() {
+            while self.tidying.try_join_next().is_some() {}
             while let Some(ended) = self.running.try_join_next() {
                 if let Ok(key) = ended {
                     self.held.remove(&key);
@@ -135,15 +146,20 @@ impl Supervisor {
         let key = |glance: &Glance| (SpaceNo(glance.space_id), DestinationNo(glance.destination_no));
         let free: Vec<Key> = list.iter().filter(|glance| glance.is_free).map(key).collect();
         self.measure(&list).await?;
+        for glance in &list {
+            self.paces.entry(SpaceNo(glance.space_id)).or_default().set_waiting(glance.events_waiting);
+        }
         self.looks.send_replace(Arc::new(list.into_iter().map(|glance| (key(&glance), glance)).collect()));
         for (space, destination) in free {
             if !self.held.contains_key(&(space, destination)) {
                 self.take_up(space, destination).await?;
             }
         }
-        if self.tidied.elapsed() >= TIDY_EVERY {
+        if self.tidied.elapsed() >= TIDY_EVERY && self.tidying.is_empty() {
             self.tidied = Instant::now();
-            self.tidy().await?;
+            // Beside the looks, for which all workers wait.
+            let held: Vec<Key> = self.held.keys().copied().collect();
+            self.tidying.spawn(tidy(Arc::clone(&self.context), self.pool.clone(), held));
         }
         Ok(())
     }
@@ -153,9 +169,10 @@ impl Supervisor {
         let taken = destinations::worker::take_lease(&self.pool, space, destination, self.owner, length);
         let Some(epoch) = taken.await? else { return Ok(()) };
         let lease = Lease { space, destination, epoch, length };
-        let (context, pool, glances) = (Arc::clone(&self.context), self.pool.clone(), self.looks.subscribe());
+        let (context, pool) = (Arc::clone(&self.context), self.pool.clone());
+        let told = (self.looks.subscribe(), self.paces.entry(space).or_default().clone());
         let handle = self.running.spawn(async move {
-            let worker = worker::Worker::new(Arc::clone(&context), pool.clone(), lease, glances);
+            let worker = worker::Worker::new(Arc::clone(&context), pool.clone(), lease, told);
             if let Err(error) = Box::pin(worker.run(&context.shutdown)).await {
                 tracing::warn!(%space, %destination, %error,
                     "delivery to destination {destination} of space {space} stopped and will be taken up again");
@@ -187,16 +204,32 @@ impl Supervisor {
         metrics::DELIVERY_OLDEST.set(&[], age as f64 / 1_000.0);
         Ok(())
     }
+}
 
-    /// Forgets what has been kept long enough, and what deleted destinations left: a part of it each time.
-    async fn tidy(&self) -> store::Result<()> {
-        let mut connection = self.pool.acquire().await?;
-        destinations::purge(&mut connection).await?;
-        let kept_ms = i64::from(self.context.config.kept_days) * DAY_MS;
-        let before = self.context.clock.now().plus_millis(-kept_ms);
-        for (space, destination) in self.held.keys() {
-            deliveries::history::forget(&mut connection, *space, *destination, before).await?;
+/// Forgets what has been kept long enough, and what deleted destinations left, a part of it at a time.
+async fn tidy(context: Arc<Context>, pool: PgPool, held: Vec<Key>) {
+    let kept_ms = i64::from(context.config.kept_days) * DAY_MS;
+    let before = context.clock.now().plus_millis(-kept_ms);
+    let tidied = async {
+        let mut connection = pool.acquire().await?;
+        let mut began = Instant::now();
+        while destinations::purge(&mut connection).await? {
+            rest_from(&mut began).await;
         }
-        Ok(())
+        for (space, destination) in held {
+            while deliveries::history::forget(&mut connection, space, destination, before).await? {
+                rest_from(&mut began).await;
+            }
+        }
+        store::Result::Ok(())
+    };
+    if let Some(Err(error)) = context.shutdown.run_until_cancelled(tidied).await {
+        tracing::warn!(%error, "what was delivered long ago could not be forgotten: {error}");
     }
+}
+
+/// Rests after a piece of work that began then.
+async fn rest_from(began: &mut Instant) {
+    tokio::time::sleep(began.elapsed() * TIDY_REST).await;
+    *began = Instant::now();
 }

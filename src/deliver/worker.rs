@@ -17,6 +17,7 @@ use super::build::{Builder, Built};
 use super::kind::{Item, Kind, Reason, Sent, Verdict};
 use super::ledger::{Lease, Ledger, Outcome};
 use super::opener::OpenError;
+use super::pace::Pace;
 use super::schedule::{Breaker, Rate, clamp_retry_after};
 use super::window::{Taken, Window};
 use super::{Context, Glances, sync};
@@ -61,6 +62,7 @@ pub(super) struct Worker {
     pool: PgPool,
     lease: Lease,
     glances: Glances,
+    pace: Pace,
     config_version: i64,
     state: State,
     kind: Option<Arc<dyn Kind>>,
@@ -91,7 +93,12 @@ enum State {
 }
 
 impl Worker {
-    pub(super) fn new(context: Arc<Context>, pool: PgPool, lease: Lease, glances: Glances) -> Self {
+    pub(super) fn new(
+        context: Arc<Context>,
+        pool: PgPool,
+        lease: Lease,
+        (glances, pace): (Glances, Pace),
+    ) -> Self {
         let ledger = Ledger::new(context.config.retry, context.config.exchanges_per_second_max);
         let limits = Limits { concurrency: 1, rate_per_second: None, timeout_ms: 1_000 };
         Self {
@@ -99,6 +106,7 @@ impl Worker {
             pool,
             lease,
             glances,
+            pace,
             config_version: -1,
             state: State::Paused,
             kind: None,
@@ -121,6 +129,7 @@ impl Worker {
     /// Works until the shutdown, or until something goes wrong.
     pub(super) async fn run(mut self, shutdown: &CancellationToken) -> Result<()> {
         while !shutdown.is_cancelled() {
+            let began = Instant::now();
             if !self.follow().await? {
                 // The destination was deleted, and its lease with it.
                 return Ok(());
@@ -128,7 +137,7 @@ impl Worker {
             while let Some(landed) = self.requests.try_join_next() {
                 self.land(landed)?;
             }
-            if self.ledger.is_due() || self.written.elapsed() > self.lease.length / 4 {
+            if self.ledger.is_due(self.pace.is_busy()) || self.written.elapsed() > self.lease.length / 4 {
                 self.write().await?;
             }
             if self.is_gone && self.requests.is_empty() {
@@ -141,6 +150,8 @@ impl Worker {
                 self.fill().await?;
                 self.dispatch().await?;
             }
+            // Nothing of this was waiting for a receiver.
+            self.pace.worked(began.elapsed(), Instant::now());
             self.rest(shutdown).await?;
         }
         let deadline = Instant::now() + DRAIN;
@@ -276,6 +287,9 @@ impl Worker {
 
     /// Brings rows into memory: profiles that were held and are due, then what is new.
     async fn fill(&mut self) -> Result<()> {
+        if self.pace.rests_until(Instant::now()).is_some() {
+            return Ok(());
+        }
         let room = self.context.config.window_max.saturating_sub(self.window.len());
         let now = self.now();
         let is_held_due = self.next_hold.is_some_and(|at| at <= now) && self.breaker.allowed(1, now) > 0;
@@ -423,8 +437,9 @@ impl Worker {
         let limit = one.saturating_mul(batch.len().clamp(1, REQUESTS_MAX) as u32) + GRACE;
         let (batch, items): (Vec<Taken>, Vec<Item>) =
             batch.into_iter().map(|ready| (ready.taken, ready.item)).unzip();
+        let pace = self.pace.clone();
         self.requests.spawn(async move {
-            let sent = tokio::time::timeout(limit, kind.send(&items)).await;
+            let sent = pace.timed(tokio::time::timeout(limit, kind.send(&items))).await;
             let late = |_| {
                 let message = format!("it did not end within {} ms", limit.as_millis());
                 let reason = Reason { code: "ETIMEDOUT".to_owned(), message };
@@ -439,7 +454,7 @@ impl Worker {
     async fn rest(&mut self, shutdown: &CancellationToken) -> Result<()> {
         let now = Instant::now();
         let mut until = now + self.lease.length / 4;
-        until = self.ledger.due().map_or(until, |due| due.min(until));
+        until = self.ledger.due(self.pace.is_busy()).map_or(until, |due| due.min(until));
         let has_work = self.window.ready() > 0 || !self.ahead.is_empty() || self.window.wants_rows();
         if self.state == State::Connected && !self.is_gone {
             if has_work && let Some(wait) = self.rate.wait() {
@@ -452,7 +467,9 @@ impl Worker {
             {
                 until = until.min(now + Duration::from_millis((at.millis() - clock.millis()).unsigned_abs()));
             }
-            if self.is_busy(clock) {
+            let rests_until = self.pace.rests_until(now);
+            until = rests_until.map_or(until, |at| at.min(until));
+            if self.is_busy(clock, rests_until.is_some()) {
                 return Ok(());
             }
         }
@@ -465,13 +482,13 @@ impl Worker {
     }
 
     /// Whether there is something to be done at once.
-    fn is_busy(&self, now: Timestamp) -> bool {
+    fn is_busy(&self, now: Timestamp, rests: bool) -> bool {
         let concurrency = usize::try_from(self.limits.concurrency).unwrap_or(1).max(1);
         let is_free =
             self.requests.len() < self.breaker.allowed(concurrency, now) && self.rate.wait().is_none();
         let has_room = self.window.len() < self.context.config.window_max / 2;
         let has_news = self.end() > self.cursor || self.is_syncing || self.window.wants_rows();
         let is_sendable = self.kind.is_some() && (self.window.ready() > 0 || !self.ahead.is_empty());
-        (is_free && is_sendable) || (has_room && has_news && self.window.len() == 0)
+        (is_free && is_sendable) || (!rests && has_room && has_news && self.window.len() == 0)
     }
 }

@@ -2,83 +2,33 @@
 //! killed with -9 while it takes in events, while it processes them, and with its Postgres killed under it.
 
 use std::collections::HashMap;
-use std::fs;
-use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
+use crate::harness::process::Server;
+
 const KEY: &str = "wk_of_durability";
 const TOKEN: &str = "tok_of_durability";
 const USERS: u32 = 20;
 const BATCH: usize = 50;
 
-/// A server process that can be killed.
-struct Server {
-    child: Child,
-    url: String,
-}
+const VARIABLES: [(&str, &str); 4] = [
+    ("PERSONAS_BOOTSTRAP_WRITE_KEY", KEY),
+    ("PERSONAS_BOOTSTRAP_TOKEN", TOKEN),
+    ("PERSONAS_PROCESSOR_BATCH_EVENTS_MAX", "300"),
+    ("PERSONAS_PROCESSOR_DEDUP_RECENT_MAX", "2000"),
+];
 
-impl Server {
-    /// Starts the binary on a data folder and waits until it is ready.
-    async fn start(folder: &Path, client: &reqwest::Client) -> Self {
-        // The port is free again by the time the server binds it, or the start is repeated.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let log = fs::File::options().create(true).append(true).open(folder.with_extension("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_personas"))
-            .args(["serve", "--listen", &format!("127.0.0.1:{port}")])
-            .env("PERSONAS_DATA_DIR", folder)
-            .env("PERSONAS_BOOTSTRAP_WRITE_KEY", KEY)
-            .env("PERSONAS_BOOTSTRAP_TOKEN", TOKEN)
-            .env("PERSONAS_PROCESSOR_BATCH_EVENTS_MAX", "300")
-            .env("PERSONAS_PROCESSOR_DEDUP_RECENT_MAX", "2000")
-            .env("PERSONAS_INGEST_DISK_FREE_BYTES_MIN", "0")
-            .env_remove("DATABASE_URL")
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut server = Self { child, url: format!("http://127.0.0.1:{port}") };
-        let until = Instant::now() + Duration::from_mins(1);
-        loop {
-            if let Ok(answer) = client.get(format!("{}/readyz", server.url)).send().await
-                && answer.status().is_success()
-            {
-                return server;
-            }
-            assert!(Instant::now() < until, "the server does not become ready");
-            if let Some(status) = server.child.try_wait().unwrap() {
-                panic!("the server ended while starting: {status}");
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    async fn get(&self, client: &reqwest::Client, path: &str) -> Value {
-        let url = format!("{}/v1/spaces/default/{path}", self.url);
-        client.get(url).bearer_auth(TOKEN).send().await.unwrap().json().await.unwrap()
-    }
-
-    async fn define(&self, client: &reqwest::Client) {
-        for (path, key, query) in [
-            ("computed-traits", "seen", "event('Seen').count()"),
-            ("computed-traits", "total", "event('Seen').sum(property('n'))"),
-            ("audiences", "many", "event('Seen').count() >= 10"),
-        ] {
-            let body = json!({"key": key, "definition": {"type": "users", "query": query}});
-            let url = format!("{}/v1/spaces/default/{path}", self.url);
-            let answer = client.post(url).bearer_auth(TOKEN).body(body.to_string()).send().await.unwrap();
-            assert_eq!(answer.status(), 201, "{}", answer.text().await.unwrap());
-        }
+async fn define(server: &Server) {
+    for (path, key, query) in [
+        ("computed-traits", "seen", "event('Seen').count()"),
+        ("computed-traits", "total", "event('Seen').sum(property('n'))"),
+        ("audiences", "many", "event('Seen').count() >= 10"),
+    ] {
+        server.post(path, json!({"key": key, "definition": {"type": "users", "query": query}})).await;
     }
 }
 
@@ -133,7 +83,7 @@ impl Ledger {
         }
         let until = Instant::now() + Duration::from_mins(1);
         let pipeline = loop {
-            let pipeline = server.get(client, "pipeline").await;
+            let pipeline = server.get("pipeline").await;
             if pipeline["lag_events"] == 0 && pipeline["backfills"] == json!([]) {
                 break pipeline;
             }
@@ -143,13 +93,12 @@ impl Ledger {
         let counted = pipeline["log_end_offset"].as_u64().unwrap() - pipeline["duplicates"].as_u64().unwrap();
         assert_eq!(counted, self.acknowledged, "{pipeline}");
         for user in 0..u64::from(USERS) {
-            let traits =
-                server.get(client, &format!("collections/users/profiles/user_id:u{user}/traits")).await;
+            let traits = server.get(&format!("collections/users/profiles/user_id:u{user}/traits")).await;
             let expected = self.counts[&user];
             let sum: u64 = (0..self.next).filter(|n| n % u64::from(USERS) == user).sum();
             assert_eq!(traits["traits"], json!({"many": true, "seen": expected, "total": sum}), "u{user}");
         }
-        let size = server.get(client, "audiences/many/size").await;
+        let size = server.get("audiences/many/size").await;
         assert_eq!(size["size"], USERS);
     }
 }
@@ -177,12 +126,12 @@ impl Stage {
             ledger: Ledger::default(),
         };
         let server = stage.start().await;
-        server.define(&stage.client).await;
+        define(&server).await;
         (stage, server)
     }
 
     async fn start(&self) -> Server {
-        Server::start(&self.folder.path().join("data"), &self.client).await
+        Server::start(&self.folder.path().join("data"), TOKEN, &VARIABLES).await
     }
 
     fn moment(&mut self, range: std::ops::Range<u64>) -> Duration {
@@ -222,7 +171,7 @@ async fn killed_twenty_times_while_processing() {
             assert!(stage.ledger.send(&server.url, &stage.client).await);
         }
         tokio::time::sleep(stage.moment(0..60)).await;
-        behind += server.get(&stage.client, "pipeline").await["lag_events"].as_u64().unwrap();
+        behind += server.get("pipeline").await["lag_events"].as_u64().unwrap();
         server.kill();
         server = stage.start().await;
     }
@@ -236,20 +185,9 @@ async fn postgres_killed_five_times_under_it() {
     let (mut stage, mut server) = Stage::set().await;
     for _ in 0..5 {
         let (moment, url) = (stage.moment(50..300), server.url.clone());
-        let pid_file = stage.folder.path().join("data/pg/postmaster.pid");
-        let killing = async move {
+        let killing = async {
             tokio::time::sleep(moment).await;
-            let pid = fs::read_to_string(pid_file).unwrap().lines().next().unwrap().to_owned();
-            assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
-            // A server without its Postgres ends with an error instead of pretending.
-            let until = Instant::now() + Duration::from_mins(1);
-            loop {
-                if let Some(status) = server.child.try_wait().unwrap() {
-                    return assert!(!status.success());
-                }
-                assert!(Instant::now() < until, "the server outlives its Postgres");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+            server.kill_postgres("-KILL").await;
         };
         stage.load_until(&url, killing).await;
         server = stage.start().await;

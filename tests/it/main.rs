@@ -25,7 +25,13 @@ mod destinations;
 #[cfg(test)]
 mod destinations_hostile;
 #[cfg(test)]
+mod destinations_kept;
+#[cfg(test)]
+mod destinations_killed;
+#[cfg(test)]
 mod destinations_recovery;
+#[cfg(test)]
+mod destinations_tls;
 #[cfg(test)]
 mod durability;
 #[cfg(test)]

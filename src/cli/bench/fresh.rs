@@ -34,7 +34,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    fn of(mut times: Vec<f64>) -> Self {
+    pub(super) fn of(mut times: Vec<f64>) -> Self {
         times.sort_by(f64::total_cmp);
         let at = |part: f64| times.get((times.len().saturating_sub(1) as f64 * part) as usize).copied();
         Self {
@@ -148,7 +148,7 @@ async fn probe(
 }
 
 /// Sends a batch until it is taken; the offset of its last event.
-async fn post(writer: Client, body: String) -> anyhow::Result<u64> {
+pub(super) async fn post(writer: Client, body: String) -> anyhow::Result<u64> {
     loop {
         let answer = writer.send(Method::POST, "/v1/batch", Some(body.clone())).await?;
         if answer.is_temporary() {

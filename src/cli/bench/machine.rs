@@ -45,8 +45,29 @@ pub(super) fn forget_peak_memory(pid: i32) {
 
 /// The most memory a process had, in MiB.
 pub(super) fn peak_memory(pid: i32) -> f64 {
+    mebibytes(pid, "VmHWM:")
+}
+
+/// The memory a process has, in MiB.
+pub(super) fn memory(pid: i32) -> f64 {
+    mebibytes(pid, "VmRSS:")
+}
+
+fn mebibytes(pid: i32, of: &str) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = text.lines().find_map(|line| line.strip_prefix(of));
     let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
     kib.unwrap_or(0.0) / 1_024.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_has_memory_and_had_no_less() {
+        let pid = std::process::id() as i32;
+        assert!(memory(pid) > 1.0 && peak_memory(pid) >= memory(pid) - 1.0);
+        assert!(memory(-1) < 1e-9, "there is no such process");
+    }
 }

@@ -7,8 +7,10 @@
 mod deliver;
 mod events;
 mod fresh;
+mod hostile;
 mod load;
 mod machine;
+mod receiver;
 mod reference;
 mod report;
 mod service;
@@ -23,8 +25,8 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 
 use crate::embedded::{self, Postgres};
-use deliver::Receiver;
 use events::Traffic;
+use receiver::{Manner, Receiver};
 use reference::Reference;
 use report::{Report, Round};
 use service::{BATCH, Service};
@@ -33,6 +35,12 @@ use service::{BATCH, Service};
 const ALLOWED: Duration = Duration::from_secs(1);
 /// Deliveries in a second that are good enough.
 const DELIVERIES: f64 = 2_000.0;
+/// Members of the full sync whose memory is looked at.
+const CROWD: u64 = 500_000;
+/// MiB that a hostile receiver may cost.
+const HOSTILE_MIB: f64 = 8.0;
+/// What is less than that cannot be told from chance, in MiB.
+const MIB_LEAST: f64 = 0.5;
 /// A round that begins with more load than that says more about its neighbours.
 const LOAD_MAX: f64 = 4.0;
 /// How long a round waits for the load to fall.
@@ -81,6 +89,13 @@ enum Goal {
     Deliver,
     /// G4 while all audiences are sent to a receiver here ÷ G4
     Outbox,
+    /// How late others are told (p99) without a hostile receiver ÷ beside one; and the memory it costs
+    Hostile,
+    /// 8 MiB ÷ the memory that a hostile receiver costs: measured with the other
+    #[value(skip)]
+    HostileMemory,
+    /// The most memory at the beginning of a full sync of 500,000 ÷ until its end; only when it is asked for
+    Sync,
 }
 
 impl Goal {
@@ -98,6 +113,15 @@ impl Goal {
             Self::Backfill => "Backfill: events/s into audiences while others are backfilled ÷ without",
             Self::Deliver => "Deliver: changes/s that arrive at a receiver beside, one request each ÷ 2,000",
             Self::Outbox => "Outbox: events/s into audiences while all of these are sent on ÷ without",
+            Self::Hostile => {
+                "Hostile: ms until others are told, p99, without a hostile receiver ÷ beside one"
+            }
+            Self::HostileMemory => {
+                "HostileMemory: 8 MiB ÷ MiB more that the service has beside a hostile receiver"
+            }
+            Self::Sync => {
+                "Sync: most MiB while the first tenth of 500,000 members is sent ÷ until all of them are"
+            }
         }
     }
 
@@ -108,9 +132,12 @@ impl Goal {
             Self::G2 => 1.3,
             Self::G4 | Self::G4s => 0.6,
             Self::G7 => 0.5,
-            Self::Fresh | Self::Exits | Self::Deliver => 1.0,
+            Self::Fresh | Self::Exits | Self::Deliver | Self::HostileMemory => 1.0,
             Self::Backfill => 0.8,
             Self::Outbox => 0.75,
+            // A fifth later at most.
+            Self::Hostile => 1.0 / 1.2,
+            Self::Sync => 0.95,
         }
     }
 }
@@ -161,7 +188,8 @@ impl Bank<'_> {
         service.prepare().await?;
         let mut goals = self.bench.only.clone();
         if goals.is_empty() {
-            goals.extend(Goal::value_variants());
+            // A crowd would be in the way of all others.
+            goals.extend(Goal::value_variants().iter().filter(|goal| **goal != Goal::Sync));
         }
         // G1 leaves the largest backlog, and memory that had to hold it: last.
         goals.sort_by_key(|goal| *goal == Goal::G1);
@@ -170,11 +198,18 @@ impl Bank<'_> {
             for goal in &goals {
                 let load_before = self.quiet().await;
                 say(&format!("round {number} of {}: {}", self.bench.rounds, goal.title()));
-                let round = Box::pin(self.round(*goal, number, &mut reference, &mut service)).await?;
+                let rounds = if *goal == Goal::Hostile {
+                    Box::pin(self.hostile(&mut service)).await?
+                } else {
+                    vec![(*goal, Box::pin(self.round(*goal, number, &mut reference, &mut service)).await?)]
+                };
                 let is_counted = self.bench.force || load_before <= LOAD_MAX;
-                let round = Round { number, load_before, load_after: machine::load(), is_counted, ..round };
-                say(&format!("  {}", round.line()));
-                report.add(*goal, round);
+                for (goal, round) in rounds {
+                    let round =
+                        Round { number, load_before, load_after: machine::load(), is_counted, ..round };
+                    say(&format!("  {}", round.line()));
+                    report.add(goal, round);
+                }
             }
         }
         service.stop().await?;
@@ -202,7 +237,7 @@ impl Bank<'_> {
             Goal::G1 | Goal::G4 | Goal::G4s => reference.copy(seconds, u64::from(number)).await?,
             Goal::G2 => reference.insert(seconds).await?,
             Goal::G7 => reference.select(seconds).await?,
-            Goal::Fresh | Goal::Exits | Goal::Backfill | Goal::Deliver | Goal::Outbox => {
+            _ => {
                 return Box::pin(self.seen(goal, seconds, reference, service)).await;
             }
         };
@@ -240,7 +275,7 @@ impl Bank<'_> {
             Goal::G7 => {
                 round.candidate = service.reads(seconds).await?.rate();
             }
-            Goal::Fresh | Goal::Exits | Goal::Backfill | Goal::Deliver | Goal::Outbox => {}
+            _ => {}
         }
         Ok(round)
     }
@@ -266,6 +301,9 @@ impl Bank<'_> {
         }
         if goal == Goal::Deliver {
             return self.deliver(service).await;
+        }
+        if goal == Goal::Sync {
+            return self.sync(service).await;
         }
         let (alone, sent) = service.sustain(seconds, Traffic::Uniform, postmaster).await?;
         service.check(before, sent).await?;
@@ -294,7 +332,7 @@ impl Bank<'_> {
         alone: f64,
     ) -> anyhow::Result<Round> {
         let before = service.pipeline().await?;
-        let receiver = Receiver::start().await?;
+        let receiver = Receiver::start(Manner::Well).await?;
         let name = format!("outbox_{}", self.probes.get());
         let destination = service.send_all(&receiver, &name).await?;
         service.sent(&destination).await?;
@@ -312,22 +350,39 @@ impl Bank<'_> {
     }
 
     async fn deliver(&self, service: &mut Service) -> anyhow::Result<Round> {
-        let receiver = Receiver::start().await?;
+        let receiver = Receiver::start(Manner::Well).await?;
         let key = format!("everybody_{}", self.probes.get());
         service.everybody(&key).await?;
-        machine::forget_peak_memory(service.pid());
         let synced = service.sync(&receiver, &key).await?;
-        anyhow::ensure!(
-            synced.requests == synced.members,
-            "{} members, {} requests",
-            synced.members,
-            synced.requests
-        );
-        let notes = vec![
-            ("members", synced.members as f64),
-            ("peak MiB of the service", machine::peak_memory(service.pid())),
-        ];
+        let notes = vec![("members", synced.members as f64), ("peak MiB of the service", synced.peak)];
         Ok(Round { candidate: synced.rate, reference: DELIVERIES, notes, ..Round::default() })
+    }
+
+    async fn sync(&self, service: &mut Service) -> anyhow::Result<Round> {
+        let receiver = Receiver::start(Manner::Well).await?;
+        service.crowd("crowd", CROWD).await?;
+        let before = machine::memory(service.pid());
+        let synced = service.sync(&receiver, "crowd").await?;
+        let notes =
+            vec![("members", synced.members as f64), ("a second", synced.rate), ("MiB before", before)];
+        Ok(Round { candidate: synced.first_tenth, reference: synced.peak, notes, ..Round::default() })
+    }
+
+    /// What a hostile receiver costs others, and what it costs the service.
+    async fn hostile(&self, service: &mut Service) -> anyhow::Result<Vec<(Goal, Round)>> {
+        self.probes.set(self.probes.get() + 1);
+        let seconds = Duration::from_secs(self.bench.seconds.max(1));
+        let before = service.pipeline().await?;
+        let beside = service.beside_a_hostile_one(seconds, self.probes.get()).await?;
+        service.check(before, beside.sent).await?;
+        let notes = vec![("requests that the hostile one got", beside.requests as f64)];
+        let late =
+            Round { candidate: beside.late_without, reference: beside.late_with, notes, ..Round::default() };
+        let more = beside.memory_with - beside.memory_without;
+        let notes = vec![("MiB without", beside.memory_without), ("MiB more", more)];
+        let memory =
+            Round { candidate: HOSTILE_MIB, reference: more.max(MIB_LEAST), notes, ..Round::default() };
+        Ok(vec![(Goal::Hostile, late), (Goal::HostileMemory, memory)])
     }
 }
 

@@ -66,6 +66,7 @@ pub async fn end(
     destination: DestinationNo,
     ended: &[Ended],
 ) -> Result<u64> {
+    let places = || ended.iter().map(|e| e.seq);
     let done = sqlx::query(
         "-- store::deliveries::book::end
          WITH ended AS (
@@ -73,7 +74,8 @@ pub async fn end(
                  AS e (seq, state, tries, code, message, done_at)
          ), gone AS (
              DELETE FROM delivery d USING ended e
-             WHERE d.space_id = $1 AND d.destination_no = $2 AND d.seq = e.seq
+             WHERE d.space_id = $1 AND d.destination_no = (SELECT $2::int) AND d.seq BETWEEN $9 AND $10
+                 AND d.seq = e.seq
              RETURNING d.*, e.state, e.tries, e.code, e.message, e.done_at
          )
          INSERT INTO delivery_outcome (space_id, destination_no, delivery_no, profile_no, subscription_no, subject, form,
@@ -87,12 +89,14 @@ pub async fn end(
     )
     .bind(space.0)
     .bind(destination.0)
-    .bind(ended.iter().map(|e| e.seq).collect::<Vec<_>>())
+    .bind(places().collect::<Vec<_>>())
     .bind(ended.iter().map(|e| e.state as i16).collect::<Vec<_>>())
     .bind(ended.iter().map(|e| e.tries).collect::<Vec<_>>())
     .bind(ended.iter().map(|e| e.code.as_deref()).collect::<Vec<_>>())
     .bind(ended.iter().map(|e| e.message.as_deref()).collect::<Vec<_>>())
     .bind(ended.iter().map(|e| e.at.to_utc()).collect::<Vec<_>>())
+    .bind(places().min())
+    .bind(places().max())
     .execute(tx)
     .await?;
     Ok(done.rows_affected())

@@ -1,8 +1,10 @@
 //! Deliveries as operators look at them: what waits and what became of the rest; sending again, discarding, forgetting.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgPool;
-use sqlx::{PgConnection, PgExecutor};
+use sqlx::{Connection, PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::book::State;
@@ -245,7 +247,7 @@ pub async fn replay(
              WHERE w.space_id = $1 AND w.destination_no = $2
          ), gone AS (
              DELETE FROM delivery_outcome o USING again a
-             WHERE o.space_id = $1 AND o.destination_no = $2 AND o.delivery_no = a.delivery_no
+             WHERE o.space_id = $1 AND o.destination_no = (SELECT $2::int) AND o.delivery_no = a.delivery_no
          ), put AS (
              INSERT INTO delivery (space_id, destination_no, seq, delivery_no, profile_no, subscription_no, subject,
                  form, definition_no, value, at, attempts)
@@ -276,7 +278,7 @@ pub async fn discard(
         "-- store::deliveries::history::discard
          WITH gone AS (
              UPDATE delivery_outcome SET state = 4
-             WHERE space_id = $1 AND destination_no = $2 AND delivery_no IN (
+             WHERE space_id = $1 AND destination_no = (SELECT $2::int) AND delivery_no IN (
                  SELECT o.delivery_no FROM delivery_outcome o WHERE o.state = 3 AND ",
         meant!(),
         " ORDER BY o.delivery_no LIMIT $8)
@@ -300,36 +302,40 @@ const FORGET_ROWS: i64 = 10_000;
 
 /// Forgets what ended before an instant, a part of it of one destination; dead letters are kept. False when nothing was
 /// old enough.
+///
+/// Each statement finds its rows by key: joined in one statement, they were compared each with each whenever the planner had
+/// not heard of the destination yet.
 pub async fn forget(
     connection: &mut PgConnection,
     space: SpaceNo,
     destination: DestinationNo,
     before: Timestamp,
 ) -> Result<bool> {
+    let mut tx = connection.begin().await?;
     let sql = "-- store::deliveries::history::forget
-         WITH old AS (
+         SELECT delivery_no FROM (
              SELECT delivery_no, done_at FROM delivery_outcome
              WHERE space_id = $1 AND destination_no = $2 AND state <> 3
-             ORDER BY delivery_no LIMIT $4
-         ), gone AS (
-             DELETE FROM delivery_outcome o USING old
-             WHERE o.space_id = $1 AND o.destination_no = $2 AND o.delivery_no = old.delivery_no AND old.done_at < $3
-             RETURNING o.delivery_no
-         ), attempts AS (
-             DELETE FROM delivery_attempt a USING gone
-             WHERE a.space_id = $1 AND a.destination_no = $2 AND a.delivery_no = gone.delivery_no
-             RETURNING a.exchange_id
-         ), exchanges AS (
-             DELETE FROM delivery_exchange e USING attempts
-             WHERE e.space_id = $1 AND e.destination_no = $2 AND e.exchange_id = attempts.exchange_id
-         )
-         SELECT count(*) FROM gone";
-    let gone: i64 = sqlx::query_scalar(sql)
-        .bind(space.0)
-        .bind(destination.0)
-        .bind(before.to_utc())
-        .bind(FORGET_ROWS)
-        .fetch_one(connection)
-        .await?;
-    Ok(gone > 0)
+             ORDER BY delivery_no LIMIT $4) first
+         WHERE done_at < $3";
+    let query = sqlx::query_scalar(sql).bind(space.0).bind(destination.0).bind(before.to_utc());
+    let old: Vec<i64> = query.bind(FORGET_ROWS).fetch_all(&mut *tx).await?;
+    if old.is_empty() {
+        return Ok(false);
+    }
+    let sql = "-- store::deliveries::history::forget
+         DELETE FROM delivery_attempt WHERE space_id = $1 AND destination_no = $2 AND delivery_no = ANY($3)
+         RETURNING exchange_id";
+    let query = sqlx::query_scalar(sql).bind(space.0).bind(destination.0).bind(&old);
+    let exchanges: Vec<Option<Uuid>> = query.fetch_all(&mut *tx).await?;
+    let exchanges: BTreeSet<Uuid> = exchanges.into_iter().flatten().collect();
+    let sql = "-- store::deliveries::history::forget
+         DELETE FROM delivery_exchange WHERE space_id = $1 AND destination_no = $2 AND exchange_id = ANY($3)";
+    let query = sqlx::query(sql).bind(space.0).bind(destination.0);
+    query.bind(exchanges.into_iter().collect::<Vec<_>>()).execute(&mut *tx).await?;
+    let sql = "-- store::deliveries::history::forget
+         DELETE FROM delivery_outcome WHERE space_id = $1 AND destination_no = $2 AND delivery_no = ANY($3)";
+    sqlx::query(sql).bind(space.0).bind(destination.0).bind(&old).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(true)
 }

@@ -2,17 +2,28 @@
 //!
 //! Numbers of a queue are given under the lock of its head, which is held until the commit: whoever reads up to the
 //! head's number has seen everything up to there.
+//!
+//! Queues grow and shrink faster than the planner's statistics follow: it takes a destination that it has not heard of for one
+//! without rows, and then goes through all of them for each that is wanted. Where rows are looked up by key beside others, the
+//! destination is therefore `(SELECT …)` or joined: so it counts on as many rows as destinations have on average.
 
 pub mod book;
+mod copy;
 pub mod history;
 pub mod queue;
 pub mod sync;
+
+use std::collections::BTreeMap;
 
 use sqlx::PgConnection;
 
 use super::Result;
 use crate::domain::delivery::Subject;
 use crate::domain::{DestinationNo, ProfileNo, SpaceNo, Timestamp};
+use copy::CopyRows;
+
+/// Columns of a row that is put into a queue.
+const COLUMNS: i16 = 11;
 
 /// A change for one destination, to be put into its queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,37 +47,48 @@ pub struct NewDelivery {
 }
 
 /// Puts changes into queues, in their order. Those for destinations that are gone are left out.
+///
+/// By COPY, into which nothing is planned, sorted or joined: the processor's transaction waits for this.
 pub async fn enqueue(tx: &mut PgConnection, space: SpaceNo, rows: &[NewDelivery]) -> Result<()> {
-    sqlx::query(
-        "-- store::deliveries::enqueue
-         WITH new AS (
-             SELECT c.*, row_number() OVER (PARTITION BY destination_no ORDER BY place) AS n
-             FROM unnest($2::int[], $3::bigint[], $4::int[], $5::smallint[], $6::smallint[], $7::int[], $8::text[],
-                 $9::timestamptz[]) WITH ORDINALITY
-                 AS c (destination_no, profile_no, subscription_no, subject, form, definition_no, value, at, place)
-         ), head AS (
-             UPDATE delivery_head h SET last_no = h.last_no + t.n
-             FROM (SELECT destination_no, max(n) AS n FROM new GROUP BY destination_no) t
-             WHERE h.space_id = $1 AND h.destination_no = t.destination_no
-             RETURNING h.destination_no, h.last_no - t.n AS before
-         )
-         INSERT INTO delivery (space_id, destination_no, seq, delivery_no, profile_no, subscription_no, subject, form,
-             definition_no, value, at)
-         SELECT $1, n.destination_no, h.before + n.n, h.before + n.n, n.profile_no, n.subscription_no, n.subject, n.form,
-             n.definition_no, n.value, n.at
-         FROM new n JOIN head h ON h.destination_no = n.destination_no",
-    )
-    .bind(space.0)
-    .bind(rows.iter().map(|r| r.destination.0).collect::<Vec<_>>())
-    .bind(rows.iter().map(|r| r.profile.0 as i64).collect::<Vec<_>>())
-    .bind(rows.iter().map(|r| r.subscription).collect::<Vec<_>>())
-    .bind(rows.iter().map(|r| r.subject as i16).collect::<Vec<_>>())
-    .bind(rows.iter().map(|r| r.form).collect::<Vec<_>>())
-    .bind(rows.iter().map(|r| r.definition).collect::<Vec<_>>())
-    .bind(rows.iter().map(|r| r.value.as_str()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|r| r.at.to_utc()).collect::<Vec<_>>())
-    .execute(tx)
-    .await?;
+    let mut counts: BTreeMap<i32, i64> = BTreeMap::new();
+    for row in rows {
+        *counts.entry(row.destination.0).or_default() += 1;
+    }
+    let (destinations, counts): (Vec<i32>, Vec<i64>) = counts.into_iter().unzip();
+    let sql = "-- store::deliveries::enqueue
+         UPDATE delivery_head h SET last_no = h.last_no + n.count
+         FROM unnest($2::int[], $3::bigint[]) AS n (destination_no, count)
+         WHERE h.space_id = $1 AND h.destination_no = n.destination_no
+         RETURNING h.destination_no, h.last_no - n.count";
+    let heads: Vec<(i32, i64)> =
+        sqlx::query_as(sql).bind(space.0).bind(destinations).bind(counts).fetch_all(&mut *tx).await?;
+    let mut last: BTreeMap<i32, i64> = heads.into_iter().collect();
+    let mut copied = CopyRows::new(COLUMNS);
+    for row in rows {
+        let Some(last) = last.get_mut(&row.destination.0) else { continue };
+        *last += 1;
+        copied.begin();
+        copied.int(space.0);
+        copied.int(row.destination.0);
+        // Its place, and its number from now on.
+        copied.bigint(*last);
+        copied.bigint(*last);
+        copied.bigint(row.profile.0 as i64);
+        copied.int(row.subscription);
+        copied.smallint(row.subject as i16);
+        copied.smallint(row.form);
+        copied.int(row.definition);
+        copied.text(&row.value);
+        copied.timestamp(row.at);
+    }
+    let mut copying = tx
+        .copy_in_raw(
+            "COPY delivery (space_id, destination_no, seq, delivery_no, profile_no, subscription_no, subject, form,
+                 definition_no, value, at) FROM STDIN (FORMAT BINARY)",
+        )
+        .await?;
+    copying.send(copied.finish()).await?;
+    copying.finish().await?;
     Ok(())
 }
 
@@ -128,19 +150,24 @@ pub async fn redirect(
     sqlx::query(sql).bind(space.0).bind(&destinations).execute(&mut *tx).await?;
     for sql in [
         "-- store::deliveries::redirect
-         UPDATE delivery d SET profile_no = r.survivor FROM unnest($3::bigint[], $4::bigint[]) AS r (absorbed, survivor)
-         WHERE d.space_id = $1 AND d.destination_no = ANY($2) AND d.profile_no = r.absorbed",
+         UPDATE delivery d SET profile_no = r.survivor
+         FROM unnest($2::int[]) AS w (destination_no)
+         CROSS JOIN unnest($3::bigint[], $4::bigint[]) AS r (absorbed, survivor)
+         WHERE d.space_id = $1 AND d.destination_no = w.destination_no AND d.profile_no = r.absorbed",
         "-- store::deliveries::redirect
          INSERT INTO delivery_hold (space_id, destination_no, profile_no, next_at, tries, first_at)
          SELECT DISTINCT ON (h.destination_no, r.survivor)
              $1, h.destination_no, r.survivor, h.next_at, h.tries, h.first_at
-         FROM unnest($3::bigint[], $4::bigint[]) AS r (absorbed, survivor)
-         JOIN delivery_hold h ON h.space_id = $1 AND h.destination_no = ANY($2) AND h.profile_no = r.absorbed
+         FROM unnest($2::int[]) AS w (destination_no)
+         CROSS JOIN unnest($3::bigint[], $4::bigint[]) AS r (absorbed, survivor)
+         JOIN delivery_hold h
+             ON h.space_id = $1 AND h.destination_no = w.destination_no AND h.profile_no = r.absorbed
          ORDER BY h.destination_no, r.survivor, h.first_at
          ON CONFLICT (space_id, destination_no, profile_no) DO NOTHING",
         "-- store::deliveries::redirect
-         DELETE FROM delivery_hold h USING unnest($3::bigint[], $4::bigint[]) AS r (absorbed, survivor)
-         WHERE h.space_id = $1 AND h.destination_no = ANY($2) AND h.profile_no = r.absorbed",
+         DELETE FROM delivery_hold h USING unnest($2::int[]) AS w (destination_no),
+             unnest($3::bigint[], $4::bigint[]) AS r (absorbed, survivor)
+         WHERE h.space_id = $1 AND h.destination_no = w.destination_no AND h.profile_no = r.absorbed",
     ] {
         let query = sqlx::query(sql).bind(space.0).bind(&destinations).bind(&from).bind(&to);
         query.execute(&mut *tx).await?;

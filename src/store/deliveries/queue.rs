@@ -110,7 +110,7 @@ pub async fn load_page(
          SELECT d.* FROM delivery d
          WHERE d.space_id = $1 AND d.destination_no = $2 AND d.seq > $3 AND d.seq <= $4 AND NOT EXISTS (
              SELECT 1 FROM delivery_hold h
-             WHERE h.space_id = $1 AND h.destination_no = $2 AND h.profile_no = d.profile_no)
+             WHERE h.space_id = $1 AND h.destination_no = (SELECT $2::int) AND h.profile_no = d.profile_no)
          ORDER BY d.seq LIMIT $5",
     )
     .bind(space.0)
@@ -200,7 +200,7 @@ pub async fn find_moved(
          FROM unnest($3::bigint[]) AS w (profile_no)
          JOIN profile p ON p.space_id = $1 AND p.profile_no = w.profile_no
          LEFT JOIN delivery_hold h
-             ON h.space_id = $1 AND h.destination_no = $2 AND h.profile_no = w.profile_no
+             ON h.space_id = $1 AND h.destination_no = (SELECT $2::int) AND h.profile_no = w.profile_no
          WHERE p.merged_into IS NOT NULL OR h.profile_no IS NOT NULL",
     )
     .bind(space.0)

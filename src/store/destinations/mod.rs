@@ -215,20 +215,21 @@ pub async fn purge(connection: &mut PgConnection) -> Result<bool> {
     let mut gone = 0;
     for sql in [
         "-- store::destinations::purge
-         DELETE FROM delivery WHERE space_id = $1 AND destination_no = $2 AND seq IN
-             (SELECT seq FROM delivery WHERE space_id = $1 AND destination_no = $2 ORDER BY seq LIMIT $3)",
+         DELETE FROM delivery WHERE space_id = $1 AND destination_no = $2 AND seq <=
+             (SELECT max(seq) FROM (SELECT seq FROM delivery WHERE space_id = $1 AND destination_no = $2
+              ORDER BY seq LIMIT $3) first)",
         "-- store::destinations::purge
-         DELETE FROM delivery_outcome WHERE space_id = $1 AND destination_no = $2 AND delivery_no IN
-             (SELECT delivery_no FROM delivery_outcome WHERE space_id = $1 AND destination_no = $2
-              ORDER BY delivery_no LIMIT $3)",
+         DELETE FROM delivery_outcome WHERE space_id = $1 AND destination_no = $2 AND delivery_no <=
+             (SELECT max(delivery_no) FROM (SELECT delivery_no FROM delivery_outcome WHERE space_id = $1 AND destination_no = $2
+              ORDER BY delivery_no LIMIT $3) first)",
         "-- store::destinations::purge
-         DELETE FROM delivery_attempt WHERE space_id = $1 AND destination_no = $2 AND delivery_no IN
-             (SELECT delivery_no FROM delivery_attempt WHERE space_id = $1 AND destination_no = $2
-              ORDER BY delivery_no LIMIT $3)",
+         DELETE FROM delivery_attempt WHERE space_id = $1 AND destination_no = $2 AND delivery_no <=
+             (SELECT max(delivery_no) FROM (SELECT delivery_no FROM delivery_attempt WHERE space_id = $1 AND destination_no = $2
+              ORDER BY delivery_no LIMIT $3) first)",
         "-- store::destinations::purge
-         DELETE FROM delivery_exchange WHERE space_id = $1 AND destination_no = $2 AND exchange_id IN
-             (SELECT exchange_id FROM delivery_exchange WHERE space_id = $1 AND destination_no = $2
-              ORDER BY exchange_id LIMIT $3)",
+         DELETE FROM delivery_exchange WHERE space_id = $1 AND destination_no = $2 AND exchange_id <=
+             (SELECT exchange_id FROM (SELECT exchange_id FROM delivery_exchange WHERE space_id = $1 AND destination_no = $2
+              ORDER BY exchange_id LIMIT $3) first ORDER BY exchange_id DESC LIMIT 1)",
     ] {
         let done = sqlx::query(sql).bind(space).bind(no).bind(PURGE_ROWS).execute(&mut *connection).await?;
         gone += done.rows_affected();

@@ -30,15 +30,19 @@ pub struct Glance {
     pub done: i64,
     /// Dead letters.
     pub dead: i64,
+    /// Events of the space that are not processed yet.
+    pub events_waiting: i64,
 }
 
 /// All destinations of all spaces.
 pub async fn glance(executor: impl PgExecutor<'_>) -> Result<Vec<Glance>> {
     let sql = "-- store::destinations::worker::glance
          SELECT w.space_id, w.destination_no, w.state, w.config_version, w.lease_until < clock_timestamp() AS is_free,
-             h.last_no, w.done, w.dead
+             h.last_no, w.done, w.dead, l.end_offset - p.processed_offset AS events_waiting
          FROM destination_worker w
-         JOIN delivery_head h ON h.space_id = w.space_id AND h.destination_no = w.destination_no";
+         JOIN delivery_head h ON h.space_id = w.space_id AND h.destination_no = w.destination_no
+         JOIN log_head l ON l.space_id = w.space_id
+         JOIN processor p ON p.space_id = w.space_id";
     Ok(sqlx::query_as(sql).fetch_all(executor).await?)
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod cluster;
 pub(crate) mod destinations;
 pub(crate) mod generated;
 pub(crate) mod people;
+pub(crate) mod process;
 pub(crate) mod random_log;
 pub(crate) mod rebuild;
 pub(crate) mod receiver;

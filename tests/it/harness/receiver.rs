@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,6 +18,8 @@ pub(crate) struct Received {
     pub(crate) json: Value,
     /// Whether it was answered with 2xx.
     pub(crate) taken: bool,
+    /// When it was there.
+    pub(crate) at: Instant,
 }
 
 impl Received {
@@ -214,5 +216,5 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Received> 
     let body = buffer[head + 4..head + 4 + length].to_vec();
     buffer.drain(..head + 4 + length);
     let json = serde_json::from_slice(&body).unwrap_or_default();
-    Some(Received { path, headers, body, json, taken: false })
+    Some(Received { path, headers, body, json, taken: false, at: Instant::now() })
 }
