@@ -4,6 +4,8 @@
 //! goes wrong ends it, and whoever takes the lease next begins with what is in the table. What was sent and not written
 //! down is sent again.
 
+mod linger;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,7 +95,7 @@ enum State {
 impl Worker {
     pub(super) fn new(context: Arc<Context>, pool: PgPool, lease: Lease, glances: Glances) -> Self {
         let ledger = Ledger::new(context.config.retry, context.config.exchanges_per_second_max);
-        let limits = Limits { concurrency: 1, rate_per_second: None, timeout_ms: 1_000 };
+        let limits = Limits { concurrency: 1, rate_per_second: None, timeout_ms: 1_000, linger_seconds: 0 };
         Self {
             context,
             pool,
@@ -138,7 +140,7 @@ impl Worker {
                 self.pause("the destination answers that it is gone (410)").await?;
             }
             if self.state == State::Connected && !self.is_gone {
-                self.fill().await?;
+                self.fill_up().await?;
                 self.dispatch().await?;
             }
             self.rest(shutdown).await?;
@@ -244,6 +246,8 @@ impl Worker {
         let now = self.now();
         let outcomes = self.ledger.sent(&batch, sent, now, &self.context.ids);
         let (mut answered, mut failed, mut gone) = (false, false, false);
+        // What was sent together is tried again together.
+        let random = self.random();
         for (taken, outcome) in batch.iter().zip(outcomes) {
             match outcome {
                 Outcome::Ended => {
@@ -255,7 +259,6 @@ impl Worker {
                     failed = true;
                     gone |= outcome == Outcome::Gone;
                     let owner = self.window.failed(taken.row.profile);
-                    let random = self.random();
                     let next = self.ledger.again(owner, taken, asked, now, random);
                     self.next_hold = Some(self.next_hold.map_or(next, |known| known.min(next)));
                     if let Some(asked) = asked {
@@ -267,7 +270,6 @@ impl Worker {
         if answered {
             self.breaker.answered();
         } else if failed {
-            let random = self.random();
             self.breaker.failed(now, random);
         }
         self.is_gone |= gone;
@@ -376,14 +378,18 @@ impl Worker {
                 return Ok(());
             }
             let budget = self.rate.available(Instant::now()).min(batch_max);
-            if budget == 0 {
+            if budget == 0 || self.lingers_until().is_some() {
                 return Ok(());
             }
             if self.ahead.front().is_some_and(|ready| ready.built.elapsed() > FRESH) {
                 self.unbuild();
             }
-            if self.ahead.len() < budget && self.window.ready() > 0 {
+            while self.ahead.len() < budget && self.window.ready() > 0 {
+                let before = self.window.ready();
                 self.build_ahead(batch_max.saturating_mul(allowed)).await?;
+                if self.window.ready() >= before {
+                    break;
+                }
             }
             let count = budget.min(self.ahead.len());
             if count == 0 {
@@ -446,7 +452,8 @@ impl Worker {
                 until = until.min(now + wait);
             }
             let clock = self.now();
-            let waits = [self.next_hold, self.breaker.until()].into_iter().flatten().filter(|at| *at > clock);
+            let waits = [self.next_hold, self.breaker.until(), self.lingers_until()];
+            let waits = waits.into_iter().flatten().filter(|at| *at > clock);
             if !self.context.clock.is_test()
                 && let Some(at) = waits.min()
             {
@@ -472,6 +479,7 @@ impl Worker {
         let has_room = self.window.len() < self.context.config.window_max / 2;
         let has_news = self.end() > self.cursor || self.is_syncing || self.window.wants_rows();
         let is_sendable = self.kind.is_some() && (self.window.ready() > 0 || !self.ahead.is_empty());
-        (is_free && is_sendable) || (has_room && has_news && self.window.len() == 0)
+        (is_free && is_sendable && self.lingers_until().is_none())
+            || (has_room && has_news && self.window.len() == 0)
     }
 }

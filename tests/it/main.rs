@@ -25,7 +25,9 @@ mod destinations;
 #[cfg(test)]
 mod destinations_hostile;
 #[cfg(test)]
+mod destinations_linger;
 mod destinations_recovery;
+mod destinations_secrets;
 #[cfg(test)]
 mod durability;
 #[cfg(test)]
