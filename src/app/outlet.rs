@@ -53,7 +53,9 @@ fn keys(config: &Config, is_private: bool, ids: &IdMaker) -> anyhow::Result<Keys
         (None, None) if is_private => Keys::from_file(&config.embedded.data_dir.join(KEY_FILE), Some(ids))?,
         (None, None) => Keys::default(),
     };
-    secret_keys_old.iter().for_each(|key| keys.add_old(key.expose()));
+    for key in secret_keys_old {
+        keys.add_old(key.expose());
+    }
     for file in secret_keys_old_files {
         keys.add_old_file(file)?;
     }

@@ -5,6 +5,7 @@
 //! down is sent again.
 
 mod linger;
+mod shuffle;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -64,6 +65,9 @@ pub(super) struct Worker {
     lease: Lease,
     glances: Glances,
     config_version: i64,
+    /// As of the last look, and whether the queue has to be read anew.
+    shuffled: i64,
+    is_shuffled: bool,
     state: State,
     kind: Option<Arc<dyn Kind>>,
     builder: Option<Builder>,
@@ -102,6 +106,8 @@ impl Worker {
             lease,
             glances,
             config_version: -1,
+            shuffled: 0,
+            is_shuffled: false,
             state: State::Paused,
             kind: None,
             builder: None,
@@ -139,7 +145,8 @@ impl Worker {
                 self.write().await?;
                 self.pause("the destination answers that it is gone (410)").await?;
             }
-            if self.state == State::Connected && !self.is_gone {
+            self.read_anew().await?;
+            if self.may_send() {
                 self.fill_up().await?;
                 self.dispatch().await?;
             }
@@ -170,6 +177,8 @@ impl Worker {
         let glance = self.glances.borrow_and_update().get(&key).cloned();
         // Nothing is known before the first look.
         let Some(glance) = glance else { return Ok(self.config_version < 0) };
+        self.is_shuffled |= self.config_version >= 0 && self.shuffled != glance.shuffled;
+        self.shuffled = glance.shuffled;
         if glance.config_version != self.config_version {
             self.config_version = glance.config_version;
             let state = glance.state.clone();
@@ -447,7 +456,7 @@ impl Worker {
         let mut until = now + self.lease.length / 4;
         until = self.ledger.due().map_or(until, |due| due.min(until));
         let has_work = self.window.ready() > 0 || !self.ahead.is_empty() || self.window.wants_rows();
-        if self.state == State::Connected && !self.is_gone {
+        if self.may_send() {
             if has_work && let Some(wait) = self.rate.wait() {
                 until = until.min(now + wait);
             }

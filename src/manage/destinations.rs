@@ -16,7 +16,7 @@ use crate::deliver::opener::OpenError;
 use crate::domain::ids::public_id;
 use crate::domain::{DestinationNo, Patch, ProfileNo, SpaceNo, Timestamp};
 use crate::store::deliveries::book;
-use crate::store::destinations::{self, subscriptions, worker};
+use crate::store::destinations::{self, subscriptions, syncs, worker};
 
 pub use crate::deliver::kind::{Exchange, Sent, Verdict};
 pub use crate::store::destinations::worker::Status;
@@ -225,7 +225,7 @@ impl Manage {
             return Err(ManageError::not_found("subscription", public_id("sub", only)));
         }
         let mut tx = self.pool.begin().await.map_err(crate::store::StoreError::from)?;
-        subscriptions::begin_sync(&mut tx, space, destination.no, &numbers, self.clock.now()).await?;
+        syncs::begin(&mut tx, space, destination.no, &numbers, self.clock.now()).await?;
         tx.commit().await.map_err(crate::store::StoreError::from)?;
         Ok(())
     }

@@ -5,14 +5,16 @@
 
 pub mod book;
 pub mod history;
+pub mod part;
 pub mod queue;
 pub mod sync;
 
 use sqlx::PgConnection;
 
 use super::Result;
+use super::destinations::syncs::covers;
 use crate::domain::delivery::Subject;
-use crate::domain::{DestinationNo, ProfileNo, SpaceNo, Timestamp};
+use crate::domain::{DestinationNo, Offset, ProfileNo, SpaceNo, Timestamp};
 
 /// A change for one destination, to be put into its queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,10 @@ pub struct NewDelivery {
     pub destination: DestinationNo,
     /// Whose change.
     pub profile: ProfileNo,
+    /// Whose it was when it was made: one that was absorbed since, or the same.
+    pub origin: ProfileNo,
+    /// The event that made it, where it was one.
+    pub cause: Option<Offset>,
     /// Which subscription wants it.
     pub subscription: i32,
     /// What it is about.
@@ -42,8 +48,9 @@ pub async fn enqueue(tx: &mut PgConnection, space: SpaceNo, rows: &[NewDelivery]
          WITH new AS (
              SELECT c.*, row_number() OVER (PARTITION BY destination_no ORDER BY place) AS n
              FROM unnest($2::int[], $3::bigint[], $4::int[], $5::smallint[], $6::smallint[], $7::int[], $8::text[],
-                 $9::timestamptz[]) WITH ORDINALITY
-                 AS c (destination_no, profile_no, subscription_no, subject, form, definition_no, value, at, place)
+                 $9::timestamptz[], $10::bigint[], $11::bigint[]) WITH ORDINALITY
+                 AS c (destination_no, profile_no, subscription_no, subject, form, definition_no, value, at, origin_no,
+                     log_offset, place)
          ), head AS (
              UPDATE delivery_head h SET last_no = h.last_no + t.n
              FROM (SELECT destination_no, max(n) AS n FROM new GROUP BY destination_no) t
@@ -51,9 +58,9 @@ pub async fn enqueue(tx: &mut PgConnection, space: SpaceNo, rows: &[NewDelivery]
              RETURNING h.destination_no, h.last_no - t.n AS before
          )
          INSERT INTO delivery (space_id, destination_no, seq, delivery_no, profile_no, subscription_no, subject, form,
-             definition_no, value, at)
+             definition_no, value, at, origin_no, log_offset)
          SELECT $1, n.destination_no, h.before + n.n, h.before + n.n, n.profile_no, n.subscription_no, n.subject, n.form,
-             n.definition_no, n.value, n.at
+             n.definition_no, n.value, n.at, n.origin_no, n.log_offset
          FROM new n JOIN head h ON h.destination_no = n.destination_no",
     )
     .bind(space.0)
@@ -65,6 +72,8 @@ pub async fn enqueue(tx: &mut PgConnection, space: SpaceNo, rows: &[NewDelivery]
     .bind(rows.iter().map(|r| r.definition).collect::<Vec<_>>())
     .bind(rows.iter().map(|r| r.value.as_str()).collect::<Vec<_>>())
     .bind(rows.iter().map(|r| r.at.to_utc()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.origin.0 as i64).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.cause.map(|offset| offset.0 as i64)).collect::<Vec<_>>())
     .execute(tx)
     .await?;
     Ok(())
@@ -78,18 +87,18 @@ pub async fn enqueue_transitions(
     definition: Option<i32>,
     after: i64,
 ) -> Result<()> {
-    sqlx::query(
+    let sql = concat!(
         "-- store::deliveries::enqueue_transitions
          WITH new AS (
              SELECT s.destination_no, s.subscription_no, f.form, t.*,
                  row_number() OVER (PARTITION BY s.destination_no ORDER BY t.transition_no, f.form) AS n
              FROM destination_subscription s
              CROSS JOIN (VALUES (1), (2)) AS f (form)
-             JOIN definition d ON d.space_id = $1 AND d.definition_no = s.definition_no
-             JOIN transition t ON t.space_id = $1 AND t.definition_no = s.definition_no AND t.transition_no > $3
+             JOIN definition d ON d.space_id = $1 AND d.kind = 0 AND ($2::int IS NULL OR d.definition_no = $2) AND ",
+        covers!(),
+        " JOIN transition t ON t.space_id = $1 AND t.definition_no = d.definition_no AND t.transition_no > $3
              WHERE s.space_id = $1 AND s.subject = 0 AND s.enabled AND s.forms & f.form <> 0
                  AND (f.form = 1 OR d.collection = 0)
-                 AND ($2::int IS NULL OR s.definition_no = $2)
          ), head AS (
              UPDATE delivery_head h SET last_no = h.last_no + t.n
              FROM (SELECT destination_no, max(n) AS n FROM new GROUP BY destination_no) t
@@ -97,16 +106,21 @@ pub async fn enqueue_transitions(
              RETURNING h.destination_no, h.last_no - t.n AS before
          )
          INSERT INTO delivery (space_id, destination_no, seq, delivery_no, profile_no, subscription_no, subject, form,
-             definition_no, value, at)
+             definition_no, value, at, origin_no)
          SELECT $1, n.destination_no, h.before + n.n, h.before + n.n, n.profile_no, n.subscription_no, 0, n.form,
-             n.definition_no, CASE WHEN n.entered THEN 'true' ELSE 'false' END, n.at
-         FROM new n JOIN head h ON h.destination_no = n.destination_no",
-    )
-    .bind(space.0)
-    .bind(definition)
-    .bind(after)
-    .execute(tx)
-    .await?;
+             n.definition_no, CASE WHEN n.entered THEN 'true' ELSE 'false' END, n.at, n.profile_no
+         FROM new n JOIN head h ON h.destination_no = n.destination_no"
+    );
+    sqlx::query(sql).bind(space.0).bind(definition).bind(after).execute(tx).await?;
+    Ok(())
+}
+
+/// Workers lock their rows before those of the queue, and so does who changes it: nobody waits for another in a circle.
+async fn lock_workers(tx: &mut PgConnection, space: SpaceNo, destinations: &[i32]) -> Result<()> {
+    let sql = "-- store::deliveries::lock_workers
+         SELECT 1 FROM destination_worker WHERE space_id = $1 AND destination_no = ANY($2)
+         ORDER BY destination_no FOR UPDATE";
+    sqlx::query(sql).bind(space.0).bind(destinations).execute(tx).await?;
     Ok(())
 }
 
@@ -121,11 +135,7 @@ pub async fn redirect(
     let destinations: Vec<i32> = destinations.iter().map(|d| d.0).collect();
     let (from, to): (Vec<i64>, Vec<i64>) =
         redirects.iter().map(|(from, to)| (from.0 as i64, to.0 as i64)).unzip();
-    // Workers lock theirs before rows of the queue: nobody waits for another in a circle.
-    let sql = "-- store::deliveries::redirect
-         SELECT 1 FROM destination_worker WHERE space_id = $1 AND destination_no = ANY($2)
-         ORDER BY destination_no FOR UPDATE";
-    sqlx::query(sql).bind(space.0).bind(&destinations).execute(&mut *tx).await?;
+    lock_workers(&mut *tx, space, &destinations).await?;
     for sql in [
         "-- store::deliveries::redirect
          UPDATE delivery d SET profile_no = r.survivor FROM unnest($3::bigint[], $4::bigint[]) AS r (absorbed, survivor)

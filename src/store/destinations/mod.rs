@@ -1,8 +1,9 @@
 //! Destinations as operators see and change them. What is wanted of changes is in [`subscriptions`], what workers know in
-//! [`worker`]; [`secrets`] is for a change of their key.
+//! [`worker`], what is sent of everybody in [`syncs`]; [`secrets`] is for a change of their key.
 
 pub mod secrets;
 pub mod subscriptions;
+pub mod syncs;
 pub mod worker;
 
 use chrono::{DateTime, Utc};
@@ -197,6 +198,8 @@ pub async fn delete(pool: &PgPool, space: SpaceNo, no: DestinationNo) -> Result<
          DELETE FROM delivery_head WHERE space_id = $1 AND destination_no = $2",
         "-- store::destinations::delete
          DELETE FROM destination_subscription WHERE space_id = $1 AND destination_no = $2",
+        "-- store::destinations::delete
+         DELETE FROM destination_sync WHERE space_id = $1 AND destination_no = $2",
         "-- store::destinations::delete
          DELETE FROM destination_failure WHERE space_id = $1 AND destination_no = $2",
         "-- store::destinations::delete

@@ -26,7 +26,7 @@ pub enum Part {
 }
 
 /// Every table there is. Partitions are parts of theirs.
-pub const TABLES: [(&str, Part); 51] = [
+pub const TABLES: [(&str, Part); 52] = [
     ("profile", Part::Replaced(&["profile_no"])),
     ("external_id", Part::Replaced(&["id_key"])),
     ("profile_merge", Part::Replaced(&["log_offset", "absorbed_no"])),
@@ -71,6 +71,7 @@ pub const TABLES: [(&str, Part); 51] = [
     ("rebuild", Part::Shared),
     // There are none where a rebuild looks: what is derived again is not told again.
     ("destination_subscription", Part::Scratch),
+    ("destination_sync", Part::Scratch),
     ("destination", Part::Shared),
     ("destination_worker", Part::Shared),
     ("destination_failure", Part::Shared),
