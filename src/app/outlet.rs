@@ -29,17 +29,7 @@ pub(super) fn opener(
     clock: &Clock,
     ids: &IdMaker,
 ) -> anyhow::Result<Opener> {
-    let config::Deliver { secret_key, secret_key_file, previous_secret_key, .. } = &config.deliver;
-    let previous = previous_secret_key.as_ref().map(config::Secret::expose);
-    let keys = match (secret_key, secret_key_file) {
-        (Some(key), _) => Keys::new(Some(key.expose()), previous),
-        (None, Some(file)) => Keys::from_file(file, previous, None)?,
-        // As private as the database beside it.
-        (None, None) if is_private => {
-            Keys::from_file(&config.embedded.data_dir.join(KEY_FILE), previous, Some(ids))?
-        }
-        (None, None) => Keys::new(None, previous),
-    };
+    let keys = keys(config, is_private, ids)?;
     let config::Egress { ports, allow_networks, allow_hosts, folder } = config.egress.clone();
     let guard = Arc::new(Guard::new(&guard::Settings { ports, allow_networks, allow_hosts }));
     let reach = Reach {
@@ -51,6 +41,25 @@ pub(super) fn opener(
     let transport = Transport::new(guard, Arc::new(SystemLookup), DELIVERY_TIMEOUT, clock.clone())
         .context("the system's certificates")?;
     Ok(Opener { keys, transport, reach, clock: clock.clone() })
+}
+
+fn keys(config: &Config, is_private: bool, ids: &IdMaker) -> anyhow::Result<Keys> {
+    let config::Deliver { secret_key, secret_key_file, secret_keys_old, secret_keys_old_files, .. } =
+        &config.deliver;
+    let mut keys = match (secret_key, secret_key_file) {
+        (Some(key), _) => Keys::new(key.expose()),
+        (None, Some(file)) => Keys::from_file(file, None)?,
+        // As private as the database beside it.
+        (None, None) if is_private => Keys::from_file(&config.embedded.data_dir.join(KEY_FILE), Some(ids))?,
+        (None, None) => Keys::default(),
+    };
+    for key in secret_keys_old {
+        keys.add_old(key.expose());
+    }
+    for file in secret_keys_old_files {
+        keys.add_old_file(file)?;
+    }
+    Ok(keys)
 }
 
 /// Starts the workers; `exclusive` where no other process uses the database.

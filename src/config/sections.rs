@@ -186,8 +186,10 @@ pub struct Deliver {
     pub secret_key: Option<Secret>,
     /// A file with that key.
     pub secret_key_file: Option<PathBuf>,
-    /// Still reads what was encrypted with it.
-    pub previous_secret_key: Option<Secret>,
+    /// Still read what was encrypted with them.
+    pub secret_keys_old: Vec<Secret>,
+    /// Files with one such key each.
+    pub secret_keys_old_files: Vec<PathBuf>,
     /// How long a silent process keeps its destinations.
     pub lease: Duration,
     /// Pause between looks at the queues.
@@ -370,7 +372,11 @@ impl Deliver {
         Self {
             secret_key: key(r, "deliver.secret_key"),
             secret_key_file: r.path("deliver.secret_key_file"),
-            previous_secret_key: key(r, "deliver.previous_secret_key"),
+            secret_keys_old: keys(r, "deliver.secret_keys_old"),
+            secret_keys_old_files: {
+                let files = r.optional("deliver.secret_keys_old_files").unwrap_or_default();
+                list(&files).map(PathBuf::from).collect()
+            },
             lease: r.seconds("deliver.lease_seconds", 1..=3_600),
             poll: r.millis("deliver.poll_ms", 1..=60_000),
             retry: hours(r.number("deliver.retry_hours", 1..=8_760)),
@@ -411,11 +417,22 @@ fn networks(r: &mut Reader<'_>, path: &'static str) -> Vec<IpNet> {
 /// A key of 32 bytes in hexadecimal digits.
 fn key(r: &mut Reader<'_>, path: &'static str) -> Option<Secret> {
     let key = r.secret(path)?;
-    let is_right = key.expose().len() == 64 && key.expose().bytes().all(|byte| byte.is_ascii_hexdigit());
-    if !is_right {
+    if !is_key(key.expose()) {
         r.refuse(path, "64 hexadecimal digits, such as `openssl rand -hex 32` makes");
     }
     Some(key)
+}
+
+fn keys(r: &mut Reader<'_>, path: &'static str) -> Vec<Secret> {
+    let Some(all) = r.secret(path) else { return Vec::new() };
+    if !list(all.expose()).all(is_key) {
+        r.refuse(path, "keys of 64 hexadecimal digits with commas between them");
+    }
+    list(all.expose()).map(Secret::new).collect()
+}
+
+fn is_key(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The parts of a text between commas.

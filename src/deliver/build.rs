@@ -13,7 +13,7 @@ use super::payload::{self, Call, Change, Envelope, EventNames, Subject as Whose}
 use crate::domain::delivery::{Form, Subject};
 use crate::domain::id_type::TypeNo;
 use crate::domain::ids::public_id;
-use crate::domain::{ComputationNo, ProfileNo, SpaceNo};
+use crate::domain::{ComputationNo, DestinationNo, ProfileNo, SpaceNo};
 use crate::engine::profile::{OutcomeValue, Profile};
 use crate::store::deliveries::queue::Queued;
 use crate::store::destinations::Destination;
@@ -52,6 +52,7 @@ pub(super) enum Built {
 pub(super) struct Builder {
     space: SpaceNo,
     space_id: String,
+    no: DestinationNo,
     destination: uuid::Uuid,
     name: String,
     subscriptions: HashMap<i32, Sending>,
@@ -70,14 +71,21 @@ impl Builder {
         let mut builder = Self {
             space,
             space_id: format!("spa_{space_id}"),
+            no: destination.no,
             destination: destination.id,
             name: destination.name.clone(),
             subscriptions: HashMap::new(),
             definitions: HashMap::new(),
             types: HashMap::new(),
         };
-        for Subscription { no, options, .. } in subscriptions::list(pool, space, Some(destination.no)).await?
-        {
+        builder.reload_subscriptions(pool).await?;
+        builder.reload_words(pool).await?;
+        Ok(builder)
+    }
+
+    /// What is wanted, and how. A change may be in the queue before the worker is told of the subscription that wants it.
+    async fn reload_subscriptions(&mut self, pool: &PgPool) -> Result<()> {
+        for Subscription { no, options, .. } in subscriptions::list(pool, self.space, Some(self.no)).await? {
             let wrong = |w: super::kind::Invalid| StoreError::Damaged(format!("{}: {}", w.field, w.message));
             let choice = Choice::parse(&options.data).map_err(wrong)?;
             let traits = options.data.get("traits").and_then(Value::as_array);
@@ -87,10 +95,9 @@ impl Builder {
                 computed: options.computed_event,
             };
             let enriches = traits.is_some_and(|traits| !traits.is_empty());
-            builder.subscriptions.insert(no, Sending { choice, names, enriches });
+            self.subscriptions.insert(no, Sending { choice, names, enriches });
         }
-        builder.reload_words(pool).await?;
-        Ok(builder)
+        Ok(())
     }
 
     /// Definitions and identifier types, which come and go without the destination being changed.
@@ -112,6 +119,9 @@ impl Builder {
         rows: &[&Queued],
         attempts: &[u32],
     ) -> Result<Vec<Built>> {
+        if !rows.iter().all(|row| self.subscriptions.contains_key(&row.subscription)) {
+            self.reload_subscriptions(pool).await?;
+        }
         let profiles = load(pool, self.space, rows.iter().map(|row| row.profile)).await?;
         let merges = rows.iter().filter(|row| row.subject == Subject::Merges);
         let absorbed: Vec<i64> = merges.filter_map(|row| row.value.parse().ok()).collect();

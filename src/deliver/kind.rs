@@ -125,6 +125,17 @@ pub struct Request {
     pub body: Vec<u8>,
 }
 
+/// Parts of a batch that follow one another, each with the places of its items.
+pub fn placed<'a>(
+    parts: impl Iterator<Item = &'a [Item]>,
+) -> impl Iterator<Item = (Range<usize>, &'a [Item])> {
+    parts.scan(0, |end, part| {
+        let start = *end;
+        *end += part.len();
+        Some((start..*end, part))
+    })
+}
+
 /// What was answered to a [`Request`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answer {

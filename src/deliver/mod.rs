@@ -16,6 +16,7 @@ pub mod opener;
 mod pace;
 pub mod payload;
 pub mod reach;
+mod rekey;
 mod schedule;
 pub mod secrets;
 mod sync;
@@ -88,6 +89,7 @@ pub async fn run(context: Context) -> Result<(), StoreError> {
     if context.exclusive {
         destinations::worker::end_all_leases(&pool).await?;
     }
+    rekey::run(&pool, &context.opener.keys, &context.ids).await;
     let owner = context.ids.uuid();
     let mut supervisor = Supervisor {
         context: Arc::new(context),

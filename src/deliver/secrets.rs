@@ -17,6 +17,8 @@ use crate::clock::IdMaker;
 const FORMAT: u8 = 1;
 /// Digits a key is known by.
 const ID_CHARS: usize = 16;
+/// What is wrong with a key file.
+const NO_KEY_IN_FILE: &str = "it must hold 64 hexadecimal digits";
 
 /// Why secrets cannot be sealed or opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,10 +30,15 @@ pub enum SecretsError {
     NoKey,
     /// It was sealed with another key.
     #[error(
-        "the secrets were encrypted with key {0}, which is neither deliver.secret_key nor deliver.previous_secret_key: set the \
-         one that it was, or give the secrets anew"
+        "its secrets are encrypted with the key {key}, and this server has {known}: give that key as deliver.secret_key or in \
+         deliver.secret_keys_old, start again and resume the destination, or give the secrets anew"
     )]
-    OtherKey(String),
+    OtherKey {
+        /// The id of that key: the beginning of its SHA-256.
+        key: String,
+        /// Ids of the keys there are.
+        known: String,
+    },
     /// Not what was sealed.
     #[error("the stored secrets are damaged: give them anew")]
     Damaged,
@@ -55,17 +62,15 @@ struct Key {
 pub struct Keys {
     /// Seals, and opens.
     present: Option<Key>,
-    /// Only opens.
-    previous: Option<Key>,
+    /// Only open.
+    old: Vec<Key>,
 }
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let id = |key: &Option<Key>| key.as_ref().map(|key| key.id.clone());
-        f.debug_struct("Keys")
-            .field("present", &id(&self.present))
-            .field("previous", &id(&self.previous))
-            .finish()
+        let ids = |keys: &[Key]| keys.iter().map(|key| key.id.clone()).collect::<Vec<_>>();
+        let present = self.present.as_ref().map(|key| &key.id);
+        f.debug_struct("Keys").field("present", &present).field("old", &ids(&self.old)).finish()
     }
 }
 
@@ -77,17 +82,31 @@ fn key(hex: &str) -> Option<Key> {
 }
 
 impl Keys {
-    /// Keys from the configuration, as hexadecimal digits.
-    pub fn new(present: Option<&str>, previous: Option<&str>) -> Self {
-        Self { present: present.and_then(key), previous: previous.and_then(key) }
+    /// The present key, as hexadecimal digits.
+    pub fn new(present: &str) -> Self {
+        Self { present: key(present), old: Vec::new() }
+    }
+
+    /// Adds a key of before, as hexadecimal digits.
+    pub fn add_old(&mut self, old: &str) {
+        self.old.extend(key(old));
+    }
+
+    /// Adds the key of before that is in a file.
+    pub fn add_old_file(&mut self, path: &Path) -> Result<(), SecretsError> {
+        let failed = |why: String| SecretsError::File { path: path.display().to_string(), why };
+        let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+        self.old.push(key(&text).ok_or_else(|| failed(NO_KEY_IN_FILE.to_owned()))?);
+        Ok(())
+    }
+
+    /// The id of the present key.
+    pub fn present(&self) -> Option<&str> {
+        self.present.as_ref().map(|key| key.id.as_str())
     }
 
     /// The key of a file, which is made with a new one where `may_make` and there is none.
-    pub fn from_file(
-        path: &Path,
-        previous: Option<&str>,
-        may_make: Option<&IdMaker>,
-    ) -> Result<Self, SecretsError> {
+    pub fn from_file(path: &Path, may_make: Option<&IdMaker>) -> Result<Self, SecretsError> {
         let failed = |why: String| SecretsError::File { path: path.display().to_string(), why };
         let text = match std::fs::read_to_string(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && may_make.is_some() => {
@@ -97,9 +116,9 @@ impl Keys {
             }
             read => read.map_err(|error| failed(error.to_string()))?,
         };
-        let keys = Self::new(Some(&text), previous);
+        let keys = Self::new(&text);
         if keys.present.is_none() {
-            return Err(failed("it must hold 64 hexadecimal digits".to_owned()));
+            return Err(failed(NO_KEY_IN_FILE.to_owned()));
         }
         Ok(keys)
     }
@@ -124,8 +143,12 @@ impl Keys {
 
     /// Opens what was sealed for a destination.
     pub fn open(&self, of: Uuid, sealed: &[u8], key_id: &str) -> Result<Map<String, Value>, SecretsError> {
-        let known = [&self.present, &self.previous].into_iter().flatten().find(|key| key.id == key_id);
-        let key = known.ok_or_else(|| SecretsError::OtherKey(key_id.to_owned()))?;
+        let known = || self.present.iter().chain(&self.old);
+        let key = known().find(|key| key.id == key_id).ok_or_else(|| {
+            let known: Vec<&str> = known().map(|key| key.id.as_str()).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            SecretsError::OtherKey { key: key_id.to_owned(), known }
+        })?;
         let damaged = || SecretsError::Damaged;
         let (format, rest) = sealed.split_first().ok_or_else(damaged)?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_LEN).ok_or_else(damaged)?;
@@ -159,7 +182,7 @@ mod tests {
     fn what_is_sealed_is_opened_by_its_key_for_its_destination_alone() {
         let ids = IdMaker::new(Clock::System);
         let (one, two) = ("11".repeat(32), "22".repeat(32));
-        let keys = Keys::new(Some(&one), None);
+        let keys = Keys::new(&one);
         let secrets = Map::from_iter([("secret".to_owned(), Value::from("whsec_canary"))]);
         let of = ids.uuid();
         let (sealed, id) = keys.seal(of, &secrets, &ids).unwrap();
@@ -167,10 +190,13 @@ mod tests {
         assert_ne!(sealed, keys.seal(of, &secrets, &ids).unwrap().0, "a nonce is never used twice");
         assert_eq!(keys.open(of, &sealed, &id).unwrap(), secrets);
         assert_eq!(keys.open(ids.uuid(), &sealed, &id), Err(SecretsError::Damaged));
-        let rotated = Keys::new(Some(&two), Some(&one));
+        let mut rotated = Keys::new(&two);
+        rotated.add_old(&"33".repeat(32));
+        rotated.add_old(&one);
         assert_eq!(rotated.open(of, &sealed, &id).unwrap(), secrets);
-        let other = Keys::new(Some(&two), None);
-        assert_eq!(other.open(of, &sealed, &id), Err(SecretsError::OtherKey(id.clone())));
+        let other = Keys::new(&two);
+        let known = other.present().unwrap().to_owned();
+        assert_eq!(other.open(of, &sealed, &id), Err(SecretsError::OtherKey { key: id.clone(), known }));
         assert!(matches!(Keys::default().seal(of, &secrets, &ids), Err(SecretsError::NoKey)));
         for place in 0..sealed.len() {
             let mut damaged = sealed.clone();
@@ -186,12 +212,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("secret.key");
         let ids = IdMaker::new(Clock::System);
-        assert!(matches!(Keys::from_file(&path, None, None), Err(SecretsError::File { .. })));
-        let made = Keys::from_file(&path, None, Some(&ids)).unwrap();
-        let again = Keys::from_file(&path, None, Some(&ids)).unwrap();
+        assert!(matches!(Keys::from_file(&path, None), Err(SecretsError::File { .. })));
+        let made = Keys::from_file(&path, Some(&ids)).unwrap();
+        let again = Keys::from_file(&path, Some(&ids)).unwrap();
         assert_eq!(format!("{made:?}"), format!("{again:?}"));
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::write(&path, "too short").unwrap();
-        assert!(matches!(Keys::from_file(&path, None, None), Err(SecretsError::File { .. })));
+        assert!(matches!(Keys::from_file(&path, None), Err(SecretsError::File { .. })));
     }
 }

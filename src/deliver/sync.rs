@@ -6,10 +6,12 @@ use sqlx::postgres::PgPool;
 
 use super::ledger::Lease;
 use crate::domain::delivery::{Form, Subject};
-use crate::domain::{Collection, ProfileNo, Timestamp};
+use crate::domain::{Collection, ComputationNo, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::profile::{OutcomeValue, Profile};
+use crate::store::deliveries::sync::Serving;
 use crate::store::deliveries::{self, NewDelivery, sync};
-use crate::store::destinations::subscriptions::{self, Subscription};
+use crate::store::destinations::subscriptions;
+use crate::store::destinations::syncs::{self, Running};
 use crate::store::destinations::worker::{self, Progress};
 use crate::store::{Result, StoreError};
 
@@ -32,10 +34,14 @@ pub(super) async fn step(pool: &PgPool, lease: Lease, now: Timestamp) -> Result<
     worker::advance(&mut tx, space, destination, epoch, length, &Progress::default()).await?;
     // Before anything is read: what changes after this is told after it.
     sync::lock_head(&mut tx, space, destination).await?;
+    let Some(running) = syncs::next(&mut tx, space, destination).await? else { return Ok(false) };
     let list = subscriptions::list(&mut *tx, space, Some(destination)).await?;
-    let running = list.into_iter().find(|s| s.enabled && s.sync.after.is_some());
-    let Some(subscription) = running else { return Ok(false) };
-    let (present, reached, is_account) = page(&mut tx, lease, &subscription).await?;
+    let subscription = list.into_iter().find(|s| s.no == running.subscription);
+    let Some(subscription) = subscription else { return Ok(false) };
+    let serving = sync::serving(&mut tx, space, running.definition).await?;
+    let is_account = serving.is_some_and(|of| of.collection == Collection::Accounts);
+    let page = Page { space, subject: subscription.subject, serving, running: &running, now };
+    let (present, reached) = page.read(&mut tx).await?;
     let mut rows = Vec::with_capacity(present.len());
     for Present { profile, value, at } in present {
         for form in Form::of_set(subscription.forms) {
@@ -45,10 +51,12 @@ pub(super) async fn step(pool: &PgPool, lease: Lease, now: Timestamp) -> Result<
             rows.push(NewDelivery {
                 destination,
                 profile,
+                origin: profile,
+                cause: None,
                 subscription: subscription.no,
                 subject: subscription.subject,
                 form: form as i16,
-                definition: subscription.definition,
+                definition: running.definition,
                 value: value.clone(),
                 at,
             });
@@ -57,51 +65,63 @@ pub(super) async fn step(pool: &PgPool, lease: Lease, now: Timestamp) -> Result<
     if !rows.is_empty() {
         deliveries::enqueue(&mut tx, space, &rows).await?;
     }
-    let ended = reached.is_none().then_some(now);
-    subscriptions::set_synced(&mut tx, space, destination, subscription.no, (reached, ended)).await?;
+    syncs::advance(&mut tx, space, destination, &running, (reached, now)).await?;
     tx.commit().await?;
     Ok(true)
 }
 
-/// Present values of the next profiles; how far that is, none at the end; and whether they are accounts.
-async fn page(
-    tx: &mut PgConnection,
-    lease: Lease,
-    subscription: &Subscription,
-) -> Result<(Vec<Present>, Option<i64>, bool)> {
-    let (after, until) = (subscription.sync.after.unwrap_or(0), subscription.sync.until.unwrap_or(0));
-    let (space, definition) = (lease.space, subscription.definition);
-    let serving = sync::serving(tx, space, definition).await?;
-    let is_account = serving.is_some_and(|(_, collection)| collection == Collection::Accounts);
-    if subscription.subject == Subject::Audience {
-        let Some((serving, _)) = serving else { return Ok((Vec::new(), None, false)) };
-        let members = sync::list_members(tx, space, serving, (after, until, MEMBERS)).await?;
-        let is_full = members.len() as i64 == MEMBERS;
-        let reached = members.last().filter(|_| is_full).map(|(no, _)| no.0 as i64);
-        let present =
-            members.into_iter().map(|(profile, at)| Present { profile, value: "true".to_owned(), at });
-        return Ok((present.collect(), reached, is_account));
+/// What a page is read by.
+struct Page<'a> {
+    space: SpaceNo,
+    subject: Subject,
+    serving: Option<Serving>,
+    running: &'a Running,
+    now: Timestamp,
+}
+
+impl Page<'_> {
+    /// Present values of the next profiles, and how far that is; none at the end.
+    async fn read(&self, tx: &mut PgConnection) -> Result<(Vec<Present>, Option<i64>)> {
+        let Running { after, until, .. } = *self.running;
+        let version = self.serving.and_then(|serving| serving.version);
+        if self.subject == Subject::Audience {
+            let Some(version) = version else { return Ok((Vec::new(), None)) };
+            let members = sync::list_members(tx, self.space, version, (after, until, MEMBERS)).await?;
+            let is_full = members.len() as i64 == MEMBERS;
+            let reached = members.last().filter(|_| is_full).map(|(no, _)| no.0 as i64);
+            let present =
+                members.into_iter().map(|(profile, at)| Present { profile, value: "true".to_owned(), at });
+            return Ok((present.collect(), reached));
+        }
+        let states = sync::list_states(tx, self.space, (after, until, PROFILES)).await?;
+        let is_full = states.len() as i64 == PROFILES;
+        let reached = states.last().filter(|_| is_full).map(|(no, _)| no.0 as i64);
+        let mut present = Vec::new();
+        for (no, state) in states {
+            let profile = Profile::decode(&state.into())
+                .map_err(|e| StoreError::Damaged(format!("profile {no} of space {}: {e}", self.space)))?;
+            let found = match self.subject {
+                Subject::CustomTraits => custom(&profile),
+                _ => self.computed(&profile, version),
+            };
+            present.extend(found.map(|(value, at)| Present { profile: no, value, at }));
+        }
+        Ok((present, reached))
     }
-    let states = sync::list_states(tx, space, (after, until, PROFILES)).await?;
-    let is_full = states.len() as i64 == PROFILES;
-    let reached = states.last().filter(|_| is_full).map(|(no, _)| no.0 as i64);
-    let mut present = Vec::new();
-    for (no, state) in states {
-        let profile = Profile::decode(&state.into())
-            .map_err(|e| StoreError::Damaged(format!("profile {no} of space {space}: {e}")))?;
-        let found = match (subscription.subject, serving) {
-            (Subject::ComputedTrait, Some((serving, _))) => {
-                profile.outcome(serving).and_then(|o| match o.value {
-                    OutcomeValue::Value(Some(json)) => Some((json, o.since)),
-                    _ => None,
-                })
-            }
-            (Subject::CustomTraits, _) => custom(&profile),
+
+    /// A computed trait of a profile; null where it has none any more, but had one of a version before.
+    fn computed(&self, profile: &Profile, version: Option<ComputationNo>) -> Option<(String, Timestamp)> {
+        let value = |no: ComputationNo| match profile.outcome(no)?.value {
+            OutcomeValue::Value(Some(json)) => Some((json, profile.outcome(no)?.since)),
             _ => None,
         };
-        present.extend(found.map(|(value, at)| Present { profile: no, value, at }));
+        version.and_then(value).or_else(|| {
+            let had = self.running.replaced.iter().any(|no| value(*no).is_some());
+            // What has the key now tells its own values.
+            let has_other = self.serving.and_then(|of| of.namesake).and_then(value).is_some();
+            (had && !has_other).then(|| ("null".to_owned(), self.now))
+        })
     }
-    Ok((present, reached, is_account))
 }
 
 /// All custom traits of a profile, as of its newest event.

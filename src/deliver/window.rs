@@ -59,6 +59,11 @@ impl Window {
         self.ready.len()
     }
 
+    /// When the changes that can be taken next happened.
+    pub(super) fn ready_since(&self) -> impl Iterator<Item = Timestamp> + '_ {
+        self.ready.iter().filter_map(|no| Some(self.lanes.get(no)?.rows.front()?.at))
+    }
+
     /// Profiles that are not to be taken from the held ones now.
     pub(super) fn busy(&self) -> Vec<i64> {
         let is_busy = |lane: &Lane| lane.draining || lane.in_flight > 0;

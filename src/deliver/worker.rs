@@ -4,6 +4,10 @@
 //! goes wrong ends it, and whoever takes the lease next begins with what is in the table. What was sent and not written
 //! down is sent again.
 
+mod linger;
+mod rest;
+mod shuffle;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +68,9 @@ pub(super) struct Worker {
     glances: Glances,
     pace: Pace,
     config_version: i64,
+    /// As of the last look, and whether the queue has to be read anew.
+    shuffled: i64,
+    is_shuffled: bool,
     state: State,
     kind: Option<Arc<dyn Kind>>,
     builder: Option<Builder>,
@@ -100,7 +107,7 @@ impl Worker {
         (glances, pace): (Glances, Pace),
     ) -> Self {
         let ledger = Ledger::new(context.config.retry, context.config.exchanges_per_second_max);
-        let limits = Limits { concurrency: 1, rate_per_second: None, timeout_ms: 1_000 };
+        let limits = Limits { concurrency: 1, rate_per_second: None, timeout_ms: 1_000, linger_seconds: 0 };
         Self {
             context,
             pool,
@@ -108,6 +115,8 @@ impl Worker {
             glances,
             pace,
             config_version: -1,
+            shuffled: 0,
+            is_shuffled: false,
             state: State::Paused,
             kind: None,
             builder: None,
@@ -146,8 +155,9 @@ impl Worker {
                 self.write().await?;
                 self.pause("the destination answers that it is gone (410)").await?;
             }
-            if self.state == State::Connected && !self.is_gone {
-                self.fill().await?;
+            self.read_anew().await?;
+            if self.may_send() {
+                self.fill_up().await?;
                 self.dispatch().await?;
             }
             // Nothing of this was waiting for a receiver.
@@ -179,6 +189,8 @@ impl Worker {
         let glance = self.glances.borrow_and_update().get(&key).cloned();
         // Nothing is known before the first look.
         let Some(glance) = glance else { return Ok(self.config_version < 0) };
+        self.is_shuffled |= self.config_version >= 0 && self.shuffled != glance.shuffled;
+        self.shuffled = glance.shuffled;
         if glance.config_version != self.config_version {
             self.config_version = glance.config_version;
             let state = glance.state.clone();
@@ -255,6 +267,8 @@ impl Worker {
         let now = self.now();
         let outcomes = self.ledger.sent(&batch, sent, now, &self.context.ids);
         let (mut answered, mut failed, mut gone) = (false, false, false);
+        // What was sent together is tried again together.
+        let random = self.random();
         for (taken, outcome) in batch.iter().zip(outcomes) {
             match outcome {
                 Outcome::Ended => {
@@ -266,7 +280,6 @@ impl Worker {
                     failed = true;
                     gone |= outcome == Outcome::Gone;
                     let owner = self.window.failed(taken.row.profile);
-                    let random = self.random();
                     let next = self.ledger.again(owner, taken, asked, now, random);
                     self.next_hold = Some(self.next_hold.map_or(next, |known| known.min(next)));
                     if let Some(asked) = asked {
@@ -278,7 +291,6 @@ impl Worker {
         if answered {
             self.breaker.answered();
         } else if failed {
-            let random = self.random();
             self.breaker.failed(now, random);
         }
         self.is_gone |= gone;
@@ -390,14 +402,18 @@ impl Worker {
                 return Ok(());
             }
             let budget = self.rate.available(Instant::now()).min(batch_max);
-            if budget == 0 {
+            if budget == 0 || self.lingers_until().is_some() {
                 return Ok(());
             }
             if self.ahead.front().is_some_and(|ready| ready.built.elapsed() > FRESH) {
                 self.unbuild();
             }
-            if self.ahead.len() < budget && self.window.ready() > 0 {
+            while self.ahead.len() < budget && self.window.ready() > 0 {
+                let before = self.window.ready();
                 self.build_ahead(batch_max.saturating_mul(allowed)).await?;
+                if self.window.ready() >= before {
+                    break;
+                }
             }
             let count = budget.min(self.ahead.len());
             if count == 0 {
@@ -448,47 +464,5 @@ impl Worker {
             };
             Landed { sent: sent.unwrap_or_else(late), batch }
         });
-    }
-
-    /// Waits until something happens or is due.
-    async fn rest(&mut self, shutdown: &CancellationToken) -> Result<()> {
-        let now = Instant::now();
-        let mut until = now + self.lease.length / 4;
-        until = self.ledger.due(self.pace.is_busy()).map_or(until, |due| due.min(until));
-        let has_work = self.window.ready() > 0 || !self.ahead.is_empty() || self.window.wants_rows();
-        if self.state == State::Connected && !self.is_gone {
-            if has_work && let Some(wait) = self.rate.wait() {
-                until = until.min(now + wait);
-            }
-            let clock = self.now();
-            let waits = [self.next_hold, self.breaker.until()].into_iter().flatten().filter(|at| *at > clock);
-            if !self.context.clock.is_test()
-                && let Some(at) = waits.min()
-            {
-                until = until.min(now + Duration::from_millis((at.millis() - clock.millis()).unsigned_abs()));
-            }
-            let rests_until = self.pace.rests_until(now);
-            until = rests_until.map_or(until, |at| at.min(until));
-            if self.is_busy(clock, rests_until.is_some()) {
-                return Ok(());
-            }
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => Ok(()),
-            Some(landed) = self.requests.join_next() => self.land(landed),
-            changed = self.glances.changed() => changed.map_err(|_| StoreError::Fenced),
-            () = tokio::time::sleep_until(until) => Ok(()),
-        }
-    }
-
-    /// Whether there is something to be done at once.
-    fn is_busy(&self, now: Timestamp, rests: bool) -> bool {
-        let concurrency = usize::try_from(self.limits.concurrency).unwrap_or(1).max(1);
-        let is_free =
-            self.requests.len() < self.breaker.allowed(concurrency, now) && self.rate.wait().is_none();
-        let has_room = self.window.len() < self.context.config.window_max / 2;
-        let has_news = self.end() > self.cursor || self.is_syncing || self.window.wants_rows();
-        let is_sendable = self.kind.is_some() && (self.window.ready() > 0 || !self.ahead.is_empty());
-        (is_free && is_sendable) || (!rests && has_room && has_news && self.window.len() == 0)
     }
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Collection;
+
 /// What a change is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -39,6 +41,14 @@ impl Subject {
     pub const fn has_definition(self) -> bool {
         matches!(self, Self::Audience | Self::ComputedTrait)
     }
+}
+
+/// The key of a subscription to all audiences, or to all computed traits.
+pub const ALL: &str = "*";
+
+/// What such a subscription has in the place of a definition's number, which is above 0: one for each collection.
+pub const fn all_of(collection: Collection) -> i32 {
+    -(collection as i32)
 }
 
 /// The call a change is sent as.

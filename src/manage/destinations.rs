@@ -16,7 +16,7 @@ use crate::deliver::opener::OpenError;
 use crate::domain::ids::public_id;
 use crate::domain::{DestinationNo, Patch, ProfileNo, SpaceNo, Timestamp};
 use crate::store::deliveries::book;
-use crate::store::destinations::{self, subscriptions, worker};
+use crate::store::destinations::{self, subscriptions, syncs, worker};
 
 pub use crate::deliver::kind::{Exchange, Sent, Verdict};
 pub use crate::store::destinations::worker::Status;
@@ -49,6 +49,8 @@ pub struct LimitChange {
     pub rate_per_second: Patch<i64>,
     /// Time for one request, in milliseconds.
     pub timeout_ms: Option<i64>,
+    /// How old the oldest change of a batch gets before the batch is sent although it is not full, in seconds.
+    pub linger_seconds: Option<i64>,
 }
 
 /// What is to be changed; `None` leaves as is.
@@ -113,8 +115,10 @@ impl Manage {
         let had_secret = settings.get("secret").is_some_and(|secret| !secret.is_null());
         (spec.complete)(&mut settings, &self.ids);
         let made = settings.get("secret").and_then(Value::as_str).filter(|_| !had_secret).map(str::to_owned);
-        let Defaults { concurrency, rate_per_second, timeout_ms } = (spec.defaults)(&settings);
-        let limits = limits(Limits { concurrency, rate_per_second, timeout_ms }, new.limits)?;
+        let Defaults { concurrency, rate_per_second, timeout_ms, linger_seconds } =
+            (spec.defaults)(&settings);
+        let default = Limits { concurrency, rate_per_second, timeout_ms, linger_seconds };
+        let limits = limits(default, new.limits)?;
         let now = self.clock.now();
         let mut destination = Destination {
             no: DestinationNo(0),
@@ -221,7 +225,7 @@ impl Manage {
             return Err(ManageError::not_found("subscription", public_id("sub", only)));
         }
         let mut tx = self.pool.begin().await.map_err(crate::store::StoreError::from)?;
-        subscriptions::begin_sync(&mut tx, space, destination.no, &numbers, self.clock.now()).await?;
+        syncs::begin(&mut tx, space, destination.no, &numbers, self.clock.now()).await?;
         tx.commit().await.map_err(crate::store::StoreError::from)?;
         Ok(())
     }
@@ -317,6 +321,10 @@ fn limits(present: Limits, given: LimitChange) -> Result<Limits> {
         timeout_ms: match given.timeout_ms {
             Some(value) => within("timeout_ms", value, 120_000, 100)?,
             None => present.timeout_ms,
+        },
+        linger_seconds: match given.linger_seconds {
+            Some(value) => within("linger_seconds", value, 3_600, 0)?,
+            None => present.linger_seconds,
         },
     })
 }

@@ -8,9 +8,9 @@ use uuid::Uuid;
 use super::definitions::Kind;
 use super::{Manage, ManageError, Result};
 use crate::deliver::choice::Choice;
-use crate::domain::SpaceNo;
-use crate::domain::delivery::{Form, Subject, SubscriptionOptions};
+use crate::domain::delivery::{ALL, Form, Subject, SubscriptionOptions, all_of};
 use crate::domain::ids::public_id;
+use crate::domain::{Collection, SpaceNo};
 use crate::store::StoreError;
 use crate::store::destinations::subscriptions;
 
@@ -21,6 +21,17 @@ const EVENT_CHARS_MAX: usize = 255;
 
 /// Subscriptions as they are shown: with the key of their definition.
 pub type Keyed = (Subscription, Option<String>);
+
+/// What a subscription is about.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// What kind of changes.
+    pub subject: Subject,
+    /// Of which definition, where the subject has one; `*` for all.
+    pub key: Option<String>,
+    /// With `*`, whose; users' where nothing is said.
+    pub collection: Option<Collection>,
+}
 
 /// What a subscription asks for. `None` is the default, or leaves as is.
 #[derive(Debug, Clone, Default)]
@@ -45,8 +56,39 @@ impl Manage {
         let destination = self.stored(space, destination).await?;
         let list = subscriptions::list(&self.pool, space, Some(destination.no)).await?;
         let told = crate::store::deliveries::queue::list_definitions(&self.pool, space).await?;
-        let key = |of: &Subscription| told.iter().find(|d| d.0 == of.definition).map(|d| d.3.clone());
+        let key = |of: &Subscription| match of.all() {
+            Some(_) => Some(ALL.to_owned()),
+            None => told.iter().find(|d| d.0 == of.definition).map(|d| d.3.clone()),
+        };
         Ok(list.into_iter().map(|s| (key(&s), s)).map(|(key, s)| (s, key)).collect())
+    }
+
+    /// The number of what a subscription is to be about.
+    async fn find_definition_no(&self, space: SpaceNo, about: &About) -> Result<i32> {
+        let About { subject, key, collection } = about;
+        if collection.is_some() && key.as_deref() != Some(ALL) {
+            let message = "it says whose audiences or computed traits are meant by the key *: leave it out";
+            return Err(ManageError::invalid("collection", message));
+        }
+        match (subject, key.as_deref()) {
+            (Subject::Audience | Subject::ComputedTrait, Some(ALL)) => {
+                Ok(all_of(collection.unwrap_or_default()))
+            }
+            (Subject::Audience, Some(key)) => Ok(self.find_definition(space, Kind::Audience, key).await?.no),
+            (Subject::ComputedTrait, Some(key)) => {
+                Ok(self.find_definition(space, Kind::ComputedTrait, key).await?.no)
+            }
+            (Subject::CustomTraits | Subject::Merges, None) => Ok(0),
+            (_, None) => {
+                let which = subject.word().replace('_', " ");
+                Err(ManageError::invalid("key", format!("key is missing: which {which}, or * for all")))
+            }
+            (_, Some(_)) => {
+                let message =
+                    format!("{} are of no definition: leave key out", subject.word().replace('_', " "));
+                Err(ManageError::invalid("key", message))
+            }
+        }
     }
 
     /// Makes a destination want something, and begins to send what is true of it now.
@@ -54,27 +96,13 @@ impl Manage {
         &self,
         space: SpaceNo,
         destination: Uuid,
-        (subject, key): (Subject, Option<String>),
+        about: About,
         wish: Wish,
     ) -> Result<Keyed> {
         let destination_id = destination;
         let destination = self.stored(space, destination).await?;
-        let definition = match (subject, &key) {
-            (Subject::Audience, Some(key)) => self.find_definition(space, Kind::Audience, key).await?.no,
-            (Subject::ComputedTrait, Some(key)) => {
-                self.find_definition(space, Kind::ComputedTrait, key).await?.no
-            }
-            (Subject::CustomTraits | Subject::Merges, None) => 0,
-            (_, None) => {
-                let message = format!("key is missing: which {}", subject.word().replace('_', " "));
-                return Err(ManageError::invalid("key", message));
-            }
-            (_, Some(_)) => {
-                let message =
-                    format!("{} are of no definition: leave key out", subject.word().replace('_', " "));
-                return Err(ManageError::invalid("key", message));
-            }
-        };
+        let definition = self.find_definition_no(space, &about).await?;
+        let About { subject, key, .. } = about;
         let mut new = Subscription {
             destination: destination.no,
             no: 0,
@@ -126,7 +154,7 @@ impl Manage {
     /// Removes a subscription. What waits of it is not sent any more.
     pub async fn delete_subscription(&self, space: SpaceNo, destination: Uuid, id: Uuid) -> Result<()> {
         let (found, _) = self.find_subscription(space, destination, id).await?;
-        let delete = subscriptions::delete(&self.pool, space, found.destination, found.no);
+        let delete = subscriptions::delete(&self.pool, space, &found, self.clock.now());
         self.reconfigure(space, delete).await?;
         Ok(())
     }

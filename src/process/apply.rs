@@ -172,7 +172,7 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
     if let Some(user) = user {
         accounts::fold(work, user, account, &record.facts(event.offset), ground);
     }
-    look_at(work, Attribution { user, account }, record.received_at, ground);
+    look_at(work, Attribution { user, account }, event, ground);
     Attribution { user, account }
 }
 
@@ -197,8 +197,9 @@ fn warn_of_identifiers(work: &mut Work, event: &Incoming<'_>, space: SpaceNo) {
 }
 
 /// Evaluates what an event has changed, on its user and on accounts.
-fn look_at(work: &mut Work, of: Attribution, received_at: Timestamp, ground: &Ground<'_>) {
+fn look_at(work: &mut Work, of: Attribution, event: &Incoming<'_>, ground: &Ground<'_>) {
     let Ground { catalog, waiting, fired, .. } = *ground;
+    work.out.cause = Some(event.offset);
     if let Some((user, entry)) = of.user.and_then(|no| Some((no, work.entries.get_mut(&no)?))) {
         let at = entry.profile.last_event_at.max(fired);
         evaluate(entry, &mut work.out, catalog, at, waiting);
@@ -206,8 +207,9 @@ fn look_at(work: &mut Work, of: Attribution, received_at: Timestamp, ground: &Gr
     }
     if catalog.program.has_accounts() {
         work.changed.extend(of.account);
-        accounts::settle(work, catalog, received_at.max(fired), waiting);
+        accounts::settle(work, catalog, event.record.received_at.max(fired), waiting);
     }
+    work.out.cause = None;
 }
 
 /// Whether an identify call says that the person was not there when it was sent (personas.md 2.8).
@@ -358,8 +360,8 @@ pub(super) fn set_traits(
         let traits = entry.profile.traits.get();
         let values = changed.iter().map(|name| (name.as_str(), traits.get(name).unwrap_or("null")));
         let value = outbox::object(values);
-        let (subject, at) = (Subject::CustomTraits, record.received_at);
-        work.out.changes.push(Change { profile: no, subject, definition: 0, value, at });
+        let change = Change::new(no, (Subject::CustomTraits, 0), value, record.received_at);
+        work.out.changes.push(change.by(Some(event.offset)));
     }
     for name in changed {
         catalog.program.mark_trait(&canonical(&name), &mut entry.dirty);

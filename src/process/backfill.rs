@@ -26,7 +26,7 @@ use crate::history::pace::{Pace, REST};
 use crate::history::{PASS_PROFILES, Partials, Scan};
 use crate::read_cache::Writes;
 use crate::store::definitions::Kind;
-use crate::store::destinations::subscriptions;
+use crate::store::destinations::syncs;
 use crate::store::{Result, StoreError, computations, processor, profiles};
 use crate::telemetry::metrics;
 
@@ -308,8 +308,9 @@ impl SpaceProcessor {
         computations::set_leaves_ready(&mut tx, self.space, &leaves).await?;
         for meta in new.iter().filter_map(|no| self.catalog.meta.get(no)) {
             if meta.kind == Kind::ComputedTrait {
-                // Values of the version before are not compared one by one: everybody's is sent.
-                subscriptions::sync_definition(&mut tx, self.space, meta.definition, now).await?;
+                // Everybody's value is sent, and null to who had one of the version before and has none any more.
+                let replaced = self.catalog.answers.get(&meta.key).filter(|no| !new.contains(no)).copied();
+                syncs::begin_of(&mut tx, self.space, meta.definition, replaced, now).await?;
             }
         }
         for no in &new {

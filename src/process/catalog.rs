@@ -16,6 +16,7 @@ use crate::engine::identity::{Settings, TypeNo};
 use crate::engine::{self, Definition, KnownSource, LeafSpec, Limits, Plan, Program, Sources};
 use crate::store::computations::{self, Computation, LeafRow};
 use crate::store::definitions::Kind;
+use crate::store::destinations::syncs;
 use crate::store::{Result, StoreError, identity, registry};
 
 /// Identifier types that make a profile a known one (decisions A13).
@@ -61,11 +62,18 @@ pub(super) struct Catalog {
     pub wanted: Wanted,
     /// Versions of definitions that are switched off: their members are frozen, not forgotten.
     frozen: HashSet<ComputationNo>,
+    /// Versions that answered before, whose values destinations have still to be told the end of.
+    replaced: HashSet<ComputationNo>,
 }
 
 impl Catalog {
     /// Whether a profile's outcome of this version still means anything.
     pub(super) fn keeps(&self, no: ComputationNo) -> bool {
+        self.counts(no) || self.replaced.contains(&no)
+    }
+
+    /// Whether it is part of the size of anything.
+    pub(super) fn counts(&self, no: ComputationNo) -> bool {
         self.meta.contains_key(&no) || self.frozen.contains(&no)
     }
 
@@ -127,6 +135,7 @@ impl Catalog {
         let frozen = computations::list_frozen(tx, space).await?;
         let mut catalog = Self::assemble(version, settings, active, leaves, frozen)?;
         catalog.search = Search::load(tx, space).await?;
+        catalog.replaced = syncs::list_replaced(tx, space).await?.into_iter().collect();
         catalog.wanted = Wanted::load(tx, space, &catalog).await?;
         Ok(catalog)
     }
@@ -192,6 +201,7 @@ impl Catalog {
             search: Search::default(),
             wanted: Wanted::default(),
             frozen,
+            replaced: HashSet::new(),
         })
     }
 

@@ -225,13 +225,12 @@ fn decide_value(entry: &mut Entry, out: &mut Output, deciding: &Deciding<'_>, va
         _ => {
             let definition = meta.definition;
             if meta.serving && catalog.wanted.wants(Subject::ComputedTrait, definition) {
-                let (profile, at) = (entry.profile.no, now);
                 let value = match &value {
                     OutcomeValue::Value(Some(json)) => json.clone(),
                     _ => "null".to_owned(),
                 };
-                let subject = Subject::ComputedTrait;
-                out.changes.push(Change { profile, subject, definition, value, at });
+                let of = (Subject::ComputedTrait, definition);
+                out.changes.push(Change::new(entry.profile.no, of, value, now).by(out.cause));
             }
             entry.profile.set_outcome(Outcome { computation: no, value, since: now });
             true
@@ -286,9 +285,9 @@ fn settle_absorbed(entry: &mut Entry, out: &mut Output, catalog: &Catalog, now: 
             OutcomeValue::Value(Some(_)) => {
                 let has =
                     matches!(entry.profile.outcome(no).map(|o| o.value), Some(OutcomeValue::Value(Some(_))));
-                if has {
+                if has && catalog.counts(no) {
                     add_size(out, no, -1, now);
-                } else {
+                } else if !has {
                     entry.profile.set_outcome(outcome);
                 }
             }

@@ -4,6 +4,7 @@
 //! decided when it is sent. Where no destination wants anything, nothing is collected.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use sqlx::PgConnection;
@@ -11,9 +12,10 @@ use sqlx::PgConnection;
 use super::catalog::{Catalog, Meta};
 use super::work::Work;
 use crate::domain::delivery::{Form, Subject, SubscriptionOptions, USER_ID};
-use crate::domain::{Collection, ComputationNo, DestinationNo, ProfileNo, SpaceNo, Timestamp};
+use crate::domain::{Collection, ComputationNo, DestinationNo, Offset, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::identity::Settings;
 use crate::engine::profile::{OutcomeValue, Profile};
+use crate::engine::traits::Traits;
 use crate::store::Result;
 use crate::store::definitions::Kind;
 use crate::store::deliveries::NewDelivery;
@@ -30,6 +32,26 @@ pub(super) struct Change {
     /// JSON text.
     pub value: String,
     pub at: Timestamp,
+    /// Whose it was when it happened: one that was absorbed in the same batch, or the same.
+    origin: ProfileNo,
+    /// The event that made it, where it was one.
+    cause: Option<Offset>,
+}
+
+impl Change {
+    pub(super) const fn new(
+        profile: ProfileNo,
+        (subject, definition): (Subject, i32),
+        value: String,
+        at: Timestamp,
+    ) -> Self {
+        Self { profile, subject, definition, value, at, origin: profile, cause: None }
+    }
+
+    /// The same, made by an event.
+    pub(super) fn by(self, cause: Option<Offset>) -> Self {
+        Self { cause, ..self }
+    }
 }
 
 /// One subscription, as far as it matters here.
@@ -44,7 +66,7 @@ struct Wanting {
 /// What the destinations of a space want.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
-    by: HashMap<(Subject, i32), Vec<Wanting>>,
+    by: HashMap<(Subject, i32), Vec<Arc<Wanting>>>,
     /// Versions that answer for definitions that are wanted.
     serving: Vec<(ComputationNo, i32, Subject)>,
     /// Definitions about accounts.
@@ -57,20 +79,40 @@ impl Wanted {
     pub(super) async fn load(tx: &mut PgConnection, space: SpaceNo, catalog: &Catalog) -> Result<Self> {
         let mut wanted = Self::default();
         let mut destinations = BTreeSet::new();
-        for Subscription { destination, no, subject, definition, enabled, forms, options, .. } in
-            subscriptions::list(tx, space, None).await?
-        {
+        let list = subscriptions::list(tx, space, None).await?;
+        let plans = catalog.program.computations().iter();
+        let plans = plans.filter_map(|c| Some((c.no, c.plan.collection(), catalog.meta.get(&c.no)?)));
+        let about: BTreeSet<(Subject, i32, Collection)> =
+            plans.clone().map(|(_, of, meta)| (subject_of(meta), meta.definition, of)).collect();
+        // A subscription to all leaves out what the destination has another one to, also one that is switched off.
+        let own: HashSet<(DestinationNo, Subject, i32)> =
+            list.iter().map(|s| (s.destination, s.subject, s.definition)).collect();
+        for subscription in list {
+            let all = subscription.all();
+            let Subscription { destination, no, subject, definition, enabled, forms, options, .. } =
+                subscription;
             // What waits of a subscription that was switched off still has to follow merges.
             destinations.insert(destination);
-            if enabled {
-                let wanting = Wanting { destination, subscription: no, forms: Form::of_set(forms), options };
-                wanted.by.entry((subject, definition)).or_default().push(wanting);
+            if !enabled {
+                continue;
+            }
+            let wanting = Wanting { destination, subscription: no, forms: Form::of_set(forms), options };
+            let wanting = Arc::new(wanting);
+            let covered: Vec<i32> = match all {
+                None => vec![definition],
+                Some(collection) => {
+                    let of = about.iter().filter(|(other, _, of)| *other == subject && *of == collection);
+                    let left =
+                        of.filter(|(_, definition, _)| !own.contains(&(destination, subject, *definition)));
+                    left.map(|(_, definition, _)| *definition).collect()
+                }
+            };
+            for definition in covered {
+                wanted.by.entry((subject, definition)).or_default().push(Arc::clone(&wanting));
             }
         }
         wanted.destinations = destinations.into_iter().collect();
-        let plans = catalog.program.computations().iter().map(|c| (c.no, c.plan.collection()));
-        for (no, collection) in plans {
-            let Some(meta) = catalog.meta.get(&no) else { continue };
+        for (no, collection, meta) in plans {
             if collection == Collection::Accounts {
                 wanted.of_accounts.insert(meta.definition);
             }
@@ -85,6 +127,20 @@ impl Wanted {
     /// Whether any destination wants changes of this.
     pub(super) fn wants(&self, subject: Subject, definition: i32) -> bool {
         !self.by.is_empty() && self.by.contains_key(&(subject, definition))
+    }
+
+    /// Whether any destination wants values.
+    pub(super) fn wants_values(&self) -> bool {
+        self.by.keys().any(|(subject, _)| matches!(subject, Subject::ComputedTrait | Subject::CustomTraits))
+    }
+
+    /// Rows for all that want these changes.
+    pub(super) fn rows(&self, changes: &[Change]) -> Vec<NewDelivery> {
+        let mut rows = Vec::with_capacity(changes.len());
+        for change in changes {
+            self.expand(change, |_| true, &mut rows);
+        }
+        rows
     }
 
     /// Destinations with subscriptions: what waits for them follows merges.
@@ -103,6 +159,8 @@ impl Wanted {
                 rows.push(NewDelivery {
                     destination: wanting.destination,
                     profile: change.profile,
+                    origin: change.origin,
+                    cause: change.cause,
                     subscription: wanting.subscription,
                     subject: change.subject,
                     form: *form as i16,
@@ -132,13 +190,7 @@ pub(super) fn collect(work: &mut Work, catalog: &Catalog) {
     transitions.sort_by_key(|t| t.no);
     let told = transitions.into_iter().filter(|t| wanted.wants(Subject::Audience, t.definition));
     let mut changes: Vec<Change> = told
-        .map(|t| Change {
-            profile: t.profile,
-            subject: Subject::Audience,
-            definition: t.definition,
-            value: t.entered.to_string(),
-            at: t.at,
-        })
+        .map(|t| Change::new(t.profile, (Subject::Audience, t.definition), t.entered.to_string(), t.at))
         .collect();
     changes.append(&mut work.out.changes);
     changes.extend(merges(work, wanted));
@@ -147,10 +199,7 @@ pub(super) fn collect(work: &mut Work, catalog: &Catalog) {
     }
     // Stable: what happened to somebody at one instant stays in its order.
     changes.sort_by_key(|change| change.at);
-    let mut rows = Vec::with_capacity(changes.len());
-    for change in &changes {
-        wanted.expand(change, |_| true, &mut rows);
-    }
+    let mut rows = wanted.rows(&changes);
     again(work, catalog, &changes, &mut rows);
     work.out.deliveries = rows;
 }
@@ -159,13 +208,9 @@ fn merges(work: &Work, wanted: &Wanted) -> Vec<Change> {
     if !wanted.wants(Subject::Merges, 0) {
         return Vec::new();
     }
-    let change = |merge: &Merge| Change {
-        profile: merge.survivor,
-        subject: Subject::Merges,
-        definition: 0,
+    let change = |merge: &Merge| {
         // The number of the other one.
-        value: merge.absorbed.to_string(),
-        at: merge.at,
+        Change::new(merge.survivor, (Subject::Merges, 0), merge.absorbed.to_string(), merge.at)
     };
     work.out.merges.iter().map(change).collect()
 }
@@ -211,20 +256,59 @@ fn standing(profile: &Profile, wanted: &Wanted) -> Vec<Change> {
     let (no, at) = (profile.no, profile.last_event_at);
     let mut found = Vec::new();
     for (computation, definition, subject) in &wanted.serving {
-        let Some(outcome) = profile.outcome(*computation) else { continue };
-        let value = match outcome.value {
-            OutcomeValue::Member(true) => "true".to_owned(),
-            OutcomeValue::Value(Some(json)) => json,
-            OutcomeValue::Member(false) | OutcomeValue::Value(None) => continue,
-        };
-        found.push(Change { profile: no, subject: *subject, definition: *definition, value, at });
+        let Some(value) = present(profile, *computation) else { continue };
+        found.push(Change::new(no, (*subject, *definition), value, at));
     }
     let traits = profile.traits.get();
     if wanted.wants(Subject::CustomTraits, 0) && traits.iter().next().is_some() {
         let value = object(traits.iter().map(|(name, json, _)| (name, json)));
-        found.push(Change { profile: no, subject: Subject::CustomTraits, definition: 0, value, at });
+        found.push(Change::new(no, (Subject::CustomTraits, 0), value, at));
     }
     found
+}
+
+/// What a version says of a profile, where that is something.
+fn present(profile: &Profile, computation: ComputationNo) -> Option<String> {
+    match profile.outcome(computation)?.value {
+        OutcomeValue::Member(true) => Some("true".to_owned()),
+        OutcomeValue::Value(json) => json,
+        OutcomeValue::Member(false) => None,
+    }
+}
+
+/// What is true of a profile now where anything is, or was while it was another one, as far as that is wanted: of
+/// audiences and computed traits.
+pub(super) fn compared(
+    before: Option<&Profile>,
+    now: &Profile,
+    wanted: &Wanted,
+    at: Timestamp,
+) -> Vec<Compared> {
+    let compare = |(computation, definition, subject): &(ComputationNo, i32, Subject)| {
+        let was = before.and_then(|before| present(before, *computation));
+        let is = present(now, *computation);
+        let is_other = was != is;
+        let none = if *subject == Subject::Audience { "false" } else { "null" };
+        let value = is.or(was.map(|_| none.to_owned()))?;
+        Some(Compared { change: Change::new(now.no, (*subject, *definition), value, at), is_other })
+    };
+    wanted.serving.iter().filter_map(compare).collect()
+}
+
+/// See [`compared`].
+pub(super) struct Compared {
+    pub change: Change,
+    /// It is another value than before.
+    pub is_other: bool,
+}
+
+/// Custom traits that are others than before, as a change has them; removed ones are null.
+pub(super) fn changed_traits(before: &Traits, now: &Traits, tells_all: bool) -> Option<String> {
+    let gone = before.iter().filter(|(name, ..)| now.get(name).is_none()).map(|(name, ..)| (name, "null"));
+    let set = now.iter().map(|(name, json, _)| (name, json));
+    let set = set.filter(|(name, json)| tells_all || before.get(name) != Some(*json));
+    let values: Vec<(&str, &str)> = set.chain(gone).collect();
+    (!values.is_empty()).then(|| object(values.into_iter()))
 }
 
 /// A JSON object of names and JSON texts.

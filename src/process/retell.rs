@@ -5,13 +5,13 @@ use hashbrown::HashMap;
 
 use super::acts::Acting;
 use super::catalog::Catalog;
-use super::outbox::{self, Change};
+use super::outbox::{self, Change, Compared};
 use super::unmerge::Half;
 use super::work::Work;
 use crate::domain::Timestamp;
 use crate::domain::delivery::Subject;
 use crate::engine::identity::separate::{Parted, Side};
-use crate::engine::profile::{Outcome, OutcomeValue};
+use crate::engine::profile::{Outcome, OutcomeValue, Profile};
 use crate::engine::traits::Traits;
 use crate::store::definitions::Kind;
 use crate::store::memberships::{MembershipChange, Transition};
@@ -89,16 +89,34 @@ pub(super) fn tell_traits(work: &mut Work, before: &Traits, halves: [Half; 2], a
     }
     for (half, tells_all) in [(halves[0], false), (halves[1], true)] {
         let Some(entry) = work.entries.get(&half.no) else { continue };
-        let now = entry.profile.traits.get();
-        let gone =
-            before.iter().filter(|(name, ..)| now.get(name).is_none()).map(|(name, ..)| (name, "null"));
-        let set = now.iter().map(|(name, json, _)| (name, json));
-        let set = set.filter(|(name, json)| tells_all || before.get(name) != Some(*json));
-        let values: Vec<(&str, &str)> = set.chain(gone).collect();
-        if !values.is_empty() {
-            let value = outbox::object(values.into_iter());
-            let (subject, at) = (Subject::CustomTraits, acting.received_at());
-            work.out.changes.push(Change { profile: half.no, subject, definition: 0, value, at });
+        if let Some(value) = outbox::changed_traits(before, entry.profile.traits.get(), tells_all) {
+            let of = (Subject::CustomTraits, 0);
+            work.out.changes.push(Change::new(half.no, of, value, acting.received_at()));
+        }
+    }
+}
+
+/// Tells destinations what is true of both, be it new or not: what they were told of the two as one, by the identifiers of
+/// either, may be wrong of it.
+pub(super) fn tell_again(work: &mut Work, before: &Profile, halves: [Half; 2], acting: &Acting<'_>) {
+    for half in halves {
+        let Some(entry) = work.entries.get(&half.no) else { continue };
+        let of_half =
+            outbox::compared(Some(before), &entry.profile, &acting.catalog().wanted, acting.received_at());
+        for Compared { change, .. } in of_half {
+            let out = &work.out;
+            let is_told = match change.subject {
+                Subject::Audience => {
+                    out.transitions.iter().any(|t| t.profile == half.no && t.definition == change.definition)
+                }
+                _ => out.changes.iter().any(|other| {
+                    (other.profile, other.subject, other.definition)
+                        == (half.no, change.subject, change.definition)
+                }),
+            };
+            if !is_told {
+                work.out.changes.push(change);
+            }
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::domain::{Offset, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::Limits;
 use crate::progress::{Board, Progress};
 use crate::read_cache::{Hold, Writing};
+use crate::store::destinations::syncs;
 use crate::store::memberships::Transition;
 use crate::store::processor::{self, Lease};
 use crate::store::{Result, StoreError, computations, log};
@@ -323,7 +324,12 @@ impl SpaceProcessor {
         let version =
             processor::advance(&mut tx, self.space, self.epoch, &progress, self.config.lease).await?;
         let now = self.now.max(self.clock.now());
-        for (definition, computation) in computations::list_to_clear(&mut tx, self.space).await? {
+        let to_clear = computations::list_to_clear(&mut tx, self.space).await?;
+        for (definition, computation) in &to_clear {
+            // Before anything locks the ends of queues.
+            syncs::begin_of(&mut tx, self.space, *definition, Some(*computation), now).await?;
+        }
+        for (definition, computation) in to_clear {
             let last = progress.last_transition;
             progress.last_transition +=
                 computations::clear(&mut tx, self.space, definition, computation, last, now).await?;

@@ -9,7 +9,7 @@ use super::acts::{Acting, Done, id_of, profile_effect};
 use super::apply::{catch_up, identify_again, look_again, type_name};
 use super::catalog::Catalog;
 use super::past::{Past, act_again, fold_again};
-use super::retell::{share_out, tell, tell_traits};
+use super::retell::{share_out, tell, tell_again, tell_traits};
 use super::surgery::{Table, make_accounts_anew};
 use super::work::{Entry, Work};
 use crate::domain::act::{Effect, IdentifierEffect, Named};
@@ -20,6 +20,7 @@ use crate::engine::identity::separate::{Joined, Parted, Seen, Separation, Side};
 use crate::engine::identity::{Apart, Graph};
 use crate::engine::profile::{Profile, decode_pointers};
 use crate::store::corrections::{Reattributed, Rejoined};
+use crate::store::deliveries::part::Separated;
 use crate::store::identity::{self, Merge};
 use crate::store::log::numbers::Fate;
 use crate::store::memberships::Transition;
@@ -86,6 +87,7 @@ pub(super) async fn undo_merge(
     affected.extend(of_merged);
     make_accounts_anew(work, table, acting, &affected).await?;
     decide(work, table, acting, &parted, halves).await?;
+    tell_again(work, &case.merged, halves, acting);
     let effect = effect(work, &case, &parted, halves, acting.catalog());
     Ok(Ok(Effect { events_moved: moved, events_gone, ..effect }))
 }
@@ -360,7 +362,17 @@ fn correct(work: &mut Work, case: &Case, parted: &Parted, halves: [Half; 2], act
         survivor_now: now.survivor,
         absorbed_now: now.absorbed,
     };
+    let is_later = |offset: Offset| offset >= case.undone.offset;
+    let events = parted.seen.iter().filter(|(offset, side, _)| *side == separated.side && is_later(*offset));
+    let events = events.map(|(offset, ..)| *offset).collect();
+    let numbers_of = parted.numbers.iter().filter(|(_, side)| **side == separated.side);
     let corrections = &mut work.out.corrections;
+    corrections.separated = Some(Separated {
+        from: case.merged.no,
+        to: separated.no,
+        numbers: numbers_of.map(|(no, _)| *no).collect(),
+        events,
+    });
     corrections.revived.push(separated.no);
     corrections.repaged.extend(&numbers);
     corrections.relinked.extend(&numbers);

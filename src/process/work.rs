@@ -151,6 +151,8 @@ pub(super) struct Work {
 /// Rows to be written besides the profiles.
 #[derive(Default)]
 pub(super) struct Output {
+    /// The event that is being applied, while what it has changed is evaluated.
+    pub cause: Option<Offset>,
     pub new_types: Vec<IdType>,
     pub identifiers: Vec<NewIdentifier>,
     pub deleted_identifiers: Vec<IdKey>,

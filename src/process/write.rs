@@ -120,7 +120,8 @@ pub(super) fn prepare(
     dues.sort_unstable();
     out.pages.sort_unstable_by_key(|p| (p.profile, p.first_offset));
     out.identifiers.sort_unstable_by_key(|n| n.key);
-    let destinations = if redirects.is_empty() { Vec::new() } else { catalog.wanted.destinations().to_vec() };
+    let moves = !redirects.is_empty() || out.corrections.separated.is_some();
+    let destinations = if moves { catalog.wanted.destinations().to_vec() } else { Vec::new() };
     Ok((Prepared { position, out, fresh, updated, redirects, destinations, dues }, pending))
 }
 
@@ -215,6 +216,10 @@ pub(super) async fn write(tx: &mut PgConnection, fence: Fence, prepared: &Prepar
     }
     if !prepared.destinations.is_empty() {
         deliveries::redirect(tx, space, &prepared.destinations, &prepared.redirects).await?;
+        if let Some(separated) = &out.corrections.separated {
+            let retold = &out.corrections.retold;
+            deliveries::part::separate(tx, space, &prepared.destinations, separated, retold).await?;
+        }
     }
     // Late, because the ends of queues are locked until the commit.
     if !out.deliveries.is_empty() {

@@ -8,6 +8,7 @@ use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::Result;
+use super::deliveries::part::Separated;
 use super::log::{HistoryChunk, history_chunk};
 use super::memberships::Transition;
 use crate::domain::{IdKey, Offset, ProfileNo, SpaceNo, Timestamp};
@@ -57,6 +58,9 @@ pub struct Corrections {
     pub reattributed: Vec<Reattributed>,
     /// What was told of one profile and is another's now.
     pub retold: Vec<Transition>,
+    /// A profile that was separated: what waits for destinations follows it, see
+    /// [`separate`](crate::store::deliveries::part::separate).
+    pub separated: Option<Separated>,
 }
 
 impl Corrections {

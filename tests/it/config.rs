@@ -86,7 +86,7 @@ fn every_option_has_a_comment_and_a_variable() {
                 "egress.ports",
                 "egress.allow_networks",
                 "deliver.secret_key",
-                "deliver.previous_secret_key",
+                "deliver.secret_keys_old",
                 "telemetry.log",
                 "telemetry.format",
             ]

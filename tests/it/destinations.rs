@@ -356,18 +356,22 @@ async fn changes_are_kept_as_files_below_the_folder_of_the_configuration() {
     app.make_live("audiences", "buyers", BUYERS).await;
     let body = json!({"name": "Lake", "kind": "file", "settings": {"folder": "lake"}});
     let lake = app.post(DESTINATIONS, body).await.expect(201).json;
+    assert_eq!(lake["linger_seconds"], 30, "objects are not written for every change");
     app.subscribe(&lake, json!({"subject": "audience", "key": "buyers"})).await;
     bought(&app, "u1").await;
-    app.wait_destination(&lake, |d| d["deliveries"]["succeeded"] == 1).await;
+    bought(&app, "u2").await;
+    app.put("/v1/test-clock", json!({"now": "2024-03-01T12:00:30Z"})).await.expect(200);
+    app.wait_destination(&lake, |d| d["deliveries"]["succeeded"] == 2).await;
     let mut folders = vec![folder.path().to_owned()];
-    let mut lines = Vec::new();
+    let (mut lines, mut objects) = (Vec::new(), 0);
     while let Some(path) = folders.pop() {
         if path.is_dir() {
             folders.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
         } else {
+            objects += 1;
             lines.extend(std::fs::read_to_string(path).unwrap().lines().map(str::to_owned));
         }
     }
     let event: Value = serde_json::from_str(&lines[0]).unwrap();
-    assert_eq!((lines.len(), &event["traits"]), (1, &json!({"buyers": true})));
+    assert_eq!((objects, lines.len(), &event["traits"]), (1, 2, &json!({"buyers": true})));
 }

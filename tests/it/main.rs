@@ -23,15 +23,23 @@ mod definitions;
 #[cfg(test)]
 mod destinations;
 #[cfg(test)]
+mod destinations_all;
+#[cfg(test)]
 mod destinations_hostile;
 #[cfg(test)]
 mod destinations_kept;
 #[cfg(test)]
 mod destinations_killed;
 #[cfg(test)]
+mod destinations_linger;
+#[cfg(test)]
 mod destinations_recovery;
 #[cfg(test)]
+mod destinations_secrets;
+#[cfg(test)]
 mod destinations_tls;
+#[cfg(test)]
+mod destinations_unmerge;
 #[cfg(test)]
 mod durability;
 #[cfg(test)]

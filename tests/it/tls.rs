@@ -58,7 +58,10 @@ async fn connections_are_encrypted_and_nothing_else_is_served() {
     let request = client.post(format!("{url}/v1/track")).basic_auth(WRITE_KEY, Some("")).json(&call);
     let answer = send(request).await.expect(200);
     assert_eq!(answer.header("strict-transport-security"), "max-age=31536000");
-    let path = format!("{url}/v1/spaces/default/collections/users/profiles/user_id:u/metadata?min_offset={}", answer.offset());
+    let path = format!(
+        "{url}/v1/spaces/default/collections/users/profiles/user_id:u/metadata?min_offset={}",
+        answer.offset()
+    );
     send(client.get(path).basic_auth(TOKEN, Some(""))).await.expect(200);
     // Not encrypted: neither an answer nor a hint.
     let mut plain = TcpStream::connect(app.running.address()).await.unwrap();
@@ -134,11 +137,16 @@ async fn a_proxy_is_believed_when_it_is_trusted() {
     let path = format!("/v1/projects/{WRITE_KEY}/settings");
     let ask = async |app: &TestApp| {
         let request = app.client.get(format!("{}{path}", app.url));
-        let request = request.header("x-forwarded-proto", "https").header("x-forwarded-host", "p.example, q.example");
+        let request =
+            request.header("x-forwarded-proto", "https").header("x-forwarded-host", "p.example, q.example");
         let answer = send(request).await.expect(200);
         let segment = answer.json["integrations"]["Segment.io"].clone();
         let is_strict = answer.headers.contains_key("strict-transport-security");
-        (segment["apiHost"].as_str().unwrap().to_owned(), segment["protocol"].as_str().unwrap().to_owned(), is_strict)
+        (
+            segment["apiHost"].as_str().unwrap().to_owned(),
+            segment["protocol"].as_str().unwrap().to_owned(),
+            is_strict,
+        )
     };
     let app = TestApp::start().await;
     assert_eq!(ask(&app).await, ("p.example/v1".to_owned(), "https".to_owned(), true));
@@ -168,7 +176,8 @@ async fn answers_tell_browsers_what_they_are_not_for() {
     let docs = app.get("/docs").await.expect(200);
     assert!(docs.header("content-security-policy").contains("style-src"), "{:?}", docs.headers);
     assert!(!docs.text.contains("<script"), "{}", docs.text);
-    let tracked = send(app.request(Method::GET, &format!("/v1/projects/{WRITE_KEY}/settings"))).await.expect(200);
+    let tracked =
+        send(app.request(Method::GET, &format!("/v1/projects/{WRITE_KEY}/settings"))).await.expect(200);
     assert_eq!(tracked.header("x-content-type-options"), "nosniff");
     assert_eq!(tracked.header("content-security-policy"), "");
 }

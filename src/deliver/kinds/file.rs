@@ -24,7 +24,7 @@ use url::Url;
 
 use crate::deliver::guard::Guard;
 use crate::deliver::http::guarded_client;
-use crate::deliver::kind::{Exchange, Invalid, Item, Kind, Reason, Sent, Verdict};
+use crate::deliver::kind::{Exchange, Invalid, Item, Kind, Reason, Sent, Verdict, placed};
 use crate::deliver::reach::Reach;
 
 /// Changes of a batch, where nothing is said.
@@ -144,10 +144,7 @@ impl Kind for FileKind {
                 sent.verdicts = vec![Verdict::Rejected(reason); items.len()];
                 return sent;
             }
-            let mut start = 0;
-            for hour in items.chunk_by(|one, next| hour_of(one) == hour_of(next)) {
-                let range = start..start + hour.len();
-                start = range.end;
+            for (range, hour) in placed(items.chunk_by(|one, next| hour_of(one) == hour_of(next))) {
                 let (verdict, exchange) = self.write(items, range).await;
                 sent.verdicts.extend(vec![verdict; hour.len()]);
                 sent.exchanges.push(exchange);

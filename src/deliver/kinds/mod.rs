@@ -35,11 +35,14 @@ pub struct Defaults {
     pub rate_per_second: Option<i32>,
     /// Time for one request, in milliseconds.
     pub timeout_ms: i32,
+    /// How old the oldest change of a batch gets before the batch is sent although it is not full, in seconds.
+    pub linger_seconds: i32,
 }
 
 impl Defaults {
     /// For receivers that say themselves when it is too much.
-    pub const USUAL: Self = Self { concurrency: 8, rate_per_second: None, timeout_ms: 10_000 };
+    pub const USUAL: Self =
+        Self { concurrency: 8, rate_per_second: None, timeout_ms: 10_000, linger_seconds: 0 };
 }
 
 /// Judges settings, and opens a kind with them.
@@ -78,7 +81,8 @@ const HTTP: Spec = Spec {
 const FILE: Spec = Spec {
     name: "file",
     secrets: &FileKind::SECRETS,
-    defaults: one_by_one,
+    // Many small objects are dear to keep and slow to read.
+    defaults: |_| Defaults { concurrency: 1, linger_seconds: 30, ..Defaults::USUAL },
     complete: nothing,
     open: |settings, reach| Ok(Opened::Own(Box::new(FileKind::open(settings, reach)?))),
 };
@@ -86,7 +90,8 @@ const FILE: Spec = Spec {
 const POSTGRES: Spec = Spec {
     name: "postgres",
     secrets: &PostgresKind::SECRETS,
-    defaults: one_by_one,
+    // A transaction for every change is dear where it is written.
+    defaults: |_| Defaults { concurrency: 1, linger_seconds: 5, ..Defaults::USUAL },
     complete: nothing,
     open: |settings, reach| Ok(Opened::Own(Box::new(PostgresKind::open(settings, reach)?))),
 };
@@ -98,11 +103,6 @@ pub fn find(name: &str) -> Option<&'static Spec> {
 
 /// Nothing is made for it.
 fn nothing(_: &mut Map<String, Value>, _: &IdMaker) {}
-
-/// One batch after the other.
-fn one_by_one(_: &Map<String, Value>) -> Defaults {
-    Defaults { concurrency: 1, ..Defaults::USUAL }
-}
 
 /// The usual limits whatever the settings.
 fn usual(_: &Map<String, Value>) -> Defaults {

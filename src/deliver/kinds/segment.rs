@@ -1,13 +1,15 @@
 //! `segment`: any endpoint that speaks Segment's tracking protocol, such as another Personas, Segment, `RudderStack`
 //! or Jitsu: a base URL and a write key.
 
+use std::ops::Range;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Fields, Opened, Spec, nothing, usual};
-use crate::deliver::kind::{Answer, HttpKind, Invalid, Item, Reason, Request, Verdict};
+use crate::deliver::kind::{Answer, HttpKind, Invalid, Item, Reason, Request, Verdict, placed};
 use crate::deliver::reach::Reach;
 use crate::domain::Timestamp;
 
@@ -61,26 +63,8 @@ impl HttpKind for Segment {
     }
 
     fn requests(&self, items: &[Item], now: Timestamp) -> Vec<Request> {
-        let mut requests = Vec::new();
-        let mut from = 0;
-        for part in items.chunks(self.batch_max) {
-            let range = from..from + part.len();
-            from = range.end;
-            let events: Vec<Value> = part.iter().map(|item| sent(&item.event)).collect();
-            let body = json!({"batch": events, "sentAt": now.to_string()});
-            requests.push(Request {
-                items: range,
-                method: "POST".to_owned(),
-                url: self.url.clone(),
-                headers: vec![
-                    ("content-type".to_owned(), "application/json".to_owned()),
-                    ("authorization".to_owned(), self.authorization.clone()),
-                ],
-                secret_headers: vec!["authorization".to_owned()],
-                body: body.to_string().into_bytes(),
-            });
-        }
-        requests
+        let parts = placed(items.chunks(self.batch_max));
+        parts.map(|(range, part)| self.request(part, range, now)).collect()
     }
 
     fn verdicts(&self, answer: &Answer, count: usize) -> Vec<Verdict> {
@@ -95,6 +79,24 @@ impl HttpKind for Segment {
             }
         }
         verdicts
+    }
+}
+
+impl Segment {
+    fn request(&self, items: &[Item], range: Range<usize>, now: Timestamp) -> Request {
+        let events: Vec<Value> = items.iter().map(|item| sent(&item.event)).collect();
+        let body = json!({"batch": events, "sentAt": now.to_string()});
+        Request {
+            items: range,
+            method: "POST".to_owned(),
+            url: self.url.clone(),
+            headers: vec![
+                ("content-type".to_owned(), "application/json".to_owned()),
+                ("authorization".to_owned(), self.authorization.clone()),
+            ],
+            secret_headers: vec!["authorization".to_owned()],
+            body: body.to_string().into_bytes(),
+        }
     }
 }
 

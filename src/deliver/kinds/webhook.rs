@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Fields, Opened, Spec, usual};
 use crate::clock::IdMaker;
-use crate::deliver::kind::{HttpKind, Invalid, Item, Request};
+use crate::deliver::kind::{HttpKind, Invalid, Item, Request, placed};
 use crate::deliver::reach::Reach;
 use crate::domain::Timestamp;
 
@@ -119,14 +119,8 @@ impl HttpKind for Webhook {
     }
 
     fn requests(&self, items: &[Item], now: Timestamp) -> Vec<Request> {
-        let mut requests = Vec::new();
-        let mut from = 0;
-        for part in items.chunks(self.batch_max) {
-            let range = from..from + part.len();
-            from = range.end;
-            requests.push(self.request(part, range, now));
-        }
-        requests
+        let parts = placed(items.chunks(self.batch_max));
+        parts.map(|(range, part)| self.request(part, range, now)).collect()
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod frozen;
 mod report;
+mod told;
 
 use std::time::{Duration, Instant};
 
@@ -289,7 +290,7 @@ impl Task {
         // Answers from memory rely on a look at the lease that is no older than this: none are given when it is over.
         tokio::time::sleep((TRUST * 2).saturating_sub(fenced.elapsed())).await;
         let mut tx = self.pool.begin().await.map_err(StoreError::from)?;
-        let swapped = self.replace(&mut tx, place, epoch).await?;
+        let swapped = self.replace(&mut tx, place, again, epoch).await?;
         let Some(swapped) = swapped else { return Ok(None) };
         tx.commit().await.map_err(StoreError::from)?;
         Ok(Some(Swap {
@@ -303,10 +304,16 @@ impl Task {
         &self,
         tx: &mut PgConnection,
         place: &Place,
+        again: &SpaceProcessor,
         epoch: i64,
     ) -> Result<Option<swap::Swapped>, RebuildError> {
         let now = self.now().await?;
-        Ok(swap::swap(tx, place, epoch, now).await?)
+        if !swap::hold(tx, place, epoch).await? {
+            return Ok(None);
+        }
+        // While both can be looked at.
+        told::tell(tx, again, now).await?;
+        Ok(Some(swap::swap(tx, place, now).await?))
     }
 
     /// The time; a test clock is moved by the server.

@@ -79,9 +79,9 @@ pub async fn end(
              RETURNING d.*, e.state, e.tries, e.code, e.message, e.done_at
          )
          INSERT INTO delivery_outcome (space_id, destination_no, delivery_no, profile_no, subscription_no, subject, form,
-             definition_no, value, at, state, attempts, code, message, done_at)
+             definition_no, value, at, state, attempts, code, message, done_at, origin_no, log_offset)
          SELECT $1, $2, delivery_no, profile_no, subscription_no, subject, form, definition_no, value, at, state,
-             attempts + tries, code, message, done_at
+             attempts + tries, code, message, done_at, origin_no, log_offset
          FROM gone
          ON CONFLICT (space_id, destination_no, delivery_no) DO UPDATE SET profile_no = excluded.profile_no,
              state = excluded.state, attempts = excluded.attempts, code = excluded.code, message = excluded.message,

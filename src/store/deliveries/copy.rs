@@ -6,6 +6,8 @@ use crate::domain::Timestamp;
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// What it ends with, in the place of a number of columns.
 const END: i16 = -1;
+/// What stands in the place of the length of a null.
+const NULL: i32 = -1;
 /// Postgres counts from 2000 on, in microseconds.
 const POSTGRES_EPOCH_MS: i64 = 946_684_800_000;
 
@@ -40,6 +42,13 @@ impl CopyRows {
 
     pub(super) fn bigint(&mut self, value: i64) {
         self.field(&value.to_be_bytes());
+    }
+
+    pub(super) fn bigint_or_null(&mut self, value: Option<i64>) {
+        match value {
+            Some(value) => self.bigint(value),
+            None => self.bytes.extend_from_slice(&NULL.to_be_bytes()),
+        }
     }
 
     pub(super) fn text(&mut self, value: &str) {

@@ -250,9 +250,9 @@ pub async fn replay(
              WHERE o.space_id = $1 AND o.destination_no = (SELECT $2::int) AND o.delivery_no = a.delivery_no
          ), put AS (
              INSERT INTO delivery (space_id, destination_no, seq, delivery_no, profile_no, subscription_no, subject,
-                 form, definition_no, value, at, attempts)
+                 form, definition_no, value, at, attempts, origin_no, log_offset)
              SELECT $1, $2, h.before + a.n, a.delivery_no, coalesce(p.merged_into, a.profile_no), a.subscription_no,
-                 a.subject, a.form, a.definition_no, a.value, a.at, a.attempts
+                 a.subject, a.form, a.definition_no, a.value, a.at, a.attempts, a.origin_no, a.log_offset
              FROM again a CROSS JOIN head h
              LEFT JOIN profile p ON p.space_id = $1 AND p.profile_no = a.profile_no
          )

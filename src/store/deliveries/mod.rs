@@ -10,6 +10,7 @@
 pub mod book;
 mod copy;
 pub mod history;
+pub mod part;
 pub mod queue;
 pub mod sync;
 
@@ -18,12 +19,13 @@ use std::collections::BTreeMap;
 use sqlx::PgConnection;
 
 use super::Result;
+use super::destinations::syncs::covers;
 use crate::domain::delivery::Subject;
-use crate::domain::{DestinationNo, ProfileNo, SpaceNo, Timestamp};
+use crate::domain::{DestinationNo, Offset, ProfileNo, SpaceNo, Timestamp};
 use copy::CopyRows;
 
 /// Columns of a row that is put into a queue.
-const COLUMNS: i16 = 11;
+const COLUMNS: i16 = 13;
 
 /// A change for one destination, to be put into its queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,10 @@ pub struct NewDelivery {
     pub destination: DestinationNo,
     /// Whose change.
     pub profile: ProfileNo,
+    /// Whose it was when it was made: one that was absorbed since, or the same.
+    pub origin: ProfileNo,
+    /// The event that made it, where it was one.
+    pub cause: Option<Offset>,
     /// Which subscription wants it.
     pub subscription: i32,
     /// What it is about.
@@ -80,11 +86,13 @@ pub async fn enqueue(tx: &mut PgConnection, space: SpaceNo, rows: &[NewDelivery]
         copied.int(row.definition);
         copied.text(&row.value);
         copied.timestamp(row.at);
+        copied.bigint(row.origin.0 as i64);
+        copied.bigint_or_null(row.cause.map(|offset| offset.0 as i64));
     }
     let mut copying = tx
         .copy_in_raw(
             "COPY delivery (space_id, destination_no, seq, delivery_no, profile_no, subscription_no, subject, form,
-                 definition_no, value, at) FROM STDIN (FORMAT BINARY)",
+                 definition_no, value, at, origin_no, log_offset) FROM STDIN (FORMAT BINARY)",
         )
         .await?;
     copying.send(copied.finish()).await?;
@@ -100,18 +108,18 @@ pub async fn enqueue_transitions(
     definition: Option<i32>,
     after: i64,
 ) -> Result<()> {
-    sqlx::query(
+    let sql = concat!(
         "-- store::deliveries::enqueue_transitions
          WITH new AS (
              SELECT s.destination_no, s.subscription_no, f.form, t.*,
                  row_number() OVER (PARTITION BY s.destination_no ORDER BY t.transition_no, f.form) AS n
              FROM destination_subscription s
              CROSS JOIN (VALUES (1), (2)) AS f (form)
-             JOIN definition d ON d.space_id = $1 AND d.definition_no = s.definition_no
-             JOIN transition t ON t.space_id = $1 AND t.definition_no = s.definition_no AND t.transition_no > $3
+             JOIN definition d ON d.space_id = $1 AND d.kind = 0 AND ($2::int IS NULL OR d.definition_no = $2) AND ",
+        covers!(),
+        " JOIN transition t ON t.space_id = $1 AND t.definition_no = d.definition_no AND t.transition_no > $3
              WHERE s.space_id = $1 AND s.subject = 0 AND s.enabled AND s.forms & f.form <> 0
                  AND (f.form = 1 OR d.collection = 0)
-                 AND ($2::int IS NULL OR s.definition_no = $2)
          ), head AS (
              UPDATE delivery_head h SET last_no = h.last_no + t.n
              FROM (SELECT destination_no, max(n) AS n FROM new GROUP BY destination_no) t
@@ -119,16 +127,21 @@ pub async fn enqueue_transitions(
              RETURNING h.destination_no, h.last_no - t.n AS before
          )
          INSERT INTO delivery (space_id, destination_no, seq, delivery_no, profile_no, subscription_no, subject, form,
-             definition_no, value, at)
+             definition_no, value, at, origin_no)
          SELECT $1, n.destination_no, h.before + n.n, h.before + n.n, n.profile_no, n.subscription_no, 0, n.form,
-             n.definition_no, CASE WHEN n.entered THEN 'true' ELSE 'false' END, n.at
-         FROM new n JOIN head h ON h.destination_no = n.destination_no",
-    )
-    .bind(space.0)
-    .bind(definition)
-    .bind(after)
-    .execute(tx)
-    .await?;
+             n.definition_no, CASE WHEN n.entered THEN 'true' ELSE 'false' END, n.at, n.profile_no
+         FROM new n JOIN head h ON h.destination_no = n.destination_no"
+    );
+    sqlx::query(sql).bind(space.0).bind(definition).bind(after).execute(tx).await?;
+    Ok(())
+}
+
+/// Workers lock their rows before those of the queue, and so does who changes it: nobody waits for another in a circle.
+async fn lock_workers(tx: &mut PgConnection, space: SpaceNo, destinations: &[i32]) -> Result<()> {
+    let sql = "-- store::deliveries::lock_workers
+         SELECT 1 FROM destination_worker WHERE space_id = $1 AND destination_no = ANY($2)
+         ORDER BY destination_no FOR UPDATE";
+    sqlx::query(sql).bind(space.0).bind(destinations).execute(tx).await?;
     Ok(())
 }
 
@@ -143,11 +156,7 @@ pub async fn redirect(
     let destinations: Vec<i32> = destinations.iter().map(|d| d.0).collect();
     let (from, to): (Vec<i64>, Vec<i64>) =
         redirects.iter().map(|(from, to)| (from.0 as i64, to.0 as i64)).unzip();
-    // Workers lock theirs before rows of the queue: nobody waits for another in a circle.
-    let sql = "-- store::deliveries::redirect
-         SELECT 1 FROM destination_worker WHERE space_id = $1 AND destination_no = ANY($2)
-         ORDER BY destination_no FOR UPDATE";
-    sqlx::query(sql).bind(space.0).bind(&destinations).execute(&mut *tx).await?;
+    lock_workers(&mut *tx, space, &destinations).await?;
     for sql in [
         "-- store::deliveries::redirect
          UPDATE delivery d SET profile_no = r.survivor

@@ -15,20 +15,32 @@ pub async fn lock_head(tx: &mut PgConnection, space: SpaceNo, destination: Desti
     Ok(())
 }
 
-/// The version that answers for a definition, if one does, and whose profiles it is about.
-pub async fn serving(
-    tx: &mut PgConnection,
-    space: SpaceNo,
-    definition: i32,
-) -> Result<Option<(ComputationNo, Collection)>> {
+/// What answers for a definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Serving {
+    /// The version that does; none where it was deleted, or is not complete yet.
+    pub version: Option<ComputationNo>,
+    /// That of another definition which has its key now.
+    pub namesake: Option<ComputationNo>,
+    /// Whose profiles it is about.
+    pub collection: Collection,
+}
+
+/// What answers for a definition, if there is such a one.
+pub async fn serving(tx: &mut PgConnection, space: SpaceNo, definition: i32) -> Result<Option<Serving>> {
     let sql = "-- store::deliveries::sync::serving
-         SELECT serving_no, collection FROM definition
-         WHERE space_id = $1 AND definition_no = $2 AND NOT deleted AND serving_no IS NOT NULL";
-    let row: Option<(i32, i16)> =
+         SELECT CASE WHEN d.deleted THEN NULL ELSE d.serving_no END, n.serving_no, d.collection FROM definition d
+         LEFT JOIN definition n ON n.space_id = $1 AND n.key = d.key AND n.definition_no <> d.definition_no
+             AND NOT n.deleted
+         WHERE d.space_id = $1 AND d.definition_no = $2";
+    let row: Option<(Option<i32>, Option<i32>, i16)> =
         sqlx::query_as(sql).bind(space.0).bind(definition).fetch_optional(tx).await?;
-    let collection =
-        |no| if no == Collection::Accounts as i16 { Collection::Accounts } else { Collection::Users };
-    Ok(row.map(|(no, of)| (ComputationNo(no as u32), collection(of))))
+    let number = |no: Option<i32>| no.map(|no| ComputationNo(no as u32));
+    Ok(row.map(|(version, namesake, of)| Serving {
+        version: number(version),
+        namesake: number(namesake),
+        collection: Collection::from_number(of),
+    }))
 }
 
 /// The next members of a version, by number, and since when.

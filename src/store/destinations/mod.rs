@@ -1,7 +1,9 @@
 //! Destinations as operators see and change them. What is wanted of changes is in [`subscriptions`], what workers know in
-//! [`worker`].
+//! [`worker`], what is sent of everybody in [`syncs`]; [`secrets`] is for a change of their key.
 
+pub mod secrets;
 pub mod subscriptions;
+pub mod syncs;
 pub mod worker;
 
 use chrono::{DateTime, Utc};
@@ -48,6 +50,8 @@ pub struct Limits {
     pub rate_per_second: Option<i32>,
     /// Time for one request, in milliseconds.
     pub timeout_ms: i32,
+    /// How old the oldest change of a batch gets before the batch is sent although it is not full, in seconds.
+    pub linger_seconds: i32,
 }
 
 #[derive(sqlx::FromRow)]
@@ -62,6 +66,7 @@ struct Row {
     concurrency: i32,
     rate_per_second: Option<i32>,
     timeout_ms: i32,
+    linger_seconds: i32,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
 }
@@ -80,6 +85,7 @@ impl From<Row> for Destination {
                 concurrency: row.concurrency,
                 rate_per_second: row.rate_per_second,
                 timeout_ms: row.timeout_ms,
+                linger_seconds: row.linger_seconds,
             },
             created_at: row.created_at.into(),
             updated_at: row.updated_at.into(),
@@ -123,8 +129,8 @@ pub async fn insert(pool: &PgPool, space: SpaceNo, new: &Destination) -> Result<
     let no: i32 = sqlx::query_scalar(
         "-- store::destinations::insert
          INSERT INTO destination (space_id, destination_no, destination_id, name, kind, settings, secrets, secret_key_id,
-             concurrency, rate_per_second, timeout_ms, created_at, updated_at)
-         SELECT $1, coalesce(max(destination_no), 0) + 1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11
+             concurrency, rate_per_second, timeout_ms, linger_seconds, created_at, updated_at)
+         SELECT $1, coalesce(max(destination_no), 0) + 1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $12, $11, $11
          FROM destination WHERE space_id = $1
          RETURNING destination_no",
     )
@@ -139,6 +145,7 @@ pub async fn insert(pool: &PgPool, space: SpaceNo, new: &Destination) -> Result<
     .bind(new.limits.rate_per_second)
     .bind(new.limits.timeout_ms)
     .bind(new.created_at.to_utc())
+    .bind(new.limits.linger_seconds)
     .fetch_one(&mut *tx)
     .await?;
     let sql = "-- store::destinations::insert
@@ -156,7 +163,7 @@ pub async fn update(pool: &PgPool, space: SpaceNo, changed: &Destination) -> Res
     let done = sqlx::query(
         "-- store::destinations::update
          UPDATE destination SET name = $3, settings = $4, secrets = $5, secret_key_id = $6, concurrency = $7,
-             rate_per_second = $8, timeout_ms = $9, updated_at = $10
+             rate_per_second = $8, timeout_ms = $9, updated_at = $10, linger_seconds = $11
          WHERE space_id = $1 AND destination_no = $2 AND NOT deleted",
     )
     .bind(space.0)
@@ -169,6 +176,7 @@ pub async fn update(pool: &PgPool, space: SpaceNo, changed: &Destination) -> Res
     .bind(changed.limits.rate_per_second)
     .bind(changed.limits.timeout_ms)
     .bind(changed.updated_at.to_utc())
+    .bind(changed.limits.linger_seconds)
     .execute(&mut *tx)
     .await?;
     worker::bump_config(&mut tx, space, changed.no).await?;
@@ -190,6 +198,8 @@ pub async fn delete(pool: &PgPool, space: SpaceNo, no: DestinationNo) -> Result<
          DELETE FROM delivery_head WHERE space_id = $1 AND destination_no = $2",
         "-- store::destinations::delete
          DELETE FROM destination_subscription WHERE space_id = $1 AND destination_no = $2",
+        "-- store::destinations::delete
+         DELETE FROM destination_sync WHERE space_id = $1 AND destination_no = $2",
         "-- store::destinations::delete
          DELETE FROM destination_failure WHERE space_id = $1 AND destination_no = $2",
         "-- store::destinations::delete

@@ -2,18 +2,18 @@
 //! the processor writes no batch under the subscriptions before.
 
 use chrono::{DateTime, Utc};
+use sqlx::PgExecutor;
 use sqlx::postgres::PgPool;
 use sqlx::types::Json;
-use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use super::worker;
+use super::{syncs, worker};
 use crate::domain::delivery::{Subject, SubscriptionOptions};
-use crate::domain::{DestinationNo, SpaceNo, Timestamp};
+use crate::domain::{Collection, DestinationNo, SpaceNo, Timestamp};
 use crate::store::{Result, processor};
 
 /// What a destination wants of one subject.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Subscription {
     /// Whose.
     pub destination: DestinationNo,
@@ -23,7 +23,7 @@ pub struct Subscription {
     pub id: Uuid,
     /// What it is about.
     pub subject: Subject,
-    /// Which definition; 0 for subjects without one.
+    /// Which definition; 0 for subjects without one, and [`all_of`](crate::domain::delivery::all_of) a collection for all.
     pub definition: i32,
     /// Whether changes are collected.
     pub enabled: bool,
@@ -37,13 +37,19 @@ pub struct Subscription {
     pub created_at: Timestamp,
 }
 
+impl Subscription {
+    /// The collection whose definitions it is about, all of its subject.
+    pub fn all(&self) -> Option<Collection> {
+        let is_all = self.subject.has_definition() && self.definition <= 0;
+        is_all.then_some(if self.definition == 0 { Collection::Users } else { Collection::Accounts })
+    }
+}
+
 /// A full sync: everybody's present value is sent once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Sync {
-    /// Profiles up to here are told; none: there is nothing to do.
-    pub after: Option<i64>,
-    /// The last profile to be told.
-    pub until: Option<i64>,
+    /// Share of the profiles that were gone through, from 0 to 1; none: there is nothing to do.
+    pub progress: Option<f64>,
     /// When it began.
     pub started_at: Option<Timestamp>,
     /// When everybody was told.
@@ -60,8 +66,7 @@ struct Row {
     enabled: bool,
     forms: i16,
     options: Json<SubscriptionOptions>,
-    sync_after: Option<i64>,
-    sync_until: Option<i64>,
+    progress: Option<f64>,
     sync_started_at: Option<DateTime<Utc>>,
     sync_ended_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
@@ -80,8 +85,7 @@ impl From<Row> for Subscription {
             forms: row.forms,
             options: row.options.0,
             sync: Sync {
-                after: row.sync_after,
-                until: row.sync_until,
+                progress: row.progress,
                 started_at: row.sync_started_at.map(Timestamp::from),
                 ended_at: row.sync_ended_at.map(Timestamp::from),
             },
@@ -97,8 +101,15 @@ pub async fn list(
     destination: Option<DestinationNo>,
 ) -> Result<Vec<Subscription>> {
     let sql = "-- store::destinations::subscriptions::list
-         SELECT * FROM destination_subscription
-         WHERE space_id = $1 AND ($2::int IS NULL OR destination_no = $2) ORDER BY destination_no, subscription_no";
+         SELECT s.*, y.progress FROM destination_subscription s
+         LEFT JOIN (
+             SELECT destination_no, subscription_no,
+                 avg(coalesce(after_no::float8 / greatest(until_no, 1), 1)) AS progress
+             FROM destination_sync WHERE space_id = $1 AND ($2::int IS NULL OR destination_no = $2)
+             GROUP BY destination_no, subscription_no
+         ) y ON y.destination_no = s.destination_no AND y.subscription_no = s.subscription_no
+         WHERE s.space_id = $1 AND ($2::int IS NULL OR s.destination_no = $2)
+         ORDER BY s.destination_no, s.subscription_no";
     let rows: Vec<Row> =
         sqlx::query_as(sql).bind(space.0).bind(destination.map(|d| d.0)).fetch_all(executor).await?;
     Ok(rows.into_iter().map(Subscription::from).collect())
@@ -129,7 +140,7 @@ pub async fn insert(pool: &PgPool, space: SpaceNo, new: &Subscription) -> Result
     .fetch_one(&mut *tx)
     .await?;
     if new.enabled && new.subject != Subject::Merges {
-        begin_sync(&mut tx, space, new.destination, &[no], new.created_at).await?;
+        syncs::begin(&mut tx, space, new.destination, &[no], new.created_at).await?;
     }
     tx.commit().await?;
     Ok(no)
@@ -159,83 +170,26 @@ pub async fn update(
     .execute(&mut *tx)
     .await?;
     if let Some(at) = sync_at {
-        begin_sync(&mut tx, space, changed.destination, &[changed.no], at).await?;
+        syncs::begin(&mut tx, space, changed.destination, &[changed.no], at).await?;
     }
     tx.commit().await?;
     Ok(done.rows_affected() == 1)
 }
 
-/// Removes a subscription. What waits of it is still sent.
-pub async fn delete(pool: &PgPool, space: SpaceNo, destination: DestinationNo, no: i32) -> Result<()> {
+/// Removes a subscription. What waits of it is not sent any more. Of a definition that another one to all takes over,
+/// everybody's present value is sent.
+pub async fn delete(pool: &PgPool, space: SpaceNo, gone: &Subscription, at: Timestamp) -> Result<()> {
     let mut tx = pool.begin().await?;
     processor::bump_config(&mut tx, space).await?;
+    let (destination, no) = (gone.destination, gone.no);
     worker::bump_config(&mut tx, space, destination).await?;
+    syncs::forget(&mut tx, space, destination, no).await?;
     let sql = "-- store::destinations::subscriptions::delete
          DELETE FROM destination_subscription WHERE space_id = $1 AND destination_no = $2 AND subscription_no = $3";
     sqlx::query(sql).bind(space.0).bind(destination.0).bind(no).execute(&mut *tx).await?;
-    tx.commit().await?;
-    Ok(())
-}
-
-/// Begins the full sync of subscriptions (anew), over the profiles there are now.
-pub async fn begin_sync(
-    tx: &mut PgConnection,
-    space: SpaceNo,
-    destination: DestinationNo,
-    numbers: &[i32],
-    at: Timestamp,
-) -> Result<()> {
-    // Its row is always locked before those of its subscriptions.
-    worker::bump_config(&mut *tx, space, destination).await?;
-    let sql = "-- store::destinations::subscriptions::begin_sync
-         UPDATE destination_subscription s
-         SET sync_after = 0, sync_until = p.last_profile_no, sync_started_at = $4, sync_ended_at = NULL
-         FROM processor p
-         WHERE s.space_id = $1 AND s.destination_no = $2 AND s.subscription_no = ANY($3) AND p.space_id = $1";
-    sqlx::query(sql).bind(space.0).bind(destination.0).bind(numbers).bind(at.to_utc()).execute(tx).await?;
-    Ok(())
-}
-
-/// Begins the full sync of enabled subscriptions to a computed trait that has another version now.
-pub async fn sync_definition(
-    tx: &mut PgConnection,
-    space: SpaceNo,
-    definition: i32,
-    at: Timestamp,
-) -> Result<()> {
-    let sql = "-- store::destinations::subscriptions::sync_definition
-         SELECT destination_no, subscription_no FROM destination_subscription
-         WHERE space_id = $1 AND subject = $2 AND definition_no = $3 AND enabled ORDER BY 1, 2";
-    let rows: Vec<(i32, i32)> = sqlx::query_as(sql)
-        .bind(space.0)
-        .bind(Subject::ComputedTrait as i16)
-        .bind(definition)
-        .fetch_all(&mut *tx)
-        .await?;
-    for (destination, no) in rows {
-        begin_sync(&mut *tx, space, DestinationNo(destination), &[no], at).await?;
+    if gone.all().is_none() {
+        syncs::begin_for_all(&mut tx, space, gone, at).await?;
     }
-    Ok(())
-}
-
-/// Says how far a full sync is; at its end `ended_at`.
-pub async fn set_synced(
-    tx: &mut PgConnection,
-    space: SpaceNo,
-    destination: DestinationNo,
-    no: i32,
-    reached: (Option<i64>, Option<Timestamp>),
-) -> Result<()> {
-    let sql = "-- store::destinations::subscriptions::set_synced
-         UPDATE destination_subscription SET sync_after = $4, sync_ended_at = coalesce($5, sync_ended_at)
-         WHERE space_id = $1 AND destination_no = $2 AND subscription_no = $3";
-    sqlx::query(sql)
-        .bind(space.0)
-        .bind(destination.0)
-        .bind(no)
-        .bind(reached.0)
-        .bind(reached.1.map(Timestamp::to_utc))
-        .execute(tx)
-        .await?;
+    tx.commit().await?;
     Ok(())
 }

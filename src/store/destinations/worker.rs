@@ -22,6 +22,8 @@ pub struct Glance {
     pub state: String,
     /// Version of settings, limits and subscriptions.
     pub config_version: i64,
+    /// How often rows of the queue were given to other profiles, other than by merges.
+    pub shuffled: i64,
     /// Nobody holds the lease.
     pub is_free: bool,
     /// End of the queue.
@@ -37,7 +39,8 @@ pub struct Glance {
 /// All destinations of all spaces.
 pub async fn glance(executor: impl PgExecutor<'_>) -> Result<Vec<Glance>> {
     let sql = "-- store::destinations::worker::glance
-         SELECT w.space_id, w.destination_no, w.state, w.config_version, w.lease_until < clock_timestamp() AS is_free,
+         SELECT w.space_id, w.destination_no, w.state, w.config_version, w.shuffled,
+             w.lease_until < clock_timestamp() AS is_free,
              h.last_no, w.done, w.dead, l.end_offset - p.processed_offset AS events_waiting
          FROM destination_worker w
          JOIN delivery_head h ON h.space_id = w.space_id AND h.destination_no = w.destination_no

@@ -27,7 +27,7 @@ pub enum Part {
 }
 
 /// Every table there is. Partitions are parts of theirs.
-pub const TABLES: [(&str, Part); 53] = [
+pub const TABLES: [(&str, Part); 54] = [
     ("profile", Part::Replaced(&["profile_no"])),
     ("external_id", Part::Replaced(&["id_key"])),
     ("profile_merge", Part::Replaced(&["log_offset", "absorbed_no"])),
@@ -74,6 +74,7 @@ pub const TABLES: [(&str, Part); 53] = [
     ("sensitive_finding", Part::Shared),
     // There are none where a rebuild looks: what is derived again is not told again.
     ("destination_subscription", Part::Scratch),
+    ("destination_sync", Part::Scratch),
     ("destination", Part::Shared),
     ("destination_worker", Part::Shared),
     ("destination_failure", Part::Shared),

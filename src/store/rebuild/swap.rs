@@ -43,14 +43,9 @@ pub struct Swapped {
     pub transitions: u64,
 }
 
-/// Puts what was derived again in the place of what is live, and forgets the rebuild. `None`, and nothing is changed, when
-/// definitions or settings are others than those it was derived with.
-pub async fn swap(
-    tx: &mut PgConnection,
-    place: &Place,
-    epoch: i64,
-    at: Timestamp,
-) -> Result<Option<Swapped>> {
+/// Holds still what is live, for as long as the transaction takes; false when definitions or settings are others than those
+/// it was derived with.
+pub async fn hold(tx: &mut PgConnection, place: &Place, epoch: i64) -> Result<bool> {
     let Place { space, live, shadow, .. } = place;
     // No segments are made meanwhile; those of before hold numbers of profiles.
     let sql = "-- store::rebuild::swap\nSELECT pg_advisory_xact_lock(hashtext('log_segment'), $1)";
@@ -67,9 +62,12 @@ pub async fn swap(
     if !ours {
         return Err(StoreError::Fenced);
     }
-    if !is_current(&mut *tx, place, true).await? {
-        return Ok(None);
-    }
+    is_current(tx, place, true).await
+}
+
+/// Puts what was derived again in the place of what is live and held, and forgets the rebuild.
+pub async fn swap(tx: &mut PgConnection, place: &Place, at: Timestamp) -> Result<Swapped> {
+    let Place { space, live, shadow, .. } = place;
     let sql = "-- store::rebuild::swap\nSELECT last_transition_no FROM processor WHERE space_id = $1";
     let last: i64 = sqlx::query_scalar(sql).bind(space.0).fetch_one(&mut *tx).await?;
     let mut swapped = Swapped { transitions: write_transitions(&mut *tx, place, at).await?, rows: 0 };
@@ -97,7 +95,7 @@ pub async fn swap(
     let query = sqlx::query(AssertSqlSafe(sql)).bind(space.0).bind(swapped.transitions as i64);
     query.execute(&mut *tx).await?;
     discard(tx, place).await?;
-    Ok(Some(swapped))
+    Ok(swapped)
 }
 
 /// Replaces the rows of a table that are not the same in both: usually there are few.

@@ -27,6 +27,8 @@ pub(super) struct DestinationJson {
     rate_per_second: Option<i32>,
     /// Time for one request.
     timeout_ms: i32,
+    /// How old the oldest change of a batch gets before the batch is sent although it is not full.
+    linger_seconds: i32,
     /// `connected`, `paused` (by an operator) or `failing`: paused by the service, `state_reason` says why.
     state: String,
     state_reason: Option<String>,
@@ -88,6 +90,7 @@ impl From<View> for DestinationJson {
             concurrency: destination.limits.concurrency,
             rate_per_second: destination.limits.rate_per_second,
             timeout_ms: destination.limits.timeout_ms,
+            linger_seconds: destination.limits.linger_seconds,
             state: status.state.clone(),
             state_reason: status.state_reason.clone(),
             state_since: instant(status.state_since),

@@ -10,6 +10,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::super::{not_null, path_id};
 use super::DestinationPath;
+use crate::domain::Collection;
 use crate::domain::delivery::{Form, Subject};
 use crate::domain::ids::public_id;
 use crate::http::AppState;
@@ -18,7 +19,7 @@ use crate::http::etag::IfNoneMatch;
 use crate::http::extract::{Json, Path};
 use crate::http::page::{List, Page, PageParams};
 use crate::http::problem::{Code, Problem};
-use crate::manage::subscriptions::{Keyed, Wish};
+use crate::manage::subscriptions::{About, Keyed, Wish};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list_subscriptions, create_subscription)).routes(routes!(
@@ -35,8 +36,10 @@ struct SubscriptionJson {
     id: String,
     /// `audience`, `computed_trait`, `custom_traits` or `merges`.
     subject: &'static str,
-    /// Of which audience or computed trait.
+    /// Of which audience or computed trait; `*`: of all there are and will be.
     key: Option<String>,
+    /// With `*`, whose: `users` or `accounts`.
+    collection: Option<&'static str>,
     enabled: bool,
     /// As which calls: `identify` (of accounts a `group`), `track`.
     send: Vec<&'static str>,
@@ -65,14 +68,15 @@ struct SyncJson {
 impl From<Keyed> for SubscriptionJson {
     fn from((subscription, key): Keyed) -> Self {
         let sync = subscription.sync;
-        let (status, progress) = match (sync.after, sync.until, sync.ended_at) {
-            (Some(after), Some(until), _) => ("running", after as f64 / until.max(1) as f64),
-            (_, _, Some(_)) => ("done", 1.0),
+        let (status, progress) = match (sync.progress, sync.ended_at) {
+            (Some(progress), _) => ("running", progress),
+            (None, Some(_)) => ("done", 1.0),
             _ => ("none", 0.0),
         };
         Self {
             id: public_id("sub", subscription.id),
             subject: subscription.subject.word(),
+            collection: subscription.all().map(Collection::as_str),
             key,
             enabled: subscription.enabled,
             send: Form::of_set(subscription.forms).into_iter().map(Form::word).collect(),
@@ -97,8 +101,12 @@ impl From<Keyed> for SubscriptionJson {
 struct NewSubscription {
     /// `audience`, `computed_trait`, `custom_traits` or `merges`.
     subject: String,
-    /// Of which audience or computed trait; none for the other subjects.
+    /// Of which audience or computed trait; `*` for all there are and will be, but for those that the destination has another
+    /// subscription to. None for the other subjects.
     key: Option<String>,
+    /// With `*`, whose: `users` (where nothing is said) or `accounts`.
+    #[schema(value_type = Option<String>)]
+    collection: Option<Collection>,
     enabled: Option<bool>,
     /// `identify`, `track` or both; `identify` where nothing is said, `track` for merges.
     #[schema(value_type = Option<Vec<String>>)]
@@ -188,7 +196,7 @@ async fn create_subscription(
     Path(path): Path<DestinationPath>,
     Json(new): Json<NewSubscription>,
 ) -> Result<(StatusCode, Json<SubscriptionJson>), Problem> {
-    let about = (subject(&new.subject)?, new.key);
+    let about = About { subject: subject(&new.subject)?, key: new.key, collection: new.collection };
     let wish = Wish {
         enabled: new.enabled,
         send: new.send,
