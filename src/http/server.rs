@@ -88,7 +88,9 @@ impl Server {
             let (accepted, place) = tokio::select! {
                 next = next => next,
                 _ = looks.tick(), if tls.is_some() => {
-                    tls.iter().for_each(|tls| tls.look_again());
+                    if let Some(tls) = &tls {
+                        tls.look_again();
+                    }
                     continue;
                 }
                 () = shutdown.cancelled() => break,

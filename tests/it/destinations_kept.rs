@@ -102,6 +102,8 @@ async fn writing_down_what_was_sent_does_not_go_through_the_queue() {
         let row = |n| NewDelivery {
             destination,
             profile: personas::domain::ProfileNo(n),
+            origin: personas::domain::ProfileNo(n),
+            cause: None,
             subscription: 1,
             subject: personas::domain::delivery::Subject::Audience,
             form: 1,
