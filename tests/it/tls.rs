@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use personas::app::Running;
 use rcgen::{CertificateParams, DnType, KeyPair};
@@ -88,7 +88,7 @@ async fn a_renewed_certificate_is_used_without_a_restart() {
     send(old.get(format!("{url}/livez"))).await.expect(200);
     // What cannot be used is not taken.
     fs::write(&certificate, "no certificate").unwrap();
-    let later = SystemTime::now() + Duration::from_secs(5);
+    let later = certificate.metadata().unwrap().modified().unwrap() + Duration::from_secs(5);
     fs::File::options().write(true).open(&certificate).unwrap().set_modified(later).unwrap();
     let (_, _, second) = certify(folder.path(), "second");
     let (new, _) = client(&second, &app.running);
