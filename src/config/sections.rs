@@ -282,8 +282,12 @@ impl Server {
         let tls = match (r.path("server.tls_certificate_file"), r.path("server.tls_key_file")) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
-            _ => {
-                r.refuse("server.tls_key_file", "a file beside server.tls_certificate_file: both, or none");
+            (Some(_), None) => {
+                r.refuse("server.tls_certificate_file", "a file together with server.tls_key_file, or empty");
+                None
+            }
+            (None, Some(_)) => {
+                r.refuse("server.tls_key_file", "a file together with server.tls_certificate_file, or empty");
                 None
             }
         };

@@ -82,6 +82,9 @@ fn every_option_has_a_comment_and_a_variable() {
         let free_text = option.default.starts_with('"')
             && ![
                 "server.listen",
+                "server.tls_certificate_file",
+                "server.tls_key_file",
+                "server.trusted_proxies",
                 "database.url",
                 "egress.ports",
                 "egress.allow_networks",

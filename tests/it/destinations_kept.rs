@@ -27,9 +27,9 @@ async fn app() -> TestApp {
 async fn outcomes(pool: &PgPool, destination: DestinationNo, count: i64, done_at: &str) {
     sqlx::query(
         "INSERT INTO delivery_outcome (space_id, destination_no, delivery_no, profile_no, subscription_no, subject, form,
-             definition_no, value, at, state, attempts, done_at)
+             definition_no, value, at, state, attempts, done_at, origin_no)
          SELECT $1, $2, n, n, 1, 0, 1, 1, 'true', $4::timestamptz, CASE WHEN n % 10 = 0 THEN 3 ELSE 1 END, 1,
-             $4::timestamptz
+             $4::timestamptz, n
          FROM generate_series((SELECT coalesce(max(delivery_no), 0) FROM delivery_outcome
              WHERE space_id = $1 AND destination_no = $2) + 1, $3) n",
     )
