@@ -17,8 +17,6 @@ pub(crate) struct Scan {
     pub depth: usize,
     /// A number has more digits or a larger exponent than we take.
     pub number_out_of_range: bool,
-    /// A `\u` escape stands in it, so that [`mend`] has something to look at.
-    pub has_escape: bool,
 }
 
 /// Looks at `json`, which must be valid JSON, without changing it.
@@ -27,7 +25,7 @@ pub(crate) fn scan(json: &str) -> Scan {
     let (mut found, mut depth, mut at) = (Scan::default(), 0_usize, 0);
     while let Some(&byte) = bytes.get(at) {
         match byte {
-            b'"' => at = end_of_string(bytes, at + 1, &mut found.has_escape),
+            b'"' => at = end_of_string(bytes, at + 1),
             b'{' | b'[' => {
                 depth += 1;
                 found.depth = found.depth.max(depth);
@@ -49,13 +47,12 @@ pub(crate) fn scan(json: &str) -> Scan {
 }
 
 /// Index behind the closing quote of the string that starts at `at`.
-fn end_of_string(bytes: &[u8], mut at: usize, has_escape: &mut bool) -> usize {
+fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
     while let Some(step) = bytes.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
         at += step;
         if bytes.get(at) == Some(&b'"') {
             return at + 1;
         }
-        *has_escape |= bytes.get(at + 1) == Some(&b'u');
         at += 2;
     }
     bytes.len()
@@ -125,10 +122,10 @@ fn unicode_escape(text: &str) -> Option<u32> {
 pub(crate) fn tolerate(body: &str) -> String {
     let body = mend(body.trim_start_matches('\u{feff}'));
     let bytes = body.as_bytes();
-    let (mut out, mut copied, mut at, mut escape) = (String::with_capacity(body.len()), 0, 0, false);
+    let (mut out, mut copied, mut at) = (String::with_capacity(body.len()), 0, 0);
     while let Some(&byte) = bytes.get(at) {
         if byte == b'"' {
-            at = end_of_string(bytes, at + 1, &mut escape);
+            at = end_of_string(bytes, at + 1);
             continue;
         }
         let token =

@@ -253,8 +253,9 @@ impl Ingest {
             return Err(Rejection::new("payload_too_large", message).at("batch"));
         }
         let context = self.shared(batch.context, "context", items.len())?;
-        let context = context.as_deref().map(|context| gather.screen_shared(context));
+        let context = context.as_deref().map(|raw| gather.screen_shared(raw, "context"));
         let integrations = self.shared(batch.integrations, "integrations", items.len())?;
+        let integrations = integrations.as_deref().map(|raw| gather.screen_shared(raw, "integrations"));
         let around = Surroundings {
             context: context.as_deref(),
             integrations: integrations.as_deref(),
@@ -300,9 +301,9 @@ impl<'a> Gather<'a> {
         Self { ingest, sender, append, rejected: Vec::new(), screener }
     }
 
-    /// The context of a batch as it may be stored; what is found in it counts once, not for each of its events.
-    fn screen_shared(&mut self, context: &str) -> String {
-        let screened = self.screener.screen(context, "context");
+    /// An object of a batch as it may be stored; what is found in it counts once, not for each of its events.
+    fn screen_shared(&mut self, raw: &str, field: &str) -> String {
+        let screened = self.screener.screen(raw, field);
         self.note(&screened.findings);
         screened.text.into_owned()
     }
@@ -323,7 +324,10 @@ impl<'a> Gather<'a> {
     }
 
     fn take(&mut self, index: usize, raw: &str, around: &Surroundings<'_>) {
-        let screened = self.screener.screen(raw, "");
+        // Mended first: what a U+0000 takes apart is whole again before it is looked at.
+        let mended = lexical::mend(raw);
+        let is_mended = matches!(mended, Cow::Owned(_));
+        let screened = self.screener.screen(&mended, "");
         self.note(&screened.findings);
         let raw = screened.text.as_ref();
         let append = &mut self.append;
@@ -335,7 +339,7 @@ impl<'a> Gather<'a> {
         };
         match verdict {
             Ok(event) => {
-                if event.mended {
+                if is_mended {
                     metrics::INGEST_MENDED.add(&["event"], 1);
                 }
                 let first = append.count == 0;

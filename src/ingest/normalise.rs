@@ -31,11 +31,9 @@ pub(crate) struct Surroundings<'a> {
 pub(crate) struct Accepted {
     pub timestamp: Timestamp,
     pub name: String,
-    /// U+0000 was taken out of it or a lone surrogate replaced (T11).
-    pub mended: bool,
 }
 
-/// Checks and encodes one call, appending its record to `out`. `make_id` is called when it has no message id.
+/// Checks and encodes one call, which was mended (T11), appending its record to `out`. `make_id` is called when it has no message id.
 pub(crate) fn normalise(
     raw: &str,
     around: &Surroundings<'_>,
@@ -52,15 +50,13 @@ pub(crate) fn normalise(
         });
     }
     let scan = lexical::scan(raw);
-    let mended = if scan.has_escape { lexical::mend(raw) } else { Cow::Borrowed(raw) };
-    let call = Call::parse(&mended)
+    let call = Call::parse(raw)
         .map_err(|_| Rejection::new("bad_request", "a tracking call must be a JSON object"))?;
     let message_id = match names::message_id(call.message_id, limits) {
         Ok(id) => id.unwrap_or_else(make_id),
         Err(rejection) => return Err(rejection),
     };
     check_and_encode(&call, scan, around, &message_id, out)
-        .map(|accepted| Accepted { mended: matches!(mended, Cow::Owned(_)), ..accepted })
         .map_err(|rejection| Rejection { message_id: Some(message_id.clone()), ..rejection })
 }
 
@@ -119,7 +115,7 @@ fn check_and_encode(
         extra: &extra(call, event_type),
     }
     .encode(out);
-    Ok(Accepted { timestamp, name, mended: false })
+    Ok(Accepted { timestamp, name })
 }
 
 fn merged<'a>(outer: Option<&'a str>, inner: Option<&'a str>) -> Cow<'a, str> {

@@ -5,7 +5,7 @@
 
 use super::batcher::Append;
 use super::rate::Limit;
-use super::{AppendError, Ingest, IngestError, Rejection, Sender};
+use super::{AppendError, Ingest, IngestError, Rejection, Sender, lexical};
 use crate::domain::Timestamp;
 use crate::engine::guard::Screener;
 use crate::store::rejected::RejectedEvent;
@@ -120,6 +120,7 @@ impl Ingest {
     fn listed_text(&self, sender: Sender, body: &[u8]) -> String {
         let text = legible(body);
         let is_cut = body.len() > text.len();
+        let text = lexical::mend(&text);
         let text = if is_cut {
             text.trim_end_matches(|c: char| c.is_ascii_digit() || " -.".contains(c))
         } else {

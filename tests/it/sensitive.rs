@@ -139,6 +139,20 @@ async fn what_is_refused_for_another_reason_is_not_listed_with_it_either() {
 }
 
 #[tokio::test]
+async fn what_is_taken_apart_by_escapes_is_put_together_first() {
+    let app = TestApp::start().await;
+    let batch = r#"{"integrations":{"CRM":{"password":"hunter2"}},"batch":[{"type":"identify","userId":"u","traits":
+        {"note":"4111\u0000111111111111","pass\u0000word":"hunter2","other":"\ud8004111 1111 1111 \u0031111"}}]}"#;
+    let batch = batch.replace("\\\\", "\\");
+    let offset = app.track("/v1/batch", batch).await.expect(200).offset();
+    let seen = all_of(&app, "u", offset).await;
+    for secret in ["hunter2", "4111"] {
+        assert!(!seen.contains(secret), "{secret}: {seen}");
+    }
+    assert_eq!(findings(&app).await.len(), 4);
+}
+
+#[tokio::test]
 async fn a_masked_value_makes_nobody_the_same() {
     let mut people = People::start().await;
     people.set(json!({"type": "card", "keys": ["card_number"]})).await;

@@ -55,6 +55,8 @@ struct KnownKey {
     meaning: Meaning,
     /// What it is itself: a value in the wrong place.
     is_value: Option<Category>,
+    /// It is not told where something was found: somebody may not want to read it there.
+    is_hidden: bool,
     /// Patterns that want this key, a bit each; see [`PATTERNS_MAX`].
     patterns: u128,
 }
@@ -115,8 +117,16 @@ impl Screener {
         let patterns = self.guard.patterns.iter().enumerate();
         let bits = patterns.filter(|(_, pattern)| wants(pattern)).map(|(place, _)| 1_u128 << place);
         let is_value = values::find(&key, true).first().map(|(_, category)| *category);
-        let known =
-            KnownKey { meaning: keys::meaning(&key), is_value, patterns: bits.fold(0, |all, bit| all | bit) };
+        let is_wanted = |pattern: &Pattern| pattern.value.as_ref().is_some_and(|regex| regex.is_match(&key));
+        let is_hidden = is_value.is_some()
+            || key.bytes().filter(u8::is_ascii_digit).count() > KEY_DIGITS_MAX
+            || self.guard.patterns.iter().any(is_wanted);
+        let known = KnownKey {
+            meaning: keys::meaning(&key),
+            is_value,
+            is_hidden,
+            patterns: bits.fold(0, |all, bit| all | bit),
+        };
         if self.known.len() < KEYS_MAX {
             self.known.insert(raw.to_owned(), known);
         }
@@ -303,7 +313,7 @@ impl Pass<'_, '_> {
         }
         let is_id = is_own(&ID_KEYS);
         let known = key.map(|key| key.known).unwrap_or_default();
-        let text = if is_string { unescaped(raw) } else { Cow::Borrowed(raw) };
+        let text = if is_string { unescaped(raw) } else { Cow::Borrowed(whole(raw)) };
         let guard = Arc::clone(&self.screener.guard);
         let solid = !is_id && !known.meaning.is_number;
         let mut matches: Vec<Match> = Vec::new();
@@ -371,9 +381,7 @@ impl Pass<'_, '_> {
         let mut path = self.prefix.to_owned();
         for frame in &self.stack {
             let part = match frame.key {
-                Some(key) if key.raw.bytes().filter(u8::is_ascii_digit).count() > KEY_DIGITS_MAX => {
-                    "*".to_owned()
-                }
+                Some(key) if key.known.is_hidden => "*".to_owned(),
                 Some(key) => {
                     unescaped(key.raw).chars().filter(|c| !c.is_control()).take(KEY_CHARS_MAX).collect()
                 }
@@ -387,6 +395,12 @@ impl Pass<'_, '_> {
         }
         path.chars().take(PATH_CHARS_MAX).collect()
     }
+}
+
+/// A number without a fraction of nothing: some languages write every number as one with a fraction.
+fn whole(number: &str) -> &str {
+    let point = number.trim_end_matches('0').strip_suffix('.');
+    point.filter(|whole| whole.bytes().all(|b| b.is_ascii_digit())).unwrap_or(number)
 }
 
 /// Whether a value can be what its key says: a card has digits, and that there is a password is no password.
