@@ -23,7 +23,7 @@ const VARIABLES: [(&str, &str); 5] = [
 const KILLS: usize = 20;
 const USERS: usize = 100;
 /// Changes of each user.
-const TIMES: usize = 60;
+const TIMES: usize = 40;
 const CONCURRENCY: usize = 8;
 /// Answers that a worker gathers before it writes them down.
 const GATHERED: usize = 500;

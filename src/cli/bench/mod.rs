@@ -136,7 +136,7 @@ impl Goal {
             Self::Backfill => 0.8,
             Self::Outbox => 0.75,
             // A fifth later at most.
-            Self::Hostile => 1.0 / 1.2,
+            Self::Hostile => 0.83,
             Self::Sync => 0.95,
         }
     }

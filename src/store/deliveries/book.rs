@@ -60,43 +60,46 @@ pub struct Ended {
 }
 
 /// Moves changes from the queue to the history. Returns how many there were.
+///
+/// Each is looked up by its place and deleted where it was found, whatever the planner takes the queue for: nobody else
+/// moves rows of it meanwhile, because the worker's row is locked.
 pub async fn end(
     tx: &mut PgConnection,
     space: SpaceNo,
     destination: DestinationNo,
     ended: &[Ended],
 ) -> Result<u64> {
-    let places = || ended.iter().map(|e| e.seq);
     let done = sqlx::query(
         "-- store::deliveries::book::end
          WITH ended AS (
              SELECT * FROM unnest($3::bigint[], $4::smallint[], $5::int[], $6::text[], $7::text[], $8::timestamptz[])
                  AS e (seq, state, tries, code, message, done_at)
+         ), found AS (
+             SELECT d.*, e.state, e.tries, e.code, e.message, e.done_at
+             FROM ended e
+             CROSS JOIN LATERAL (
+                 SELECT q.ctid AS place, q.* FROM delivery q
+                 WHERE q.space_id = $1 AND q.destination_no = (SELECT $2::int) AND q.seq = e.seq OFFSET 0) d
          ), gone AS (
-             DELETE FROM delivery d USING ended e
-             WHERE d.space_id = $1 AND d.destination_no = (SELECT $2::int) AND d.seq BETWEEN $9 AND $10
-                 AND d.seq = e.seq
-             RETURNING d.*, e.state, e.tries, e.code, e.message, e.done_at
+             DELETE FROM delivery WHERE space_id = $1 AND ctid = ANY(ARRAY(SELECT place FROM found))
          )
          INSERT INTO delivery_outcome (space_id, destination_no, delivery_no, profile_no, subscription_no, subject, form,
              definition_no, value, at, state, attempts, code, message, done_at, origin_no, log_offset)
          SELECT $1, $2, delivery_no, profile_no, subscription_no, subject, form, definition_no, value, at, state,
              attempts + tries, code, message, done_at, origin_no, log_offset
-         FROM gone
+         FROM found
          ON CONFLICT (space_id, destination_no, delivery_no) DO UPDATE SET profile_no = excluded.profile_no,
              state = excluded.state, attempts = excluded.attempts, code = excluded.code, message = excluded.message,
              done_at = excluded.done_at",
     )
     .bind(space.0)
     .bind(destination.0)
-    .bind(places().collect::<Vec<_>>())
+    .bind(ended.iter().map(|e| e.seq).collect::<Vec<_>>())
     .bind(ended.iter().map(|e| e.state as i16).collect::<Vec<_>>())
     .bind(ended.iter().map(|e| e.tries).collect::<Vec<_>>())
     .bind(ended.iter().map(|e| e.code.as_deref()).collect::<Vec<_>>())
     .bind(ended.iter().map(|e| e.message.as_deref()).collect::<Vec<_>>())
     .bind(ended.iter().map(|e| e.at.to_utc()).collect::<Vec<_>>())
-    .bind(places().min())
-    .bind(places().max())
     .execute(tx)
     .await?;
     Ok(done.rows_affected())

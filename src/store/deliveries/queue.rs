@@ -170,8 +170,8 @@ pub async fn load_profiles(
          SELECT d.* FROM unnest($3::bigint[], $4::bigint[]) AS w (profile_no, after)
          CROSS JOIN LATERAL (
              SELECT * FROM delivery q
-             WHERE q.space_id = $1 AND q.destination_no = $2 AND q.profile_no = w.profile_no AND q.seq > w.after
-                 AND q.seq <= $5
+             WHERE q.space_id = $1 AND q.destination_no = (SELECT $2::int) AND q.profile_no = w.profile_no
+                 AND q.seq > w.after AND q.seq <= $5
              ORDER BY q.seq LIMIT $6) d
          ORDER BY d.seq",
     )
