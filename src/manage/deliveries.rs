@@ -5,9 +5,9 @@ use uuid::Uuid;
 use super::{Manage, ManageError, Result};
 use crate::deliver::ids::{delivery_id, delivery_no};
 use crate::domain::{DestinationNo, SpaceNo, Timestamp};
-use crate::engine::profile::number_of;
 use crate::store::deliveries::history;
 use crate::store::destinations;
+use crate::store::profiles;
 use crate::telemetry::metrics;
 
 pub use crate::store::deliveries::book::State;
@@ -147,10 +147,17 @@ impl Manage {
             }
             (None, _) => None,
         };
+        let profile = match profile {
+            // Whom nobody knows has no deliveries.
+            Some(id) => {
+                Some(profiles::find_number(&self.pool, space, *id).await?.map_or(-1, |no| no.0 as i64))
+            }
+            None => None,
+        };
         Ok(history::Filter {
             destination: destination.map(|d| d.no),
             state: *state,
-            profile: profile.map(|id| number_of(id).0 as i64),
+            profile,
             numbers,
             from: *from,
             to: *to,

@@ -70,8 +70,8 @@ pub(super) async fn undo_merge(
         case.merged.kin.get().accounts.iter().map(|no| work.live(*no)).collect();
     let before = work.entries.remove(&case.merged.no);
     for half in halves {
-        let created = created_at(table, acting, &case, half).await?;
-        let mut entry = begin_half(&case, &parted, half, created, acting.catalog());
+        let origin = find_origin(table, acting, &case, half).await?;
+        let mut entry = begin_half(&case, &parted, half, origin, acting.catalog());
         if let Some(before) = before.as_ref().filter(|_| half.no == case.merged.no) {
             (entry.indexed_due, entry.encoded) = (before.indexed_due, before.encoded.clone());
         }
@@ -183,24 +183,31 @@ fn key_of(held: &Held, catalog: &Catalog) -> IdKey {
     IdKey::of(Collection::Users, &type_name(held.type_no, catalog), &held.value)
 }
 
-async fn created_at(
+/// The public id of a side, and when it was made.
+async fn find_origin(
     table: &mut Table<'_>,
     acting: &Acting<'_>,
     case: &Case,
     half: Half,
-) -> Result<Timestamp> {
+) -> Result<(Uuid, Timestamp)> {
     if half.no == case.merged.no {
-        return Ok(case.merged.created_at);
+        return Ok((case.merged.id, case.merged.created_at));
     }
-    let at = corrections::created_at(&mut *table.connection, acting.ground.space, half.no).await?;
-    at.ok_or_else(|| StoreError::Damaged(format!("profile {} does not exist", half.no)))
+    let found = corrections::find_origin(&mut *table.connection, acting.ground.space, half.no).await?;
+    found.ok_or_else(|| StoreError::Damaged(format!("profile {} does not exist", half.no)))
 }
 
 /// The profile of a side before its events are folded in: who it is, and what it said until now.
-fn begin_half(case: &Case, parted: &Parted, half: Half, created: Timestamp, catalog: &Catalog) -> Entry {
+fn begin_half(
+    case: &Case,
+    parted: &Parted,
+    half: Half,
+    (id, created): (Uuid, Timestamp),
+    catalog: &Catalog,
+) -> Entry {
     let Case { merged, .. } = case;
     let first = parted.seen.iter().find(|(_, side, _)| *side == half.side).map(|(offset, ..)| *offset);
-    let mut profile = Profile::new(half.no, Collection::Users, first.unwrap_or(merged.first_offset), created);
+    let mut profile = Profile::separated(half.no, first.unwrap_or(merged.first_offset), id, created);
     let of_half = |no: &ProfileNo| parted.numbers.get(no) == Some(&half.side);
     let mut identifiers = Vec::new();
     for held in &merged.owned.get().identifiers {

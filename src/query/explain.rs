@@ -12,7 +12,7 @@ use super::{QueryError, Reader, Selector};
 use crate::domain::ids::public_id;
 use crate::domain::{Collection, ComputationNo, LeafNo, SpaceNo, Timestamp};
 use crate::engine::explain::Explanation;
-use crate::engine::profile::{OutcomeValue, Profile, number_of};
+use crate::engine::profile::{OutcomeValue, Profile};
 use crate::engine::{self, KnownSource, Limits, Plan, ProfileView, Sources, compile_for};
 use crate::store::computations::{self, Computation};
 use crate::store::definitions::{Definition, Kind, list_definitions};
@@ -113,9 +113,8 @@ impl Reader {
     ) -> Result<Option<Profile>, QueryError> {
         let state = match selector {
             Selector::Id(id) => {
-                let found = profiles::find_by_numbers(tx, space, &[number_of(*id)]).await?;
-                // Numbers can be guessed, ids cannot.
-                found.into_iter().find(|(_, known, _)| known == id).map(|(.., state)| state)
+                let found = profiles::find_by_ids(tx, space, &[*id]).await?;
+                found.into_iter().next().map(|(.., state)| state)
             }
             Selector::Identifier { id_type, value } => {
                 match self.key_of(space, collection, id_type, value).await? {

@@ -11,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Directory, Person, QueryError, Reader, Selector};
 use crate::domain::{Collection, ComputationNo, IdKey, ProfileNo, SpaceNo, Timestamp};
-use crate::engine::profile::{Profile, number_of};
+use crate::engine::profile::Profile;
 use crate::store::audiences::{self, SizePoint};
 use crate::store::profiles;
 
@@ -98,10 +98,10 @@ impl Reader {
         collection: Collection,
         selectors: &[Selector],
     ) -> Result<Vec<Option<Person>>, QueryError> {
-        let (mut keys, mut numbers) = (Vec::new(), Vec::new());
+        let (mut keys, mut ids) = (Vec::new(), Vec::new());
         for selector in selectors {
             match selector {
-                Selector::Id(id) => numbers.push(number_of(*id)),
+                Selector::Id(id) => ids.push(*id),
                 Selector::Identifier { id_type, value } => {
                     keys.extend(self.key_of(space, collection, id_type, value).await?.map(|(key, _)| key));
                 }
@@ -109,8 +109,8 @@ impl Reader {
         }
         let by_key = profiles::find_by_keys(&self.pool, space, &keys, std::time::Duration::ZERO).await?;
         let by_key: HashMap<IdKey, _> = by_key.into_iter().map(|found| (found.key, found.state)).collect();
-        let by_id = profiles::find_by_numbers(&self.pool, space, &numbers).await?;
-        let by_id: HashMap<_, _> = by_id.into_iter().map(|(_, id, state)| (id, state)).collect();
+        let by_id = profiles::find_by_ids(&self.pool, space, &ids).await?;
+        let by_id: HashMap<_, _> = by_id.into_iter().map(|(id, _, state)| (id, state)).collect();
         // As new as what was read.
         let directory = self.directory(space, None).await?;
         let mut found = Vec::with_capacity(selectors.len());

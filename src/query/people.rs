@@ -14,7 +14,7 @@ use crate::domain::identifier::normalise;
 use crate::domain::ids::{parse_public_id, public_id};
 use crate::domain::{Collection, IdKey, ProfileNo, SourceNo, SpaceNo, Timestamp};
 use crate::engine::identity::Apart;
-use crate::engine::profile::{Outcome, OutcomeValue, Profile, number_of};
+use crate::engine::profile::{Outcome, OutcomeValue, Profile};
 use crate::engine::traits::Write;
 use crate::store::definitions::Kind;
 use crate::store::identity::{self, Merge, RefusalRow};
@@ -180,9 +180,9 @@ impl Reader {
         selector: &Selector,
     ) -> Result<Option<Person>, QueryError> {
         let (state, directory) = match selector {
-            Selector::Id(id) => match profiles::find_by_number(&self.pool, space, number_of(*id)).await? {
-                Some(state) if self.has_id(space, *id).await? => (state, self.directory(space, None).await?),
-                _ => return Ok(None),
+            Selector::Id(id) => match profiles::find_by_ids(&self.pool, space, &[*id]).await?.pop() {
+                Some((.., state)) => (state, self.directory(space, None).await?),
+                None => return Ok(None),
             },
             Selector::Identifier { id_type, value } => {
                 // The directory at hand will do for the case rule; a type it does not know may be new.
@@ -207,12 +207,6 @@ impl Reader {
     pub async fn find_by_number(&self, space: SpaceNo, no: ProfileNo) -> Result<Option<Person>, QueryError> {
         let state = profiles::find_by_number(&self.pool, space, no).await?;
         Ok(self.people(space, state).await?.into_iter().next())
-    }
-
-    /// Checks that the id asked for is one a profile has or had: numbers can be guessed, ids cannot.
-    async fn has_id(&self, space: SpaceNo, id: Uuid) -> Result<bool, QueryError> {
-        let ids = profiles::list_ids(&self.pool, space, &[number_of(id)]).await?;
-        Ok(ids.iter().any(|(_, known)| *known == id))
     }
 
     /// What an identifier is found by, and the directory that says so.

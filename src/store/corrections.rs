@@ -302,17 +302,17 @@ pub async fn list_transitions(
     Ok(rows.into_iter().map(transition).collect())
 }
 
-/// When profiles were made, by number.
-pub async fn created_at(
+/// The public id of a profile, also of one that was absorbed, and when it was made.
+pub async fn find_origin(
     executor: impl PgExecutor<'_>,
     space: SpaceNo,
     profile: ProfileNo,
-) -> Result<Option<Timestamp>> {
-    let sql = "-- store::corrections::created_at
-         SELECT created_at FROM profile WHERE space_id = $1 AND profile_no = $2";
-    let at: Option<chrono::DateTime<chrono::Utc>> =
-        sqlx::query_scalar(sql).bind(space.0).bind(profile.0 as i64).fetch_optional(executor).await?;
-    Ok(at.map(Timestamp::from))
+) -> Result<Option<(Uuid, Timestamp)>> {
+    let sql = "-- store::corrections::find_origin
+         SELECT profile_id, created_at FROM profile WHERE space_id = $1 AND profile_no = $2";
+    let row: Option<(Uuid, chrono::DateTime<chrono::Utc>)> =
+        sqlx::query_as(sql).bind(space.0).bind(profile.0 as i64).fetch_optional(executor).await?;
+    Ok(row.map(|(id, at)| (id, at.into())))
 }
 
 fn numbers(profiles: &[ProfileNo]) -> Vec<i64> {

@@ -239,6 +239,38 @@ pub async fn find_by_keys(
     Ok(rows.into_iter().map(found).collect())
 }
 
+/// The live profiles that public ids mean or meant: the id, its number, and the encoded profile.
+pub async fn find_by_ids(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    ids: &[Uuid],
+) -> Result<Vec<(Uuid, ProfileNo, Bytes)>> {
+    let rows: Vec<(Uuid, i64, Vec<u8>)> = sqlx::query_as(
+        "-- store::profiles::find_by_ids
+         SELECT p.profile_id, p.profile_no, l.state
+         FROM profile p
+         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
+         WHERE p.space_id = $1 AND p.profile_id = ANY($2)",
+    )
+    .bind(space.0)
+    .bind(ids)
+    .fetch_all(executor)
+    .await?;
+    Ok(rows.into_iter().map(|(id, no, state)| (id, ProfileNo(no as u64), state.into())).collect())
+}
+
+/// The number of the profile that has or had this public id.
+pub async fn find_number(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    id: Uuid,
+) -> Result<Option<ProfileNo>> {
+    let sql = "-- store::profiles::find_number
+         SELECT profile_no FROM profile WHERE space_id = $1 AND profile_id = $2";
+    let no: Option<i64> = sqlx::query_scalar(sql).bind(space.0).bind(id).fetch_optional(executor).await?;
+    Ok(no.map(|no| ProfileNo(no as u64)))
+}
+
 /// The encoded live profile that a number means or meant.
 pub async fn find_by_number(
     executor: impl PgExecutor<'_>,

@@ -93,6 +93,8 @@ mod reading;
 #[cfg(test)]
 mod rebuild;
 #[cfg(test)]
+mod rebuild_numbers;
+#[cfg(test)]
 mod rebuild_settings;
 #[cfg(test)]
 mod refused_bodies;

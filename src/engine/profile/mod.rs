@@ -21,7 +21,7 @@ use crate::domain::{Collection, ComputationNo, Offset, ProfileNo, Timestamp};
 pub use super::pointers::{POINTERS_MAX, Pointer, decode_pointers, encode_pointers};
 
 /// First byte of every encoded profile.
-const FORMAT: u8 = 6;
+const FORMAT: u8 = 7;
 /// Format, then the checksum of all that follows, then the lengths of the parts, then [`Head`] and the parts.
 const CHECKSUM_AT: usize = 1;
 const LENGTHS_AT: usize = CHECKSUM_AT + 8;
@@ -102,8 +102,10 @@ pub struct Profile {
     pub id: Uuid,
     /// Users or accounts.
     pub collection: Collection,
-    /// The event that made it.
+    /// The event that made it; of a profile that was separated again, the first one that is still its.
     pub first_offset: Offset,
+    /// The event that made it, for ever.
+    born: Offset,
     /// Its newest event.
     pub last_offset: Offset,
     /// Time of receipt of the event that made it.
@@ -138,12 +140,24 @@ struct Head {
     collection: Collection,
     is_known: bool,
     first_offset: Offset,
+    /// When that is another one.
+    born: Option<Offset>,
     last_offset: Offset,
     created_at: Timestamp,
     last_event_at: Timestamp,
     /// When that is another time.
     last_seen_at: Option<Timestamp>,
     due_at: Option<Timestamp>,
+}
+
+impl Head {
+    fn born(&self) -> Offset {
+        self.born.unwrap_or(self.first_offset)
+    }
+
+    fn id(&self) -> Uuid {
+        profile_id(self.collection, self.born(), self.created_at)
+    }
 }
 
 /// Who a profile is, and whether it is counted.
@@ -165,8 +179,7 @@ impl Who {
             return Err(DecodeError::Format);
         }
         let (head, _) = postcard::take_from_bytes::<Head>(start.get(HEAD_AT..).unwrap_or_default())?;
-        let id = profile_id(head.no, head.created_at);
-        Ok(Self { id, collection: head.collection, is_known: head.is_known })
+        Ok(Self { id: head.id(), collection: head.collection, is_known: head.is_known })
     }
 }
 
@@ -189,9 +202,10 @@ impl Profile {
     pub fn new(no: ProfileNo, collection: Collection, offset: Offset, received_at: Timestamp) -> Self {
         Self {
             no,
-            id: profile_id(no, received_at),
+            id: profile_id(collection, offset, received_at),
             collection,
             first_offset: offset,
+            born: offset,
             last_offset: offset,
             created_at: received_at,
             last_event_at: received_at,
@@ -207,6 +221,12 @@ impl Profile {
             due_at: None,
             pointers: Pointers::default(),
         }
+    }
+
+    /// A user that was part of another one and is one again: the first event that is still its, and who it was before.
+    pub fn separated(no: ProfileNo, first: Offset, id: Uuid, created_at: Timestamp) -> Self {
+        let born = birth_of(id);
+        Self { id, born, ..Self::new(no, Collection::Users, first, created_at) }
     }
 
     /// Takes a younger profile in. Outcomes are left to the evaluation that has to follow. Both have left the tallies of
@@ -363,6 +383,7 @@ impl Profile {
             collection: self.collection,
             is_known: self.is_known,
             first_offset: self.first_offset,
+            born: Some(self.born).filter(|born| *born != self.first_offset),
             last_offset: self.last_offset,
             created_at: self.created_at,
             last_event_at: self.last_event_at,
@@ -428,9 +449,10 @@ impl Profile {
         };
         Ok(Self {
             no: head.no,
-            id: profile_id(head.no, head.created_at),
+            id: head.id(),
             collection: head.collection,
             first_offset: head.first_offset,
+            born: head.born(),
             last_offset: head.last_offset,
             created_at: head.created_at,
             last_event_at: head.last_event_at,
@@ -449,7 +471,7 @@ impl Profile {
     }
 }
 
-/// Numbers are stirred by an odd factor modulo 2^56, so that ids of neighbours do not look alike.
+/// What is in an id is stirred by an odd factor modulo 2^56, so that ids of neighbours do not look alike.
 const STIR: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Its inverse, by Newton's iteration: each step doubles the number of right bits.
 const UNSTIR: u64 = {
@@ -460,12 +482,15 @@ const UNSTIR: u64 = {
     }
     inverse
 };
-const NUMBER_BITS: u64 = (1 << 56) - 1;
+const BITS: u64 = (1 << 56) - 1;
 
-/// The public id of a profile: a UUIDv7 of the time of receipt of its first event whose random bits hold its number.
-/// The same log gives the same ids, and [`number_of`] finds the number again, so ids need no index.
-pub fn profile_id(no: ProfileNo, received_at: Timestamp) -> Uuid {
-    let stirred = no.0.wrapping_mul(STIR) & NUMBER_BITS;
+/// The public id of a profile: a UUIDv7 of the time of receipt of the event that made it, whose random bits hold the place of
+/// that event in the log. The same log gives the same ids, whatever else there is in it and by whichever settings it is
+/// resolved: numbers are given one after the other, ids are not.
+pub fn profile_id(collection: Collection, born: Offset, received_at: Timestamp) -> Uuid {
+    // An event makes a user and an account at most.
+    let place = born.0 << 1 | u64::from(collection == Collection::Accounts);
+    let stirred = place.wrapping_mul(STIR) & BITS;
     let mut bytes = [0x2a; 10];
     for (to, from) in bytes.iter_mut().skip(3).zip(stirred.to_be_bytes().into_iter().skip(1)) {
         *to = from;
@@ -473,10 +498,9 @@ pub fn profile_id(no: ProfileNo, received_at: Timestamp) -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(received_at.millis().max(0).unsigned_abs(), &bytes).into_uuid()
 }
 
-/// The number inside a profile's public id. Whether there is such a profile, and with that very id, is to be looked
-/// up.
-pub const fn number_of(id: Uuid) -> ProfileNo {
-    ProfileNo(((id.as_u128() as u64) & NUMBER_BITS).wrapping_mul(UNSTIR) & NUMBER_BITS)
+/// The event that made the profile with this public id.
+const fn birth_of(id: Uuid) -> Offset {
+    Offset((((id.as_u128() as u64) & BITS).wrapping_mul(UNSTIR) & BITS) >> 1)
 }
 
 #[cfg(test)]

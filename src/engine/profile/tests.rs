@@ -5,9 +5,11 @@ use proptest::prelude::*;
 
 proptest! {
     #[test]
-    fn ids_hold_their_numbers(no in 1_u64..1 << 50, at in 0_i64..1 << 42) {
-        let id = profile_id(ProfileNo(no), Timestamp::from_millis(at));
-        prop_assert_eq!(number_of(id), ProfileNo(no));
+    fn ids_hold_the_place_of_their_first_event(born in 1_u64..1 << 50, at in 0_i64..1 << 42) {
+        let id = |collection| profile_id(collection, Offset(born), Timestamp::from_millis(at));
+        prop_assert_ne!(id(Collection::Users), id(Collection::Accounts));
+        let id = id(Collection::Users);
+        prop_assert_eq!(birth_of(id), Offset(born));
         prop_assert_eq!(id.get_version_num(), 7);
     }
 
@@ -80,7 +82,7 @@ fn the_stored_form_stays_what_it_was() {
     });
     assert_eq!(
         hex::encode(profile.encode().unwrap()),
-        "068941311fc701e71b0c0000000400000013000000060000000000000003000000030000000d00000007010009090a0a00010001060275310804016d070100010301040104706c616e01052270726f2200010c016d0402040301310902010001090001040102050001020103010001"
+        "079508c3e581f6fdce0c0000000400000013000000060000000000000003000000030000000d0000000701000900090a0a00010001060275310804016d070100010301040104706c616e01052270726f2200010c016d0402040301310902010001090001040102050001020103010001"
     );
 }
 
@@ -100,6 +102,7 @@ fn the_earliest_due_time_is_known() {
 
 #[test]
 fn neighbours_do_not_look_alike() {
-    let id = |no| profile_id(ProfileNo(no), Timestamp::from_millis(1_700_000_000_000)).simple().to_string();
+    let at = Timestamp::from_millis(1_700_000_000_000);
+    let id = |born| profile_id(Collection::Users, Offset(born), at).simple().to_string();
     assert_ne!(id(1).get(20..), id(2).get(20..));
 }

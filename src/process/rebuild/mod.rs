@@ -19,7 +19,7 @@ use super::space::{SpaceProcessor, Until};
 use crate::domain::{Offset, SpaceNo, Timestamp};
 use crate::read_cache::TRUST;
 use crate::store::identity::SettingsRow;
-use crate::store::rebuild::{self as shadow, Place, compare, swap};
+use crate::store::rebuild::{self as shadow, Place, compare, renumber, swap};
 use crate::store::{self, StoreError, log, processor, registry};
 
 pub use report::{Audience, Difference, Report, Some20, Swap};
@@ -192,7 +192,7 @@ impl Task {
         }
         shadow::analyse(&self.pool, place).await?;
         tell(Told::Compares);
-        let mut report = self.compare(&mut again).await?;
+        let mut report = self.compare(place, &mut again).await?;
         if self.dry_run || self.tried.is_some() {
             drop(again);
             let mut connection = self.pool.acquire().await.map_err(StoreError::from)?;
@@ -256,14 +256,15 @@ impl Task {
     }
 
     /// What is different, as of one snapshot of what is live.
-    async fn compare(&self, again: &mut SpaceProcessor) -> Result<Report, RebuildError> {
+    async fn compare(&self, place: &Place, again: &mut SpaceProcessor) -> Result<Report, RebuildError> {
         let mut connection = self.pool.acquire().await.map_err(StoreError::from)?;
         let mut live = connection.begin().await.map_err(StoreError::from)?;
         compare::one_snapshot(&mut live).await?;
         let standing = compare::standing(&mut live, self.space).await?;
         self.catch_up(again, standing.processed()).await?;
         let mut rebuilt = again.pool.acquire().await.map_err(StoreError::from)?;
-        Ok(report::compare(&mut live, &mut rebuilt, again).await?)
+        let renumbered = renumber::find(&mut rebuilt, place).await?;
+        Ok(report::compare(&mut live, &mut rebuilt, again, &renumbered).await?)
     }
 
     /// Fences the live processor off, does what is left, and puts it in place.
@@ -311,9 +312,11 @@ impl Task {
         if !swap::hold(tx, place, epoch).await? {
             return Ok(None);
         }
+        let renumbered = renumber::find(tx, place).await?;
+        renumber::renumber(tx, place).await?;
         // While both can be looked at.
-        told::tell(tx, again, now).await?;
-        Ok(Some(swap::swap(tx, place, now).await?))
+        told::tell(tx, again, &renumbered, now).await?;
+        Ok(Some(swap::swap(tx, place, !renumbered.is_empty(), now).await?))
     }
 
     /// The time; a test clock is moved by the server.

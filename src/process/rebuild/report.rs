@@ -15,10 +15,11 @@ use crate::process::catalog::Catalog;
 use crate::process::space::SpaceProcessor;
 use crate::store::definitions::Kind;
 use crate::store::rebuild::compare::{self, Mark};
+use crate::store::rebuild::renumber::Renumbered;
 use crate::store::{Result, StoreError};
 
-/// Profile numbers compared at a time.
-const PAGE: u64 = 5_000;
+/// Profiles compared at a time.
+const PAGE: i64 = 5_000;
 /// Public ids told of each kind of difference.
 const SAMPLE: usize = 20;
 
@@ -125,6 +126,7 @@ type Members = HashSet<(ComputationNo, ProfileNo)>;
 struct Comparing<'a> {
     space: SpaceNo,
     catalog: &'a Catalog,
+    renumbered: &'a Renumbered,
     report: Report,
     before: Members,
     after: Members,
@@ -135,6 +137,7 @@ pub(super) async fn compare(
     live: &mut PgConnection,
     rebuilt: &mut PgConnection,
     again: &SpaceProcessor,
+    renumbered: &Renumbered,
 ) -> Result<Report> {
     let space = again.space;
     let (l, r) = (compare::standing(live, space).await?, compare::standing(rebuilt, space).await?);
@@ -147,53 +150,72 @@ pub(super) async fn compare(
         ..Report::default()
     };
     let (before, after) = (Members::new(), Members::new());
-    let mut comparing = Comparing { space, catalog: &again.catalog, report, before, after };
-    let end = l.last_profile().max(r.last_profile());
-    let mut done = ProfileNo(0);
-    while done < end {
-        let until = ProfileNo(done.0 + PAGE);
-        let marks = (
-            compare::list_marks(live, space, done, until).await?,
-            compare::list_marks(rebuilt, space, done, until).await?,
-        );
-        comparing.page(live, rebuilt, &marks.0, &marks.1).await?;
-        done = until;
+    let mut comparing = Comparing { space, catalog: &again.catalog, renumbered, report, before, after };
+    let mut after = ProfileNo(0);
+    loop {
+        let marks = compare::list_marks(live, space, after, PAGE).await?;
+        let Some((last, _)) = marks.last() else { break };
+        after = *last;
+        comparing.page(live, rebuilt, marks).await?;
+    }
+    let mut after = ProfileNo(0);
+    while let Some(new) = compare::list_new(live, rebuilt, space, &mut after, PAGE).await? {
+        for (no, state) in compare::load(rebuilt, space, &new).await? {
+            let new = comparing.decode(no, Some(&state))?;
+            comparing.note_members(None, no, new.as_ref());
+            comparing.note(None, new.as_ref());
+        }
     }
     comparing.count_members();
     Ok(comparing.report)
 }
 
 impl Comparing<'_> {
+    /// Compares live profiles with what they are again.
     async fn page(
         &mut self,
         live: &mut PgConnection,
         rebuilt: &mut PgConnection,
-        marks: &BTreeMap<ProfileNo, Mark>,
-        marks_again: &BTreeMap<ProfileNo, Mark>,
+        marks: Vec<(ProfileNo, Mark)>,
     ) -> Result<()> {
-        let numbers: BTreeSet<ProfileNo> = marks.keys().chain(marks_again.keys()).copied().collect();
-        let numbers: Vec<ProfileNo> =
-            numbers.into_iter().filter(|no| marks.get(no) != marks_again.get(no)).collect();
-        if numbers.is_empty() {
+        let again: Vec<ProfileNo> = marks.iter().filter_map(|(no, _)| self.renumbered.again(*no)).collect();
+        let marks_again = compare::find_marks(rebuilt, self.space, &again).await?;
+        let pairs = marks.iter().map(|(no, mark)| {
+            let again = self.renumbered.again(*no).filter(|again| marks_again.contains_key(again));
+            (*no, again, again.is_some_and(|again| marks_again.get(&again) == Some(mark)))
+        });
+        let pairs: Vec<(ProfileNo, Option<ProfileNo>)> =
+            pairs.filter(|(.., is_same)| !is_same).map(|(no, again, _)| (no, again)).collect();
+        if pairs.is_empty() {
             return Ok(());
         }
+        let numbers: Vec<ProfileNo> = pairs.iter().map(|(no, _)| *no).collect();
+        let again: Vec<ProfileNo> = pairs.iter().filter_map(|(_, again)| *again).collect();
         let states = compare::load(live, self.space, &numbers).await?;
-        let states_again = compare::load(rebuilt, self.space, &numbers).await?;
-        for no in numbers {
+        let states_again = compare::load(rebuilt, self.space, &again).await?;
+        for (no, again) in pairs {
             let one = self.decode(no, states.get(&no))?;
-            let other = self.decode(no, states_again.get(&no))?;
-            if let Some(one) = &one {
-                let survivor = marks_again.get(&no).and_then(|mark| mark.merged_into);
-                let audiences = self.audiences(one).into_iter();
-                self.before.extend(audiences.map(|of| (of, survivor.unwrap_or(no))));
-            }
-            if let Some(other) = &other {
-                let audiences = self.audiences(other).into_iter();
-                self.after.extend(audiences.map(|of| (of, no)));
-            }
+            let other = match again {
+                Some(again) => self.decode(again, states_again.get(&again))?,
+                None => None,
+            };
+            let survivor = again.and_then(|again| marks_again.get(&again)?.merged_into.or(Some(again)));
+            self.note_members(one.as_ref(), survivor.unwrap_or(ProfileNo(u64::MAX - no.0)), other.as_ref());
             self.note(one.as_ref(), other.as_ref());
         }
         Ok(())
+    }
+
+    /// Who was in which audience before and is now, by numbers of the rebuild.
+    fn note_members(&mut self, one: Option<&Profile>, survivor: ProfileNo, other: Option<&Profile>) {
+        if let Some(one) = one {
+            let audiences = self.audiences(one).into_iter();
+            self.before.extend(audiences.map(|of| (of, survivor)));
+        }
+        if let Some(other) = other {
+            let audiences = self.audiences(other).into_iter();
+            self.after.extend(audiences.map(|of| (of, other.no)));
+        }
     }
 
     fn decode(&self, no: ProfileNo, state: Option<&Bytes>) -> Result<Option<Profile>> {
@@ -236,7 +258,8 @@ impl Comparing<'_> {
             traits(one) != traits(other),
             values(one) != values(other),
             self.audiences(one) != self.audiences(other),
-            links(one) != links(other),
+            links(one).into_iter().map(|no| self.renumbered.again(no)).collect::<BTreeSet<_>>()
+                != links(other).into_iter().map(Some).collect(),
         ];
         let Difference { identifiers, traits, computed_traits, memberships, links, otherwise } =
             &mut self.report.different;

@@ -1,6 +1,6 @@
 //! What a rebuild's report compares: a page of profiles at a time, and only what is not the same byte for byte is read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use sqlx::PgConnection;
@@ -20,28 +20,63 @@ pub struct Mark {
     digest: Vec<u8>,
 }
 
-/// Rows of profiles with numbers in (after, until].
+type MarkRow = (i64, Uuid, Option<i64>, Vec<u8>);
+
+fn mark((no, id, merged_into, digest): MarkRow) -> (ProfileNo, Mark) {
+    let merged_into = merged_into.map(|no| ProfileNo(no as u64));
+    (ProfileNo(no as u64), Mark { id, merged_into, digest })
+}
+
+/// The next rows of profiles by number, at most so many.
 pub async fn list_marks(
     connection: &mut PgConnection,
     space: SpaceNo,
     after: ProfileNo,
-    until: ProfileNo,
-) -> Result<BTreeMap<ProfileNo, Mark>> {
-    let rows: Vec<(i64, Uuid, Option<i64>, Vec<u8>)> = sqlx::query_as(
-        "-- store::rebuild::list_marks
+    limit: i64,
+) -> Result<Vec<(ProfileNo, Mark)>> {
+    let sql = "-- store::rebuild::list_marks
          SELECT profile_no, profile_id, merged_into, sha256(state) FROM profile
-         WHERE space_id = $1 AND profile_no > $2 AND profile_no <= $3 ORDER BY profile_no",
-    )
-    .bind(space.0)
-    .bind(after.0 as i64)
-    .bind(until.0 as i64)
-    .fetch_all(connection)
-    .await?;
-    let mark = |(no, id, merged_into, digest): (i64, Uuid, Option<i64>, Vec<u8>)| {
-        let merged_into = merged_into.map(|no| ProfileNo(no as u64));
-        (ProfileNo(no as u64), Mark { id, merged_into, digest })
-    };
+         WHERE space_id = $1 AND profile_no > $2 ORDER BY profile_no LIMIT $3";
+    let query = sqlx::query_as(sql).bind(space.0).bind(after.0 as i64).bind(limit);
+    let rows: Vec<MarkRow> = query.fetch_all(connection).await?;
     Ok(rows.into_iter().map(mark).collect())
+}
+
+/// Rows of profiles by number.
+pub async fn find_marks(
+    connection: &mut PgConnection,
+    space: SpaceNo,
+    numbers: &[ProfileNo],
+) -> Result<BTreeMap<ProfileNo, Mark>> {
+    let sql = "-- store::rebuild::find_marks
+         SELECT profile_no, profile_id, merged_into, sha256(state) FROM profile
+         WHERE space_id = $1 AND profile_no = ANY($2)";
+    let numbers: Vec<i64> = numbers.iter().map(|no| no.0 as i64).collect();
+    let rows: Vec<MarkRow> = sqlx::query_as(sql).bind(space.0).bind(numbers).fetch_all(connection).await?;
+    Ok(rows.into_iter().map(mark).collect())
+}
+
+/// Of the next profiles that were derived again, those that nobody is live; `after` goes on. `None` when there are no more.
+pub async fn list_new(
+    live: &mut PgConnection,
+    rebuilt: &mut PgConnection,
+    space: SpaceNo,
+    after: &mut ProfileNo,
+    limit: i64,
+) -> Result<Option<Vec<ProfileNo>>> {
+    let sql = "-- store::rebuild::list_new
+         SELECT profile_no, profile_id FROM profile WHERE space_id = $1 AND profile_no > $2 ORDER BY profile_no LIMIT $3";
+    let query = sqlx::query_as(sql).bind(space.0).bind(after.0 as i64).bind(limit);
+    let rows: Vec<(i64, Uuid)> = query.fetch_all(rebuilt).await?;
+    let Some((last, _)) = rows.last() else { return Ok(None) };
+    *after = ProfileNo(*last as u64);
+    let sql = "-- store::rebuild::list_new
+         SELECT profile_id FROM profile WHERE space_id = $1 AND profile_id = ANY($2)";
+    let ids: Vec<Uuid> = rows.iter().map(|(_, id)| *id).collect();
+    let known: Vec<Uuid> = sqlx::query_scalar(sql).bind(space.0).bind(ids).fetch_all(live).await?;
+    let known: HashSet<Uuid> = known.into_iter().collect();
+    let new = rows.into_iter().filter(|(_, id)| !known.contains(id));
+    Ok(Some(new.map(|(no, _)| ProfileNo(no as u64)).collect()))
 }
 
 /// States of live profiles.

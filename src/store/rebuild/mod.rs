@@ -4,6 +4,7 @@
 //! of the service after that, writes the copies and reads the log and everything else that is the operators'.
 
 pub mod compare;
+pub mod renumber;
 pub mod swap;
 
 use sqlx::postgres::{PgConnectOptions, PgPool};

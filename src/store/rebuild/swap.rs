@@ -65,12 +65,14 @@ pub async fn hold(tx: &mut PgConnection, place: &Place, epoch: i64) -> Result<bo
     is_current(tx, place, true).await
 }
 
-/// Puts what was derived again in the place of what is live and held, and forgets the rebuild.
-pub async fn swap(tx: &mut PgConnection, place: &Place, at: Timestamp) -> Result<Swapped> {
+/// Puts what was derived again in the place of what is live and held, and forgets the rebuild. When profiles were
+/// `renumbered`, what is not derived again has their new numbers already.
+pub async fn swap(tx: &mut PgConnection, place: &Place, renumbered: bool, at: Timestamp) -> Result<Swapped> {
     let Place { space, live, shadow, .. } = place;
     let sql = "-- store::rebuild::swap\nSELECT last_transition_no FROM processor WHERE space_id = $1";
     let last: i64 = sqlx::query_scalar(sql).bind(space.0).fetch_one(&mut *tx).await?;
-    let mut swapped = Swapped { transitions: write_transitions(&mut *tx, place, at).await?, rows: 0 };
+    let mut swapped =
+        Swapped { transitions: write_transitions(&mut *tx, place, renumbered, at).await?, rows: 0 };
     deliveries::enqueue_transitions(&mut *tx, *space, None, last).await?;
     for (table, part) in TABLES {
         if let Part::Replaced(keys) = part {
@@ -126,17 +128,27 @@ async fn replace(tx: &mut PgConnection, place: &Place, table: &str, keys: &[&str
 /// The net change of memberships: what has been told of who is in an audience by now, against who is. Where profiles are
 /// put together as before, the members are what was told; where they are not, it is the newest transition of all numbers
 /// that are one profile now, so that transitions go on alternating whoever was whose.
-async fn write_transitions(tx: &mut PgConnection, place: &Place, at: Timestamp) -> Result<u64> {
+async fn write_transitions(
+    tx: &mut PgConnection,
+    place: &Place,
+    renumbered: bool,
+    at: Timestamp,
+) -> Result<u64> {
     let Place { space, live, shadow, .. } = place;
-    let sql = format!(
-        "-- store::rebuild::write_transitions
-         CREATE TEMP TABLE regrouped ON COMMIT DROP AS
-         SELECT DISTINCT g.profile_no FROM {live}.profile l
+    // With other numbers, members say nothing of who was told: all of them are looked up.
+    let everybody = format!("SELECT profile_no FROM {shadow}.profile WHERE space_id = {space}");
+    let others = format!(
+        "SELECT DISTINCT g.profile_no FROM {live}.profile l
          FULL JOIN {shadow}.profile s ON s.space_id = l.space_id AND s.profile_no = l.profile_no
          CROSS JOIN LATERAL (VALUES (coalesce(l.merged_into, l.profile_no)), (coalesce(s.merged_into, s.profile_no)))
              AS g (profile_no)
          WHERE coalesce(l.space_id, s.space_id) = {space} AND g.profile_no IS NOT NULL
              AND (l.profile_no, l.merged_into) IS DISTINCT FROM (s.profile_no, s.merged_into)"
+    );
+    let regrouped = if renumbered { everybody } else { others };
+    let sql = format!(
+        "-- store::rebuild::write_transitions
+         CREATE TEMP TABLE regrouped ON COMMIT DROP AS {regrouped}"
     );
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *tx).await?;
     let sql = "-- store::rebuild::write_transitions\nSELECT EXISTS (SELECT 1 FROM regrouped)";
@@ -149,22 +161,27 @@ async fn write_transitions(tx: &mut PgConnection, place: &Place, at: Timestamp) 
                            AND coalesce(p.merged_into, p.profile_no) IN (SELECT profile_no FROM regrouped)) n
                  JOIN {live}.transition t ON t.space_id = $1 AND t.profile_no = n.profile_no
                  ORDER BY t.definition_no, n.live_no, t.transition_no DESC
-             ) newest WHERE entered UNION ALL"
+             ) newest WHERE entered"
         )
     } else {
         String::new()
     };
+    let members = format!(
+        "SELECT d.definition_no, m.profile_no
+         FROM {live}.membership m
+         JOIN {live}.definition d ON d.space_id = $1 AND d.serving_no = m.computation_no
+         WHERE m.space_id = $1 AND NOT EXISTS (
+             SELECT 1 FROM regrouped r JOIN {shadow}.profile p ON p.space_id = $1 AND p.profile_no = r.profile_no
+             WHERE r.profile_no = m.profile_no)"
+    );
+    let told = match (told.is_empty(), renumbered) {
+        (true, false) => members,
+        (false, false) => format!("{told} UNION ALL {members}"),
+        (_, true) => told,
+    };
     let sql = format!(
         "-- store::rebuild::write_transitions
-         WITH told AS (
-             {told}
-             SELECT d.definition_no, m.profile_no
-             FROM {live}.membership m
-             JOIN {live}.definition d ON d.space_id = $1 AND d.serving_no = m.computation_no
-             WHERE m.space_id = $1 AND NOT EXISTS (
-                 SELECT 1 FROM regrouped r JOIN {shadow}.profile p ON p.space_id = $1 AND p.profile_no = r.profile_no
-                 WHERE r.profile_no = m.profile_no)
-         ), new AS (
+         WITH told AS ({told}), new AS (
              SELECT d.definition_no, m.profile_no
              FROM {shadow}.membership m
              JOIN {live}.definition d ON d.space_id = $1 AND d.serving_no = m.computation_no
