@@ -27,6 +27,8 @@ const FULL: usize = 500;
 const FAILED_KEPT_MAX: u32 = 100;
 /// Codes of what a mapping leaves out: that is no failure.
 const NOT_MEANT: [&str; 2] = ["NO_MATCHING_MAPPING", "UNSUPPORTED_EVENT_TYPE"];
+/// Codes of what does not go out.
+const UNASKED: [Code; 2] = [Code::Blocked, Code::InvalidSettings];
 /// No ending waits longer for the others.
 const LATEST: Duration = Duration::from_millis(25);
 /// The same while workers give way: fewer transactions, each of more.
@@ -44,8 +46,15 @@ pub(super) struct Lease {
 /// How it goes on for a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It has left the queue.
-    Ended,
+    /// It has left the queue, as the receiver says: it has arrived, or is refused.
+    Answered,
+    /// It has left the queue, and the receiver was not asked.
+    Unasked,
+    /// It has left the queue: the last attempt has failed.
+    GivenUp {
+        /// See [`Outcome::Failed`].
+        asked: Option<Duration>,
+    },
     /// It is tried again after a pause.
     Failed {
         /// The receiver asks for that pause.
@@ -53,6 +62,15 @@ pub(super) enum Outcome {
     },
     /// The destination is gone.
     Gone,
+}
+
+/// What writing has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Written {
+    /// Since when there was nothing but failure; said only where something has failed anew.
+    pub failing: Option<Timestamp>,
+    /// Somebody who was to be let go is held still, or somebody else is.
+    pub is_held: bool,
 }
 
 /// See the module.
@@ -153,7 +171,13 @@ impl Ledger {
         };
         verdicts.resize_with(batch.len(), lost);
         let mut of: Vec<Option<Uuid>> = vec![None; batch.len()];
+        let mut asked = vec![false; batch.len()];
         for exchange in exchanges {
+            asked
+                .iter_mut()
+                .take(exchange.items.end)
+                .skip(exchange.items.start)
+                .for_each(|asked| *asked = true);
             metrics::DELIVERY_DURATION.time(&[], exchange.took);
             let verdicts = verdicts.get(exchange.items.clone()).unwrap_or_default();
             let all_well = verdicts.iter().all(|verdict| *verdict == Verdict::Delivered);
@@ -172,7 +196,7 @@ impl Ledger {
                 took_ms: i32::try_from(exchange.took.as_millis()).unwrap_or(i32::MAX),
             });
         }
-        let judged = batch.iter().zip(verdicts).zip(of);
+        let judged = batch.iter().zip(verdicts).zip(of.into_iter().zip(asked));
         judged.map(|((taken, verdict), exchange)| self.judge(taken, verdict, exchange, now)).collect()
     }
 
@@ -187,11 +211,18 @@ impl Ledger {
         *kept <= most
     }
 
-    fn judge(&mut self, taken: &Taken, verdict: Verdict, exchange: Option<Uuid>, now: Timestamp) -> Outcome {
+    /// `exchange` is the one that is kept, and whether there was one.
+    fn judge(
+        &mut self,
+        taken: &Taken,
+        verdict: Verdict,
+        (exchange, was_asked): (Option<Uuid>, bool),
+        now: Timestamp,
+    ) -> Outcome {
         let verdict = match verdict {
             Verdict::Rejected(reason) if NOT_MEANT.contains(&reason.code.as_str()) => {
                 self.filtered(taken, reason, now);
-                return Outcome::Ended;
+                return Outcome::Unasked;
             }
             verdict => verdict,
         };
@@ -201,16 +232,17 @@ impl Ledger {
                 self.progress.delivered += 1;
                 self.progress.delivered_at = Some(now);
                 self.end(taken, State::Delivered, 1, None, now);
-                ("delivered", None, Outcome::Ended)
+                ("delivered", None, Outcome::Answered)
             }
-            Verdict::Retry { reason, .. } if now.millis() - first_at.millis() >= self.retry_ms => {
+            Verdict::Retry { reason, after } if now.millis() - first_at.millis() >= self.retry_ms => {
                 self.give_up(taken, &reason, now);
-                ("retry", Some(reason), Outcome::Ended)
+                ("retry", Some(reason), Outcome::GivenUp { asked: after })
             }
             Verdict::Retry { reason, after } => ("retry", Some(reason), Outcome::Failed { asked: after }),
             Verdict::Rejected(reason) => {
                 self.give_up(taken, &reason, now);
-                ("rejected", Some(reason), Outcome::Ended)
+                let is_answer = was_asked && !UNASKED.map(Code::as_str).contains(&reason.code.as_str());
+                ("rejected", Some(reason), if is_answer { Outcome::Answered } else { Outcome::Unasked })
             }
             Verdict::Gone(reason) => ("gone", Some(reason), Outcome::Gone),
         };
@@ -255,18 +287,20 @@ impl Ledger {
         next_at
     }
 
-    /// Writes everything, and extends the lease. Returns since when there was nothing but failure. When it fails, the
+    /// Writes everything, and extends the lease; rows up to `cursor` are in memory, held or done. When it fails, the
     /// lease is lost or the database is away: whoever goes on begins with what is in the table.
     pub(super) async fn write(
         &mut self,
         pool: &PgPool,
         lease: Lease,
-        in_flight: usize,
-    ) -> Result<Option<Timestamp>> {
+        (in_flight, cursor): (usize, i64),
+    ) -> Result<Written> {
         let Lease { space, destination, epoch, length } = lease;
         let mut tx = pool.begin().await?;
         self.progress.in_flight = i32::try_from(in_flight).unwrap_or(i32::MAX);
         let failing = worker::advance(&mut tx, space, destination, epoch, length, &self.progress).await?;
+        // Silence is no failure.
+        let failing = failing.filter(|_| self.progress.failed.is_some());
         if !self.ended.is_empty() {
             deliveries::book::end(&mut tx, space, destination, &self.ended).await?;
         }
@@ -275,8 +309,11 @@ impl Ledger {
             holds.sort_unstable_by_key(|hold| hold.profile);
             book::hold(&mut tx, space, destination, &holds).await?;
         }
+        let mut written = Written { failing, is_held: false };
         if !self.released.is_empty() {
-            book::release(&mut tx, space, destination, &self.released).await?;
+            // What merges hand over is locked out by the row that was advanced.
+            let released = (self.released.as_slice(), cursor);
+            written.is_held = !book::release(&mut tx, space, destination, released).await?;
         }
         if !self.exchanges.is_empty() {
             book::insert_exchanges(&mut tx, space, destination, &self.exchanges).await?;
@@ -296,6 +333,54 @@ impl Ledger {
         self.attempts.clear();
         self.failures.clear();
         (self.progress, self.since) = (Progress::default(), None);
-        Ok(failing)
+        Ok(written)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::deliver::kind;
+    use crate::domain::delivery::{Form, Subject};
+    use crate::store::deliveries::queue::Queued;
+
+    fn taken(seq: i64) -> Taken {
+        let row = Queued {
+            seq,
+            no: seq,
+            profile: ProfileNo(1),
+            subscription: 1,
+            subject: Subject::Audience,
+            form: Form::Identify,
+            definition: 1,
+            value: "true".to_owned(),
+            at: Timestamp::from_millis(0),
+            attempts: 0,
+        };
+        Taken { row, tries: 0, first_at: Some(Timestamp::from_millis(0)) }
+    }
+
+    #[test]
+    fn an_answer_is_what_a_receiver_says_and_nothing_else() {
+        let reason = |code: &str| Reason { code: code.to_owned(), message: String::new() };
+        let (after, items) = (Some(Duration::from_secs(9)), 0..1);
+        let cases = [
+            (Verdict::Delivered, true, Outcome::Answered),
+            (Verdict::Rejected(reason("400")), true, Outcome::Answered),
+            (Verdict::Rejected(reason("MESSAGE_REJECTED")), false, Outcome::Unasked),
+            (Verdict::Rejected(reason("BLOCKED")), true, Outcome::Unasked),
+            (Verdict::Rejected(reason(NOT_MEANT[0])), false, Outcome::Unasked),
+            (Verdict::Retry { reason: reason("503"), after }, true, Outcome::GivenUp { asked: after }),
+        ];
+        // No exchange is kept: that is no matter here.
+        let mut ledger = Ledger::new(Duration::from_secs(1), 0);
+        let (now, ids) = (Timestamp::from_millis(1_000), IdMaker::new(Clock::System));
+        for (verdict, is_asked, outcome) in cases {
+            let exchange = kind::Exchange { items: items.clone(), ..kind::Exchange::default() };
+            let exchanges = if is_asked { vec![exchange] } else { Vec::new() };
+            let sent = Sent { verdicts: vec![verdict.clone()], exchanges };
+            assert_eq!(ledger.sent(&[taken(1)], sent, now, &ids), [outcome], "{verdict:?}");
+        }
     }
 }

@@ -53,12 +53,14 @@ pub(super) struct Breaker {
     opened: i32,
     /// Nothing is sent before.
     until: Option<Timestamp>,
+    /// The same, as the receiver asks: whatever else it answers.
+    asked: Option<Timestamp>,
 }
 
 impl Breaker {
     /// Requests that may be under way now, where the destination takes `concurrency`.
     pub(super) fn allowed(&self, concurrency: usize, now: Timestamp) -> usize {
-        match self.until {
+        match self.until() {
             Some(until) if now < until => 0,
             _ if self.failures >= BREAKS_AFTER => 1,
             _ => concurrency,
@@ -66,8 +68,8 @@ impl Breaker {
     }
 
     /// When that may change by the passage of time.
-    pub(super) const fn until(&self) -> Option<Timestamp> {
-        self.until
+    pub(super) fn until(&self) -> Option<Timestamp> {
+        self.until.max(self.asked)
     }
 
     /// It answers: as far as this is concerned a refusal is one, too.
@@ -87,7 +89,7 @@ impl Breaker {
 
     /// It asks to be left alone for a while.
     pub(super) fn wait_until(&mut self, at: Timestamp) {
-        self.until = self.until.max(Some(at));
+        self.asked = self.asked.max(Some(at));
     }
 }
 
@@ -185,6 +187,9 @@ mod tests {
         assert_eq!(breaker.allowed(8, now), 8);
         breaker.wait_until(now.plus_millis(10));
         assert_eq!((breaker.allowed(8, now), breaker.allowed(8, now.plus_millis(10))), (0, 8));
+        // What was under way when it asked for that is no reason to go on.
+        breaker.answered();
+        assert_eq!((breaker.allowed(8, now), breaker.until()), (0, Some(now.plus_millis(10))));
     }
 
     #[tokio::test]

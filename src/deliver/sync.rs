@@ -124,7 +124,8 @@ impl Page<'_> {
     }
 }
 
-/// All custom traits of a profile, as of its newest event.
+/// All custom traits of a profile, as of its newest event was received: no older than any change that was told of them, and no
+/// newer than the next one.
 fn custom(profile: &Profile) -> Option<(String, Timestamp)> {
     let traits = profile.traits.get();
     let fields = traits.iter().map(|(name, json, _)| format!("{}:{json}", serde_json::Value::from(name)));

@@ -26,8 +26,26 @@ struct Lane {
     /// It came back from being held: rows up to `last_seq` were loaded.
     draining: bool,
     last_seq: i64,
+    /// Place of the change under way.
+    taken: i64,
+    /// What waits of it was forgotten while a change of it was under way: it is in the table, and held.
+    forgotten: bool,
     tries: i32,
     first_at: Option<Timestamp>,
+}
+
+impl Lane {
+    /// See [`Window::profiles`].
+    fn place(&self) -> i64 {
+        match self.rows.front() {
+            // It is known to be held.
+            None if self.forgotten => 1,
+            _ if !self.draining => 0,
+            _ if self.in_flight > 0 => self.taken,
+            Some(first) => first.seq,
+            None => self.last_seq + 1,
+        }
+    }
 }
 
 /// See the module.
@@ -37,7 +55,7 @@ pub(super) struct Window {
     ready: VecDeque<ProfileNo>,
     rows: usize,
     in_flight: usize,
-    /// Profiles that were absorbed while a change of theirs was under way.
+    /// Profiles that were absorbed while a change of theirs was under way, and whose it is by now: until it has landed.
     moved: HashMap<ProfileNo, ProfileNo>,
     /// Lanes that want more rows from the table.
     empty: Vec<ProfileNo>,
@@ -70,14 +88,10 @@ impl Window {
         self.lanes.iter().filter(|(_, lane)| is_busy(lane)).map(|(no, _)| no.0 as i64).collect()
     }
 
-    /// Profiles in memory that are not draining.
-    pub(super) fn flowing(&self) -> Vec<i64> {
-        self.lanes.iter().filter(|(_, lane)| !lane.draining).map(|(no, _)| no.0 as i64).collect()
-    }
-
-    /// All profiles in memory.
-    pub(super) fn profiles(&self) -> Vec<i64> {
-        self.lanes.keys().map(|no| no.0 as i64).collect()
+    /// All profiles in memory, each with a place: what waits in the table before it, where everything that has ended was
+    /// written down, was given to the profile by a merge. 0 for those that are not to be held at all.
+    pub(super) fn profiles(&self) -> (Vec<i64>, Vec<i64>) {
+        self.lanes.iter().map(|(no, lane)| (no.0 as i64, lane.place())).unzip()
     }
 
     /// Adds a row, which is behind all others of its profile.
@@ -99,12 +113,18 @@ impl Window {
         }
     }
 
-    /// Takes a held profile back in; its rows are added afterwards.
+    /// Takes a held profile back in; its rows are added afterwards. Those that are in memory, because it was not held when
+    /// they were read, are forgotten: others may be before them now.
     pub(super) fn resume(&mut self, hold: Hold) {
         let lane = self.lanes.entry(hold.profile).or_default();
-        lane.draining = true;
-        lane.tries = hold.tries;
-        lane.first_at = (hold.tries > 0).then_some(hold.first_at);
+        self.rows -= lane.rows.len();
+        *lane = Lane {
+            in_flight: lane.in_flight,
+            draining: true,
+            tries: hold.tries,
+            first_at: (hold.tries > 0).then_some(hold.first_at),
+            ..Lane::default()
+        };
         self.empty.push(hold.profile);
     }
 
@@ -136,6 +156,9 @@ impl Window {
             lane.rows.push_front(row);
             self.rows += 1;
         }
+        if self.in_flight == 0 {
+            self.moved.clear();
+        }
     }
 
     /// Nothing of a draining profile waits any more.
@@ -151,6 +174,7 @@ impl Window {
             };
             let Some(row) = lane.rows.pop_front() else { continue };
             lane.in_flight = 1;
+            lane.taken = row.seq;
             self.rows -= 1;
             self.in_flight += 1;
             return Some(Taken { row, tries: lane.tries, first_at: lane.first_at });
@@ -158,23 +182,16 @@ impl Window {
         None
     }
 
-    /// Whose a change is now.
-    pub(super) fn owner(&self, mut profile: ProfileNo) -> ProfileNo {
-        while let Some(survivor) = self.moved.get(&profile) {
-            profile = *survivor;
-        }
-        profile
-    }
-
-    /// A change that was taken has left the queue: the next one of its profile can be taken.
-    pub(super) fn ended(&mut self, profile: ProfileNo) {
-        let owner = self.owner(profile);
-        self.landed(owner);
-        let Some(lane) = self.lanes.get_mut(&owner) else { return };
+    /// A change that was taken has left the queue: the next one of its profile can be taken. Whether it has to be looked
+    /// for among the held ones, because the profile was forgotten meanwhile.
+    pub(super) fn ended(&mut self, profile: ProfileNo) -> bool {
+        let owner = self.landed(profile);
+        let Some(lane) = self.lanes.get_mut(&owner) else { return false };
         (lane.tries, lane.first_at) = (0, None);
         if lane.in_flight > 0 {
-            return;
+            return false;
         }
+        let was_forgotten = std::mem::take(&mut lane.forgotten);
         if !lane.rows.is_empty() {
             self.ready.push_back(owner);
         } else if lane.draining {
@@ -182,18 +199,20 @@ impl Window {
         } else {
             self.lanes.remove(&owner);
         }
+        was_forgotten
     }
 
     /// A change that was taken is to be tried again: what is in memory of its profile is forgotten, it waits in the table.
     /// Returns whom to hold.
     pub(super) fn failed(&mut self, profile: ProfileNo) -> ProfileNo {
-        let owner = self.owner(profile);
-        self.landed(owner);
+        let owner = self.landed(profile);
         self.forget(owner);
         owner
     }
 
-    fn landed(&mut self, owner: ProfileNo) {
+    /// A change is not under way any more. Returns whose it is by now.
+    fn landed(&mut self, profile: ProfileNo) -> ProfileNo {
+        let owner = self.moved.remove(&profile).unwrap_or(profile);
         self.in_flight = self.in_flight.saturating_sub(1);
         if let Some(lane) = self.lanes.get_mut(&owner) {
             lane.in_flight = lane.in_flight.saturating_sub(1);
@@ -201,6 +220,7 @@ impl Window {
         if self.in_flight == 0 {
             self.moved.clear();
         }
+        owner
     }
 
     /// Forgets the rows of a profile that are not under way.
@@ -209,6 +229,7 @@ impl Window {
         self.rows -= lane.rows.len();
         lane.rows.clear();
         lane.draining = false;
+        lane.forgotten = true;
         if lane.in_flight == 0 {
             self.lanes.remove(&profile);
         }
@@ -219,10 +240,19 @@ impl Window {
     pub(super) fn merge(&mut self, absorbed: ProfileNo, survivor: ProfileNo) {
         self.forget(absorbed);
         self.forget(survivor);
-        if let Some(lane) = self.lanes.remove(&absorbed) {
-            self.lanes.entry(survivor).or_default().in_flight += lane.in_flight;
+        let Some(lane) = self.lanes.remove(&absorbed) else { return };
+        // What it had itself absorbed goes on with it: one step leads to whose a change is, so no chain can be a circle.
+        let mut of_others = 0;
+        for owner in self.moved.values_mut().filter(|owner| **owner == absorbed) {
+            *owner = survivor;
+            of_others += 1;
+        }
+        if lane.in_flight > of_others {
             self.moved.insert(absorbed, survivor);
         }
+        let of_both = self.lanes.entry(survivor).or_default();
+        of_both.in_flight += lane.in_flight;
+        of_both.forgotten = true;
     }
 
     /// Forgets everything that is not under way.
@@ -234,6 +264,7 @@ impl Window {
         });
         self.ready.clear();
         self.empty.clear();
+        self.moved.clear();
         self.rows = 0;
     }
 }
@@ -307,9 +338,70 @@ mod tests {
         take_all(&mut window);
         window.merge(ProfileNo(2), ProfileNo(1));
         assert_eq!(window.busy(), [1]);
-        window.ended(ProfileNo(2));
+        assert!(!window.ended(ProfileNo(2)), "one is under way still");
         assert_eq!(window.busy(), [1]);
         assert_eq!(window.failed(ProfileNo(1)), ProfileNo(1));
         assert_eq!((window.len(), window.busy().len()), (0, 0));
+    }
+
+    fn hold(profile: u64) -> Hold {
+        let at = Timestamp::from_millis(0);
+        Hold { profile: ProfileNo(profile), next_at: at, tries: 0, first_at: at }
+    }
+
+    #[test]
+    fn what_was_forgotten_while_it_was_under_way_is_looked_for_when_that_lands() {
+        let mut window = Window::default();
+        window.extend([(1, 1), (2, 2), (3, 2), (4, 3), (5, 3)].map(|(seq, profile)| row(seq, profile)));
+        assert_eq!(take_all(&mut window), [1, 2, 4]);
+        window.merge(ProfileNo(2), ProfileNo(1));
+        assert_eq!(window.profiles().1.iter().sum::<i64>(), 1, "it is not forgotten once more");
+        assert!(!window.ended(ProfileNo(1)));
+        assert!(window.ended(ProfileNo(2)));
+        window.forget(ProfileNo(3));
+        assert!(window.ended(ProfileNo(3)));
+        assert_eq!((window.len(), window.lanes.len()), (0, 0));
+    }
+
+    #[test]
+    fn merges_there_and_back_lead_to_one_and_are_not_remembered() {
+        let mut window = Window::default();
+        window.extend([(1, 1), (2, 2), (3, 3), (4, 9)].map(|(seq, profile)| row(seq, profile)));
+        assert_eq!(take_all(&mut window), [1, 2, 3, 4]);
+        window.merge(ProfileNo(3), ProfileNo(2));
+        window.merge(ProfileNo(2), ProfileNo(1));
+        // Taken back, and the other way round.
+        window.merge(ProfileNo(1), ProfileNo(2));
+        assert_eq!(window.busy().len(), 2);
+        assert_eq!(window.failed(ProfileNo(3)), ProfileNo(2));
+        assert_eq!(window.failed(ProfileNo(1)), ProfileNo(2));
+        assert_eq!(window.failed(ProfileNo(2)), ProfileNo(2));
+        assert_eq!((window.busy(), window.moved.len(), window.in_flight()), (vec![9], 0, 1));
+        window.extend([row(5, 2), row(6, 1)]);
+        window.take();
+        let ahead = window.take().unwrap();
+        window.merge(ProfileNo(2), ProfileNo(1));
+        window.put_back(vec![ahead]);
+        window.clear();
+        assert_eq!(window.moved.len(), 0);
+    }
+
+    #[test]
+    fn a_profile_that_comes_back_forgets_what_was_read_before_it_was_held() {
+        let mut window = Window::default();
+        window.extend([row(60, 1), row(61, 1)]);
+        window.resume(hold(1));
+        assert_eq!((window.len(), window.take_empty()), (0, vec![(ProfileNo(1), 0)]));
+        window.extend([10, 60, 61].map(|seq| row(seq, 1)));
+        assert_eq!(window.profiles(), (vec![1], vec![10]));
+        assert_eq!(window.take().unwrap().row.seq, 10);
+        assert_eq!((window.take().is_none(), window.profiles().1), (true, vec![10]));
+        window.ended(ProfileNo(1));
+        assert_eq!(window.profiles().1, [60]);
+        for _ in 0..2 {
+            window.take();
+            window.ended(ProfileNo(1));
+        }
+        assert_eq!((window.profiles().1, window.len()), (vec![62], 0));
     }
 }

@@ -19,13 +19,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::build::{Builder, Built};
 use super::kind::{Item, Kind, Reason, Sent, Verdict};
-use super::ledger::{Lease, Ledger, Outcome};
+use super::ledger::{Lease, Ledger, Outcome, Written};
 use super::opener::OpenError;
 use super::pace::Pace;
 use super::schedule::{Breaker, Rate, clamp_retry_after};
 use super::window::{Taken, Window};
 use super::{Context, Glances, sync};
-use crate::domain::Timestamp;
+use crate::domain::{ProfileNo, Timestamp};
 use crate::store::deliveries::queue;
 use crate::store::destinations::{self, Limits, worker};
 use crate::store::{Result, StoreError};
@@ -215,7 +215,7 @@ impl Worker {
             Err(error) => self.stop_for(&error).await?,
         }
         self.is_syncing = true;
-        self.breaker.answered();
+        self.breaker = Breaker::default();
         // An operator may have asked for what is held to be tried now.
         self.next_hold = Some(Timestamp::EPOCH);
         Ok(true)
@@ -248,8 +248,12 @@ impl Worker {
 
     async fn write(&mut self) -> Result<()> {
         let in_flight = self.window.in_flight() - self.ahead.len();
-        let failing = self.ledger.write(&self.pool, self.lease, in_flight).await?;
+        let state = (in_flight, self.cursor);
+        let Written { failing, is_held } = self.ledger.write(&self.pool, self.lease, state).await?;
         self.written = Instant::now();
+        if is_held {
+            self.next_hold = Some(Timestamp::EPOCH);
+        }
         let limit = i64::try_from(self.context.config.auto_pause.as_millis()).unwrap_or(i64::MAX);
         if let Some(since) = failing
             && self.state == State::Connected
@@ -270,22 +274,22 @@ impl Worker {
         // What was sent together is tried again together.
         let random = self.random();
         for (taken, outcome) in batch.iter().zip(outcomes) {
-            match outcome {
-                Outcome::Ended => {
-                    answered = true;
-                    self.window.ended(taken.row.profile);
-                }
-                Outcome::Failed { .. } | Outcome::Gone => {
-                    let asked = if let Outcome::Failed { asked } = outcome { asked } else { None };
-                    failed = true;
-                    gone |= outcome == Outcome::Gone;
-                    let owner = self.window.failed(taken.row.profile);
-                    let next = self.ledger.again(owner, taken, asked, now, random);
-                    self.next_hold = Some(self.next_hold.map_or(next, |known| known.min(next)));
-                    if let Some(asked) = asked {
-                        self.breaker.wait_until(now.plus_millis(clamp_retry_after(asked)));
-                    }
-                }
+            let asked = match outcome {
+                Outcome::Failed { asked } | Outcome::GivenUp { asked } => asked,
+                _ => None,
+            };
+            answered |= outcome == Outcome::Answered;
+            gone |= outcome == Outcome::Gone;
+            if let Some(asked) = asked {
+                self.breaker.wait_until(now.plus_millis(clamp_retry_after(asked)));
+            }
+            failed |= !matches!(outcome, Outcome::Answered | Outcome::Unasked);
+            if matches!(outcome, Outcome::Failed { .. } | Outcome::Gone) {
+                let owner = self.window.failed(taken.row.profile);
+                let next = self.ledger.again(owner, taken, asked, now, random);
+                self.next_hold = Some(self.next_hold.map_or(next, |known| known.min(next)));
+            } else {
+                self.ended(taken.row.profile);
             }
         }
         if answered {
@@ -295,6 +299,13 @@ impl Worker {
         }
         self.is_gone |= gone;
         Ok(())
+    }
+
+    /// A change of a profile has left the queue. What was forgotten of it meanwhile was not due while that was under way.
+    fn ended(&mut self, profile: ProfileNo) {
+        if self.window.ended(profile) {
+            self.next_hold = Some(Timestamp::EPOCH);
+        }
     }
 
     /// Brings rows into memory: profiles that were held and are due, then what is new.
@@ -366,23 +377,22 @@ impl Worker {
         };
         self.window.extend(rows);
         let now = self.now();
-        let profiles = self.window.profiles();
-        let moved = queue::find_moved(&mut *connection, space, destination, &profiles).await?;
+        let (profiles, places) = self.window.profiles();
+        let known = (profiles.as_slice(), places.as_slice());
+        let moved = queue::find_moved(&mut *connection, space, destination, known).await?;
         drop(connection);
         if moved.is_empty() {
             return Ok(());
         }
         // What is built in advance is put back first: of those that move, nothing but what was sent is in flight.
         self.unbuild();
-        let flowing = self.window.flowing();
-        for (profile, survivor, is_held) in moved {
+        self.next_hold = Some(Timestamp::EPOCH);
+        for (profile, survivor) in moved {
             if let Some(survivor) = survivor {
                 self.window.merge(profile, survivor);
                 self.ledger.hold(survivor, now);
-                self.next_hold = Some(Timestamp::EPOCH);
-            } else if is_held && flowing.contains(&(profile.0 as i64)) {
+            } else {
                 self.window.forget(profile);
-                self.next_hold = Some(Timestamp::EPOCH);
             }
         }
         if self.ledger.is_dirty() {
@@ -439,7 +449,7 @@ impl Worker {
                 Built::Item(item) => self.ahead.push_back(Ready { taken, item, built: at }),
                 Built::Nothing(reason) => {
                     self.ledger.filtered(&taken, reason, now);
-                    self.window.ended(taken.row.profile);
+                    self.ended(taken.row.profile);
                 }
             }
         }

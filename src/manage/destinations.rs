@@ -183,15 +183,20 @@ impl Manage {
         Ok(())
     }
 
-    /// Pauses a destination, or sends on: changes are collected meanwhile. What waits for another attempt is tried at once.
+    /// Pauses a destination, or sends on: changes are collected meanwhile. What waits for another attempt is tried at once, also
+    /// where it was not paused.
     pub async fn set_paused(&self, space: SpaceNo, id: Uuid, paused: bool) -> Result<View> {
         let destination = self.stored(space, id).await?;
         let now = self.clock.now();
+        let mut tx = self.pool.begin().await.map_err(crate::store::StoreError::from)?;
         if !paused {
-            book::hurry(&self.pool, space, destination.no, now).await?;
+            book::hurry(&mut tx, space, destination.no, now).await?;
+            // Also where it is connected already.
+            worker::bump_config(&mut tx, space, destination.no).await?;
         }
         let state = if paused { "paused" } else { "connected" };
-        worker::set_state(&self.pool, space, destination.no, (state, None), now).await?;
+        worker::set_state(&mut *tx, space, destination.no, (state, None), now).await?;
+        tx.commit().await.map_err(crate::store::StoreError::from)?;
         self.find_destination(space, id).await
     }
 

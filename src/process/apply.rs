@@ -360,7 +360,9 @@ pub(super) fn set_traits(
         let traits = entry.profile.traits.get();
         let values = changed.iter().map(|name| (name.as_str(), traits.get(name).unwrap_or("null")));
         let value = outbox::object(values);
-        let change = Change::new(no, (Subject::CustomTraits, 0), value, record.received_at);
+        // As of its newest event: that never goes back, also where one was received before another and logged after it.
+        let at = entry.profile.last_event_at;
+        let change = Change::new(no, (Subject::CustomTraits, 0), value, at);
         work.out.changes.push(change.by(Some(event.offset)));
     }
     for name in changed {

@@ -375,3 +375,72 @@ async fn changes_are_kept_as_files_below_the_folder_of_the_configuration() {
     let event: Value = serde_json::from_str(&lines[0]).unwrap();
     assert_eq!((objects, lines.len(), &event["traits"]), (1, 2, &json!({"buyers": true})));
 }
+
+#[tokio::test]
+async fn custom_traits_are_told_in_the_order_of_the_log_whenever_they_were_received() {
+    let (app, receiver) = (start().await, Receiver::start().await);
+    let hook = app.make_webhook("Hook", &receiver, json!({})).await;
+    app.subscribe(&hook, json!({"subject": "custom_traits"})).await;
+    app.processed(
+        "/v1/identify",
+        json!({"userId": "u1", "timestamp": "2023-12-01T00:00:00Z", "traits": {"plan": "none"}}),
+    )
+    .await;
+    receiver.wait_taken(1).await;
+    let later = |seconds| NOW.replace(":00.000Z", &format!(":{seconds:02}.000Z"));
+    let chunk = identified(&[(&later(5), "{\"plan\":\"first\"}"), (&later(3), "{\"plan\":\"second\"}")]);
+    sqlx::query(
+        "WITH head AS (UPDATE log_head SET end_offset = end_offset + 2 WHERE space_id = 1 RETURNING end_offset)
+         INSERT INTO event_chunk (space_id, end_offset, day, event_count, received_at, names, min_at, max_at, body)
+         SELECT c.space_id, head.end_offset, day, 2, received_at, names, min_at, max_at, $1
+         FROM event_chunk c, head WHERE c.space_id = 1 ORDER BY c.end_offset DESC LIMIT 1",
+    )
+    .bind(chunk)
+    .execute(&app.db.pool)
+    .await
+    .unwrap();
+    app.processed("/v1/track", json!({"userId": "u2", "event": "Seen"})).await;
+    receiver.wait_taken(3).await;
+    // A full sync is no older than what was told, or who keeps the newest one only would leave it out.
+    app.act(&hook, "resync", json!({})).await;
+    let told: Vec<(Value, Value)> = receiver
+        .wait_taken(4)
+        .await
+        .iter()
+        .map(|event| (event["traits"]["plan"].clone(), event["timestamp"].clone()))
+        .collect();
+    let of = |plan: &str, at: &str| (json!(plan), json!(at));
+    let [none, first, second] = [of("none", NOW), of("first", &later(5)), of("second", &later(5))];
+    assert_eq!(told, [none, first, second.clone(), second]);
+}
+
+/// A chunk of identify calls of `u1`, each with when it was received, and its traits.
+fn identified(calls: &[(&str, &str)]) -> Vec<u8> {
+    use personas::domain::{EventType, SourceNo, Timestamp};
+    use personas::store::log::codec::{FORMAT, Record};
+    let mut content = vec![FORMAT];
+    for (n, (at, traits)) in calls.iter().enumerate() {
+        Record {
+            event_type: EventType::Identify,
+            clamped: false,
+            unprofiled: false,
+            act: false,
+            // They happened in the order of the log, long ago.
+            timestamp: Timestamp::parse(&format!("2024-01-0{}", n + 1)).unwrap(),
+            received_at: Timestamp::parse(at).unwrap(),
+            source: SourceNo(1),
+            message_id: &format!("logged-{n}"),
+            name: "",
+            user_id: "u1",
+            anonymous_id: "",
+            group_id: "",
+            previous_id: "",
+            body: traits,
+            context: "",
+            integrations: "",
+            extra: "",
+        }
+        .encode(&mut content);
+    }
+    zstd::bulk::compress(&content, 1).unwrap()
+}

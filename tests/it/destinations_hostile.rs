@@ -282,3 +282,44 @@ async fn two_that_become_one_stay_in_order() {
     firsts.dedup();
     assert_eq!(firsts, [1, 2, 3, 1, 2, 3, 6, 7], "the order in which it happened: {values:?}");
 }
+
+#[tokio::test]
+async fn whoever_resumes_what_is_not_paused_has_it_tried_at_once() {
+    let app = sending().at("2024-03-01T12:00:00Z").start().await;
+    let receiver = Receiver::start_with(|_, _| Reply::Status(500)).await;
+    let hook = counting(&app, &receiver, json!({})).await;
+    buy(&app, 2, 2).await;
+    app.wait_destination(&hook, |d| d["deliveries"]["waiting_profiles"] == 2).await;
+    receiver.now(|_, _| Reply::Status(200));
+    app.act(&hook, "resume", json!({})).await;
+    app.wait_sent(&hook).await;
+    assert_eq!(told(&receiver.taken())["u0"], [1, 2]);
+}
+
+#[tokio::test]
+async fn a_failure_and_then_silence_pauses_nothing() {
+    let app = sending().at("2024-03-01T12:00:00Z").start().await;
+    let receiver = Receiver::start_with(|_, _| Reply::Status(400)).await;
+    app.make_live("audiences", "buyers", BUYERS).await;
+    let hook = app.make_webhook("Hook", &receiver, json!({})).await;
+    let data = json!({"traits": ["plan"], "filter": "traits.plan = 'pro'"});
+    app.subscribe(&hook, json!({"subject": "audience", "key": "buyers", "data": data})).await;
+    let bought = async |user: &str, plan: &str| {
+        app.processed("/v1/identify", json!({"userId": user, "traits": {"plan": plan}})).await;
+        app.processed("/v1/track", json!({"userId": user, "event": "Bought"})).await;
+    };
+    bought("u1", "pro").await;
+    app.wait_destination(&hook, |d| d["deliveries"]["dead"] == 1).await;
+    app.put("/v1/test-clock", json!({"now": "2024-03-07T12:00:00Z"})).await.expect(200);
+    // Something is written down each time, and nothing sent.
+    for (user, filtered) in [("u2", 1), ("u3", 2)] {
+        bought(user, "free").await;
+        let seen = app
+            .wait_destination(&hook, |d| d["deliveries"]["filtered"] == filtered || d["state"] == "failing");
+        assert_eq!(seen.await["state"], "connected");
+    }
+    // Five days, and it fails still.
+    bought("u4", "pro").await;
+    let seen = app.wait_destination(&hook, |d| d["state"] == "failing").await;
+    assert!(seen["state_reason"].as_str().unwrap().contains("since 2024-03-01T12:00:00"), "{seen}");
+}

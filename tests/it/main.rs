@@ -39,6 +39,8 @@ mod destinations_secrets;
 #[cfg(test)]
 mod destinations_tls;
 #[cfg(test)]
+mod destinations_under_way;
+#[cfg(test)]
 mod destinations_unmerge;
 #[cfg(test)]
 mod durability;

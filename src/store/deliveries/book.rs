@@ -131,30 +131,39 @@ pub async fn hold(
     Ok(())
 }
 
-/// Lets profiles go: nothing of them waits any more.
+/// Lets different profiles go of which nothing waits up to the place `until`. False where one is held still, or was not:
+/// a merge has given it something to send, or what it had to another one.
 pub async fn release(
     tx: &mut PgConnection,
     space: SpaceNo,
     destination: DestinationNo,
-    profiles: &[ProfileNo],
-) -> Result<()> {
+    (profiles, until): (&[ProfileNo], i64),
+) -> Result<bool> {
+    // Looked up for each of them, whatever the statistics say.
     let sql = "-- store::deliveries::book::release
-         DELETE FROM delivery_hold WHERE space_id = $1 AND destination_no = $2 AND profile_no = ANY($3)";
-    let profiles: Vec<i64> = profiles.iter().map(|p| p.0 as i64).collect();
-    sqlx::query(sql).bind(space.0).bind(destination.0).bind(profiles).execute(tx).await?;
-    Ok(())
+         DELETE FROM delivery_hold h
+         WHERE h.space_id = $1 AND h.destination_no = $2 AND h.profile_no = ANY($3) AND (
+             SELECT min(d.seq) FROM delivery d
+             WHERE d.space_id = $1 AND d.destination_no = (SELECT $2::int) AND d.profile_no = h.profile_no
+                 AND d.seq <= $4) IS NULL";
+    let numbers: Vec<i64> = profiles.iter().map(|p| p.0 as i64).collect();
+    let query = sqlx::query(sql).bind(space.0).bind(destination.0).bind(numbers).bind(until);
+    Ok(query.execute(tx).await?.rows_affected() == profiles.len() as u64)
 }
 
-/// Makes everything held due at once, as an operator asks for it.
+/// Makes everything held due at once, as an operator asks for it. The worker has to be told, by
+/// [`bump_config`](crate::store::destinations::worker::bump_config) in the same transaction: it remembers when something
+/// is due.
 pub async fn hurry(
-    executor: impl sqlx::PgExecutor<'_>,
+    tx: &mut PgConnection,
     space: SpaceNo,
     destination: DestinationNo,
     now: Timestamp,
 ) -> Result<()> {
+    super::lock_workers(&mut *tx, space, &[destination.0]).await?;
     let sql = "-- store::deliveries::book::hurry
          UPDATE delivery_hold SET next_at = $3 WHERE space_id = $1 AND destination_no = $2 AND next_at > $3";
-    sqlx::query(sql).bind(space.0).bind(destination.0).bind(now.to_utc()).execute(executor).await?;
+    sqlx::query(sql).bind(space.0).bind(destination.0).bind(now.to_utc()).execute(tx).await?;
     Ok(())
 }
 

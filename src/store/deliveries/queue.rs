@@ -186,30 +186,34 @@ pub async fn load_profiles(
     all(rows)
 }
 
-/// Which of these profiles were absorbed, and by whom; and which of them are held, because what waited for another one
-/// became theirs.
+/// Which of these profiles were absorbed, and by whom; and which of them are to be read anew, because what waited for
+/// another one became theirs: those that are held and have rows before their place, or have the place 0.
 pub async fn find_moved(
     executor: impl PgExecutor<'_>,
     space: SpaceNo,
     destination: DestinationNo,
-    profiles: &[i64],
-) -> Result<Vec<(ProfileNo, Option<ProfileNo>, bool)>> {
-    let rows: Vec<(i64, Option<i64>, bool)> = sqlx::query_as(
+    (profiles, places): (&[i64], &[i64]),
+) -> Result<Vec<(ProfileNo, Option<ProfileNo>)>> {
+    let rows: Vec<(i64, Option<i64>)> = sqlx::query_as(
         "-- store::deliveries::queue::find_moved
-         SELECT p.profile_no, p.merged_into, h.profile_no IS NOT NULL
-         FROM unnest($3::bigint[]) AS w (profile_no)
+         SELECT p.profile_no, p.merged_into
+         FROM unnest($3::bigint[], $4::bigint[]) AS w (profile_no, place)
          JOIN profile p ON p.space_id = $1 AND p.profile_no = w.profile_no
          LEFT JOIN delivery_hold h
              ON h.space_id = $1 AND h.destination_no = (SELECT $2::int) AND h.profile_no = w.profile_no
-         WHERE p.merged_into IS NOT NULL OR h.profile_no IS NOT NULL",
+         WHERE p.merged_into IS NOT NULL OR h.profile_no IS NOT NULL AND (w.place = 0 OR EXISTS (
+             SELECT 1 FROM delivery d
+             WHERE d.space_id = $1 AND d.destination_no = (SELECT $2::int) AND d.profile_no = w.profile_no
+                 AND d.seq < w.place))",
     )
     .bind(space.0)
     .bind(destination.0)
     .bind(profiles)
+    .bind(places)
     .fetch_all(executor)
     .await?;
     let number = |no: i64| ProfileNo(no as u64);
-    Ok(rows.into_iter().map(|(no, into, held)| (number(no), into.map(number), held)).collect())
+    Ok(rows.into_iter().map(|(no, into)| (number(no), into.map(number))).collect())
 }
 
 /// What clients call a space.
