@@ -155,14 +155,16 @@ impl Ledger {
         let mut of: Vec<Option<Uuid>> = vec![None; batch.len()];
         for exchange in exchanges {
             metrics::DELIVERY_DURATION.time(&[], exchange.took);
-            let verdicts = verdicts.get(exchange.items.clone()).unwrap_or_default();
-            let all_well = verdicts.iter().all(|verdict| *verdict == Verdict::Delivered);
+            let mut told = exchange.items.iter().filter_map(|place| verdicts.get(*place));
+            let all_well = told.all(|verdict| *verdict == Verdict::Delivered);
             if !self.may_keep(all_well) {
                 continue;
             }
             let id = ids.uuid();
-            for place in of.iter_mut().take(exchange.items.end).skip(exchange.items.start) {
-                *place = Some(id);
+            for place in &exchange.items {
+                if let Some(of) = of.get_mut(*place) {
+                    *of = Some(id);
+                }
             }
             self.exchanges.push(Exchange {
                 id,
