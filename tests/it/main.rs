@@ -27,6 +27,8 @@ mod destinations_all;
 #[cfg(test)]
 mod destinations_batches;
 #[cfg(test)]
+mod destinations_changed;
+#[cfg(test)]
 mod destinations_hostile;
 #[cfg(test)]
 mod destinations_kept;
