@@ -10,7 +10,7 @@ use super::choice::{Choice, Identifier};
 use super::ids::delivery_id;
 use super::kind::{Item, Reason};
 use super::payload::{self, Call, Change, Envelope, EventNames, Subject as Whose};
-use crate::domain::delivery::{Form, Subject};
+use crate::domain::delivery::{Form, OtherProfile, Subject};
 use crate::domain::id_type::TypeNo;
 use crate::domain::ids::public_id;
 use crate::domain::{ComputationNo, DestinationNo, ProfileNo, SpaceNo};
@@ -124,11 +124,11 @@ impl Builder {
         }
         let profiles = load(pool, self.space, rows.iter().map(|row| row.profile)).await?;
         let merges = rows.iter().filter(|row| row.subject == Subject::Merges);
-        let absorbed: Vec<i64> = merges.filter_map(|row| row.value.parse().ok()).collect();
-        let absorbed: HashMap<i64, String> = if absorbed.is_empty() {
+        let others: Vec<i64> = merges.filter_map(|row| Some(other(&row.value)?.number())).collect();
+        let others: HashMap<i64, String> = if others.is_empty() {
             HashMap::new()
         } else {
-            let ids = deliveries::queue::list_profile_ids(pool, self.space, &absorbed).await?;
+            let ids = deliveries::queue::list_profile_ids(pool, self.space, &others).await?;
             ids.into_iter().map(|(no, id)| (no, public_id("prf", id))).collect()
         };
         let knows = |row: &&&Queued| row.definition == 0 || self.definitions.contains_key(&row.definition);
@@ -145,12 +145,12 @@ impl Builder {
             let Some((_, profile)) = profiles.get(&row.profile) else {
                 return nothing("PROFILE_GONE", "the profile is no more");
             };
-            self.one(row, *attempts, profile, &absorbed)
+            self.one(row, *attempts, profile, &others)
         });
         Ok(built.collect())
     }
 
-    fn one(&self, row: &Queued, attempts: u32, profile: &Profile, absorbed: &HashMap<i64, String>) -> Built {
+    fn one(&self, row: &Queued, attempts: u32, profile: &Profile, others: &HashMap<i64, String>) -> Built {
         let Some(sending) = self.subscriptions.get(&row.subscription) else {
             return nothing("NO_MATCHING_MAPPING", "the subscription that wanted it was removed");
         };
@@ -164,10 +164,14 @@ impl Builder {
                 Change::ComputedTrait { id, key, value }
             }
             (Subject::CustomTraits, _, Value::Object(traits)) => Change::CustomTraits(traits),
-            (Subject::Merges, _, no) => match no.as_i64().and_then(|no| absorbed.get(&no)) {
-                Some(merged) => Change::Merge { merged },
-                None => return nothing("PROFILE_GONE", "the absorbed profile is no more"),
-            },
+            (Subject::Merges, ..) => {
+                let other = other(&row.value);
+                match (other, other.and_then(|other| others.get(&other.number()))) {
+                    (Some(OtherProfile::Absorbed(_)), Some(merged)) => Change::Merge { merged },
+                    (Some(OtherProfile::Separated { .. }), Some(from)) => Change::Separation { from },
+                    _ => return nothing("PROFILE_GONE", "the other profile is no more"),
+                }
+            }
             _ => return nothing("NO_MATCHING_MAPPING", "what it is about is no more"),
         };
         let names = |no: &TypeNo| self.types.get(no).map(String::as_str);
@@ -222,6 +226,11 @@ impl Builder {
         }
         traits
     }
+}
+
+/// Whom a change of merges names.
+fn other(value: &str) -> Option<OtherProfile> {
+    serde_json::from_str(value).ok()
 }
 
 /// Profiles by the numbers they have or had.

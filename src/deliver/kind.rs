@@ -1,14 +1,18 @@
 //! What a kind of destination is: it takes the changes it is given to where they belong, and says what became of each.
 //!
 //! A kind keeps no order, no schedule and no count: it is handed changes whose turn it is, never two of one profile at a
-//! time unless it takes batches, and the workers decide by its verdicts when they are handed to it again.
+//! time, and the workers decide by its verdicts when they are handed to it again.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
 use crate::domain::{ProfileNo, Timestamp};
+
+/// Shown in the place of a secret.
+pub const MASK: &str = "***";
 
 /// A change as it is sent to one destination.
 #[derive(Debug, Clone)]
@@ -69,8 +73,8 @@ pub struct Reason {
 /// What was sent and answered, for those who look at it later. Secrets are masked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Exchange {
-    /// Which items it was about, by their place.
-    pub items: Range<usize>,
+    /// Which items it was about, by their places.
+    pub items: Vec<usize>,
     /// Such as `POST https://…`, headers and body, cut.
     pub request: String,
     /// Status of the answer, where there is such a thing.
@@ -95,7 +99,8 @@ pub trait Kind: Send + Sync + std::fmt::Debug {
     /// Changes that it takes at a time, at most; 1 for one request each.
     fn batch_max(&self) -> usize;
 
-    /// Sends changes, and says of each what became of it. Whoever drops the future takes them for not arrived.
+    /// Sends changes, and says of each what became of it. Whoever drops the future takes them for not arrived: a kind that
+    /// makes several requests ends by itself, see [`Budget`](super::budget::Budget).
     fn send<'a>(&'a self, items: &'a [Item]) -> BoxFuture<'a, Sent>;
 }
 
@@ -125,6 +130,32 @@ pub struct Request {
     pub body: Vec<u8>,
 }
 
+/// A batch without what a kind refuses, so that no request is about that, and the others are neighbours.
+#[derive(Debug)]
+pub struct Sifted<'a> {
+    /// Of each change why it is refused, where it is.
+    pub refused: Vec<Option<Reason>>,
+    /// The others, in their order.
+    pub items: Cow<'a, [Item]>,
+    /// Their places in the batch.
+    pub places: Vec<usize>,
+}
+
+impl<'a> Sifted<'a> {
+    /// Asks a kind about each change of a batch.
+    pub fn by(kind: &dyn HttpKind, batch: &'a [Item]) -> Self {
+        let refused: Vec<Option<Reason>> = batch.iter().map(|item| kind.refuses(item)).collect();
+        let is_sent = |place: &usize| refused.get(*place).is_some_and(Option::is_none);
+        let places: Vec<usize> = (0..batch.len()).filter(is_sent).collect();
+        let items = if places.len() == batch.len() {
+            Cow::Borrowed(batch)
+        } else {
+            Cow::Owned(places.iter().filter_map(|place| batch.get(*place).cloned()).collect())
+        };
+        Self { refused, items, places }
+    }
+}
+
 /// Parts of a batch that follow one another, each with the places of its items.
 pub fn placed<'a>(
     parts: impl Iterator<Item = &'a [Item]>,
@@ -152,7 +183,7 @@ pub trait HttpKind: Send + Sync + std::fmt::Debug {
     /// Changes of one request, at most.
     fn batch_max(&self) -> usize;
 
-    /// The requests for some changes at an instant (signatures have one).
+    /// The requests for some changes, none of which is refused, at an instant (signatures have one).
     fn requests(&self, items: &[Item], now: Timestamp) -> Vec<Request>;
 
     /// Why a change can never be sent, where that is so: it is rejected and no request is made for it. The default: all

@@ -173,20 +173,22 @@ impl Ledger {
         let mut of: Vec<Option<Uuid>> = vec![None; batch.len()];
         let mut asked = vec![false; batch.len()];
         for exchange in exchanges {
-            asked
-                .iter_mut()
-                .take(exchange.items.end)
-                .skip(exchange.items.start)
-                .for_each(|asked| *asked = true);
+            for place in &exchange.items {
+                if let Some(asked) = asked.get_mut(*place) {
+                    *asked = true;
+                }
+            }
             metrics::DELIVERY_DURATION.time(&[], exchange.took);
-            let verdicts = verdicts.get(exchange.items.clone()).unwrap_or_default();
-            let all_well = verdicts.iter().all(|verdict| *verdict == Verdict::Delivered);
+            let mut told = exchange.items.iter().filter_map(|place| verdicts.get(*place));
+            let all_well = told.all(|verdict| *verdict == Verdict::Delivered);
             if !self.may_keep(all_well) {
                 continue;
             }
             let id = ids.uuid();
-            for place in of.iter_mut().take(exchange.items.end).skip(exchange.items.start) {
-                *place = Some(id);
+            for place in &exchange.items {
+                if let Some(of) = of.get_mut(*place) {
+                    *of = Some(id);
+                }
             }
             self.exchanges.push(Exchange {
                 id,
@@ -377,7 +379,7 @@ mod tests {
         let mut ledger = Ledger::new(Duration::from_secs(1), 0);
         let (now, ids) = (Timestamp::from_millis(1_000), IdMaker::new(Clock::System));
         for (verdict, is_asked, outcome) in cases {
-            let exchange = kind::Exchange { items: items.clone(), ..kind::Exchange::default() };
+            let exchange = kind::Exchange { items: items.clone().collect(), ..kind::Exchange::default() };
             let exchanges = if is_asked { vec![exchange] } else { Vec::new() };
             let sent = Sent { verdicts: vec![verdict.clone()], exchanges };
             assert_eq!(ledger.sent(&[taken(1)], sent, now, &ids), [outcome], "{verdict:?}");

@@ -4,6 +4,7 @@
 //! way the [`kind`] of a destination says. Each destination has one worker in all processes together; a slow or dead one
 //! costs the others nothing but its rows in the table.
 
+pub mod budget;
 mod build;
 pub mod choice;
 pub mod guard;

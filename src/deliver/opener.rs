@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
+use super::budget::Budget;
 use super::http::Transport;
-use super::kind::{Exchange, HttpKind, Invalid, Item, Kind, Reason, Request, Sent, Verdict};
+use super::kind::{Exchange, HttpKind, Invalid, Item, Kind, MASK, Reason, Request, Sent, Sifted, Verdict};
 use super::kinds::{self, Opened};
 use super::reach::Reach;
 use super::secrets::{Keys, SecretsError};
@@ -104,10 +105,21 @@ impl Kind for Caller {
 
     fn send<'a>(&'a self, items: &'a [Item]) -> BoxFuture<'a, Sent> {
         Box::pin(async move {
-            let refused = items.iter().map(|item| self.kind.refuses(item).map(Verdict::Rejected));
-            let mut verdicts: Vec<Option<Verdict>> = refused.collect();
+            let budget = Budget::begin(self.timeout, items.len());
+            let Sifted { refused, items, places } = Sifted::by(self.kind.as_ref(), items);
+            let mut verdicts: Vec<Option<Verdict>> =
+                refused.into_iter().map(|reason| reason.map(Verdict::Rejected)).collect();
             let mut exchanges = Vec::new();
-            for request in self.kind.requests(items, self.clock.now()) {
+            for request in self.kind.requests(&items, self.clock.now()) {
+                let of = places.get(request.items.clone()).unwrap_or_default();
+                if !budget.allows_another() {
+                    for place in of {
+                        if let Some(slot) = verdicts.get_mut(*place) {
+                            *slot = Some(Budget::left_over());
+                        }
+                    }
+                    continue;
+                }
                 let began = Instant::now();
                 let called = self.transport.call_within(&request, self.timeout).await;
                 let took = began.elapsed();
@@ -119,13 +131,13 @@ impl Kind for Caller {
                     }
                     Err(failure) => (vec![Verdict::from(failure); count], None, String::new()),
                 };
-                for (place, verdict) in request.items.clone().zip(judged) {
-                    if let Some(slot @ None) = verdicts.get_mut(place) {
+                for (place, verdict) in of.iter().zip(judged) {
+                    if let Some(slot) = verdicts.get_mut(*place) {
                         *slot = Some(verdict);
                     }
                 }
-                let (items, request) = (request.items.clone(), shown(&self.kind.shown(&describe(&request))));
-                exchanges.push(Exchange { items, request, status, response, took });
+                let request = shown(&self.kind.shown(&describe(&request)));
+                exchanges.push(Exchange { items: of.to_vec(), request, status, response, took });
             }
             let verdicts = verdicts.into_iter().map(|verdict| verdict.unwrap_or_else(unsaid)).collect();
             Sent { verdicts, exchanges }
@@ -144,7 +156,7 @@ fn describe(request: &Request) -> String {
     let mut text = format!("{} {}\n", request.method, request.url);
     for (name, value) in &request.headers {
         let is_secret = request.secret_headers.iter().any(|secret| secret.eq_ignore_ascii_case(name));
-        let value = if is_secret { "***" } else { value.as_str() };
+        let value = if is_secret { MASK } else { value.as_str() };
         let _infallible = writeln!(text, "{name}: {value}");
     }
     text.push('\n');

@@ -67,6 +67,11 @@ pub enum Change<'a> {
         /// Public id of the profile that is no more.
         merged: &'a str,
     },
+    /// This profile was part of another one, and is one of its own again.
+    Separation {
+        /// Public id of the profile that it was part of.
+        from: &'a str,
+    },
     /// The profile was erased.
     Delete,
 }
@@ -166,6 +171,11 @@ fn body<'a>(
             properties.insert("merged_profile_id".to_owned(), merged.into());
             ("track", Some("Profile Merged"), properties)
         }
+        (Change::Separation { from }, _) => {
+            let mut properties = one("profile_id", &subject.profile_id.into());
+            properties.insert("separated_from_profile_id".to_owned(), from.into());
+            ("track", Some("Profile Separated"), properties)
+        }
         (Change::Delete, _) => ("delete", None, Map::new()),
     }
 }
@@ -180,7 +190,7 @@ fn personas(change: Change<'_>, subject: Subject<'_>, envelope: Envelope<'_>) ->
     let computation = match change {
         Change::Audience { id, key, .. } => Some(("audience", id, key)),
         Change::ComputedTrait { id, key, .. } => Some(("trait", id, key)),
-        Change::CustomTraits(_) | Change::Merge { .. } | Change::Delete => None,
+        Change::CustomTraits(_) | Change::Merge { .. } | Change::Separation { .. } | Change::Delete => None,
     };
     if let Some((class, id, key)) = computation {
         set(&mut personas, "computation_class", Some(class.into()));

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::budget::Budget;
 use super::build::{Builder, Built};
 use super::kind::{Item, Kind, Reason, Sent, Verdict};
 use super::ledger::{Lease, Ledger, Outcome, Written};
@@ -42,10 +43,6 @@ const DRAIN: Duration = Duration::from_secs(15);
 const AHEAD: usize = 64;
 /// How old an event that was built in advance may be.
 const FRESH: Duration = Duration::from_secs(2);
-/// Requests that a batch may take the time of.
-const REQUESTS_MAX: usize = 4;
-/// What a kind may need beyond its own time-out.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// A change, ready to be sent.
 struct Ready {
@@ -459,8 +456,7 @@ impl Worker {
     fn send(&mut self, kind: &Arc<dyn Kind>, batch: Vec<Ready>) {
         let kind = Arc::clone(kind);
         let one = Duration::from_millis(u64::from(self.limits.timeout_ms.unsigned_abs()));
-        // A batch may be more than one request.
-        let limit = one.saturating_mul(batch.len().clamp(1, REQUESTS_MAX) as u32) + GRACE;
+        let limit = Budget::limit(one, batch.len());
         let (batch, items): (Vec<Taken>, Vec<Item>) =
             batch.into_iter().map(|ready| (ready.taken, ready.item)).unzip();
         let pace = self.pace.clone();

@@ -14,7 +14,7 @@ pub enum Subject {
     ComputedTrait = 1,
     /// Custom traits have other values: an object of them, `null` for removed ones.
     CustomTraits = 2,
-    /// A profile has taken in another one.
+    /// A profile has taken in another one, or is no part of another one any more: the value is an [`OtherProfile`].
     Merges = 3,
 }
 
@@ -40,6 +40,28 @@ impl Subject {
     /// Whether it is about one definition.
     pub const fn has_definition(self) -> bool {
         matches!(self, Self::Audience | Self::ComputedTrait)
+    }
+}
+
+/// The other profile of a change of [`Subject::Merges`], by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum OtherProfile {
+    /// It has become part of the profile.
+    Absorbed(i64),
+    /// The profile was part of it until the merge was taken back.
+    Separated {
+        /// The number of the other one.
+        from: i64,
+    },
+}
+
+impl OtherProfile {
+    /// Its number.
+    pub const fn number(self) -> i64 {
+        match self {
+            Self::Absorbed(no) | Self::Separated { from: no } => no,
+        }
     }
 }
 

@@ -1,13 +1,15 @@
 //! Deliveries as operators look at them: what waits, what arrived, what was given up and why; sent again or discarded.
 
+use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{Manage, ManageError, Result};
 use crate::deliver::ids::{delivery_id, delivery_no};
-use crate::domain::{DestinationNo, SpaceNo, Timestamp};
+use crate::domain::{DestinationNo, ProfileNo, SpaceNo, Timestamp};
+use crate::engine::profile::Profile;
 use crate::store::deliveries::history;
-use crate::store::destinations;
-use crate::store::profiles;
+use crate::store::profiles::{self, Loaded};
+use crate::store::{StoreError, destinations};
 use crate::telemetry::metrics;
 
 pub use crate::store::deliveries::book::State;
@@ -147,21 +149,35 @@ impl Manage {
             }
             (None, _) => None,
         };
-        let profile = match profile {
+        let profiles = match profile {
             // Whom nobody knows has no deliveries.
-            Some(id) => {
-                Some(profiles::find_number(&self.pool, space, *id).await?.map_or(-1, |no| no.0 as i64))
-            }
+            Some(id) => match profiles::find_number(&self.pool, space, *id).await? {
+                Some(no) => Some(self.numbers_of(space, no).await?),
+                None => Some(Vec::new()),
+            },
             None => None,
         };
         Ok(history::Filter {
             destination: destination.map(|d| d.no),
             state: *state,
-            profile,
+            profiles,
             numbers,
             from: *from,
             to: *to,
         })
+    }
+
+    /// The numbers that a profile has and had: what became of changes stays under that of the time.
+    async fn numbers_of(&self, space: SpaceNo, profile: ProfileNo) -> Result<Vec<i64>> {
+        let found = profiles::load_states(&self.pool, space, &[profile]).await?;
+        let mut numbers = vec![profile];
+        for (no, loaded) in found {
+            let Loaded::Live(state) = loaded else { continue };
+            let decoded = Profile::decode(&Bytes::copy_from_slice(&state));
+            let damaged = |e| StoreError::Damaged(format!("profile {no} of space {space}: {e}"));
+            numbers = decoded.map_err(damaged)?.numbers();
+        }
+        Ok(numbers.into_iter().map(|no| no.0 as i64).collect())
     }
 
     /// The numbers of deliveries by id; every one must be of this destination.

@@ -10,11 +10,12 @@ use uuid::Uuid;
 
 use super::spaces::check_name;
 use super::{Manage, ManageError, Result};
-use crate::deliver::kind::Item;
+use crate::deliver::kind::{Item, MASK};
 use crate::deliver::kinds::{self, Defaults, Spec, new_secret};
 use crate::deliver::opener::OpenError;
 use crate::domain::ids::public_id;
 use crate::domain::{DestinationNo, Patch, ProfileNo, SpaceNo, Timestamp};
+use crate::store::StoreError;
 use crate::store::deliveries::book;
 use crate::store::destinations::{self, subscriptions, syncs, worker};
 
@@ -22,8 +23,6 @@ pub use crate::deliver::kind::{Exchange, Sent, Verdict};
 pub use crate::store::destinations::worker::Status;
 pub use crate::store::destinations::{Destination, Limits};
 
-/// What is shown in the place of a secret.
-const MASK: &str = "***";
 /// Destinations of a space at most.
 const DESTINATIONS_MAX: usize = 200;
 
@@ -108,9 +107,6 @@ impl Manage {
         if known.len() >= DESTINATIONS_MAX {
             return Err(ManageError::TooMany { what: "destinations", most: DESTINATIONS_MAX });
         }
-        if known.iter().any(|other| other.name == new.name) {
-            return Err(ManageError::Exists { what: "destination", name: new.name });
-        }
         let mut settings = new.settings;
         let had_secret = settings.get("secret").is_some_and(|secret| !secret.is_null());
         (spec.complete)(&mut settings, &self.ids);
@@ -133,18 +129,27 @@ impl Manage {
             updated_at: now,
         };
         self.put_settings(&mut destination, spec, settings)?;
-        destinations::insert(&self.pool, space, &destination).await?;
+        if destinations::insert(&self.pool, space, &destination).await?.is_none() {
+            return Err(ManageError::Exists { what: "destination", name: destination.name });
+        }
         Ok((self.find_destination(space, destination.id).await?, made))
     }
 
     /// Changes a destination. A new signing secret leaves the one before valid, as `previous_secret`, until it is removed.
+    ///
+    /// What is changed is what is there under the lock: of changes at one time none undoes another.
     pub async fn change_destination(&self, space: SpaceNo, id: Uuid, change: Change) -> Result<View> {
-        let mut destination = self.stored(space, id).await?;
-        let spec = spec_of(&destination.kind)?;
-        if let Some(name) = change.name {
-            check_name(&name)?;
-            destination.name = name;
+        let mut tx = self.pool.begin().await.map_err(StoreError::from)?;
+        if let Some(name) = &change.name {
+            check_name(name)?;
+            if !destinations::take_name(&mut tx, space, name, id).await? {
+                return Err(ManageError::Exists { what: "destination", name: name.clone() });
+            }
         }
+        let mut destination =
+            destinations::find_locked(&mut tx, space, id).await?.ok_or_else(|| missing(id))?;
+        let spec = spec_of(&destination.kind)?;
+        destination.name = change.name.unwrap_or(destination.name);
         destination.limits = limits(destination.limits, change.limits)?;
         if let Some(given) = change.settings {
             // Secrets that cannot be read any more can be given anew.
@@ -156,9 +161,8 @@ impl Manage {
             self.put_settings(&mut destination, spec, settings)?;
         }
         destination.updated_at = self.clock.now();
-        if !destinations::update(&self.pool, space, &destination).await? {
-            return Err(missing(id));
-        }
+        destinations::update(&mut tx, space, &destination).await?;
+        tx.commit().await.map_err(StoreError::from)?;
         self.find_destination(space, id).await
     }
 
@@ -229,9 +233,9 @@ impl Manage {
         {
             return Err(ManageError::not_found("subscription", public_id("sub", only)));
         }
-        let mut tx = self.pool.begin().await.map_err(crate::store::StoreError::from)?;
+        let mut tx = self.pool.begin().await.map_err(StoreError::from)?;
         syncs::begin(&mut tx, space, destination.no, &numbers, self.clock.now()).await?;
-        tx.commit().await.map_err(crate::store::StoreError::from)?;
+        tx.commit().await.map_err(StoreError::from)?;
         Ok(())
     }
 

@@ -8,8 +8,9 @@ use super::catalog::Catalog;
 use super::outbox::{self, Change, Compared};
 use super::unmerge::Half;
 use super::work::Work;
+use crate::domain::ProfileNo;
 use crate::domain::Timestamp;
-use crate::domain::delivery::Subject;
+use crate::domain::delivery::{OtherProfile, Subject};
 use crate::engine::identity::separate::{Parted, Side};
 use crate::engine::profile::{Outcome, OutcomeValue, Profile};
 use crate::engine::traits::Traits;
@@ -79,6 +80,27 @@ pub(super) fn tell(work: &mut Work, half: Half, told: &Told, at: Timestamp, cata
             }
             _ => {}
         }
+    }
+}
+
+/// Tells destinations that the separated side is no part of the other one any more, and which profiles that had become part
+/// of it before are with it.
+pub(super) fn tell_separation(work: &mut Work, parted: &Parted, halves: [Half; 2], acting: &Acting<'_>) {
+    if !acting.catalog().wanted.wants(Subject::Merges, 0) {
+        return;
+    }
+    let [stays, goes] = halves;
+    // Just before all that it is told for its own: whoever follows merges would take that for the other one's.
+    let at = acting.received_at().plus_millis(-1);
+    let with_it = |(no, side): (&ProfileNo, &Side)| (*side == goes.side && *no != goes.no).then_some(no.0);
+    let mut former: Vec<u64> = parted.numbers.iter().filter_map(with_it).collect();
+    former.sort_unstable();
+    let separated = OtherProfile::Separated { from: stays.no.0 as i64 };
+    let absorbed = former.into_iter().map(|no| OtherProfile::Absorbed(no as i64));
+    for other in std::iter::once(separated).chain(absorbed) {
+        // Numbers under fixed names are always JSON.
+        let value = serde_json::to_string(&other).unwrap_or_default();
+        work.out.changes.push(Change::new(goes.no, (Subject::Merges, 0), value, at));
     }
 }
 

@@ -7,10 +7,12 @@ use personas::domain::{DestinationNo, SpaceNo, Timestamp};
 use personas::store::deliveries::book::{self, Ended, State};
 use personas::store::deliveries::{NewDelivery, enqueue, history};
 use personas::store::destinations;
+use serde_json::json;
 use sqlx::{Connection, PgPool};
 
 use crate::harness::app::TestApp;
 use crate::harness::destinations::sending;
+use crate::harness::receiver::Receiver;
 
 const SPACE: SpaceNo = SpaceNo(1);
 const KNOWN: DestinationNo = DestinationNo(100);
@@ -92,6 +94,54 @@ async fn what_a_deleted_destination_left_is_forgotten_soon() {
         assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     }
     assert_eq!((left(pool, UNHEARD_OF).await, left(pool, KNOWN).await), (0, 20_000));
+}
+
+#[tokio::test]
+async fn what_is_asked_for_by_number_or_profile_is_found_by_key() {
+    let app = app().await;
+    let (pool, receiver) = (&app.db.pool, Receiver::start().await);
+    let (one, other) = (
+        app.make_webhook("One", &receiver, json!({})).await,
+        app.make_webhook("Other", &receiver, json!({})).await,
+    );
+    for (no, hook) in [(1, &one), (2, &other)] {
+        app.act(hook, "pause", json!({})).await;
+        // Nothing of it is old enough to be forgotten.
+        outcomes(pool, DestinationNo(no), 50_000, "2099-01-01T00:00:00Z").await;
+    }
+    sqlx::query("ANALYZE delivery_outcome").execute(pool).await.unwrap();
+    let mut connection = pool.acquire().await.unwrap();
+    let all = (i32::MAX, i64::MAX);
+    for (filter, expected) in [
+        (history::Filter { numbers: Some(vec![77, 78]), ..history::Filter::default() }, 4),
+        (history::Filter { profiles: Some(vec![5, 6, 7]), ..history::Filter::default() }, 6),
+        (
+            history::Filter {
+                destination: Some(DestinationNo(2)),
+                numbers: Some(vec![9]),
+                ..history::Filter::default()
+            },
+            1,
+        ),
+    ] {
+        // Often, as Postgres plans differently when it has seen a statement a few times.
+        for _ in 0..8 {
+            let before = outcomes_looked_at(&mut connection).await;
+            let found = history::list(&mut *connection, SPACE, &filter, all, 1_000).await.unwrap();
+            let rows = outcomes_looked_at(&mut connection).await - before;
+            assert_eq!(found.len(), expected, "{filter:?}");
+            assert!((1..500).contains(&rows), "{rows} rows were looked at for {filter:?}");
+        }
+    }
+}
+
+/// Rows of what became of changes that were read so far, as this session has told.
+async fn outcomes_looked_at(connection: &mut sqlx::PgConnection) -> i64 {
+    sqlx::query("SELECT pg_stat_force_next_flush()").execute(&mut *connection).await.unwrap();
+    let sql = "SELECT seq_tup_read + (SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes
+             WHERE relname = 'delivery_outcome')
+         FROM pg_stat_user_tables WHERE relname = 'delivery_outcome'";
+    sqlx::query_scalar(sql).fetch_one(connection).await.unwrap()
 }
 
 #[tokio::test]

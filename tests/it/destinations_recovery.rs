@@ -120,26 +120,42 @@ async fn a_rebuild_tells_nothing_twice() {
 async fn two_servers_that_follow_one_another_have_the_same_traits() {
     let (first, second) = (sending().start().await, Wish::default().start().await);
     first.make_live("audiences", "buyers", BUYERS).await;
+    first.make_live("computed-traits", "purchases", "event('Bought').count()").await;
     let settings = json!({"url": second.url, "write_key": WRITE_KEY});
     let body = json!({"name": "Second", "kind": "segment", "settings": settings});
     let next = first.post(DESTINATIONS, body).await.expect(201).json;
     first.subscribe(&next, json!({"subject": "audience", "key": "buyers"})).await;
+    first.subscribe(&next, json!({"subject": "computed_trait", "key": "purchases"})).await;
     first.subscribe(&next, json!({"subject": "custom_traits"})).await;
-    let identify = |n: usize| json!({"type": "identify", "userId": format!("u{n}"), "traits": {"email": format!("u{n}@example.com"), "n": n}});
-    first.processed("/v1/batch", json!({"batch": (0..50).map(identify).collect::<Vec<_>>()})).await;
+    let identify =
+        |n: usize, traits: Value| json!({"type": "identify", "userId": format!("u{n}"), "traits": traits});
+    let traits =
+        |n: usize| json!({"email": format!("u{n}@example.com"), "n": n, "plan": "free", "gone": {"x": [n]}});
+    let all = (0..50).map(|n| identify(n, traits(n)));
+    first.processed("/v1/batch", json!({"batch": all.collect::<Vec<_>>()})).await;
     buy(&first, 0, 25).await;
+    // Some of it becomes another value, and some of it goes away.
+    let changed = (0..50).step_by(2).map(|n| identify(n, json!({"plan": "pro"})));
+    first.processed("/v1/batch", json!({"batch": changed.collect::<Vec<_>>()})).await;
+    let removed = (0..50).step_by(3).map(|n| identify(n, json!({"gone": null})));
+    first.processed("/v1/batch", json!({"batch": removed.collect::<Vec<_>>()})).await;
+    buy(&first, 0, 10).await;
     let seen = first.wait_sent(&next).await;
     assert_eq!((&seen["deliveries"]["dead"], &seen["deliveries"]["failed"]), (&json!(0), &json!({})));
     let pipeline = second.get("/v1/spaces/default/pipeline").await.json;
     let end = pipeline["log_end_offset"].as_u64().unwrap();
-    for n in [0, 24, 25, 49] {
+    for n in 0..50 {
         let path = format!(
             "/v1/spaces/default/collections/users/profiles/user_id:u{n}/traits?limit=200&min_offset={end}"
         );
-        let mut traits = second.get(&path).await.expect(200).json["traits"].clone();
+        let traits = second.get(&path).await.expect(200).json["traits"].clone();
         let path = path.split("&min").next().unwrap();
         assert_eq!(traits, first.get(path).await.expect(200).json["traits"], "u{n}");
-        let is_buyer = traits.as_object_mut().unwrap().remove("buyers");
-        assert_eq!(is_buyer, (n < 25).then_some(json!(true)));
+        let is_buyer = (n < 25).then_some(json!(true));
+        assert_eq!(traits.get("buyers"), is_buyer.as_ref(), "u{n}");
+        let purchases = if n < 10 { 2 } else { usize::from(n < 25) };
+        let plan = if n % 2 == 0 { "pro" } else { "free" };
+        assert_eq!((&traits["purchases"], &traits["plan"]), (&json!(purchases), &json!(plan)), "u{n}");
+        assert_eq!(traits.get("gone").is_some(), n % 3 != 0, "u{n}: {traits}");
     }
 }

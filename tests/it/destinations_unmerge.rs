@@ -111,3 +111,41 @@ async fn so_does_what_is_held_and_what_became_a_dead_letter() {
     assert_eq!(of(&bob, "color")[0], json!("red"));
     assert_eq!((of(&bob, "orders").last(), of(&ada, "orders").last()), (Some(&json!(2)), Some(&json!(1))));
 }
+
+#[tokio::test]
+async fn who_follows_merges_is_told_of_the_separation_before_all_else() {
+    let receiver = Receiver::start().await;
+    let (mut case, hook) = start(&receiver).await;
+    case.app.subscribe(&hook, json!({"subject": "merges"})).await;
+    // Bob has taken in a browser of his before he becomes one with Ada.
+    case.send_all(&["identify anon=b0 {\"size\":7}"]).await;
+    case.send_all(&["identify user=bob {\"color\":\"blue\"}", "track Seen user=bob anon=b0"]).await;
+    let bob = case.id("user_id:bob").await;
+    let browser = receiver
+        .wait(|r| r.taken().into_iter().find(|event| event["event"] == "Profile Merged"))
+        .await["properties"]["merged_profile_id"]
+        .clone();
+    case.send_all(&["identify user=ada {\"plan\":\"pro\"}"]).await;
+    let body = json!({"profiles": ["user_id:ada", "user_id:bob"], "override_limits": true});
+    let ada = case.id("user_id:ada").await;
+    case.post("/identity/merges", body).await;
+    let merge = case.merge_of("user_id:ada").await;
+    case.app.wait_sent(&hook).await;
+    let before = receiver.taken().len();
+    case.undo(&merge).await;
+    case.app.wait_sent(&hook).await;
+    let told = receiver.taken().split_off(before);
+    let of = |event: &Value| event["context"]["personas"]["profile_id"].clone();
+    let separated = told.iter().find(|event| event["event"] == "Profile Separated").unwrap();
+    let (own, other) =
+        (&separated["properties"]["profile_id"], &separated["properties"]["separated_from_profile_id"]);
+    assert!([(&json!(ada), &json!(bob)), (&json!(bob), &json!(ada))].contains(&(own, other)), "{separated}");
+    let of_separated: Vec<&Value> = told.iter().filter(|event| of(event) == *own).collect();
+    assert_eq!(of_separated[0], separated, "{told:?}");
+    assert!(of_separated.len() > 2, "and then all that holds for it: {told:?}");
+    // The browser is with Bob: who was told that it is with Ada is told so.
+    let again = told.iter().find(|event| event["event"] == "Profile Merged");
+    let is_told =
+        again.map(|event| (&event["properties"]["profile_id"], &event["properties"]["merged_profile_id"]));
+    assert_eq!(is_told, (*own == json!(bob)).then_some((&json!(bob), &browser)), "{told:?}");
+}

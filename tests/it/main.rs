@@ -25,6 +25,10 @@ mod destinations;
 #[cfg(test)]
 mod destinations_all;
 #[cfg(test)]
+mod destinations_batches;
+#[cfg(test)]
+mod destinations_changed;
+#[cfg(test)]
 mod destinations_hostile;
 #[cfg(test)]
 mod destinations_kept;

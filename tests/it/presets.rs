@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use personas::deliver::kind::{HttpKind, Item, Request};
+use personas::deliver::kind::{HttpKind, Item, Request, Sifted};
 use personas::deliver::kinds::http::{HttpMapping, Preset, presets};
 use personas::domain::{ProfileNo, Timestamp};
 use serde_json::{Map, Value, json};
@@ -121,5 +121,37 @@ fn the_sample_of_every_preset_is_up_to_date() {
         }
         let file = PathBuf::from("tests/destinations").join(format!("{}.txt", preset.key));
         crate::harness::generated::check(&file, &text);
+    }
+}
+
+#[test]
+fn a_batch_leaves_out_what_a_preset_refuses_and_stays_together() {
+    let preset = presets().iter().find(|preset| preset.key == "hubspot").unwrap();
+    let mapping = HttpMapping::open(&settings(preset)).unwrap();
+    let contact = |number: usize, email: Option<&str>| {
+        let mut event = json!({"type": "identify", "userId": format!("u{number}"), "traits": {"vip": true}});
+        if let Some(email) = email {
+            event["traits"]["email"] = json!(email);
+        }
+        item(number, event, audience())
+    };
+    // Whichever of them it is that HubSpot cannot be told of.
+    let (a, c, d) =
+        (contact(1, Some("a@x.example")), contact(3, Some("c@x.example")), contact(4, Some("d@x.example")));
+    for batch in [
+        [contact(2, None), a.clone(), c.clone(), d.clone()],
+        [a.clone(), contact(2, None), c.clone(), d.clone()],
+        [a, c, d, contact(2, None)],
+    ] {
+        let sifted = Sifted::by(&mapping, &batch);
+        let codes: Vec<&str> = sifted.refused.iter().flatten().map(|reason| reason.code.as_str()).collect();
+        assert_eq!(codes, ["NO_MATCHING_MAPPING"]);
+        assert!(sifted.places.iter().all(|place| sifted.refused[*place].is_none()), "{:?}", sifted.places);
+        let requests = mapping.requests(&sifted.items, Timestamp::EPOCH);
+        let [request] = &requests[..] else { panic!("{requests:?}") };
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        let ids: Vec<&str> =
+            body["inputs"].as_array().unwrap().iter().map(|input| input["id"].as_str().unwrap()).collect();
+        assert_eq!(ids, ["a@x.example", "c@x.example", "d@x.example"]);
     }
 }

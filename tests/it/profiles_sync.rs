@@ -6,9 +6,10 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
+use personas::deliver::budget::Budget;
 use personas::deliver::guard::{Guard, Lookup, Settings};
 use personas::deliver::kind::{Item, Kind, Verdict};
 use personas::deliver::kinds::postgres::PostgresKind;
@@ -30,13 +31,12 @@ impl Lookup for Loopback {
 }
 
 fn reach() -> Reach {
+    reach_within(Duration::from_secs(20))
+}
+
+fn reach_within(timeout: Duration) -> Reach {
     let settings = Settings { allow_hosts: vec!["warehouse.test".to_owned()], ..Settings::default() };
-    Reach {
-        guard: Arc::new(Guard::new(&settings)),
-        lookup: Arc::new(Loopback),
-        folder: None,
-        timeout: Duration::from_secs(20),
-    }
+    Reach { guard: Arc::new(Guard::new(&settings)), lookup: Arc::new(Loopback), folder: None, timeout }
 }
 
 fn pass_on(mut from: impl Read, mut to: impl Write) {
@@ -68,6 +68,10 @@ fn door(db: &TestDb) -> u16 {
 }
 
 fn open(db: &TestDb, port: u16, changes: &[(&str, Value)]) -> PostgresKind {
+    open_within(db, port, changes, Duration::from_secs(20))
+}
+
+fn open_within(db: &TestDb, port: u16, changes: &[(&str, Value)], timeout: Duration) -> PostgresKind {
     let options = db.connect_options();
     let mut settings = Map::from_iter([
         ("host".to_owned(), json!("Warehouse.test")),
@@ -78,7 +82,7 @@ fn open(db: &TestDb, port: u16, changes: &[(&str, Value)]) -> PostgresKind {
         ("ssl_mode".to_owned(), json!("disable")),
     ]);
     settings.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-    PostgresKind::open(&settings, &reach()).expect("settings")
+    PostgresKind::open(&settings, &reach_within(timeout)).expect("settings")
 }
 
 fn item(id: &str, profile: &str, second: i64, event: Value) -> Item {
@@ -107,6 +111,15 @@ fn traits(id: &str, profile: &str, second: i64, traits: &Value) -> Item {
 fn merge(id: &str, from: &str, to: &str, second: i64) -> Item {
     let properties = json!({"profile_id": to, "merged_profile_id": from});
     item(id, to, second, json!({"type": "track", "event": "Profile Merged", "properties": properties}))
+}
+
+fn separation(id: &str, profile: &str, from: &str, second: i64) -> Item {
+    let properties = json!({"profile_id": profile, "separated_from_profile_id": from});
+    let event = json!({
+        "type": "track", "event": "Profile Separated", "userId": format!("user of {profile}"),
+        "properties": properties, "context": {"traits": {"email": "own@x.example"}},
+    });
+    item(id, profile, second, event)
 }
 
 async fn send(kind: &PostgresKind, items: &[Item]) {
@@ -192,6 +205,73 @@ async fn merges_move_what_is_there_and_what_comes_later() {
     {
         assert_eq!(rows(&pool, "seq", table).await, Vec::<String>::new(), "{table}");
     }
+}
+
+#[tokio::test]
+async fn what_is_told_of_a_separated_profile_is_its_own() {
+    let db = TestDb::new().await;
+    let kind = open(&db, door(&db), &[]);
+    let with_email = |id: &str, profile: &str, second: i64, email: &str| {
+        traits(id, profile, second, &json!({"email": email, "plan": profile}))
+    };
+    let before = [
+        with_email("a", "p", 1, "p@x.example"),
+        with_email("b", "q", 1, "own@x.example"),
+        with_email("c", "r", 1, "r@x.example"),
+        merge("d", "r", "q", 2),
+        merge("e", "q", "p", 3),
+    ];
+    send(&kind, &before).await;
+    let pool = db.pool.clone();
+    let after = [
+        separation("f", "q", "p", 5),
+        merge("g", "r", "q", 5),
+        traits("h", "q", 6, &json!({"plan": "of q"})),
+        traits("i", "p", 6, &json!({"plan": "of p"})),
+        traits("j", "r", 7, &json!({"late": true})),
+    ];
+    // Once more, and with the merge of before, which was held up, behind it.
+    for _ in 0..2 {
+        send(&kind, &after).await;
+        assert_eq!(
+            rows(&pool, TRAITS, "user_traits").await,
+            ["p plan \"of p\"", "q late true", "q plan \"of q\""]
+        );
+        assert_eq!(rows(&pool, "segment_id, canonical_segment_id", "profile_merges").await, ["q q", "r q"]);
+        assert_eq!(
+            rows(&pool, "canonical_segment_id, type, value", "user_identifiers").await,
+            ["p email p@x.example", "p email r@x.example", "q email own@x.example", "q user_id user of q"]
+        );
+        send(&kind, &before[4..]).await;
+    }
+    // They may become one again.
+    send(&kind, &[merge("k", "q", "p", 9)]).await;
+    assert_eq!(rows(&pool, "segment_id, canonical_segment_id", "profile_merges").await, ["q p", "r p"]);
+    assert_eq!(rows(&pool, TRAITS, "user_traits").await, ["p late true", "p plan \"of p\""]);
+}
+
+#[tokio::test]
+async fn a_batch_that_is_written_one_by_one_ends_in_time() {
+    let db = TestDb::new().await;
+    let timeout = Duration::from_millis(500);
+    let kind = open_within(&db, door(&db), &[], Duration::from_secs(20));
+    send(&kind, &[traits("a", "first", 1, &json!({"x": 1}))]).await;
+    // A server that takes a tenth of a second for each row.
+    let slow = "create function engage.slow() returns trigger language plpgsql as
+            'begin perform pg_sleep(0.1); return new; end';
+         create trigger slow before insert on engage.user_traits for each row execute function engage.slow()";
+    sqlx::raw_sql(slow).execute(&db.pool).await.unwrap();
+    let kind = open_within(&db, door(&db), &[], timeout);
+    let mut items: Vec<Item> =
+        (0..80).map(|n| traits(&format!("i{n}"), &format!("p{n:02}"), 1, &json!({"x": n}))).collect();
+    items.push(traits("bad", "z", 1, &json!({"zero": "a\u{0}b"})));
+    let began = Instant::now();
+    let verdicts = kind.send(&items).await.verdicts;
+    let took = began.elapsed();
+    assert!(took < Budget::limit(timeout, items.len()), "{took:?}: the worker would have cut it");
+    let written = verdicts.iter().filter(|verdict| **verdict == Verdict::Delivered).count();
+    assert!((1..80).contains(&written), "{verdicts:?}");
+    assert_eq!(verdicts[80], Budget::left_over());
 }
 
 #[tokio::test]

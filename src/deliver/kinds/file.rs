@@ -22,6 +22,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use url::Url;
 
+use crate::deliver::budget::Budget;
 use crate::deliver::guard::Guard;
 use crate::deliver::http::guarded_client;
 use crate::deliver::kind::{Exchange, Invalid, Item, Kind, Reason, Sent, Verdict, placed};
@@ -114,7 +115,10 @@ impl FileKind {
             Ok(Err(error)) => (judge(&error, self.endpoint.is_some()), error.to_string()),
             Err(_) => (retry("ETIMEDOUT", "it was not written in time"), String::new()),
         };
-        (verdict, Exchange { items: range, request, status: None, response, took: started.elapsed() })
+        (
+            verdict,
+            Exchange { items: range.collect(), request, status: None, response, took: started.elapsed() },
+        )
     }
 
     fn name(&self, batch: &[Item]) -> ObjectPath {
@@ -138,13 +142,17 @@ impl Kind for FileKind {
 
     fn send<'a>(&'a self, items: &'a [Item]) -> BoxFuture<'a, Sent> {
         Box::pin(async move {
-            let mut sent = Sent::default();
+            let (mut sent, budget) = (Sent::default(), Budget::begin(self.timeout, items.len()));
             if let Some(Err(blocked)) = self.endpoint.as_ref().map(|(url, guard)| guard.check_url(url)) {
                 let reason = Reason { code: "BLOCKED".to_owned(), message: blocked.to_string() };
                 sent.verdicts = vec![Verdict::Rejected(reason); items.len()];
                 return sent;
             }
             for (range, hour) in placed(items.chunk_by(|one, next| hour_of(one) == hour_of(next))) {
+                if !budget.allows_another() {
+                    sent.verdicts.extend(vec![Budget::left_over(); hour.len()]);
+                    continue;
+                }
                 let (verdict, exchange) = self.write(items, range).await;
                 sent.verdicts.extend(vec![verdict; hour.len()]);
                 sent.exchanges.push(exchange);

@@ -6,10 +6,11 @@ use std::ops::Range;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{Fields, Opened, Spec, nothing, usual};
-use crate::deliver::kind::{Answer, HttpKind, Invalid, Item, Reason, Request, Verdict, placed};
+use crate::deliver::http::BODY_MAX;
+use crate::deliver::kind::{Answer, HttpKind, Invalid, Item, Reason, Request, Verdict};
 use crate::deliver::reach::Reach;
 use crate::domain::Timestamp;
 
@@ -18,8 +19,10 @@ pub(super) const SPEC: Spec =
 
 /// Changes of one request, where nothing is said.
 const BATCH: i64 = 100;
-/// Changes of one request at most: what is sent along with them fits a body of 500 KB.
+/// Changes of one request at most.
 const BATCH_MAX: i64 = 250;
+/// Bytes of the events of one request, one alone left aside: receivers of the protocol take 500 KB.
+const BYTES_MAX: usize = 450_000;
 
 #[derive(Debug)]
 struct Segment {
@@ -63,14 +66,26 @@ impl HttpKind for Segment {
     }
 
     fn requests(&self, items: &[Item], now: Timestamp) -> Vec<Request> {
-        let parts = placed(items.chunks(self.batch_max));
-        parts.map(|(range, part)| self.request(part, range, now)).collect()
+        let events: Vec<String> = items.iter().map(|item| sent(&item.event).to_string()).collect();
+        let (mut requests, mut start) = (Vec::new(), 0);
+        while let Some(rest) = events.get(start..).filter(|rest| !rest.is_empty()) {
+            let end = start + length(rest, self.batch_max);
+            requests.push(self.request(events.get(start..end).unwrap_or_default(), start..end, now));
+            start = end;
+        }
+        requests
     }
 
     fn verdicts(&self, answer: &Answer, count: usize) -> Vec<Verdict> {
         let whole = self.judge(answer);
         let is_told = matches!(answer.status, 200 | 400);
         let partly = if is_told { serde_json::from_str::<Partly>(&answer.body).ok() } else { None };
+        if partly.is_none() && answer.status == 200 && answer.body.len() >= BODY_MAX {
+            // Which of them are refused was said behind the end of what is read.
+            let message = "which of them were refused is said in more bytes than are read".to_owned();
+            let reason = Reason { code: "ANSWER_TOO_LONG".to_owned(), message };
+            return vec![Verdict::Retry { reason, after: None }; count];
+        }
         let mut verdicts = vec![whole; count];
         let rejected = partly.map(|partly| partly.rejected).unwrap_or_default();
         for Rejected { index, code, message } in rejected {
@@ -83,9 +98,9 @@ impl HttpKind for Segment {
 }
 
 impl Segment {
-    fn request(&self, items: &[Item], range: Range<usize>, now: Timestamp) -> Request {
-        let events: Vec<Value> = items.iter().map(|item| sent(&item.event)).collect();
-        let body = json!({"batch": events, "sentAt": now.to_string()});
+    /// The request for some events, each as JSON.
+    fn request(&self, events: &[String], range: Range<usize>, now: Timestamp) -> Request {
+        let body = format!(r#"{{"batch":[{}],"sentAt":"{now}"}}"#, events.join(","));
         Request {
             items: range,
             method: "POST".to_owned(),
@@ -95,9 +110,20 @@ impl Segment {
                 ("authorization".to_owned(), self.authorization.clone()),
             ],
             secret_headers: vec!["authorization".to_owned()],
-            body: body.to_string().into_bytes(),
+            body: body.into_bytes(),
         }
     }
+}
+
+/// How many of the first events share a request.
+fn length(events: &[String], batch_max: usize) -> usize {
+    let mut bytes = 0;
+    let fits = |event: &&String| {
+        // And the comma.
+        bytes += event.len() + 1;
+        bytes <= BYTES_MAX
+    };
+    events.iter().take(batch_max).take_while(fits).count().max(1)
 }
 
 /// The event without what says that it is for one destination alone: what receives it decides itself where it goes.
@@ -111,6 +137,8 @@ fn sent(event: &Value) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::domain::ProfileNo;
 
@@ -124,16 +152,54 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_batch_with_the_write_key() {
-        let item = Item {
+    fn item(event: Value) -> Item {
+        Item {
             id: "dlv_1".to_owned(),
             profile: ProfileNo(1),
             profile_id: "prf_1".to_owned(),
             at: Timestamp::from_millis(0),
             attempts: 0,
-            event: json!({"type": "identify", "userId": "u", "integrations": {"All": false, "D": true}}),
-        };
+            event,
+        }
+    }
+
+    #[test]
+    fn what_is_more_than_receivers_take_is_several_requests() {
+        let of = |bytes: usize| item(json!({"type": "identify", "traits": {"text": "x".repeat(bytes)}}));
+        // Many that are too much together, one that is too much alone, and small ones.
+        let mut items: Vec<Item> = (0..95).map(|_| of(20_000)).collect();
+        items.push(of(600_000));
+        items.extend((0..4).map(|_| of(10)));
+        let requests = segment().requests(&items, Timestamp::from_millis(0));
+        let mut next = 0;
+        for request in &requests {
+            let body: Value = serde_json::from_slice(&request.body).unwrap();
+            assert_eq!(body["batch"].as_array().unwrap().len(), request.items.len());
+            assert_eq!(request.items.start, next, "in order, each once");
+            next = request.items.end;
+            assert!(request.body.len() < 460_000 || request.items == (95..96), "{}", request.body.len());
+        }
+        assert_eq!((next, requests.len()), (100, 7));
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_says_nothing() {
+        let rejected = r#"{"index":1,"code":"c","message":"m"},"#.repeat(2_000);
+        let mut body = format!(r#"{{"success":true,"rejected":[{rejected}"#);
+        body.truncate(BODY_MAX);
+        let answer = |status, body: &str| Answer { status, retry_after: None, body: body.to_owned() };
+        let verdicts = segment().verdicts(&answer(200, &body), 2);
+        assert!(verdicts.iter().all(|verdict| matches!(verdict, Verdict::Retry { .. })), "{verdicts:?}");
+        // A receiver that says nothing about single ones takes all.
+        assert_eq!(segment().verdicts(&answer(200, "OK"), 2), vec![Verdict::Delivered; 2]);
+        let verdicts = segment().verdicts(&answer(400, &body), 2);
+        assert!(verdicts.iter().all(|verdict| matches!(verdict, Verdict::Rejected(_))), "{verdicts:?}");
+    }
+
+    #[test]
+    fn a_batch_with_the_write_key() {
+        let item =
+            item(json!({"type": "identify", "userId": "u", "integrations": {"All": false, "D": true}}));
         let requests = segment().requests(&[item], Timestamp::from_millis(0));
         let [request] = requests.as_slice() else { panic!("{requests:?}") };
         assert_eq!(request.url, "https://example.com/v1/batch");

@@ -144,6 +144,14 @@ fn custom_traits_merges_and_deletions() {
         })
     );
     assert_eq!(
+        core(built(Change::Separation { from: "prf_2" }, &Call::Identify)),
+        json!({
+            "type": "track", "event": "Profile Separated", "userId": "u123",
+            "properties": {"profile_id": "prf_1", "separated_from_profile_id": "prf_2"},
+            "context": {"traits": {"email": "new@x.example"}, "personas": bare_personas()},
+        })
+    );
+    assert_eq!(
         core(built(Change::Merge { merged: "prf_2" }, &Call::Identify)),
         json!({
             "type": "track", "event": "Profile Merged", "userId": "u123",

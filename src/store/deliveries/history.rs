@@ -8,6 +8,7 @@ use sqlx::{Connection, PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::book::State;
+use super::lock_workers;
 use crate::domain::{DestinationNo, SpaceNo, Timestamp};
 use crate::store::Result;
 
@@ -18,8 +19,8 @@ pub struct Filter {
     pub destination: Option<DestinationNo>,
     /// In this state; `Some(None)`: waiting in the queue.
     pub state: Option<Option<State>>,
-    /// Of this profile.
-    pub profile: Option<i64>,
+    /// Of a profile with these numbers.
+    pub profiles: Option<Vec<i64>>,
     /// These numbers.
     pub numbers: Option<Vec<i64>>,
     /// Of changes that happened no earlier.
@@ -65,39 +66,38 @@ pub struct Delivery {
     pub next_at: Option<DateTime<Utc>>,
 }
 
-/// Deliveries, newest first within each destination, behind a place (destination, place).
-pub async fn list(
-    executor: impl PgExecutor<'_>,
-    space: SpaceNo,
-    filter: &Filter,
-    before: (i32, i64),
-    limit: i64,
-) -> Result<Vec<Delivery>> {
-    let state = filter.state.map(|state| state.map_or(0, |state| state as i16));
-    let rows = sqlx::query_as(
-        "-- store::deliveries::history::list
+/// The destinations that a filter means: with all of them a row is found by its number or profile, with none named the key
+/// of what became of changes could not be used.
+macro_rules! destinations {
+    () => {
+        "destination_no = ANY (ARRAY (SELECT n.destination_no FROM destination n
+             WHERE n.space_id = $1 AND NOT n.deleted AND ($3::int IS NULL OR n.destination_no = $3)))"
+    };
+}
+
+/// The list of deliveries under a condition on the queue and one on what became of changes. Those of all parameters stand in
+/// every one of them: what is not asked for is null.
+macro_rules! listed {
+    ($waiting:expr, $ended:expr) => {
+        concat!(
+            "-- store::deliveries::history::list
          SELECT x.*, n.destination_id, coalesce(l.profile_id, p.profile_id) AS profile_id, f.key, h.next_at,
              x.own_attempts + coalesce(h.tries, 0) AS attempts
          FROM (
              (SELECT destination_no, delivery_no, profile_no, subject, form, definition_no, value, at, 0::smallint AS state,
                   attempts AS own_attempts, NULL AS code, NULL AS message, NULL::timestamptz AS done_at, seq AS place
               FROM delivery
-              WHERE space_id = $1 AND coalesce($2, 0) = 0 AND (destination_no, seq) < ($8, $9)
-                  AND ($3::int IS NULL OR destination_no = $3) AND ($4::bigint IS NULL OR profile_no = $4)
-                  AND ($5::bigint[] IS NULL OR seq = ANY($5) AND seq = delivery_no
-                      OR delivery_no = ANY($5) AND seq <> delivery_no)
-                  AND ($6::timestamptz IS NULL OR at >= $6) AND ($7::timestamptz IS NULL OR at < $7)
+              WHERE space_id = $1 AND coalesce($2, 0) = 0 AND (destination_no, seq) < ($8, $9) AND ",
+            $waiting,
+            " AND ($6::timestamptz IS NULL OR at >= $6) AND ($7::timestamptz IS NULL OR at < $7)
               ORDER BY destination_no DESC, seq DESC LIMIT $10)
              UNION ALL
              (SELECT destination_no, delivery_no, profile_no, subject, form, definition_no, value, at, state,
                   attempts, code, message, done_at, delivery_no
               FROM delivery_outcome
-              WHERE space_id = $1 AND ($2::smallint IS NULL OR state = $2) AND (destination_no, delivery_no) < ($8, $9)
-                  AND ($3::int IS NULL OR destination_no = $3)
-                  AND ($4::bigint IS NULL OR profile_no = $4
-                      OR profile_no IN (SELECT profile_no FROM profile WHERE space_id = $1 AND merged_into = $4))
-                  AND ($5::bigint[] IS NULL OR delivery_no = ANY($5))
-                  AND ($6::timestamptz IS NULL OR at >= $6) AND ($7::timestamptz IS NULL OR at < $7)
+              WHERE space_id = $1 AND ($2::smallint IS NULL OR state = $2) AND (destination_no, delivery_no) < ($8, $9) AND ",
+            $ended,
+            " AND ($6::timestamptz IS NULL OR at >= $6) AND ($7::timestamptz IS NULL OR at < $7)
               ORDER BY destination_no DESC, delivery_no DESC LIMIT $10)
          ) x
          JOIN destination n ON n.space_id = $1 AND n.destination_no = x.destination_no AND NOT n.deleted
@@ -108,20 +108,62 @@ pub async fn list(
              AND h.profile_no = x.profile_no AND x.state = 0 AND NOT EXISTS (
                  SELECT 1 FROM delivery d WHERE d.space_id = $1 AND d.destination_no = x.destination_no
                      AND d.profile_no = x.profile_no AND d.seq < x.place)
-         ORDER BY x.destination_no DESC, x.place DESC LIMIT $10",
+         ORDER BY x.destination_no DESC, x.place DESC LIMIT $10"
+        )
+    };
+}
+
+/// In the order of the key, as far as the list goes.
+const ANY: &str = listed!(
+    "($3::int IS NULL OR destination_no = $3) AND $4::bigint[] IS NULL AND $5::bigint[] IS NULL",
+    "($3::int IS NULL OR destination_no = $3) AND $4::bigint[] IS NULL AND $5::bigint[] IS NULL"
+);
+/// By profile.
+const OF_PROFILES: &str = listed!(
+    concat!(destinations!(), " AND profile_no = ANY ($4::bigint[]) AND $5::bigint[] IS NULL"),
+    concat!(destinations!(), " AND profile_no = ANY ($4::bigint[]) AND $5::bigint[] IS NULL")
+);
+/// By number.
+const NUMBERED: &str = listed!(
+    concat!(
+        destinations!(),
+        " AND ($4::bigint[] IS NULL OR profile_no = ANY ($4))
+             AND (seq = ANY ($5::bigint[]) AND seq = delivery_no OR delivery_no = ANY ($5) AND seq <> delivery_no)"
+    ),
+    concat!(
+        destinations!(),
+        " AND ($4::bigint[] IS NULL OR profile_no = ANY ($4)) AND delivery_no = ANY ($5::bigint[])"
     )
-    .bind(space.0)
-    .bind(state)
-    .bind(filter.destination.map(|d| d.0))
-    .bind(filter.profile)
-    .bind(&filter.numbers)
-    .bind(filter.from.map(Timestamp::to_utc))
-    .bind(filter.to.map(Timestamp::to_utc))
-    .bind(before.0)
-    .bind(before.1)
-    .bind(limit)
-    .fetch_all(executor)
-    .await?;
+);
+
+/// Deliveries, newest first within each destination, behind a place (destination, place). What is asked for by number or by
+/// profile is found by key, however much history there is.
+pub async fn list(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    filter: &Filter,
+    before: (i32, i64),
+    limit: i64,
+) -> Result<Vec<Delivery>> {
+    let state = filter.state.map(|state| state.map_or(0, |state| state as i16));
+    let sql = match filter {
+        Filter { numbers: Some(_), .. } => NUMBERED,
+        Filter { profiles: Some(_), .. } => OF_PROFILES,
+        _ => ANY,
+    };
+    let rows = sqlx::query_as(sql)
+        .bind(space.0)
+        .bind(state)
+        .bind(filter.destination.map(|d| d.0))
+        .bind(&filter.profiles)
+        .bind(&filter.numbers)
+        .bind(filter.from.map(Timestamp::to_utc))
+        .bind(filter.to.map(Timestamp::to_utc))
+        .bind(before.0)
+        .bind(before.1)
+        .bind(limit)
+        .fetch_all(executor)
+        .await?;
     Ok(rows)
 }
 
@@ -168,19 +210,11 @@ pub async fn list_attempts(
     Ok(query.fetch_all(executor).await?)
 }
 
-/// Locks the worker's row, which everybody does before rows of the queue.
-async fn lock_worker(tx: &mut PgConnection, space: SpaceNo, destination: DestinationNo) -> Result<()> {
-    let sql = "-- store::deliveries::history::lock_worker
-         SELECT 1 FROM destination_worker WHERE space_id = $1 AND destination_no = $2 FOR UPDATE";
-    sqlx::query(sql).bind(space.0).bind(destination.0).execute(tx).await?;
-    Ok(())
-}
-
 /// The ended deliveries that a filter means, as a condition on `delivery_outcome o` with parameters 3 to 7.
 macro_rules! meant {
     () => {
         "o.space_id = $1 AND o.destination_no = $2 AND o.state <> 4 AND ($3::smallint IS NULL OR o.state = $3)
-             AND ($4::bigint IS NULL OR o.profile_no = $4) AND ($5::bigint[] IS NULL OR o.delivery_no = ANY($5))
+             AND ($4::bigint[] IS NULL OR o.profile_no = ANY($4)) AND ($5::bigint[] IS NULL OR o.delivery_no = ANY($5))
              AND ($6::timestamptz IS NULL OR o.at >= $6) AND ($7::timestamptz IS NULL OR o.at < $7)"
     };
 }
@@ -192,7 +226,7 @@ macro_rules! bind_filter {
             .bind($space.0)
             .bind($destination.0)
             .bind($filter.state.map(|state| state.map_or(0, |state| state as i16)))
-            .bind($filter.profile)
+            .bind(&$filter.profiles)
             .bind(&$filter.numbers)
             .bind($filter.from.map(Timestamp::to_utc))
             .bind($filter.to.map(Timestamp::to_utc))
@@ -227,7 +261,7 @@ pub async fn replay(
     (after, limit): (i64, i64),
 ) -> Result<(i64, i64)> {
     let mut tx = pool.begin().await?;
-    lock_worker(&mut tx, space, destination).await?;
+    lock_workers(&mut tx, space, &[destination.0]).await?;
     super::sync::lock_head(&mut tx, space, destination).await?;
     let sql = concat!(
         "-- store::deliveries::history::replay
@@ -273,7 +307,7 @@ pub async fn discard(
     limit: i64,
 ) -> Result<i64> {
     let mut tx = pool.begin().await?;
-    lock_worker(&mut tx, space, destination).await?;
+    lock_workers(&mut tx, space, &[destination.0]).await?;
     let sql = concat!(
         "-- store::deliveries::history::discard
          WITH gone AS (

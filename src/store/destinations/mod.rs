@@ -121,11 +121,32 @@ pub async fn get(
     Ok(row.map(Destination::from))
 }
 
-/// Adds a destination, gives it a number and its worker and queue. `no` of what is given is not looked at.
-pub async fn insert(pool: &PgPool, space: SpaceNo, new: &Destination) -> Result<DestinationNo> {
-    let mut tx = pool.begin().await?;
+/// A destination by its public id, locked until the end of the transaction: nobody else changes it meanwhile.
+pub async fn find_locked(tx: &mut PgConnection, space: SpaceNo, id: Uuid) -> Result<Option<Destination>> {
+    let sql = "-- store::destinations::find_locked
+         SELECT * FROM destination WHERE space_id = $1 AND destination_id = $2 AND NOT deleted FOR UPDATE";
+    let row: Option<Row> = sqlx::query_as(sql).bind(space.0).bind(id).fetch_optional(tx).await?;
+    Ok(row.map(Destination::from))
+}
+
+/// Takes a name for a destination of a space until the end of the transaction; false when another one has it. Comes
+/// before the destination itself is locked.
+pub async fn take_name(tx: &mut PgConnection, space: SpaceNo, name: &str, of: Uuid) -> Result<bool> {
     // Its row lock keeps others of the space out.
-    processor::bump_config(&mut tx, space).await?;
+    processor::bump_config(&mut *tx, space).await?;
+    let sql = "-- store::destinations::take_name
+         SELECT NOT EXISTS (SELECT 1 FROM destination
+             WHERE space_id = $1 AND name = $2 AND destination_id <> $3 AND NOT deleted)";
+    Ok(sqlx::query_scalar(sql).bind(space.0).bind(name).bind(of).fetch_one(tx).await?)
+}
+
+/// Adds a destination, gives it a number and its worker and queue; none when its name is taken. `no` of what is given is
+/// not looked at.
+pub async fn insert(pool: &PgPool, space: SpaceNo, new: &Destination) -> Result<Option<DestinationNo>> {
+    let mut tx = pool.begin().await?;
+    if !take_name(&mut tx, space, &new.name, new.id).await? {
+        return Ok(None);
+    }
     let no: i32 = sqlx::query_scalar(
         "-- store::destinations::insert
          INSERT INTO destination (space_id, destination_no, destination_id, name, kind, settings, secrets, secret_key_id,
@@ -154,13 +175,12 @@ pub async fn insert(pool: &PgPool, space: SpaceNo, new: &Destination) -> Result<
     let sql = "-- store::destinations::insert\nINSERT INTO delivery_head (space_id, destination_no) VALUES ($1, $2)";
     sqlx::query(sql).bind(space.0).bind(no).execute(&mut *tx).await?;
     tx.commit().await?;
-    Ok(DestinationNo(no))
+    Ok(Some(DestinationNo(no)))
 }
 
-/// Writes what can be changed of a destination; false when it is gone.
-pub async fn update(pool: &PgPool, space: SpaceNo, changed: &Destination) -> Result<bool> {
-    let mut tx = pool.begin().await?;
-    let done = sqlx::query(
+/// Writes what can be changed of a destination that is locked, see [`find_locked`].
+pub async fn update(tx: &mut PgConnection, space: SpaceNo, changed: &Destination) -> Result<()> {
+    sqlx::query(
         "-- store::destinations::update
          UPDATE destination SET name = $3, settings = $4, secrets = $5, secret_key_id = $6, concurrency = $7,
              rate_per_second = $8, timeout_ms = $9, updated_at = $10, linger_seconds = $11
@@ -179,9 +199,7 @@ pub async fn update(pool: &PgPool, space: SpaceNo, changed: &Destination) -> Res
     .bind(changed.limits.linger_seconds)
     .execute(&mut *tx)
     .await?;
-    worker::bump_config(&mut tx, space, changed.no).await?;
-    tx.commit().await?;
-    Ok(done.rows_affected() == 1)
+    worker::bump_config(tx, space, changed.no).await
 }
 
 /// Removes a destination: nothing is collected or sent any more; what it left is forgotten by and by.

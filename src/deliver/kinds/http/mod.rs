@@ -17,11 +17,9 @@ use serde_json::{Map, Value};
 pub use self::presets::{Preset, presets};
 use self::settings::{Rule, Settings};
 use self::templates::{Escape, Templates};
-use crate::deliver::kind::{Answer, HttpKind, Invalid, Item, Reason, Request, Verdict};
+use crate::deliver::kind::{Answer, HttpKind, Invalid, Item, MASK, Reason, Request, Verdict};
 use crate::domain::Timestamp;
 
-/// Shown in the place of a secret.
-const MASK: &str = "********";
 /// Shorter secrets are not looked for in what is shown: they would be found everywhere.
 const MASKED_MIN: usize = 4;
 
@@ -102,15 +100,6 @@ impl HttpMapping {
         } else {
             Err(wrong)
         }
-    }
-
-    /// Settings as they may be shown: secrets are masked.
-    pub fn masked(settings: &Map<String, Value>) -> Map<String, Value> {
-        let mut shown = settings.clone();
-        if let Some(secrets) = shown.get_mut("secrets").and_then(Value::as_object_mut) {
-            secrets.values_mut().for_each(|secret| *secret = MASK.into());
-        }
-        shown
     }
 
     fn call_of<'a>(&'a self, item: &'a Item) -> Option<(&'a str, &'a Call)> {

@@ -80,10 +80,8 @@ fn values_cannot_break_out_of_a_body() {
 
 #[test]
 fn secrets_are_masked_wherever_they_stand() {
-    let settings = simple("{}");
-    let mapping = mapping(settings.clone());
-    assert_eq!(mapping.shown("x s3cret/1 and s3cret%2F1"), "x ******** and ********");
-    assert_eq!(HttpMapping::masked(&object(settings))["secrets"], json!({"key": "********"}));
+    let mapping = mapping(simple("{}"));
+    assert_eq!(mapping.shown("x s3cret/1 and s3cret%2F1"), "x *** and ***");
 }
 
 #[test]

@@ -23,6 +23,7 @@ use tokio::sync::Mutex;
 use self::connect::Target;
 use self::rows::Step;
 use self::statements::Statements;
+use crate::deliver::budget::Budget;
 use crate::deliver::kind::{Exchange, Invalid, Item, Kind, Reason, Sent, Verdict};
 use crate::deliver::reach::Reach;
 
@@ -83,6 +84,9 @@ impl PostgresKind {
             match step {
                 Step::Write(rows) => self.statements.write(&mut tx, rows).await?,
                 Step::Merge { from, to, at } => self.statements.merge(&mut tx, from, to, *at).await?,
+                Step::Separate { profile, from, at, identifiers } => {
+                    self.statements.separate(&mut tx, (profile, from), *at, identifiers).await?;
+                }
                 Step::Delete { profile } => self.statements.delete(&mut tx, profile).await?,
             }
         }
@@ -128,13 +132,17 @@ impl Kind for PostgresKind {
 
     fn send<'a>(&'a self, items: &'a [Item]) -> BoxFuture<'a, Sent> {
         Box::pin(async move {
-            let started = Instant::now();
+            let (started, budget) = (Instant::now(), Budget::begin(self.target.timeout, items.len()));
             let (verdicts, response) = match self.write_in_time(items).await {
                 Ok(()) => (vec![Verdict::Delivered; items.len()], String::new()),
                 // One of them spoils it for all: alone, only itself.
                 Err(Failure::Data(message)) if items.len() > 1 => {
                     let mut verdicts = Vec::with_capacity(items.len());
                     for item in items {
+                        if !budget.allows_another() {
+                            verdicts.push(Budget::left_over());
+                            continue;
+                        }
                         let written = self.write_in_time(std::slice::from_ref(item)).await;
                         verdicts.push(written.map_or_else(Verdict::from, |()| Verdict::Delivered));
                     }
@@ -152,7 +160,8 @@ impl Kind for PostgresKind {
             let request =
                 format!("{} changes to schema {} at {}", items.len(), self.target.schema, self.target);
             let took = started.elapsed();
-            let exchange = Exchange { items: 0..items.len(), request, status: None, response, took };
+            let exchange =
+                Exchange { items: (0..items.len()).collect(), request, status: None, response, took };
             Sent { verdicts, exchanges: vec![exchange] }
         })
     }

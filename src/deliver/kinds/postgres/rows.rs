@@ -14,6 +14,8 @@ pub(super) enum Step {
     Write(Rows),
     /// One profile has become part of another.
     Merge { from: String, to: String, at: Timestamp },
+    /// A profile is no part of another one any more; these types and values of identifiers are its.
+    Separate { profile: String, from: String, at: Timestamp, identifiers: Vec<(String, String)> },
     /// Nothing of a profile is left.
     Delete { profile: String },
 }
@@ -59,24 +61,44 @@ pub(super) fn steps(items: &[Item]) -> Vec<Step> {
     let mut rows = Rows::default();
     for item in items {
         let text = |pointer: &str| item.event.pointer(pointer).and_then(Value::as_str);
-        let merged = text("/properties/merged_profile_id")
-            .filter(|_| item.event.pointer("/context/personas/computation_class").is_none());
-        let step = match (text("/type"), merged) {
-            (Some("delete"), _) => Step::Delete { profile: item.profile_id.clone() },
-            (Some("track"), Some(merged)) => {
+        let is_bare = item.event.pointer("/context/personas/computation_class").is_none();
+        let named = |pointer| text(pointer).filter(|_| is_bare);
+        let merged = named("/properties/merged_profile_id");
+        let separated = named("/properties/separated_from_profile_id");
+        let step = match (text("/type"), merged, separated) {
+            (Some("delete"), ..) => Step::Delete { profile: item.profile_id.clone() },
+            (Some("track"), Some(merged), _) => {
                 Step::Merge { from: merged.to_owned(), to: item.profile_id.clone(), at: item.at }
             }
+            (Some("track"), None, Some(from)) => Step::separate(item, from),
             _ => {
                 rows.add(item);
                 continue;
             }
         };
         steps.push(Step::Write(std::mem::take(&mut rows)));
+        if let Step::Separate { profile, at, identifiers, .. } = &step {
+            let own =
+                identifiers.iter().map(|(id_type, value)| (profile.clone(), id_type.clone(), value.clone()));
+            rows.identifiers.extend(own.map(|key| (key, *at)));
+        }
         steps.push(step);
     }
     steps.push(Step::Write(rows));
     steps.retain(|step| *step != Step::Write(Rows::default()));
     steps
+}
+
+impl Step {
+    fn separate(item: &Item, from: &str) -> Self {
+        let own = identifiers(&item.event).into_iter();
+        Self::Separate {
+            profile: item.profile_id.clone(),
+            from: from.to_owned(),
+            at: item.at,
+            identifiers: own.map(|(id_type, value)| (id_type.to_owned(), value.to_owned())).collect(),
+        }
+    }
 }
 
 impl Rows {
@@ -225,6 +247,7 @@ mod tests {
             .map(|step| match step {
                 Step::Write(_) => "write",
                 Step::Merge { .. } => "merge",
+                Step::Separate { .. } => "separate",
                 Step::Delete { .. } => "delete",
             })
             .collect();

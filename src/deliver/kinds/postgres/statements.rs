@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `user_traits` | profile and trait, custom or computed; `value` is null once it was removed |
 //! | `user_identifiers` | profile and external id that was sent |
-//! | `profile_merges` | profile that became part of another |
+//! | `profile_merges` | profile that became part of another; one that was separated again is its own part |
 //! | `audience_memberships` | profile and audience it ever was in, and whether it still is |
 //! | `audience_entered`, `audience_exited`, `trait_computed` | change, by its id |
 //!
@@ -47,7 +47,9 @@ pub(super) struct Statements {
     memberships: String,
     transitions: [String; 2],
     computed: String,
+    merged: String,
     merge: Vec<String>,
+    separate: String,
     delete: Vec<String>,
 }
 
@@ -68,7 +70,9 @@ impl Statements {
             transitions: ["audience_entered", "audience_exited"]
                 .map(|table| append(schema, table, &[("audience_key", "text")])),
             computed: append(schema, "trait_computed", &[("trait_key", "text"), ("value", "jsonb")]),
+            merged: merged(schema),
             merge: merge(schema),
+            separate: separate(schema),
             delete: delete(schema),
         }
     }
@@ -144,7 +148,37 @@ impl Statements {
         Ok(())
     }
 
-    /// Moves all that is one profile's to another.
+    /// Writes down what a profile is part of, itself or another one; false when something newer is known.
+    async fn set_canonical(
+        &self,
+        tx: &mut PgConnection,
+        profile: &str,
+        canonical: &str,
+        at: Timestamp,
+    ) -> Result<bool, sqlx::Error> {
+        let query = sqlx::query(AssertSqlSafe(self.merged.clone()));
+        let done = query.bind(profile).bind(canonical).bind(at.to_utc()).execute(tx).await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// What is told of a profile from now on is its own, and so are these identifiers.
+    pub(super) async fn separate(
+        &self,
+        tx: &mut PgConnection,
+        (profile, from): (&str, &str),
+        at: Timestamp,
+        identifiers: &[(String, String)],
+    ) -> Result<(), sqlx::Error> {
+        if !self.set_canonical(&mut *tx, profile, profile, at).await? {
+            return Ok(());
+        }
+        let (types, values): (Vec<_>, Vec<_>) = identifiers.iter().cloned().unzip();
+        let query = sqlx::query(AssertSqlSafe(self.separate.clone()));
+        query.bind(from).bind(at.to_utc()).bind(types).bind(values).execute(tx).await?;
+        Ok(())
+    }
+
+    /// Moves all that is one profile's to another, unless they were separated since.
     pub(super) async fn merge(
         &self,
         tx: &mut PgConnection,
@@ -152,6 +186,9 @@ impl Statements {
         to: &str,
         at: Timestamp,
     ) -> Result<(), sqlx::Error> {
+        if !self.set_canonical(&mut *tx, from, to, at).await? {
+            return Ok(());
+        }
         for text in &self.merge {
             sqlx::query(AssertSqlSafe(text.clone()))
                 .bind(from)
@@ -237,18 +274,36 @@ fn bindings(columns: &[(&str, &str)], first: usize) -> (String, String) {
     (bound.join(", "), cast.join(", "))
 }
 
-/// `$1` became part of `$2` at `$3`. Of a trait or audience that both have, the newer stays.
+/// `$1` is part of `$2` since `$3`, unless something newer is known of it.
+fn merged(schema: &str) -> String {
+    format!(
+        "insert into \"{schema}\".profile_merges as present \
+         (canonical_segment_id, segment_id, seq, received_at, \"timestamp\") \
+         values ($2, $1, (extract(epoch from $3::timestamptz) * 1000)::bigint, $3, $3) \
+         on conflict (segment_id) do update set canonical_segment_id = excluded.canonical_segment_id, \
+         seq = excluded.seq, received_at = excluded.received_at, uuid_ts = now(), \"timestamp\" = excluded.\"timestamp\" \
+         where present.seq <= excluded.seq"
+    )
+}
+
+/// Takes the identifiers `$3`, `$4` from the profile `$1`, as far as they were its before `$2`.
+fn separate(schema: &str) -> String {
+    format!(
+        "delete from \"{schema}\".user_identifiers as theirs using unnest($3::text[], $4::text[]) as own (type, value) \
+         where theirs.type = own.type and theirs.value = own.value \
+         and theirs.seq <= (extract(epoch from $2::timestamptz) * 1000)::bigint \
+         and theirs.canonical_segment_id = coalesce((select canonical_segment_id from \"{schema}\".profile_merges \
+         where segment_id = $1), $1)"
+    )
+}
+
+/// What was `$1`'s before it became part of `$2` at `$3`. Of a trait or audience that both have, the newer stays.
 fn merge(schema: &str) -> Vec<String> {
     let mut texts = vec![
         // Those that became part of it before are part of the other now.
         format!(
             "update \"{schema}\".profile_merges set canonical_segment_id = $2, uuid_ts = now() \
              where canonical_segment_id = $1 and $3::timestamptz is not null"
-        ),
-        format!(
-            "insert into \"{schema}\".profile_merges (canonical_segment_id, segment_id, seq, received_at, \"timestamp\") \
-             values ($2, $1, (extract(epoch from $3::timestamptz) * 1000)::bigint, $3, $3) \
-             on conflict (segment_id) do update set canonical_segment_id = excluded.canonical_segment_id"
         ),
     ];
     for (table, key) in [
