@@ -33,6 +33,7 @@ async fn start() -> (Case, Receiver, Value) {
     case.app.subscribe(&hook, json!({"subject": "audience", "key": "*"})).await;
     case.app.subscribe(&hook, json!({"subject": "computed_trait", "key": "orders"})).await;
     case.app.subscribe(&hook, json!({"subject": "custom_traits"})).await;
+    case.app.subscribe(&hook, json!({"subject": "merges"})).await;
     case.send_all(&[
         "identify user=u1 ios.id=shared {\"plan\":\"pro\"}",
         "identify user=v1 email=v@x.y {\"plan\":\"v\"}",
@@ -102,6 +103,11 @@ async fn what_waits_or_was_given_up_is_of_the_same_people() {
     case.app.wait_destination(&hook, |d| d["deliveries"]["waiting_profiles"] == 1).await;
     case.app.act(&hook, "pause", json!({})).await;
     case.send_all(&["identify user=v1 {\"color\":\"waits\"}", "identify user=u3 {\"color\":\"too\"}"]).await;
+    // Two who become one, and are two again.
+    case.send_all(&["track Seen anon=b1", "track Seen user=u3 anon=b1"]).await;
+    let (merge, merged) = (case.merge_of("user_id:u3").await, case.id("user_id:u3").await);
+    case.undo(&merge).await;
+    let apart = case.id("anonymous_id:b1").await;
     block(&case).await;
     json_of(&run(&case.app.db, &["--json"]).await);
     receiver.now(|_, _| Reply::Status(200));
@@ -115,4 +121,15 @@ async fn what_waits_or_was_given_up_is_of_the_same_people() {
     told.sort_unstable();
     let pair = |color: &str, who: &str| (color.to_owned(), who.to_owned());
     assert_eq!(told, [pair("dead", "u3"), pair("held", "u2"), pair("too", "u3"), pair("waits", "v1")]);
+    let named = receiver.taken().into_iter().filter_map(|event| {
+        let properties = &event["properties"];
+        let name = |key: &str| properties[key].as_str().map(str::to_owned);
+        Some((
+            event["event"].as_str()?.to_owned(),
+            name("merged_profile_id").or_else(|| name("separated_from_profile_id"))?,
+        ))
+    });
+    let mut named: Vec<(String, String)> = named.collect();
+    named.sort_unstable();
+    assert_eq!(named, [("Profile Merged".to_owned(), apart), ("Profile Separated".to_owned(), merged)]);
 }

@@ -97,10 +97,11 @@ pub async fn renumber(tx: &mut PgConnection, place: &Place) -> Result<bool> {
         dml.push_str(&update);
     }
     for table in ["delivery", "delivery_outcome"] {
-        // Merges name the profile that was absorbed.
+        // Merges name the other profile (`domain::delivery::OtherProfile`): a number, or an object that has it.
         let update = format!(
-            "UPDATE {live}.{table} t SET value = r.new_no::text FROM renumbered r
-             WHERE t.space_id = {space} AND t.subject = {MERGES} AND t.value = r.old_no::text;"
+            "UPDATE {live}.{table} t SET value = replace(t.value, r.old_no::text, r.new_no::text) FROM renumbered r
+             WHERE t.space_id = {space} AND t.subject = {MERGES}
+                 AND regexp_replace(t.value, '[^-0-9]', '', 'g') = r.old_no::text;"
         );
         dml.push_str(&update);
     }
