@@ -57,7 +57,7 @@ struct KnownKey {
     is_value: Option<Category>,
     /// It is not told where something was found: somebody may not want to read it there.
     is_hidden: bool,
-    /// Patterns that want this key, a bit each; see [`PATTERNS_MAX`].
+    /// Patterns that want this key, a bit each; see [`super::PATTERNS_MAX`].
     patterns: u128,
 }
 
