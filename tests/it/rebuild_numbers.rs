@@ -119,6 +119,8 @@ async fn what_waits_or_was_given_up_is_of_the_same_people() {
     case.app.wait_sent(&hook).await;
     let mut told = colors(&receiver);
     told.sort_unstable();
+    // Both sides of a merge that was taken back are told once more what holds for them.
+    told.dedup();
     let pair = |color: &str, who: &str| (color.to_owned(), who.to_owned());
     assert_eq!(told, [pair("dead", "u3"), pair("held", "u2"), pair("too", "u3"), pair("waits", "v1")]);
     let named = receiver.taken().into_iter().filter_map(|event| {
