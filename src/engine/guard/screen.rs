@@ -100,15 +100,37 @@ impl Screener {
 
     /// Looks at a text that stands under `prefix` of a call, or is one (an empty prefix).
     pub fn screen<'t>(&mut self, text: &'t str, prefix: &'t str) -> Screened<'t> {
-        let mut pass =
-            Pass { screener: self, text, prefix, stack: Vec::new(), edits: Vec::new(), findings: Vec::new() };
+        // Borrowed once: counting who holds the guard, at every key, would cost more than all the looking.
+        let Self { guard, known } = self;
+        let (stack, edits, findings) = (Vec::new(), Vec::new(), Vec::new());
+        let mut pass = Pass { guard, known, text, prefix, stack, edits, findings };
         pass.run();
         let Pass { edits, findings, .. } = pass;
         let text = if edits.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(edited(text, edits)) };
         Screened { text, findings }
     }
+}
 
-    fn key(&mut self, raw: &str) -> KnownKey {
+fn unescaped(raw: &str) -> Cow<'_, str> {
+    if !raw.contains('\\') {
+        return Cow::Borrowed(raw);
+    }
+    json::unquote(&format!("\"{raw}\"")).map_or(Cow::Borrowed(raw), |text| Cow::Owned(text.into_owned()))
+}
+
+struct Pass<'s, 't> {
+    guard: &'s Guard,
+    known: &'s mut HashMap<String, KnownKey>,
+    text: &'t str,
+    prefix: &'t str,
+    stack: Vec<Frame<'t>>,
+    edits: Vec<Edit>,
+    findings: Vec<Finding>,
+}
+
+impl Pass<'_, '_> {
+    /// What a key means.
+    fn known(&mut self, raw: &str) -> KnownKey {
         if let Some(known) = self.known.get(raw) {
             return *known;
         }
@@ -132,25 +154,7 @@ impl Screener {
         }
         known
     }
-}
 
-fn unescaped(raw: &str) -> Cow<'_, str> {
-    if !raw.contains('\\') {
-        return Cow::Borrowed(raw);
-    }
-    json::unquote(&format!("\"{raw}\"")).map_or(Cow::Borrowed(raw), |text| Cow::Owned(text.into_owned()))
-}
-
-struct Pass<'s, 't> {
-    screener: &'s mut Screener,
-    text: &'t str,
-    prefix: &'t str,
-    stack: Vec<Frame<'t>>,
-    edits: Vec<Edit>,
-    findings: Vec<Finding>,
-}
-
-impl Pass<'_, '_> {
     fn run(&mut self) {
         let bytes = self.text.as_bytes();
         let mut at = 0;
@@ -186,7 +190,7 @@ impl Pass<'_, '_> {
             self.end_value();
             return end;
         }
-        let known = self.screener.key(inner);
+        let known = self.known(inner);
         if let Some(frame) = self.stack.last_mut() {
             frame.key = Some(Key { raw: inner, at, known });
         }
@@ -237,7 +241,7 @@ impl Pass<'_, '_> {
         }
         let value = self.text.get(value_at..).unwrap_or_default();
         let length = || json::value_len(value).unwrap_or(value.len());
-        let guard = Arc::clone(&self.screener.guard);
+        let guard = self.guard;
         if let Some(category) =
             known.is_value.filter(|category| guard.settings.action(*category) != Action::Allow)
         {
@@ -296,7 +300,7 @@ impl Pass<'_, '_> {
             Action::Allow => return,
             Action::Drop => None,
             Action::Mask | Action::Reject => Some(masked(&text, category)),
-            Action::Hash => Some(self.screener.guard.hash(&text)),
+            Action::Hash => Some(self.guard.hash(&text)),
         };
         self.found(what, action);
         let range = if instead.is_some() { value } else { key.start..value.end };
@@ -314,7 +318,7 @@ impl Pass<'_, '_> {
         let is_id = is_own(&ID_KEYS);
         let known = key.map(|key| key.known).unwrap_or_default();
         let text = if is_string { unescaped(raw) } else { Cow::Borrowed(whole(raw)) };
-        let guard = Arc::clone(&self.screener.guard);
+        let guard = self.guard;
         let solid = !is_id && !known.meaning.is_number;
         let mut matches: Vec<Match> = Vec::new();
         for (place, category) in values::find(&text, solid) {
@@ -354,7 +358,7 @@ impl Pass<'_, '_> {
             let Some(part) = text.get(place.clone()).filter(|_| place.start >= copied) else { continue };
             out.push_str(text.get(copied..place.start).unwrap_or_default());
             match action {
-                Action::Hash => out.push_str(&self.screener.guard.hash(part)),
+                Action::Hash => out.push_str(&self.guard.hash(part)),
                 _ => out.push_str(&masked(part, category)),
             }
             copied = place.end;
