@@ -326,6 +326,6 @@ fn check_patterns(field: &str, patterns: &[String]) -> Result<()> {
 }
 
 /// What somebody sent, short enough for a message.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     format!("{:?}", text.chars().take(60).collect::<String>())
 }

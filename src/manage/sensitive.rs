@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::identity_settings::shown;
 use super::{Manage, ManageError, Result};
 use crate::domain::SpaceNo;
 use crate::domain::sensitive::{Action, Category, SensitivePattern, SensitiveSettings};
@@ -133,9 +134,4 @@ fn read_action(field: &str, word: &str) -> Result<Action> {
         let all = Action::ALL.map(Action::as_str).join(", ");
         ManageError::invalid(field.to_owned(), format!("there is no action {}; there are {all}", shown(word)))
     })
-}
-
-/// What somebody sent, short enough for a message.
-fn shown(text: &str) -> String {
-    format!("{:?}", text.chars().take(60).collect::<String>())
 }

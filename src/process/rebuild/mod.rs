@@ -313,7 +313,9 @@ impl Task {
             return Ok(None);
         }
         let renumbered = renumber::find(tx, place).await?;
-        renumber::renumber(tx, place).await?;
+        if !renumbered.is_empty() {
+            renumber::renumber(tx, place).await?;
+        }
         // While both can be looked at.
         told::tell(tx, again, &renumbered, now).await?;
         Ok(Some(swap::swap(tx, place, !renumbered.is_empty(), now).await?))

@@ -45,15 +45,15 @@ pub async fn find(connection: &mut PgConnection, place: &Place) -> Result<Renumb
     Ok(Renumbered(rows.into_iter().map(|(old, new)| (number(old), new.map(number))).collect()))
 }
 
-/// Gives what is not derived again to whom it belongs: transitions, and what waits for destinations or was given up there. True
-/// when there was anybody to be renumbered. Of the swap's transaction, before anything is put in place.
-pub async fn renumber(tx: &mut PgConnection, place: &Place) -> Result<bool> {
+/// Gives what is not derived again to whom it belongs: transitions, and what waits for destinations or was given up there. Of
+/// the swap's transaction, before anything is put in place; nothing to do when nobody is [`Renumbered`].
+pub async fn renumber(tx: &mut PgConnection, place: &Place) -> Result<()> {
     let Place { space, live, shadow, .. } = place;
     let ddl = format!(
         "CREATE TEMP TABLE renumbered ON COMMIT DROP AS {found};
          UPDATE renumbered r SET new_no = coalesce(
              -- Who was absorbed goes where the survivor goes.
-             (SELECT coalesce(m.new_no, p.merged_into) FROM {live}.profile p
+             (SELECT CASE WHEN m.old_no IS NULL THEN p.merged_into ELSE m.new_no END FROM {live}.profile p
               LEFT JOIN renumbered m ON m.old_no = p.merged_into
               WHERE p.space_id = {space} AND p.profile_no = r.old_no AND p.merged_into IS NOT NULL),
              (SELECT s.profile_no FROM {live}.external_id e
@@ -66,10 +66,6 @@ pub async fn renumber(tx: &mut PgConnection, place: &Place) -> Result<bool> {
         found = sql(place)
     );
     sqlx::raw_sql(AssertSqlSafe(ddl)).execute(&mut *tx).await?;
-    let sql = "-- store::rebuild::renumber\nSELECT EXISTS (SELECT 1 FROM renumbered)";
-    if !sqlx::query_scalar::<_, bool>(sql).fetch_one(&mut *tx).await? {
-        return Ok(false);
-    }
     // Workers first, as everybody locks them; they read their queues anew.
     let mut dml = format!(
         "SELECT 1 FROM {live}.destination_worker WHERE space_id = {space} ORDER BY destination_no FOR UPDATE;
@@ -112,7 +108,7 @@ pub async fn renumber(tx: &mut PgConnection, place: &Place) -> Result<bool> {
     );
     dml.push_str(&update);
     sqlx::raw_sql(AssertSqlSafe(dml)).execute(tx).await?;
-    Ok(true)
+    Ok(())
 }
 
 /// As deliveries store it.
