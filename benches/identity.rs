@@ -4,8 +4,8 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use hashbrown::HashMap;
+use personas::domain::Parts;
 use personas::domain::{Collection, EventType, IdKey, ProfileNo, SourceNo, Timestamp};
-use personas::engine::identity::extract::Parts;
 use personas::engine::identity::resolve::Held;
 use personas::engine::identity::{Graph, IdType, Owned, Settings, extract, resolve};
 

@@ -8,6 +8,7 @@
 mod measure;
 mod offline;
 mod outlet;
+mod privacy;
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -30,6 +31,7 @@ use crate::disk::DiskGuard;
 use crate::domain::Timestamp;
 use crate::embedded::{self, Postgres, Search};
 use crate::engine::guard::Guards;
+use crate::engine::keep_out::KeepOuts;
 use crate::history::segments::Keeper;
 use crate::history::watch::Watch;
 use crate::http::health::Health;
@@ -46,7 +48,9 @@ use crate::read_cache::ReadCache;
 use crate::store;
 use crate::telemetry::metrics;
 
-pub(crate) use offline::{Rebuild, Rebuilt, Some20, Told, Verified, inspect, migrate, rebuild, verify};
+pub(crate) use offline::{
+    Rebuild, Rebuilt, Some20, Told, Verified, backup, inspect, migrate, rebuild, restore, verify,
+};
 
 /// Flushes under way at the same time: while one waits for its commit the next one compresses.
 const FLUSHERS: usize = 2;
@@ -185,10 +189,20 @@ impl App {
         let manage = Manage::new(pool.clone(), tools.clone(), registry.clone(), limits, cache.clone());
         let made = manage.bootstrap(&wanted(&config.bootstrap)).await?;
         manage.prepare_log().await?;
+        let journal = privacy::journal_file(&config, postgres.is_some());
+        let restored = match &journal {
+            Some(file) => privacy::put_back(&manage, file).await? > 0,
+            None => false,
+        };
 
         let tasks = Tasks::new();
-        let (ingest, appended) =
-            start_ingest(&config.ingest, &pool, registry.guards(), (&clock, &ids), &tasks);
+        let (ingest, appended) = start_ingest(
+            &config.ingest,
+            &pool,
+            (registry.guards(), registry.keep_outs()),
+            (&clock, &ids),
+            &tasks,
+        );
         let (board, health) = (Board::default(), Health::default());
         outlet::start(&tasks, &config, (options.clone(), postgres.is_some()), tools);
         let context = process::Context {
@@ -214,6 +228,8 @@ impl App {
         start_housekeeping(&tasks, registry, manage.clone(), &config);
         start_verifying(&tasks, &pool, &clock, &config);
         start_segments(&tasks, &pool, &config);
+        let parts = (manage.clone(), health.clone());
+        privacy::start(&tasks, &pool, (&clock, &ingest), parts, (journal, restored));
         let measured =
             measure::Measured { pool: pool.clone(), manage: manage.clone(), disk: disk.clone(), in_flight };
         measure::start(&tasks, measured, postgres.clone());
@@ -329,10 +345,14 @@ async fn reach(config: &Config) -> anyhow::Result<(PgConnectOptions, Option<Arc<
         let options = url.expose().parse::<PgConnectOptions>().context("database.url")?;
         return Ok((named(options), None));
     }
-    let search = Search::usual(config.embedded.postgres_bin.clone());
-    let options = embedded::Options { search, ..embedded::Options::new(&config.embedded.data_dir) };
-    let postgres = Arc::new(Box::pin(Postgres::start(options)).await?);
+    let postgres = Arc::new(Box::pin(Postgres::start(embedded_options(config))).await?);
     Ok((named(postgres.connect_options()), Some(postgres)))
+}
+
+/// What the private Postgres is started with.
+fn embedded_options(config: &Config) -> embedded::Options {
+    let search = Search::usual(config.embedded.postgres_bin.clone());
+    embedded::Options { search, ..embedded::Options::new(&config.embedded.data_dir) }
 }
 
 /// Says who we are, and asks not to be told what is no trouble (a table that is there already).
@@ -384,7 +404,7 @@ fn wanted(config: &config::Bootstrap) -> Wanted {
 fn start_ingest(
     config: &config::Ingest,
     pool: &PgPool,
-    guards: Guards,
+    doors: (Guards, KeepOuts),
     (clock, ids): (&Clock, &IdMaker),
     tasks: &Tasks,
 ) -> (Ingest, watch::Receiver<u64>) {
@@ -402,7 +422,7 @@ fn start_ingest(
             Ok(())
         });
     }
-    (Ingest::new(batcher, config.limits, guards, clock.clone(), ids.clone()), appended)
+    (Ingest::new(batcher, config.limits, doors, clock.clone(), ids.clone()), appended)
 }
 
 /// Keeps the registry fresh, and the log a week ahead of its events.

@@ -1,14 +1,16 @@
 //! What commands do with a database when they serve nobody: they start a private one where there is none to connect to, and
 //! stop it again.
 
+use std::io::{Read, Write};
+
 use sqlx::postgres::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{MIGRATION_CONNECTIONS, Ready, connect, definition_limits, named, reach};
+use super::{MIGRATION_CONNECTIONS, Ready, connect, definition_limits, embedded_options, named, reach};
 use crate::clock::{Clock, IdMaker};
 use crate::config::Config;
-use crate::embedded::Postgres;
+use crate::embedded::{self, Copied, Postgres};
 use crate::history::verify;
 use crate::manage::identity_settings::{SettingsChange, propose};
 use crate::process::{self, rebuild::Task};
@@ -162,4 +164,34 @@ pub(crate) async fn inspect(config: &Config, clock: &Clock) -> anyhow::Result<In
         postgres.stop().await?;
     }
     inspected
+}
+
+/// Writes a backup of the private Postgres, whether a service runs with it or not: `personas backup`.
+pub(crate) async fn backup(config: &Config, out: &mut (dyn Write + Send)) -> anyhow::Result<Copied> {
+    private(config)?;
+    let options = embedded_options(config);
+    let running = match Postgres::beside(&config.embedded.data_dir)? {
+        Some(_) => None,
+        None => Some(Box::pin(Postgres::start(options.clone())).await?),
+    };
+    let copied = tokio::task::block_in_place(|| embedded::backup(&options, running.as_ref(), out));
+    if let Some(postgres) = running {
+        postgres.stop().await?;
+    }
+    Ok(copied?)
+}
+
+/// Puts a backup in the place of the private Postgres: `personas restore`.
+pub(crate) fn restore(config: &Config, replace: bool, from: &mut dyn Read) -> anyhow::Result<Copied> {
+    private(config)?;
+    Ok(embedded::restore(&embedded_options(config), replace, from)?)
+}
+
+fn private(config: &Config) -> anyhow::Result<()> {
+    if config.database.url.is_some() {
+        anyhow::bail!(
+            "DATABASE_URL names a Postgres that is not the service's own: back it up with its own tools (pg_basebackup, pg_dump)"
+        );
+    }
+    Ok(())
 }

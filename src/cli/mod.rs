@@ -1,6 +1,7 @@
 //! The commands. Results go to standard output, everything else to standard error; the exit code is 0, 1, or 78
 //! (`EX_CONFIG`) when the operator has to change something before another try can succeed.
 
+mod backup;
 mod bench;
 mod client;
 mod demo;
@@ -43,6 +44,10 @@ enum Command {
     Verify(verify::Verify),
     /// Derive a space again from its log, say what is different, and put it in place
     Rebuild(rebuild::Rebuild),
+    /// Write the private Postgres into one file; the service may run meanwhile
+    Backup(backup::Backup),
+    /// Put a backup in the place of the private Postgres, while nothing runs
+    Restore(backup::Restore),
     /// Make a space with a small shop, and watch its audiences fill
     Demo(demo::Demo),
     /// Send a file of tracking calls, one JSON object a line, plain or gzip, to a running server
@@ -75,6 +80,8 @@ pub fn run() -> ExitCode {
         Command::Migrate(common) => migrate::run(&common),
         Command::Verify(verify) => verify::run(&verify),
         Command::Rebuild(rebuild) => rebuild::run(&rebuild),
+        Command::Backup(backup) => backup::backup(&backup),
+        Command::Restore(restore) => backup::restore(&restore),
         Command::Doctor(common) => doctor::run(&common),
         Command::Bench(bench) => bench::run(&bench),
         Command::Demo(demo) => demo::run(&demo),

@@ -47,6 +47,8 @@ pub struct Config {
     pub deliver: Deliver,
     /// What destinations may reach.
     pub egress: Egress,
+    /// Regulations.
+    pub privacy: Privacy,
     /// What the process tells about itself.
     pub telemetry: Telemetry,
 }
@@ -219,6 +221,13 @@ pub struct Egress {
     pub folder: Option<PathBuf>,
 }
 
+/// `[privacy]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Privacy {
+    /// The journal of erasures; `None`: in the folder of the private Postgres, and none for another database.
+    pub journal_file: Option<PathBuf>,
+}
+
 /// `[telemetry]`
 #[derive(Debug, Clone)]
 pub struct Telemetry {
@@ -270,6 +279,7 @@ impl Config {
             },
             deliver: Deliver::read(r),
             egress: Egress::read(r),
+            privacy: Privacy { journal_file: r.path("privacy.journal_file") },
             telemetry: Telemetry::read(r),
         }
     }

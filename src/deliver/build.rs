@@ -13,7 +13,8 @@ use super::payload::{self, Call, Change, Envelope, EventNames, Subject as Whose}
 use crate::domain::delivery::{Form, OtherProfile, Subject};
 use crate::domain::id_type::TypeNo;
 use crate::domain::ids::public_id;
-use crate::domain::{ComputationNo, DestinationNo, ProfileNo, SpaceNo};
+use crate::domain::regulation::{Erased, Known};
+use crate::domain::{Collection, ComputationNo, DestinationNo, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::profile::{OutcomeValue, Profile};
 use crate::store::deliveries::queue::Queued;
 use crate::store::destinations::Destination;
@@ -119,7 +120,10 @@ impl Builder {
         rows: &[&Queued],
         attempts: &[u32],
     ) -> Result<Vec<Built>> {
-        if !rows.iter().all(|row| self.subscriptions.contains_key(&row.subscription)) {
+        let is_subscribed = |row: &&Queued| {
+            row.subject == Subject::Deletion || self.subscriptions.contains_key(&row.subscription)
+        };
+        if !rows.iter().all(is_subscribed) {
             self.reload_subscriptions(pool).await?;
         }
         let profiles = load(pool, self.space, rows.iter().map(|row| row.profile)).await?;
@@ -142,6 +146,9 @@ impl Builder {
             self.reload_words(pool).await?;
         }
         let built = rows.iter().zip(attempts).map(|(row, attempts)| {
+            if row.subject == Subject::Deletion {
+                return self.deletion(row, *attempts);
+            }
             let Some((_, profile)) = profiles.get(&row.profile) else {
                 return nothing("PROFILE_GONE", "the profile is no more");
             };
@@ -210,6 +217,29 @@ impl Builder {
         }
     }
 
+    /// What tells of a profile that is no more: whom it was known as is in the row.
+    fn deletion(&self, row: &Queued, attempts: u32) -> Built {
+        let Ok(Erased { profile_id, identifiers }) = serde_json::from_str::<Erased>(&row.value) else {
+            return nothing("PROFILE_GONE", "whom it is about was forgotten");
+        };
+        let identifiers: Vec<Identifier<'_>> = identifiers.iter().map(known).collect();
+        let id = delivery_id(self.destination, row.no, row.at);
+        let whose = Whose {
+            collection: Collection::Users,
+            profile_id: &profile_id,
+            identifiers: &identifiers,
+            traits: &Map::new(),
+        };
+        let envelope =
+            Envelope { message_id: &id, at: row.at, space_id: &self.space_id, destination: &self.name };
+        match payload::build(Change::Delete, &Call::Identify, whose, envelope, &Choice::default()) {
+            Some(event) => {
+                Built::Item(Item { id, profile: row.profile, profile_id, at: row.at, attempts, event })
+            }
+            None => nothing("FILTERED_BY_RULES", "there is no filter of deletions"),
+        }
+    }
+
     /// All traits of a profile: custom ones, computed ones and audiences.
     fn traits(&self, profile: &Profile) -> Map<String, Value> {
         let custom = profile.traits.get();
@@ -226,6 +256,11 @@ impl Builder {
         }
         traits
     }
+}
+
+fn known(known: &Known) -> Identifier<'_> {
+    let Known { id_type, id, first_seen } = known;
+    Identifier { id_type, value: id, first_seen: Timestamp::from_millis(*first_seen) }
 }
 
 /// Whom a change of merges names.

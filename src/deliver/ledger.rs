@@ -14,6 +14,7 @@ use super::opener::shown;
 use super::schedule;
 use super::window::Taken;
 use crate::clock::IdMaker;
+use crate::domain::delivery::Subject;
 use crate::domain::{DestinationNo, ProfileNo, SpaceNo, Timestamp};
 use crate::store::deliveries::book::{self, Attempt, Ended, Exchange, State};
 use crate::store::deliveries::queue::Hold;
@@ -181,7 +182,9 @@ impl Ledger {
             metrics::DELIVERY_DURATION.time(&[], exchange.took);
             let mut told = exchange.items.iter().filter_map(|place| verdicts.get(*place));
             let all_well = told.all(|verdict| *verdict == Verdict::Delivered);
-            if !self.may_keep(all_well) {
+            // What a deletion says is not kept.
+            let mut about = exchange.items.iter().filter_map(|place| batch.get(*place));
+            if about.any(|taken| taken.row.subject == Subject::Deletion) || !self.may_keep(all_well) {
                 continue;
             }
             let id = ids.uuid();
@@ -304,7 +307,11 @@ impl Ledger {
         // Silence is no failure.
         let failing = failing.filter(|_| self.progress.failed.is_some());
         if !self.ended.is_empty() {
-            deliveries::book::end(&mut tx, space, destination, &self.ended).await?;
+            let ended = deliveries::book::end(&mut tx, space, destination, &self.ended).await?;
+            if ended < self.ended.len() as u64 {
+                // Erased meanwhile, and counted by whoever has done that.
+                worker::uncount(&mut tx, space, destination, self.ended.len() as i64 - ended as i64).await?;
+            }
         }
         if !self.holds.is_empty() {
             let mut holds: Vec<Hold> = self.holds.values().copied().collect();
@@ -317,11 +324,12 @@ impl Ledger {
             let released = (self.released.as_slice(), cursor);
             written.is_held = !book::release(&mut tx, space, destination, released).await?;
         }
+        if !self.attempts.is_empty() {
+            let gone = book::insert_attempts(&mut tx, space, destination, &self.attempts).await?;
+            self.exchanges.retain(|exchange| !gone.contains(&exchange.id));
+        }
         if !self.exchanges.is_empty() {
             book::insert_exchanges(&mut tx, space, destination, &self.exchanges).await?;
-        }
-        if !self.attempts.is_empty() {
-            book::insert_attempts(&mut tx, space, destination, &self.attempts).await?;
         }
         if !self.failures.is_empty() {
             let failures: Vec<(String, i64)> = self.failures.iter().map(|(c, n)| (c.clone(), *n)).collect();

@@ -188,7 +188,7 @@ impl Worker {
         let Some(glance) = glance else { return Ok(self.config_version < 0) };
         self.is_shuffled |= self.config_version >= 0 && self.shuffled != glance.shuffled;
         self.shuffled = glance.shuffled;
-        if glance.config_version != self.config_version {
+        if glance.config_version > self.config_version {
             self.config_version = glance.config_version;
             let state = glance.state.clone();
             return self.reload(&state).await;
@@ -377,7 +377,16 @@ impl Worker {
         let (profiles, places) = self.window.profiles();
         let known = (profiles.as_slice(), places.as_slice());
         let moved = queue::find_moved(&mut *connection, space, destination, known).await?;
+        let config = worker::find_config(&mut *connection, space, destination).await?;
         drop(connection);
+        if let Some((state, version)) = config
+            && version > self.config_version
+        {
+            // Rows are sent by the settings there were when they were written, or by newer ones, though the last look at
+            // the settings was before that.
+            self.config_version = version;
+            self.reload(&state).await?;
+        }
         if moved.is_empty() {
             return Ok(());
         }

@@ -101,6 +101,15 @@ pub enum Act {
         /// The account's `group_id`.
         account: String,
     },
+    /// Erases people. Who they are stands with the regulation and nowhere in the log.
+    Erase {
+        /// The regulation.
+        regulation: Uuid,
+        /// The first of its people,
+        first: i32,
+        /// and how many.
+        count: i32,
+    },
 }
 
 impl Act {
@@ -124,12 +133,13 @@ impl Act {
                 let account = Named { id_type: ACCOUNT_TYPE.to_owned(), id: account.clone() };
                 vec![(Collection::Users, user.clone()), (Collection::Accounts, account)]
             }
+            Self::Erase { .. } => Vec::new(),
         }
     }
 
     /// Whether it needs more than the profiles it names: such an act stands in the log in a chunk of its own.
     pub const fn stands_alone(&self) -> bool {
-        matches!(self, Self::UndoMerge { .. } | Self::Unlink { .. })
+        matches!(self, Self::UndoMerge { .. } | Self::Unlink { .. } | Self::Erase { .. })
     }
 
     /// Its name, as the audit log has it.
@@ -144,6 +154,7 @@ impl Act {
             Self::BlockMerge { .. } => "merge.block",
             Self::AllowMerge { .. } => "merge.allow",
             Self::Unlink { .. } => "account.unlink",
+            Self::Erase { .. } => "profiles.erase",
         }
     }
 }

@@ -16,14 +16,20 @@ pub enum Subject {
     CustomTraits = 2,
     /// A profile has taken in another one, or is no part of another one any more: the value is an [`OtherProfile`].
     Merges = 3,
+    /// A profile was erased, and is to be erased where it was told, too: the value is what it was known by. Nobody subscribes
+    /// to it: it goes to all.
+    Deletion = 4,
 }
 
 impl Subject {
-    /// All of them, by number.
+    /// Those that can be subscribed to, by number.
     pub const ALL: [Self; 4] = [Self::Audience, Self::ComputedTrait, Self::CustomTraits, Self::Merges];
 
     /// The one with this number.
     pub fn from_number(number: i16) -> Option<Self> {
+        if number == Self::Deletion as i16 {
+            return Some(Self::Deletion);
+        }
         Self::ALL.get(usize::try_from(number).ok()?).copied()
     }
 
@@ -34,6 +40,7 @@ impl Subject {
             Self::ComputedTrait => "computed_trait",
             Self::CustomTraits => "custom_traits",
             Self::Merges => "merges",
+            Self::Deletion => "deletion",
         }
     }
 

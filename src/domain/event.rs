@@ -73,3 +73,20 @@ pub struct Facts<'a> {
     /// `context` as a JSON object, or empty when there is none.
     pub context: &'a str,
 }
+
+/// The parts of an event identifiers are read from. Texts are empty where absent.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a> {
+    /// Which call.
+    pub event_type: EventType,
+    /// `userId`.
+    pub user_id: &'a str,
+    /// `anonymousId`.
+    pub anonymous_id: &'a str,
+    /// `groupId`, or `context.groupId` on other calls.
+    pub group_id: &'a str,
+    /// `traits` of identify and group, `properties` of track, page and screen.
+    pub body: &'a str,
+    /// `context`.
+    pub context: &'a str,
+}

@@ -13,6 +13,7 @@ pub mod number;
 pub mod patch;
 pub mod path;
 pub mod plan;
+pub mod regulation;
 pub mod seen;
 pub mod sensitive;
 pub mod time;
@@ -21,7 +22,7 @@ pub mod value;
 pub mod varint;
 
 pub use act::Act;
-pub use event::{EventType, Facts};
+pub use event::{EventType, Facts, Parts};
 pub use identifier::{Collection, IdKey};
 pub use ids::{ComputationNo, DestinationNo, LeafNo, Offset, ProfileNo, SourceNo, SpaceNo};
 pub use intake::IntakeLimits;

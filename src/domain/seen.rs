@@ -79,6 +79,9 @@ pub struct Field {
     pub types: BTreeMap<Type, u64>,
     /// Scalars as JSON, with how often at most they were there: the most frequent ones are among them.
     values: Vec<(String, u64)>,
+    /// There were more: some have the counts of others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    evicted: bool,
 }
 
 impl Seen {
@@ -94,9 +97,53 @@ impl Seen {
             count if count.is_multiple_of(STRIDE) => STRIDE,
             _ => return,
         };
-        for (key, value) in json::entries(body) {
-            self.fields.note(&step(&key), value, weight, DEPTH);
+        let fields = &mut self.fields;
+        visit_all(body, &mut |path, kind, raw| fields.note(path, kind, raw, weight));
+    }
+
+    /// Takes the values of an event out that was noted before and is erased. How often there was what stays.
+    pub fn forget(&mut self, body: &str) -> bool {
+        let (fields, mut changed) = (&mut self.fields, false);
+        visit_all(body, &mut |path, _, raw| {
+            let known = fields.known.get_mut(path);
+            changed |= known.is_some_and(|field| field.forget(raw));
+            true
+        });
+        changed
+    }
+}
+
+/// Hands over every field of an object with its path, type and value; what lies within one only where it is asked for.
+fn visit_all(body: &str, visit: &mut impl FnMut(&str, Type, &str) -> bool) {
+    for (key, value) in json::entries(body) {
+        visit_field(&step(&key), value, DEPTH, visit);
+    }
+}
+
+fn visit_field(path: &str, raw: &str, depth: usize, visit: &mut impl FnMut(&str, Type, &str) -> bool) {
+    let kind = kind_of(raw);
+    if !visit(path, kind, raw) || depth == 0 {
+        return;
+    }
+    match kind {
+        Type::Object => {
+            for (key, value) in json::entries(raw) {
+                visit_field(&format!("{path}.{}", step(&key)), value, depth - 1, visit);
+            }
         }
+        Type::List => {
+            for element in json::elements(raw).take(ELEMENTS) {
+                match kind_of(element) {
+                    Type::Object => {
+                        for (key, value) in json::entries(element) {
+                            visit_field(&format!("{path}.$.{}", step(&key)), value, depth - 1, visit);
+                        }
+                    }
+                    _ => visit_field(&format!("{path}.$"), element, 0, visit),
+                }
+            }
+        }
+        _ => {}
     }
 }
 
@@ -107,36 +154,14 @@ fn step(key: &str) -> String {
 }
 
 impl Fields {
-    fn note(&mut self, path: &str, raw: &str, weight: u64, depth: usize) {
+    /// Notes one; whether what lies within it is to be noted, too.
+    fn note(&mut self, path: &str, kind: Type, raw: &str, weight: u64) -> bool {
         if path.len() > PATH_BYTES_MAX || (self.known.len() >= FIELDS && !self.known.contains_key(path)) {
             self.is_cut = true;
-            return;
+            return false;
         }
-        let kind = kind_of(raw);
         self.known.entry(path.to_owned()).or_default().note(kind, raw, weight);
-        if depth == 0 {
-            return;
-        }
-        match kind {
-            Type::Object => {
-                for (key, value) in json::entries(raw) {
-                    self.note(&format!("{path}.{}", step(&key)), value, weight, depth - 1);
-                }
-            }
-            Type::List => {
-                for element in json::elements(raw).take(ELEMENTS) {
-                    match kind_of(element) {
-                        Type::Object => {
-                            for (key, value) in json::entries(element) {
-                                self.note(&format!("{path}.$.{}", step(&key)), value, weight, depth - 1);
-                            }
-                        }
-                        _ => self.note(&format!("{path}.$"), element, weight, 0),
-                    }
-                }
-            }
-            _ => {}
-        }
+        true
     }
 }
 
@@ -171,7 +196,18 @@ impl Field {
             self.values.push((raw.to_owned(), weight));
         } else if let Some(rarest) = self.values.iter_mut().min_by_key(|(_, count)| *count) {
             *rarest = (raw.to_owned(), rarest.1 + weight);
+            self.evicted = true;
         }
+    }
+
+    /// Takes a value out: once, where it is known how often it was there, else for good.
+    fn forget(&mut self, raw: &str) -> bool {
+        let Some(place) = self.values.iter().position(|(known, _)| known == raw) else { return false };
+        match self.values.get_mut(place) {
+            Some((_, count)) if !self.evicted && *count > 1 => *count -= 1,
+            _ => _ = self.values.swap_remove(place),
+        }
+        true
     }
 
     /// The most frequent values, as JSON, with how often they were there at most. Without those of which there is no
@@ -242,6 +278,21 @@ mod tests {
         let (value, count) = plan.top_values(5)[0];
         assert!(value == "\"pro\"" && (3_000..3_800).contains(&count), "{value} {count}");
         assert!((9_900..=10_100).contains(&plan.count), "{}", plan.count);
+    }
+
+    #[test]
+    fn what_is_erased_is_not_among_the_values() {
+        let mut seen = seen(&[r#"{"plan":"pro","id":"a"}"#, r#"{"plan":"pro","id":"b"}"#]);
+        assert!(seen.forget(r#"{"plan":"pro","id":"a","new":1}"#));
+        let values = |seen: &Seen, field: &str| seen.fields.known[field].values.clone();
+        assert_eq!(values(&seen, "plan"), [("\"pro\"".to_owned(), 1)]);
+        assert_eq!(values(&seen, "id"), [("\"b\"".to_owned(), 1)]);
+        for n in 0..100 {
+            seen.note(&format!("{{\"id\":\"c{n}\"}}"), Timestamp::EPOCH);
+        }
+        // It has the counts of others, and goes for good.
+        assert!(seen.forget(r#"{"id":"c99"}"#));
+        assert!(values(&seen, "id").iter().all(|(value, _)| value != "\"c99\""));
     }
 
     #[test]

@@ -125,16 +125,7 @@ impl Home {
 
     /// Makes the cluster and the service's database, all or nothing: only a finished one gets its name.
     pub(super) fn set_up(&self, binaries: &Binaries, profile: Profile) -> Result<(), EmbeddedError> {
-        let fresh = self.base.join("pg.new");
-        match fs::remove_dir_all(&fresh) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(EmbeddedError::io("remove the unfinished", &fresh)(error));
-            }
-            _ => {}
-        }
-        DirBuilder::new().mode(0o700).create(&fresh).map_err(EmbeddedError::io("make", &fresh))?;
-        self.account.own(&fresh)?;
-
+        let fresh = self.fresh()?;
         let mut initdb = self.account.command(binaries.program("initdb"));
         initdb.arg("-D").arg(&fresh).args(["-U", ROLE, "-E", "UTF8", "--locale=C"]);
         initdb.args(["--auth-local=trust", "--auth-host=reject"]);
@@ -153,9 +144,47 @@ impl Home {
         let mark = fresh.join(MARK);
         let marked = fs::write(&mark, MARK_TEXT).and_then(|()| File::open(&mark)?.sync_all());
         marked.map_err(EmbeddedError::io("write", &mark))?;
+        self.name_fresh()
+    }
+
+    /// An empty folder for a cluster that is being made; what another one left unfinished is thrown away.
+    pub(super) fn fresh(&self) -> Result<PathBuf, EmbeddedError> {
+        let fresh = self.base.join("pg.new");
+        match fs::remove_dir_all(&fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(EmbeddedError::io("remove the unfinished", &fresh)(error));
+            }
+            _ => {}
+        }
+        DirBuilder::new().mode(0o700).create(&fresh).map_err(EmbeddedError::io("make", &fresh))?;
+        self.account.own(&fresh)?;
+        Ok(fresh)
+    }
+
+    /// Refuses what is no cluster of ours.
+    pub(super) fn check_fresh(&self) -> Result<(), EmbeddedError> {
+        let fresh = self.base.join("pg.new");
+        let missing =
+            || EmbeddedError::Foreign { dir: fresh.clone(), reason: "was unpacked and holds no cluster" };
+        cluster_major(&fresh)?.map(drop).ok_or_else(missing)
+    }
+
+    /// The finished one becomes the cluster.
+    pub(super) fn name_fresh(&self) -> Result<(), EmbeddedError> {
+        let fresh = self.base.join("pg.new");
         sync_folder(&fresh)?;
         fs::rename(&fresh, self.cluster()).map_err(EmbeddedError::io("name", self.cluster()))?;
         sync_folder(&self.base)
+    }
+
+    /// Who runs a cluster that is in use, and by which binaries.
+    pub(super) fn beside(
+        options: &super::Options,
+        cluster: &Path,
+    ) -> Result<(Account, Binaries), EmbeddedError> {
+        let account = Account::for_cluster(&options.data_dir, Some(cluster.to_owned()))?;
+        let major = cluster_major(cluster)?;
+        Ok((account, options.search.choose(major.as_deref().map(|major| (cluster, major)))?))
     }
 
     /// A folder only the account may enter, with a path short enough for a socket in it.
@@ -271,7 +300,7 @@ fn read_pid(lock: &mut File) -> Option<String> {
 }
 
 /// The folder that holds the cluster of a data folder.
-fn base_of(data_dir: &Path) -> PathBuf {
+pub(super) fn base_of(data_dir: &Path) -> PathBuf {
     let named = fs::read_to_string(data_dir.join(LOCATION)).ok();
     named.map_or_else(|| data_dir.to_owned(), |path| PathBuf::from(path.trim_end()))
 }

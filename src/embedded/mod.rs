@@ -11,6 +11,7 @@
 //! Postgres refuses to run as root, so as root it is started under an unprivileged account ([`account`]).
 
 pub mod account;
+mod backup;
 mod error;
 pub mod find;
 mod folder;
@@ -19,6 +20,7 @@ mod supervisor;
 
 use std::path::PathBuf;
 
+pub use backup::{Copied, backup, restore};
 pub use error::EmbeddedError;
 pub use find::{Binaries, INSTALL, SUPPORTED, Search, Version};
 pub use folder::{FolderState, describe_folder};

@@ -6,6 +6,7 @@ mod gathered;
 mod members;
 pub mod pace;
 pub mod segments;
+pub mod sweep;
 pub mod verify;
 pub mod watch;
 

@@ -22,12 +22,23 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[derive(Debug, Clone, Default)]
 pub struct Health {
     draining: Arc<AtomicBool>,
+    erasing: Arc<AtomicBool>,
 }
 
 impl Health {
     /// From now on, requests should go elsewhere.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the database was restored, and people are there who were erased since.
+    pub fn set_erasing(&self, erasing: bool) {
+        self.erasing.store(erasing, Ordering::SeqCst);
+    }
+
+    /// See [`Self::set_erasing`].
+    pub fn is_erasing(&self) -> bool {
+        self.erasing.load(Ordering::SeqCst)
     }
 
     /// Whether they should.
@@ -78,11 +89,13 @@ impl Check {
 /// Whether to send requests here
 ///
 /// 200 while the process is not stopping, the database answers, its schema is the one of this build, and there is
-/// room on the disk of a private Postgres; else 503.
+/// room on the disk of a private Postgres, and nobody is in a restored database who was erased since; else 503.
 #[utoipa::path(get, path = "/readyz", tag = "Operations", params(ReadyParams), security(()),
     responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
 async fn readyz(State(app): State<AppState>, Query(params): Query<ReadyParams>) -> Response {
     let draining = app.health.is_draining().then(|| "the process is stopping".to_owned());
+    let erasing =
+        app.health.is_erasing().then(|| "people who were erased are in a restored database".to_owned());
     let disk = app.tracking.disk.is_full().then(|| "too little space is free".to_owned());
     let (database, schema) = match app.manage.schema_versions().await {
         Ok((ours, Some(theirs))) if ours == theirs => (None, None),
@@ -100,6 +113,7 @@ async fn readyz(State(app): State<AppState>, Query(params): Query<ReadyParams>) 
         Check::new("database", database),
         Check::new("schema", schema),
         Check::new("disk", disk),
+        Check::new("erasures", erasing),
     ];
     let ready = checks.iter().all(|c| c.ok);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

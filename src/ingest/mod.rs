@@ -26,7 +26,8 @@ use crate::domain::act::Signed;
 use crate::domain::sensitive::Category;
 use crate::domain::{EventType, IntakeLimits, Offset, SourceNo, SpaceNo, Timestamp, json};
 use crate::engine::guard::{Finding, Guards, Screener};
-use crate::store::log::codec::Record;
+use crate::engine::keep_out::{KeepOut, KeepOuts};
+use crate::store::log::codec::{self, Record};
 use crate::store::sensitive::{Count, Place};
 use crate::telemetry::metrics;
 use batcher::Append;
@@ -65,6 +66,17 @@ pub struct Receipt {
     pub offset: Option<Offset>,
 }
 
+/// What would become of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Judged {
+    /// Events that would be stored.
+    pub accepted: usize,
+    /// Events that would be refused.
+    pub rejected: usize,
+    /// What would be written of those that are stored can be read again.
+    pub reads_back: bool,
+}
+
 /// Why a whole request was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
@@ -91,6 +103,8 @@ pub struct Ingest {
     limits: IntakeLimits,
     /// What is kept out of the log.
     guards: Guards,
+    /// Whose events are not taken.
+    keep_outs: KeepOuts,
     clock: Clock,
     ids: IdMaker,
     /// Of sources with a limit.
@@ -101,8 +115,14 @@ pub struct Ingest {
 
 impl Ingest {
     /// Puts the parts together.
-    pub fn new(batcher: Batcher, limits: IntakeLimits, guards: Guards, clock: Clock, ids: IdMaker) -> Self {
-        Self { batcher, limits, guards, clock, ids, rates: Arc::default(), listed: Arc::default() }
+    pub fn new(
+        batcher: Batcher,
+        limits: IntakeLimits,
+        (guards, keep_outs): (Guards, KeepOuts),
+        clock: Clock,
+        ids: IdMaker,
+    ) -> Self {
+        Self { batcher, limits, guards, keep_outs, clock, ids, rates: Arc::default(), listed: Arc::default() }
     }
 
     /// The sizes in force.
@@ -114,11 +134,12 @@ impl Ingest {
     pub async fn accept(&self, sender: Sender, kind: CallKind, body: &[u8]) -> Result<Receipt, IngestError> {
         let received_at = self.clock.now();
         let prepared = self.prepare(sender, kind, body, received_at);
-        let (mut append, rejected) = match prepared {
+        let Verdicts { mut append, rejected, kept_out } = match prepared {
             Ok(prepared) => prepared,
             Err(rejection) => return Err(self.refuse_whole(sender, rejection, body, received_at).await),
         };
-        let accepted = append.count as usize;
+        // Who sends them is not told who is suppressed.
+        let accepted = append.count as usize + kept_out;
         self.check_rate(sender, accepted + rejected.len(), received_at)?;
         count_refusals(rejected.iter().map(|(_, r)| r.code));
         if accepted == 0 && rejected.is_empty() {
@@ -132,7 +153,7 @@ impl Ingest {
         let offset = self.batcher.append(append).await.inspect_err(|error| {
             metrics::INGEST_SHED.add(&[reason(*error)], 1);
         })?;
-        metrics::INGEST_ACCEPTED.add(&[], accepted as u64);
+        metrics::INGEST_ACCEPTED.add(&[], (accepted - kept_out) as u64);
         Ok(Receipt { accepted, rejected, offset: (accepted > 0).then_some(offset) })
     }
 
@@ -166,6 +187,22 @@ impl Ingest {
         self.batcher.append(append).await
     }
 
+    /// What would become of a body, as of a time. Nothing is stored.
+    pub fn judge(
+        &self,
+        sender: Sender,
+        kind: CallKind,
+        body: &[u8],
+        received_at: Timestamp,
+    ) -> Result<Judged, Rejection> {
+        let Verdicts { append, rejected, .. } = self.prepare(sender, kind, body, received_at)?;
+        let mut content = vec![codec::FORMAT];
+        content.extend_from_slice(&append.records);
+        let read = codec::Records::new(&content).map(|records| records.filter(Result::is_ok).count());
+        let reads_back = read.is_ok_and(|read| read == append.count as usize);
+        Ok(Judged { accepted: append.count as usize, rejected: rejected.len(), reads_back })
+    }
+
     /// Everything up to the write: pure but for ids.
     fn prepare(
         &self,
@@ -173,7 +210,7 @@ impl Ingest {
         kind: CallKind,
         body: &[u8],
         received_at: Timestamp,
-    ) -> Result<(Append, Vec<(usize, Rejection)>), Rejection> {
+    ) -> Result<Verdicts, Rejection> {
         let text = std::str::from_utf8(body)
             .map_err(|_| Rejection::new("bad_request", "the body is not valid UTF-8"))?;
         let around = Surroundings {
@@ -204,7 +241,7 @@ impl Ingest {
                 }
             }
         }
-        Ok((gather.append, gather.rejected))
+        Ok(Verdicts { append: gather.append, rejected: gather.rejected, kept_out: gather.kept_out })
     }
 
     /// A batch-level object, which every item will carry: held to the limits of an event, and together with the number
@@ -285,6 +322,14 @@ fn parseable(text: &str) -> Result<Cow<'_, str>, Rejection> {
     }
 }
 
+/// What becomes of the events of one request.
+struct Verdicts {
+    append: Append,
+    rejected: Vec<(usize, Rejection)>,
+    /// Of people who are kept out.
+    kept_out: usize,
+}
+
 /// Collects the verdicts of one request.
 struct Gather<'a> {
     ingest: &'a Ingest,
@@ -292,13 +337,17 @@ struct Gather<'a> {
     append: Append,
     rejected: Vec<(usize, Rejection)>,
     screener: Screener,
+    keep_out: Option<Arc<KeepOut>>,
+    /// Events of people who are kept out.
+    kept_out: usize,
 }
 
 impl<'a> Gather<'a> {
     fn new(ingest: &'a Ingest, sender: Sender, received_at: Timestamp) -> Self {
         let append = Append { space: sender.space, received_at, ..Append::default() };
         let screener = Screener::new(ingest.guards.of(sender.space));
-        Self { ingest, sender, append, rejected: Vec::new(), screener }
+        let keep_out = ingest.keep_outs.of(sender.space);
+        Self { ingest, sender, append, rejected: Vec::new(), screener, keep_out, kept_out: 0 }
     }
 
     /// An object of a batch as it may be stored; what is found in it counts once, not for each of its events.
@@ -338,7 +387,9 @@ impl<'a> Gather<'a> {
             None => normalise(raw, around, || ids.uuid().to_string(), &mut append.records),
         };
         match verdict {
+            Ok(event) if self.is_kept_out(length, event.timestamp) => {}
             Ok(event) => {
+                let append = &mut self.append;
                 if is_mended {
                     metrics::INGEST_MENDED.add(&["event"], 1);
                 }
@@ -351,12 +402,29 @@ impl<'a> Gather<'a> {
                 }
             }
             Err(rejection) => {
+                let append = &mut self.append;
                 append.records.truncate(length);
                 let row = self.ingest.row_of_event(self.sender, &rejection, raw, append.received_at);
                 append.rejected.push(row);
                 self.rejected.push((index, rejection));
             }
         }
+    }
+}
+
+impl Gather<'_> {
+    /// Whether the event whose record begins there is of somebody who is kept out: then it is forgotten, and only counted.
+    fn is_kept_out(&mut self, start: usize, happened_at: Timestamp) -> bool {
+        let Some(keep_out) = &self.keep_out else { return false };
+        let Some(record) = self.append.records.get(start..).and_then(codec::first) else { return false };
+        let now = self.append.received_at;
+        let Some(reason) = keep_out.judge(&record.parts(), happened_at, now) else { return false };
+        metrics::INGEST_KEPT_OUT.add(&[reason.code()], 1);
+        let row = self.ingest.row_of_kept_out(self.sender, reason, now);
+        self.append.rejected.push(row);
+        self.append.records.truncate(start);
+        self.kept_out += 1;
+        true
     }
 }
 

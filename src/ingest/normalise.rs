@@ -100,6 +100,7 @@ fn check_and_encode(
         unprofiled: integrations.contains("Personas")
             && matches!(json::pick(&integrations, ["Personas"]), [Some("false")]),
         act: false,
+        erased: false,
         timestamp,
         received_at: around.received_at,
         source: around.source,

@@ -8,6 +8,7 @@ use super::rate::Limit;
 use super::{AppendError, Ingest, IngestError, Rejection, Sender, lexical};
 use crate::domain::Timestamp;
 use crate::engine::guard::Screener;
+use crate::engine::keep_out::Reason;
 use crate::store::rejected::RejectedEvent;
 use crate::telemetry::metrics;
 
@@ -98,6 +99,25 @@ impl Ingest {
             source: sender.source,
             received_at: now,
             event: event[..end].to_owned(),
+        }
+    }
+
+    /// The row for an event that was not stored because of whose it is: nothing of it is kept.
+    pub(super) fn row_of_kept_out(&self, sender: Sender, why: Reason, now: Timestamp) -> RejectedEvent {
+        let message = match why {
+            Reason::Suppressed => "the person is suppressed: a regulation says that nothing new is taken",
+            Reason::Erased => "the event happened before its person was erased",
+        };
+        RejectedEvent {
+            id: self.ids.uuid(),
+            warning: true,
+            code: why.code().to_owned(),
+            message: message.to_owned(),
+            field: None,
+            message_id: None,
+            source: sender.source,
+            received_at: now,
+            event: "{}".to_owned(),
         }
     }
 

@@ -17,6 +17,7 @@ pub mod operations;
 pub mod plans;
 pub mod quarantine;
 pub mod registry;
+pub mod regulations;
 pub mod search;
 pub mod sensitive;
 pub mod spaces;

@@ -4,7 +4,7 @@
 //! second; and a key or token that is not known is looked for once more before it is refused, because the next
 //! process may have made it a moment ago. Such second looks are shared and at most five a second, whatever is tried.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,18 +16,22 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::domain::{Lock, SourceNo, SpaceNo};
 use crate::engine::guard::Guards;
+use crate::engine::identity::Settings;
+use crate::engine::keep_out::{KeepOut, KeepOuts, Rule};
 use crate::store;
+use crate::store::identity_settings;
 use crate::store::registry::{self, SecretHash, hash_secret};
+use crate::store::regulations::suppression::{self, Blocked};
 use crate::store::sensitive;
 
 pub use crate::store::registry::{Registry as Snapshot, Scope, Space, Token};
 
 /// How often changes of other processes are looked for.
-const POLL: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(500);
 /// Shortest time between two second looks.
 const SECOND_LOOK: Duration = Duration::from_millis(200);
 /// How often it is written down which keys and tokens were used.
-const TOUCH_EVERY: u32 = 30;
+const TOUCH_EVERY: u32 = 60;
 
 /// What a write key stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +55,31 @@ async fn load_guards(pool: &PgPool, guards: &Guards) -> store::Result<()> {
     Ok(())
 }
 
+/// Who is kept out of spaces, read anew where something of it has changed. Returns the versions it is as of.
+async fn load_keep_outs(
+    pool: &PgPool,
+    known: &HashMap<SpaceNo, (i64, i64)>,
+) -> store::Result<(HashMap<SpaceNo, (i64, i64)>, Vec<(SpaceNo, KeepOut)>)> {
+    let versions = suppression::list_versions(pool).await?;
+    let versions: HashMap<SpaceNo, (i64, i64)> =
+        versions.into_iter().map(|(space, secret, config)| (space, (secret, config))).collect();
+    let mut new = Vec::new();
+    for (space, version) in &versions {
+        if known.get(space) == Some(version) {
+            continue;
+        }
+        let row = identity_settings::read_settings(pool, *space).await?;
+        let settings =
+            Settings::new(row.types, 0, 0).map_err(|error| store::StoreError::Damaged(error.to_string()))?;
+        let secret = suppression::find_secret(pool, *space).await?.unwrap_or_default();
+        let blocked = suppression::list_blocked(pool, *space).await?.into_iter();
+        let rules =
+            blocked.map(|(hash, Blocked { suppressed, erased_at })| (hash, Rule { suppressed, erased_at }));
+        new.push((*space, KeepOut { settings, secret, rules: rules.collect() }));
+    }
+    Ok((versions, new))
+}
+
 /// The handle; clones share the snapshot.
 #[derive(Debug, Clone)]
 pub struct Registry(Arc<Shared>);
@@ -61,6 +90,9 @@ struct Shared {
     clock: Clock,
     snapshot: ArcSwap<Snapshot>,
     guards: Guards,
+    keep_outs: KeepOuts,
+    /// As of which versions those are. Held while they are read anew, so that the newest is put in place last.
+    kept_out: tokio::sync::Mutex<HashMap<SpaceNo, (i64, i64)>>,
     version: tokio::sync::watch::Sender<i64>,
     /// When the database was last asked for a newer version.
     looked: tokio::sync::Mutex<Instant>,
@@ -73,8 +105,13 @@ impl Registry {
         let snapshot = registry::load(&pool).await?;
         let guards = Guards::default();
         load_guards(&pool, &guards).await?;
+        let keep_outs = KeepOuts::default();
+        let (versions, new) = load_keep_outs(&pool, &HashMap::new()).await?;
+        keep_outs.replace(new);
         Ok(Self(Arc::new(Shared {
             guards,
+            keep_outs,
+            kept_out: tokio::sync::Mutex::new(versions),
             pool,
             clock,
             version: tokio::sync::watch::Sender::new(snapshot.version),
@@ -92,6 +129,22 @@ impl Registry {
     /// What spaces do about sensitive data, as fresh as the snapshot.
     pub fn guards(&self) -> Guards {
         self.0.guards.clone()
+    }
+
+    /// Who is kept out of spaces: changes of this process count at once, those of others within a second.
+    pub fn keep_outs(&self) -> KeepOuts {
+        self.0.keep_outs.clone()
+    }
+
+    /// Reads who is kept out, where that has changed.
+    pub async fn reload_keep_outs(&self) -> store::Result<()> {
+        let mut known = self.0.kept_out.lock().await;
+        let (versions, new) = load_keep_outs(&self.0.pool, &known).await?;
+        if !new.is_empty() {
+            self.0.keep_outs.replace(new);
+        }
+        *known = versions;
+        Ok(())
     }
 
     /// Follows the version: a change means that spaces, sources or keys have changed.
@@ -200,6 +253,9 @@ impl Registry {
             }
             if let Err(error) = self.reload_if_newer().await {
                 tracing::warn!(%error, "could not look for changed keys and tokens: {error}");
+            }
+            if let Err(error) = self.reload_keep_outs().await {
+                tracing::warn!(%error, "could not look for who is suppressed: {error}");
             }
             count = count.wrapping_add(1);
             if count.is_multiple_of(TOUCH_EVERY) {

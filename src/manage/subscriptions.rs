@@ -166,7 +166,7 @@ fn apply(subscription: &mut Subscription, wish: Wish) -> Result<()> {
     if let Some(send) = send {
         let only = match subscription.subject {
             Subject::Audience | Subject::ComputedTrait => None,
-            Subject::CustomTraits => Some(Form::Identify),
+            Subject::CustomTraits | Subject::Deletion => Some(Form::Identify),
             Subject::Merges => Some(Form::Track),
         };
         if send.is_empty() {

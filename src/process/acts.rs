@@ -165,7 +165,9 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
         Act::BlockMerge { ids } => block_merge(work, &acting, &ids, true),
         Act::AllowMerge { ids } => block_merge(work, &acting, &ids, false),
         // In a chunk of its own, always.
-        Act::UndoMerge { .. } | Act::Unlink { .. } => Err("the act stands between events".to_owned()),
+        Act::UndoMerge { .. } | Act::Unlink { .. } | Act::Erase { .. } => {
+            Err("the act stands between events".to_owned())
+        }
     };
     acting.end(work, done);
 }

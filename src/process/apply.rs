@@ -20,7 +20,6 @@ use crate::domain::delivery::Subject;
 use crate::domain::id_type::TYPES_MAX;
 use crate::domain::trait_names::canonical;
 use crate::domain::{Collection, EventType, IdKey, Offset, ProfileNo, SpaceNo, Timestamp, json};
-use crate::engine::identity::extract::Parts;
 use crate::engine::identity::resolve::Held;
 use crate::engine::identity::{Candidate, Extracted, IdType, Resolution, Rule, TypeNo, extract, resolve};
 use crate::engine::profile::Pointer;
@@ -67,7 +66,7 @@ pub(super) fn identify<'a>(
     if record.act {
         return Incoming { record, offset, ids: acts::identifiers(record.body, catalog) };
     }
-    let mut ids = extract(&parts_of(record), &catalog.settings);
+    let mut ids = extract(&record.parts(), &catalog.settings);
     if !ids.unknown_types.is_empty() && catalog.settings.add_unknown_types {
         for name in std::mem::take(&mut ids.unknown_types) {
             // Write keys are public: whoever has one must not be able to add types without end.
@@ -79,8 +78,9 @@ pub(super) fn identify<'a>(
                 new_types.push(id_type);
             }
         }
-        ids = extract(&parts_of(record), &catalog.settings);
+        ids = extract(&record.parts(), &catalog.settings);
     }
+    catalog.erased.leave_out(&mut ids, offset);
     bound(&mut ids, record.event_type);
     Incoming { record, offset, ids }
 }
@@ -90,20 +90,10 @@ pub(super) fn identify_again<'a>(record: &'a Record<'a>, offset: Offset, catalog
     if record.act {
         return Incoming { record, offset, ids: acts::identifiers(record.body, catalog) };
     }
-    let mut ids = extract(&parts_of(record), &catalog.settings);
+    let mut ids = extract(&record.parts(), &catalog.settings);
+    catalog.erased.leave_out(&mut ids, offset);
     bound(&mut ids, record.event_type);
     Incoming { record, offset, ids }
-}
-
-const fn parts_of<'a>(record: &Record<'a>) -> Parts<'a> {
-    Parts {
-        event_type: record.event_type,
-        user_id: record.user_id,
-        anonymous_id: record.anonymous_id,
-        group_id: record.group_id,
-        body: record.body,
-        context: record.context,
-    }
 }
 
 /// Leaves the identifiers that are looked at.

@@ -8,6 +8,7 @@ use super::apply::{self, Attribution, Ground, Incoming};
 use super::backfill::Walk;
 use super::dedup::Message;
 use super::past::Keep;
+use super::schema::Schema;
 use super::space::{Counts, SpaceProcessor};
 use super::surgery::{self, Table};
 use super::work::{Pending, Work};
@@ -237,17 +238,24 @@ impl SpaceProcessor {
                 fired: self.fired,
             };
             let keep = Keep { pool: self.pool.clone(), epoch: self.fence().epoch, lease: self.config.lease };
-            let table = Table { connection: &mut connection, caches: &mut self.caches, keep: Some(keep) };
+            let erases = self.until.is_none();
+            let (connection, caches) = (&mut *connection, &mut self.caches);
+            let table = Table { connection, caches, keep: Some(keep), erases };
             surgery::operate(&mut work, table, &event, &ground).await?;
         }
         drop(connection);
         work.out.outcomes = outcomes(&read.chunks, &records, &duplicate, &[]);
         let end = read.chunks.last().map_or(self.ahead.processed, |c| c.end_offset);
+        let erases = work.out.corrections.erased.is_some();
         let (prepared, pending) = write::prepare(work, &self.catalog, self.progress(end))?;
         self.dedup.remember_batch(&messages, &duplicate);
         self.ahead.day = read.chunks.last().map_or(self.ahead.day, |last| last.day);
         self.begin(prepared, pending, Counts { events: 1, ..Counts::default() }, started);
         self.settle().await?;
+        if erases {
+            // It remembers values of who is erased.
+            self.schema = Schema::load(&self.pool, self.space, self.processed()).await?;
+        }
         if let Some(hold) = hold {
             hold.release().await?;
         }

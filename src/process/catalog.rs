@@ -11,13 +11,15 @@ use sqlx::PgConnection;
 use super::outbox::Wanted;
 use super::search::Search;
 use crate::domain::ids::public_id;
+use crate::domain::regulation::IdHash;
 use crate::domain::{Collection, ComputationNo, LeafNo, Offset, ProfileNo, SpaceNo};
-use crate::engine::identity::{Settings, TypeNo};
+use crate::engine::identity::{Extracted, Settings, TypeNo};
 use crate::engine::{self, Definition, KnownSource, LeafSpec, Limits, Plan, Program, Sources};
 use crate::store::computations::{self, Computation, LeafRow};
 use crate::store::definitions::Kind;
 use crate::store::destinations::syncs;
-use crate::store::{Result, StoreError, identity, registry};
+use crate::store::regulations::{journal, suppression};
+use crate::store::{Result, StoreError, identity, processor, registry};
 
 /// Identifier types that make a profile a known one (decisions A13).
 const KNOWN_TYPES: [&str; 4] = ["user_id", "email", "android.idfa", "ios.idfa"];
@@ -60,6 +62,8 @@ pub(super) struct Catalog {
     pub walk: Option<WalkPlan>,
     pub search: Search,
     pub wanted: Wanted,
+    /// Identifiers that were erased: of what stands in the log before that, they are nobody's.
+    pub erased: Erased,
     /// Versions of definitions that are switched off: their members are frozen, not forgotten.
     frozen: HashSet<ComputationNo>,
     /// Versions that answered before, whose values destinations have still to be told the end of.
@@ -137,6 +141,7 @@ impl Catalog {
         catalog.search = Search::load(tx, space).await?;
         catalog.replaced = syncs::list_replaced(tx, space).await?.into_iter().collect();
         catalog.wanted = Wanted::load(tx, space, &catalog).await?;
+        catalog.erased = Erased::load(tx, space).await?;
         Ok(catalog)
     }
 
@@ -200,6 +205,7 @@ impl Catalog {
             walk,
             search: Search::default(),
             wanted: Wanted::default(),
+            erased: Erased::default(),
             frozen,
             replaced: HashSet::new(),
         })
@@ -215,6 +221,37 @@ impl Catalog {
     /// Whether a trait name is taken by a definition (decisions R5).
     pub(super) fn is_reserved(&self, name: &str) -> bool {
         self.answers.contains_key(name)
+    }
+}
+
+/// The journal of erasures, as far as the log is gone through behind where the processor stands: in a rebuild, all of it.
+#[derive(Debug, Default)]
+pub(super) struct Erased {
+    secret: Vec<u8>,
+    until: HashMap<IdHash, Offset>,
+    last: Offset,
+}
+
+impl Erased {
+    async fn load(tx: &mut PgConnection, space: SpaceNo) -> Result<Self> {
+        let Some(secret) = suppression::find_secret(&mut *tx, space).await? else {
+            return Ok(Self::default());
+        };
+        let position =
+            processor::status(&mut *tx, space).await?.map_or(Offset(0), |standing| standing.processed);
+        let until: HashMap<IdHash, Offset> = journal::list(tx, space, position).await?.into_iter().collect();
+        let last = until.values().copied().max().unwrap_or_default();
+        Ok(Self { secret, until, last })
+    }
+
+    /// Leaves out identifiers of somebody who was erased behind this place of the log.
+    pub(super) fn leave_out(&self, ids: &mut Extracted, offset: Offset) {
+        if offset <= self.last {
+            ids.users.retain(|candidate| {
+                let hash = IdHash::of(&self.secret, candidate.key);
+                self.until.get(&hash).is_none_or(|until| offset > *until)
+            });
+        }
     }
 }
 

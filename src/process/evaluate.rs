@@ -238,6 +238,26 @@ fn decide_value(entry: &mut Entry, out: &mut Output, deciding: &Deciding<'_>, va
     }
 }
 
+/// Takes a profile that is no more out of everything it is counted in.
+pub(super) fn leave_all(profile: &Profile, out: &mut Output, catalog: &Catalog, now: Timestamp) {
+    for outcome in profile.outcomes().filter(|outcome| catalog.counts(outcome.computation)) {
+        let (computation, profile) = (outcome.computation, profile.no);
+        match outcome.value {
+            OutcomeValue::Member(true) => {
+                out.memberships.push(MembershipChange {
+                    computation,
+                    profile,
+                    was_member: true,
+                    entered_at: None,
+                });
+                add_size(out, computation, -1, now);
+            }
+            OutcomeValue::Value(Some(_)) => add_size(out, computation, -1, now),
+            OutcomeValue::Member(false) | OutcomeValue::Value(None) => {}
+        }
+    }
+}
+
 fn add_size(out: &mut Output, no: ComputationNo, delta: i64, now: Timestamp) {
     if delta != 0 {
         let size = out.sizes.entry((no, now.millis().div_euclid(60_000))).or_insert((0, now));

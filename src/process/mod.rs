@@ -13,6 +13,7 @@ mod batch;
 mod cache;
 mod catalog;
 mod dedup;
+mod erase;
 mod evaluate;
 mod left_out;
 mod outbox;

@@ -10,19 +10,39 @@ use super::acts::list_value;
 use super::apply::{Ground, Incoming, is_absent, note_link, set_traits};
 use super::evaluate::spill;
 use super::work::Work;
-use crate::domain::{Act, EventType, Offset, ProfileNo, SpaceNo};
+use crate::domain::{Act, EventType, Offset, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::identity::Graph;
-use crate::engine::profile::Pointer;
+use crate::engine::profile::{Pointer, Profile, decode_pointers};
 use crate::engine::traits::Write;
 use crate::store::log::HistoryChunk;
 use crate::store::log::codec::{Record, Records};
 use crate::store::log::numbers::Fate;
-use crate::store::{Result, corrections, processor};
+use crate::store::{Result, StoreError, corrections, processor, timeline};
 
 /// Events asked for at a time.
 const EVENTS_AT_A_TIME: usize = 500;
 /// Chunks read at a time: what they take is bounded, also where each holds one event that is wanted.
 const CHUNKS_AT_A_TIME: usize = 16;
+
+const EARLIEST: Timestamp = Timestamp::from_millis(i64::MIN);
+const LATEST: Timestamp = Timestamp::from_millis(i64::MAX);
+
+/// The places of all events of a profile, and of the acts about it, in order.
+pub(super) async fn offsets_of(
+    connection: &mut PgConnection,
+    space: SpaceNo,
+    profile: &Profile,
+) -> Result<Vec<Offset>> {
+    let pages = timeline::list_pages(connection, space, &profile.numbers(), EARLIEST, LATEST).await?;
+    let mut offsets: Vec<Offset> = profile.pointers().iter().map(|pointer| pointer.offset).collect();
+    for page in pages {
+        let damaged = || StoreError::Damaged(format!("pointers of profile {} cannot be read", profile.no));
+        offsets.extend(decode_pointers(&page).ok_or_else(damaged)?.iter().map(|pointer| pointer.offset));
+    }
+    offsets.sort_unstable();
+    offsets.dedup();
+    Ok(offsets)
+}
 
 /// Keeps a processor's lease while it reads for long.
 pub(super) struct Keep {

@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 
 use super::acts::{Acting, Done, profile_effect};
 use super::apply::{Ground, Incoming, look_again};
+use super::erase::erase;
 use super::past::Keep;
 use super::unmerge::undo_merge;
 use super::work::{Caches, Entry, Work};
@@ -29,6 +30,8 @@ pub(super) struct Table<'a> {
     pub caches: &'a mut Caches,
     /// None for a dry run.
     pub keep: Option<Keep>,
+    /// What is erased is erased here: not in a rebuild, which finds the log without it.
+    pub erases: bool,
 }
 
 /// Applies an act that stands alone. Everything before it in the log is committed.
@@ -53,6 +56,10 @@ pub(super) async fn operate(
             undo_merge(work, table, &acting, merge, offset).await?
         }
         Act::Unlink { .. } => unlink(work, table, &acting).await?,
+        Act::Erase { regulation, first, count } => {
+            let of = (*regulation, *first, *count);
+            erase(work, table, &acting, of).await?
+        }
         _ => Err("the act does not stand alone".to_owned()),
     };
     acting.end(work, done);

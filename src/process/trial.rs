@@ -39,7 +39,7 @@ pub async fn try_act(
     let mut caches = Caches::new(CACHE_MAX, CACHE_MAX);
     let mut work = Work::default();
     if act.stands_alone() {
-        let table = Table { connection: &mut tx, caches: &mut caches, keep: None };
+        let table = Table { connection: &mut tx, caches: &mut caches, keep: None, erases: false };
         surgery::operate(&mut work, table, &event, &ground).await?;
     } else {
         let keys = || event.ids.users.iter().chain(&event.ids.accounts).map(|candidate| candidate.key);

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::acts::{Acting, Done, id_of, profile_effect};
 use super::apply::{catch_up, identify_again, look_again, type_name};
 use super::catalog::Catalog;
-use super::past::{Past, act_again, fold_again};
+use super::past::{Past, act_again, fold_again, offsets_of};
 use super::retell::{share_out, tell, tell_again, tell_separation, tell_traits};
 use super::surgery::{Table, make_accounts_anew};
 use super::work::{Entry, Work};
@@ -18,16 +18,13 @@ use crate::engine::Dirty;
 use crate::engine::identity::resolve::Held;
 use crate::engine::identity::separate::{Joined, Parted, Seen, Separation, Side};
 use crate::engine::identity::{Apart, Graph};
-use crate::engine::profile::{Profile, decode_pointers};
+use crate::engine::profile::Profile;
 use crate::store::corrections::{Reattributed, Rejoined};
 use crate::store::deliveries::part::Separated;
 use crate::store::identity::{self, Merge};
 use crate::store::log::numbers::Fate;
 use crate::store::memberships::Transition;
-use crate::store::{Result, StoreError, corrections, timeline};
-
-const EARLIEST: Timestamp = Timestamp::from_millis(i64::MIN);
-const LATEST: Timestamp = Timestamp::from_millis(i64::MAX);
+use crate::store::{Result, StoreError, corrections};
 
 /// The merge to be taken back, and the profile it is part of.
 struct Case {
@@ -119,14 +116,7 @@ async fn find(
         catch_up(work, no, acting.received_at(), acting.ground);
         let Some(entry) = work.entries.get(&no) else { continue };
         let merged = (*entry.profile).clone();
-        let pages = timeline::list_pages(&mut *table.connection, space, &numbers, EARLIEST, LATEST).await?;
-        let mut offsets: Vec<Offset> = merged.pointers().iter().map(|pointer| pointer.offset).collect();
-        for page in pages {
-            let damaged = || StoreError::Damaged(format!("pointers of profile {no} cannot be read"));
-            offsets.extend(decode_pointers(&page).ok_or_else(damaged)?.iter().map(|pointer| pointer.offset));
-        }
-        offsets.sort_unstable();
-        offsets.dedup();
+        let offsets = offsets_of(table.connection, space, &merged).await?;
         let merges = all.iter().map(joined).collect();
         return Ok(Some(Case { merged, undone, merges, offsets }));
     }

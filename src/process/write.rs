@@ -221,6 +221,9 @@ pub(super) async fn write(tx: &mut PgConnection, fence: Fence, prepared: &Prepar
             deliveries::part::separate(tx, space, &prepared.destinations, separated, retold).await?;
         }
     }
+    if let Some(erased) = &out.corrections.erased {
+        erased.tell(tx, space).await?;
+    }
     // Late, because the ends of queues are locked until the commit.
     if !out.deliveries.is_empty() {
         deliveries::enqueue(tx, space, &out.deliveries).await?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Directory, Person, QueryError, Reader};
 use crate::domain::{EventType, Offset, SpaceNo, Timestamp};
-use crate::engine::identity::extract::{Parts, extract};
+use crate::engine::identity::extract;
 use crate::engine::profile::{DecodeError, Pointer, decode_pointers};
 use crate::store::log;
 use crate::store::log::codec::{Record, Records};
@@ -171,8 +171,9 @@ impl Reader {
             let records = Records::new(&content).map_err(|e| QueryError::Store(e.into()))?;
             for (record, offset) in records.zip(chunk.first_offset().0..) {
                 let record = record.map_err(|e| QueryError::Store(e.into()))?;
-                // Operators' acts have pointers, too, but are no events.
-                if !record.act && offsets.binary_search(&Offset(offset)).is_ok() {
+                // Operators' acts have pointers, too, but are no events; and neither is what was erased.
+                let is_event = !record.act && !(record.erased && record.unprofiled);
+                if is_event && offsets.binary_search(&Offset(offset)).is_ok() {
                     events.insert(Offset(offset), event(&record, Offset(offset), directory));
                 }
             }
@@ -195,15 +196,7 @@ impl Reader {
 }
 
 fn event(record: &Record<'_>, offset: Offset, directory: &Directory) -> TimelineEvent {
-    let parts = Parts {
-        event_type: record.event_type,
-        user_id: record.user_id,
-        anonymous_id: record.anonymous_id,
-        group_id: record.group_id,
-        body: record.body,
-        context: record.context,
-    };
-    let ids = extract(&parts, &directory.settings);
+    let ids = extract(&record.parts(), &directory.settings);
     let named = |collection, list: Vec<crate::engine::identity::Candidate>| {
         list.into_iter().map(move |c| (collection, directory.type_name(c.type_no).to_owned(), c.value))
     };

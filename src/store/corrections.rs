@@ -11,6 +11,7 @@ use super::Result;
 use super::deliveries::part::Separated;
 use super::log::{HistoryChunk, history_chunk};
 use super::memberships::Transition;
+use super::regulations::erase::Erasure;
 use crate::domain::{IdKey, Offset, ProfileNo, SpaceNo, Timestamp};
 
 /// A merge that is between other profiles now.
@@ -61,6 +62,8 @@ pub struct Corrections {
     /// A profile that was separated: what waits for destinations follows it, see
     /// [`separate`](crate::store::deliveries::part::separate).
     pub separated: Option<Separated>,
+    /// Who is erased.
+    pub erased: Option<Erasure>,
 }
 
 impl Corrections {
@@ -75,6 +78,7 @@ impl Corrections {
             && self.rejoined.is_empty()
             && self.reattributed.is_empty()
             && self.retold.is_empty()
+            && self.erased.is_none()
     }
 
     /// Writes them. To be done before anything is added for the same profiles.
@@ -105,6 +109,9 @@ impl Corrections {
         }
         if !self.retold.is_empty() {
             retell(tx, space, &self.retold).await?;
+        }
+        if let Some(erased) = &self.erased {
+            erased.write(tx, space).await?;
         }
         Ok(())
     }
@@ -211,7 +218,11 @@ async fn rejoin(tx: &mut PgConnection, space: SpaceNo, merges: &[Rejoined]) -> R
 
 /// Writes whose the events of some chunks are, and forgets the segments that say it otherwise.
 /// Who has read the numbers has kept segments from being made since (`segments::Hold`), and chunks from being joined.
-async fn reattribute(tx: &mut PgConnection, space: SpaceNo, chunks: &[Reattributed]) -> Result<()> {
+pub(super) async fn reattribute(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    chunks: &[Reattributed],
+) -> Result<()> {
     let ends: Vec<i64> = chunks.iter().map(|c| c.end_offset.0 as i64).collect();
     sqlx::query(
         "-- store::corrections::reattribute

@@ -239,7 +239,8 @@ pub async fn find_by_keys(
     Ok(rows.into_iter().map(found).collect())
 }
 
-/// The live profiles that public ids mean or meant: the id, its number, and the encoded profile.
+/// The live profiles that public ids mean or meant: the id, its number, and the encoded profile. An id that a rebuild made
+/// no more leads to the profile that has what it had.
 pub async fn find_by_ids(
     executor: impl PgExecutor<'_>,
     space: SpaceNo,
@@ -247,10 +248,14 @@ pub async fn find_by_ids(
 ) -> Result<Vec<(Uuid, ProfileNo, Bytes)>> {
     let rows: Vec<(Uuid, i64, Vec<u8>)> = sqlx::query_as(
         "-- store::profiles::find_by_ids
-         SELECT p.profile_id, p.profile_no, l.state
-         FROM profile p
-         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
-         WHERE p.space_id = $1 AND p.profile_id = ANY($2)",
+         SELECT n.profile_id, p.profile_no, l.state
+         FROM (
+             SELECT profile_id, profile_no FROM profile WHERE space_id = $1 AND profile_id = ANY($2)
+             UNION ALL
+             SELECT profile_id, profile_no FROM former_profile WHERE space_id = $1 AND profile_id = ANY($2)
+         ) n
+         JOIN profile p ON p.space_id = $1 AND p.profile_no = n.profile_no
+         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)",
     )
     .bind(space.0)
     .bind(ids)
@@ -266,7 +271,9 @@ pub async fn find_number(
     id: Uuid,
 ) -> Result<Option<ProfileNo>> {
     let sql = "-- store::profiles::find_number
-         SELECT profile_no FROM profile WHERE space_id = $1 AND profile_id = $2";
+         SELECT profile_no FROM profile WHERE space_id = $1 AND profile_id = $2
+         UNION ALL
+         SELECT profile_no FROM former_profile WHERE space_id = $1 AND profile_id = $2";
     let no: Option<i64> = sqlx::query_scalar(sql).bind(space.0).bind(id).fetch_optional(executor).await?;
     Ok(no.map(|no| ProfileNo(no as u64)))
 }

@@ -2,6 +2,7 @@
 //! made up for from the log after a crash.
 
 use chrono::{DateTime, Utc};
+use sqlx::PgExecutor;
 use sqlx::postgres::PgPool;
 
 use super::{Result, StoreError};
@@ -22,7 +23,7 @@ pub enum SeenKind {
 
 /// All that has been seen of one kind, by name; one name, or all.
 pub async fn list_seen(
-    pool: &PgPool,
+    executor: impl PgExecutor<'_>,
     space: SpaceNo,
     kind: SeenKind,
     name: Option<&str>,
@@ -43,7 +44,7 @@ pub async fn list_seen(
     .bind(space.0)
     .bind(kind as i16)
     .bind(name)
-    .fetch_all(pool)
+    .fetch_all(executor)
     .await?;
     let seen = |row: Row| {
         let Row { name, count, first_seen_at, last_seen_at, fields } = row;
@@ -103,6 +104,27 @@ pub async fn save_seen(
     .bind(rows.iter().map(|(.., seen)| seen.last.to_utc()).collect::<Vec<_>>())
     .bind(fields.collect::<Vec<_>>())
     .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Writes what is left of fields after something was erased.
+pub async fn replace_fields(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    rows: &[(SeenKind, &str, &Seen)],
+) -> Result<()> {
+    let fields = rows.iter().map(|(.., seen)| serde_json::to_value(&seen.fields).unwrap_or_default());
+    sqlx::query(
+        "-- store::schema::replace_fields
+         UPDATE seen s SET fields = n.fields FROM unnest($2::smallint[], $3::text[], $4::jsonb[]) AS n (kind, name, fields)
+         WHERE s.space_id = $1 AND s.kind = n.kind AND s.name = n.name",
+    )
+    .bind(space.0)
+    .bind(rows.iter().map(|(kind, ..)| *kind as i16).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(_, name, _)| *name).collect::<Vec<_>>())
+    .bind(fields.collect::<Vec<_>>())
+    .execute(executor)
     .await?;
     Ok(())
 }

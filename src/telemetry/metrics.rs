@@ -183,6 +183,8 @@ metrics! {
     INGEST_RECEIVED: Counter = "personas_ingest_events_received_total", ["type"], "Events received, by call.";
     INGEST_ACCEPTED: Counter = "personas_ingest_events_accepted_total", [],
         "Events committed to the log and acknowledged.";
+    INGEST_KEPT_OUT: Counter = "personas_ingest_kept_out_total", ["reason"],
+        "Events that were not stored because of whose they are: of people who are suppressed (`suppressed`), or who were erased since they happened (`erased`).";
     INGEST_MENDED: Counter = "personas_ingest_mended_total", ["what"],
         "Events with U+0000 or lone surrogates, which were mended (`event`), and bodies that were JSON only after a tolerant pass (`body`).";
     INGEST_REJECTED: Counter = "personas_ingest_events_rejected_total", ["reason"], "Events refused.";

@@ -425,6 +425,7 @@ fn identified(calls: &[(&str, &str)]) -> Vec<u8> {
             clamped: false,
             unprofiled: false,
             act: false,
+            erased: false,
             // They happened in the order of the log, long ago.
             timestamp: Timestamp::parse(&format!("2024-01-0{}", n + 1)).unwrap(),
             received_at: Timestamp::parse(at).unwrap(),

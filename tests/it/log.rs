@@ -59,6 +59,7 @@ fn other_event() -> Vec<u8> {
         clamped: false,
         unprofiled: false,
         act: false,
+        erased: false,
         timestamp: at,
         received_at: at,
         source: SourceNo(1),

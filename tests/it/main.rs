@@ -11,6 +11,8 @@ mod architecture;
 #[cfg(test)]
 mod audiences;
 #[cfg(test)]
+mod backup;
+#[cfg(test)]
 mod batches;
 #[cfg(test)]
 mod cli;
@@ -105,6 +107,8 @@ mod rebuild_settings;
 #[cfg(test)]
 mod refused_bodies;
 #[cfg(test)]
+mod regulations;
+#[cfg(test)]
 mod relative_dates;
 #[cfg(test)]
 mod schema;
@@ -122,6 +126,8 @@ mod server;
 mod statements;
 #[cfg(test)]
 mod telemetry;
+#[cfg(test)]
+mod threats;
 #[cfg(test)]
 mod tls;
 #[cfg(test)]

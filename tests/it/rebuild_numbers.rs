@@ -135,3 +135,63 @@ async fn what_waits_or_was_given_up_is_of_the_same_people() {
     named.sort_unstable();
     assert_eq!(named, [("Profile Merged".to_owned(), apart), ("Profile Separated".to_owned(), merged)]);
 }
+
+/// Whether values that devices share are identifiers.
+async fn share(case: &Case, blocked: bool) {
+    let exact = |value: &str| if blocked { json!([value]) } else { json!([]) };
+    let rule =
+        |name: &str, value: &str| json!({"type": name, "blocked": {"exact": exact(value), "patterns": []}});
+    let change = json!({"identifiers": [rule("ios.id", "shared"), rule("android.id", "shared")]});
+    case.app.patch(SETTINGS, change).await.expect(200);
+    json_of(&run(&case.app.db, &["--json"]).await);
+}
+
+#[tokio::test]
+async fn the_id_of_who_is_made_no_more_leads_to_who_has_what_it_had() {
+    let mut case = Case::start(sending()).await;
+    share(&case, true).await;
+    case.send_all(&[
+        "identify user=z1 android.id=shared",
+        "track Seen anon=z2 android.id=shared",
+        "identify user=u1 ios.id=shared {\"plan\":\"pro\"}",
+        "identify anon=a1 ios.id=shared email=a@x.y",
+        // Two who are one by then, and are both made no more.
+        "track Seen anon=b1 ios.id=shared",
+        "track Seen anon=b1 email=a@x.y",
+        "identify user=last",
+    ])
+    .await;
+    let people = ["user_id:z1", "anonymous_id:z2", "user_id:u1", "anonymous_id:a1", "user_id:last"];
+    let mut ids = Vec::new();
+    for who in people {
+        ids.push(case.id(who).await);
+    }
+    let [z1, z2, u1, a1, last] = ids.as_slice() else { panic!() };
+    let merges = case.get(&format!("{SPACE}/collections/users/profiles/anonymous_id:a1/identity")).await;
+    let b1 = merges["merges"][0]["absorbed"].as_str().unwrap().to_owned();
+    let now = async |case: &Case, of: &str| case.id(&format!("profile_id:{of}")).await;
+    // Nobody but the two shared devices: who had part of one is one with its first owner.
+    share(&case, false).await;
+    for (of, means) in [(z1, z1), (z2, z1), (u1, u1), (a1, u1), (&b1, u1), (last, last)] {
+        assert_eq!(now(&case, of).await, *means, "{of}");
+    }
+    assert_eq!(case.id("anonymous_id:a1").await, *u1);
+    let path = format!("{SPACE}/deliveries?profile_id={a1}");
+    assert_eq!(case.get(&path).await["data"], json!([]), "the id is known here, too");
+    expect_same(&case.app.db).await;
+    // The signposts are followed by whoever they point to, and are forgotten by those who are somebody again.
+    case.app.patch(SETTINGS, json!({"identifiers": [{"type": "android.id", "blocked": {"exact": ["shared"], "patterns": []}}]})).await.expect(200);
+    json_of(&run(&case.app.db, &["--json"]).await);
+    for (of, means) in [(z1, z1), (z2, z2), (u1, u1), (a1, u1), (&b1, u1), (last, last)] {
+        assert_eq!(now(&case, of).await, *means, "{of}");
+    }
+    share(&case, true).await;
+    for (of, means) in [(z1, z1), (z2, z2), (u1, u1), (a1, a1), (&b1, a1), (last, last)] {
+        assert_eq!(now(&case, of).await, *means, "{of}");
+    }
+    let left: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM former_profile").fetch_one(&case.app.db.pool).await.unwrap();
+    assert_eq!(left, 0);
+    expect_same(&case.app.db).await;
+    case.check().await;
+}

@@ -76,6 +76,12 @@ impl HttpKind for Segment {
         requests
     }
 
+    fn refuses(&self, item: &Item) -> Option<Reason> {
+        let message = "the tracking calls know no deletion: ask for it by Segment's own regulations";
+        let reason = || Reason { code: "UNSUPPORTED_EVENT_TYPE".to_owned(), message: message.to_owned() };
+        item.event.get("type").is_some_and(|kind| kind == "delete").then(reason)
+    }
+
     fn verdicts(&self, answer: &Answer, count: usize) -> Vec<Verdict> {
         let whole = self.judge(answer);
         let is_told = matches!(answer.status, 200 | 400);

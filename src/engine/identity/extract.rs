@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use memchr::memmem;
 
 use crate::domain::identifier::{is_type_name, normalise};
-use crate::domain::{Collection, EventType, IdKey, json};
+use crate::domain::{Collection, EventType, IdKey, Parts, json};
 
 use super::settings::{Settings, TypeNo};
 
@@ -35,23 +35,6 @@ pub struct Extracted {
     pub misplaced: bool,
     /// Identifiers of the person that nobody looks at, because there are too many.
     pub left_out: usize,
-}
-
-/// The parts of an event identifiers are read from. Texts are empty where absent.
-#[derive(Debug, Clone, Copy)]
-pub struct Parts<'a> {
-    /// Which call.
-    pub event_type: EventType,
-    /// `userId`.
-    pub user_id: &'a str,
-    /// `anonymousId`.
-    pub anonymous_id: &'a str,
-    /// `groupId`, or `context.groupId` on other calls.
-    pub group_id: &'a str,
-    /// `traits` of identify and group, `properties` of track, page and screen.
-    pub body: &'a str,
-    /// `context`.
-    pub context: &'a str,
 }
 
 /// Reads all identifiers of an event.

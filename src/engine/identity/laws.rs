@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 
-use super::extract::Parts;
 use super::model::Model;
 use super::*;
+use crate::domain::Parts;
 use crate::domain::{Collection, EventType, IdKey, Timestamp};
 
 const DAY: i64 = 86_400_000;

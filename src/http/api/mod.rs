@@ -8,6 +8,7 @@ mod identity;
 mod identity_problems;
 mod operations;
 mod queries;
+mod regulations;
 mod schema;
 mod search;
 mod sensitive;
@@ -41,6 +42,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(identity_problems::routes())
         .merge(operations::routes())
         .merge(queries::routes())
+        .merge(regulations::routes())
         .merge(schema::routes())
         .merge(search::routes())
         .merge(sensitive::routes())

@@ -1,5 +1,6 @@
 //! Audiences as wholes: all members as a file, many memberships in one call, overlaps, identifiers.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use axum::body::{Body, Bytes};
@@ -217,9 +218,20 @@ struct IdOfLine<'a> {
 
 fn record<'c>(columns: impl Iterator<Item = &'c String>, out: &mut Vec<u8>) -> Result<(), FileError> {
     let mut writer = csv::WriterBuilder::new().from_writer(out);
-    writer.write_record(columns)?;
+    writer.write_record(columns.map(|column| harmless(column)))?;
     writer.flush()?;
     Ok(())
+}
+
+/// A value that spreadsheets do not take for a formula: text that begins like one is led in by an apostrophe, as they write it
+/// themselves. Numbers, and numbers of telephones, are none.
+fn harmless(value: &str) -> Cow<'_, str> {
+    let is_number = value.chars().skip(1).all(|c| c.is_ascii_digit() || ".eE+- ".contains(c));
+    match value.chars().next() {
+        Some('=' | '@' | '\t' | '\r') => Cow::Owned(format!("'{value}")),
+        Some('+' | '-') if !is_number => Cow::Owned(format!("'{value}")),
+        _ => Cow::Borrowed(value),
+    }
 }
 
 /// Type, value and time of each identifier.

@@ -85,8 +85,9 @@ pub async fn end(
          )
          INSERT INTO delivery_outcome (space_id, destination_no, delivery_no, profile_no, subscription_no, subject, form,
              definition_no, value, at, state, attempts, code, message, done_at, origin_no, log_offset)
-         SELECT $1, $2, delivery_no, profile_no, subscription_no, subject, form, definition_no, value, at, state,
-             attempts + tries, code, message, done_at, origin_no, log_offset
+         SELECT $1, $2, delivery_no, profile_no, subscription_no, subject, form, definition_no,
+             -- Whom a deletion was about is not kept, once it is told.
+             CASE WHEN subject = 4 AND state <> 3 THEN '{}' ELSE value END, at, state, attempts + tries, code, message, done_at, origin_no, log_offset
          FROM found
          ON CONFLICT (space_id, destination_no, delivery_no) DO UPDATE SET profile_no = excluded.profile_no,
              state = excluded.state, attempts = excluded.attempts, code = excluded.code, message = excluded.message,
@@ -186,21 +187,34 @@ pub struct Attempt {
     pub exchange: Option<Uuid>,
 }
 
-/// Adds attempts.
+/// Adds attempts of what waits or has ended: what was erased meanwhile is not told any more. Returns the exchanges that are
+/// named by one that was left out.
 pub async fn insert_attempts(
     tx: &mut PgConnection,
     space: SpaceNo,
     destination: DestinationNo,
     attempts: &[Attempt],
-) -> Result<()> {
+) -> Result<Vec<Uuid>> {
     // An attempt that was written and lost its lease before its change was is made again under the same number.
-    sqlx::query(
+    let gone: Vec<Option<Uuid>> = sqlx::query_scalar(
         "-- store::deliveries::book::insert_attempts
-         INSERT INTO delivery_attempt (space_id, destination_no, delivery_no, attempt, at, outcome, code, message,
-             exchange_id)
-         SELECT $1, $2, * FROM unnest($3::bigint[], $4::int[], $5::timestamptz[], $6::text[], $7::text[], $8::text[],
-             $9::uuid[])
-         ON CONFLICT (space_id, destination_no, delivery_no, attempt) DO NOTHING",
+         WITH made AS (
+             SELECT *, EXISTS (SELECT 1 FROM delivery_outcome o
+                     WHERE o.space_id = $1 AND o.destination_no = (SELECT $2::int) AND o.delivery_no = a.no)
+                 OR EXISTS (SELECT 1 FROM delivery d
+                     WHERE d.space_id = $1 AND d.destination_no = (SELECT $2::int) AND d.seq = a.no)
+                 OR EXISTS (SELECT 1 FROM delivery d
+                     WHERE d.space_id = $1 AND d.destination_no = (SELECT $2::int) AND d.delivery_no = a.no
+                         AND d.seq <> d.delivery_no) AS is_known
+             FROM unnest($3::bigint[], $4::int[], $5::timestamptz[], $6::text[], $7::text[], $8::text[], $9::uuid[])
+                 AS a (no, attempt, at, outcome, code, message, exchange_id)
+         ), added AS (
+             INSERT INTO delivery_attempt (space_id, destination_no, delivery_no, attempt, at, outcome, code, message,
+                 exchange_id)
+             SELECT $1, $2, no, attempt, at, outcome, code, message, exchange_id FROM made WHERE is_known
+             ON CONFLICT (space_id, destination_no, delivery_no, attempt) DO NOTHING
+         )
+         SELECT exchange_id FROM made WHERE NOT is_known",
     )
     .bind(space.0)
     .bind(destination.0)
@@ -211,9 +225,9 @@ pub async fn insert_attempts(
     .bind(attempts.iter().map(|a| a.code.as_deref()).collect::<Vec<_>>())
     .bind(attempts.iter().map(|a| a.message.as_deref()).collect::<Vec<_>>())
     .bind(attempts.iter().map(|a| a.exchange).collect::<Vec<_>>())
-    .execute(tx)
+    .fetch_all(tx)
     .await?;
-    Ok(())
+    Ok(gone.into_iter().flatten().collect())
 }
 
 /// A request and its answer.

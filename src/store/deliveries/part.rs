@@ -91,3 +91,52 @@ pub async fn separate(
     }
     Ok(())
 }
+
+/// Takes everything that waits for some profiles, or was told of them, out of all queues and out of their history: changes,
+/// attempts, and the requests they were part of. Deletions stay. Of the transaction that erases the profiles.
+pub async fn erase(tx: &mut PgConnection, space: SpaceNo, profiles: &[i64]) -> Result<()> {
+    let sql = "-- store::deliveries::part::erase
+         SELECT destination_no FROM destination_worker WHERE space_id = $1 ORDER BY destination_no";
+    let all: Vec<i32> = sqlx::query_scalar(sql).bind(space.0).fetch_all(&mut *tx).await?;
+    if all.is_empty() {
+        return Ok(());
+    }
+    lock_workers(&mut *tx, space, &all).await?;
+    for sql in [
+        "-- store::deliveries::part::erase
+         WITH told AS (
+             SELECT destination_no, delivery_no FROM delivery
+             WHERE space_id = $1 AND destination_no = ANY($2) AND profile_no = ANY($3)
+             UNION ALL
+             SELECT destination_no, delivery_no FROM delivery_outcome WHERE space_id = $1 AND profile_no = ANY($3)
+         ), tried AS (
+             DELETE FROM delivery_attempt a USING told t
+             WHERE a.space_id = $1 AND a.destination_no = t.destination_no AND a.delivery_no = t.delivery_no
+             RETURNING a.destination_no, a.exchange_id
+         )
+         DELETE FROM delivery_exchange x USING tried t
+         WHERE x.space_id = $1 AND x.destination_no = t.destination_no AND x.exchange_id = t.exchange_id",
+        "-- store::deliveries::part::erase
+         WITH gone AS (
+             DELETE FROM delivery WHERE space_id = $1 AND destination_no = ANY($2) AND profile_no = ANY($3) AND subject <> 4
+             RETURNING destination_no
+         )
+         UPDATE destination_worker w SET done = w.done + g.count, shuffled = w.shuffled + 1
+         FROM (SELECT destination_no, count(*) FROM gone GROUP BY 1) g
+         WHERE w.space_id = $1 AND w.destination_no = g.destination_no",
+        "-- store::deliveries::part::erase
+         WITH gone AS (
+             DELETE FROM delivery_outcome
+             WHERE space_id = $1 AND destination_no = ANY($2) AND profile_no = ANY($3) AND subject <> 4
+             RETURNING destination_no, state
+         )
+         UPDATE destination_worker w SET dead = w.dead - g.count
+         FROM (SELECT destination_no, count(*) FROM gone WHERE state = 3 GROUP BY 1) g
+         WHERE w.space_id = $1 AND w.destination_no = g.destination_no",
+        "-- store::deliveries::part::erase
+         DELETE FROM delivery_hold WHERE space_id = $1 AND destination_no = ANY($2) AND profile_no = ANY($3)",
+    ] {
+        sqlx::query(sql).bind(space.0).bind(&all).bind(profiles).execute(&mut *tx).await?;
+    }
+    Ok(())
+}

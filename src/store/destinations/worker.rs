@@ -87,6 +87,17 @@ pub async fn end_all_leases(pool: &PgPool) -> Result<()> {
     Ok(())
 }
 
+/// The state of a destination, and the version of its settings.
+pub async fn find_config(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    no: DestinationNo,
+) -> Result<Option<(String, i64)>> {
+    let sql = "-- store::destinations::worker::find_config
+         SELECT state, config_version FROM destination_worker WHERE space_id = $1 AND destination_no = $2";
+    Ok(sqlx::query_as(sql).bind(space.0).bind(no.0).fetch_optional(executor).await?)
+}
+
 /// Tells the worker to reload. Part of the change's transaction.
 pub async fn bump_config(tx: &mut PgConnection, space: SpaceNo, no: DestinationNo) -> Result<()> {
     let sql = "-- store::destinations::worker::bump_config
@@ -154,6 +165,14 @@ pub async fn advance(
     .fetch_optional(tx)
     .await?;
     Ok(row.ok_or(StoreError::Fenced)?.map(Timestamp::from))
+}
+
+/// So many rows were not there any more when they were to leave the queue. Of a worker's transaction.
+pub async fn uncount(tx: &mut PgConnection, space: SpaceNo, no: DestinationNo, rows: i64) -> Result<()> {
+    let sql = "-- store::destinations::worker::uncount
+         UPDATE destination_worker SET done = done - $3 WHERE space_id = $1 AND destination_no = $2";
+    sqlx::query(sql).bind(space.0).bind(no.0).bind(rows).execute(tx).await?;
+    Ok(())
 }
 
 /// Adds to the failed attempts, by reason.

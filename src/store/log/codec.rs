@@ -5,7 +5,7 @@
 //! The format is versioned by the first byte of a chunk's content.
 
 use crate::domain::varint::{get_varint, put_varint, unzigzag, zigzag};
-use crate::domain::{Act, EventType, Facts, Offset, SourceNo, Timestamp, json};
+use crate::domain::{Act, EventType, Facts, Offset, Parts, SourceNo, Timestamp, json};
 
 /// First byte of every chunk's decompressed content.
 pub const FORMAT: u8 = 1;
@@ -13,6 +13,7 @@ pub const FORMAT: u8 = 1;
 const FLAG_CLAMPED: u8 = 1;
 const FLAG_UNPROFILED: u8 = 2;
 const FLAG_ACT: u8 = 4;
+const FLAG_ERASED: u8 = 8;
 
 /// One accepted event, borrowing from the call (when written) or from the decompressed chunk (when read).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct Record<'a> {
     pub unprofiled: bool,
     /// Not an event but an operator's act, described by `body`: in the log so that a rebuild repeats it.
     pub act: bool,
+    /// Whose it was is erased, and so is what it said: only its place in the log is left, and what it said of an account.
+    pub erased: bool,
     /// Corrected event time.
     pub timestamp: Timestamp,
     /// Time of receipt.
@@ -61,6 +64,7 @@ impl<'a> Record<'a> {
             clamped: false,
             unprofiled: false,
             act: true,
+            erased: false,
             timestamp: at,
             received_at: at,
             source: SourceNo(0),
@@ -92,6 +96,18 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// What identifiers are read from.
+    pub const fn parts(&self) -> Parts<'a> {
+        Parts {
+            event_type: self.event_type,
+            user_id: self.user_id,
+            anonymous_id: self.anonymous_id,
+            group_id: self.group_id,
+            body: self.body,
+            context: self.context,
+        }
+    }
+
     /// The traits an identify or group call writes: some SDKs send them only in the context (R1).
     pub fn traits(&self) -> Option<&'a str> {
         if !matches!(self.event_type, EventType::Identify | EventType::Group) {
@@ -115,6 +131,9 @@ impl<'a> Record<'a> {
         }
         if self.act {
             flags |= FLAG_ACT;
+        }
+        if self.erased {
+            flags |= FLAG_ERASED;
         }
         out.push(self.event_type as u8);
         out.push(flags);
@@ -171,6 +190,7 @@ impl<'a> Records<'a> {
             clamped: flags & FLAG_CLAMPED != 0,
             unprofiled: flags & FLAG_UNPROFILED != 0,
             act: flags & FLAG_ACT != 0,
+            erased: flags & FLAG_ERASED != 0,
             timestamp,
             received_at,
             source,
@@ -220,6 +240,11 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
+/// The record that begins there, of content without its first byte.
+pub fn first(records: &[u8]) -> Option<Record<'_>> {
+    Records { rest: records }.next_record().ok()
+}
+
 /// Whether the first record of a chunk is an operator's act that stands alone in it.
 pub fn stands_alone(content: &[u8]) -> Result<bool, Damaged> {
     let Some(record) = Records::new(content)?.next().transpose()? else { return Ok(false) };
@@ -238,7 +263,7 @@ mod tests {
             unprofiled: bool, at: i64, received: i64, source in 0_i32..i32::MAX,
         ) {
             let record = Record {
-                event_type: EventType::ALL[kind], clamped, unprofiled, act,
+                event_type: EventType::ALL[kind], clamped, unprofiled, act, erased: !act,
                 timestamp: Timestamp::from_millis(at), received_at: Timestamp::from_millis(received),
                 source: SourceNo(source), message_id: &texts[0], name: &texts[1], user_id: &texts[2],
                 anonymous_id: &texts[3], group_id: &texts[4], previous_id: &texts[5], body: &texts[6],

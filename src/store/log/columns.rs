@@ -373,6 +373,7 @@ mod tests {
             clamped: false,
             unprofiled: false,
             act: false,
+            erased: false,
             timestamp: Timestamp::from_millis(at),
             received_at: Timestamp::from_millis(at.wrapping_mul(7)),
             source: SourceNo((at % 5).abs() as i32),

@@ -6,6 +6,7 @@
 
 pub mod codec;
 pub mod columns;
+pub mod erase;
 pub mod join;
 pub mod numbers;
 

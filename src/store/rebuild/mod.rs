@@ -28,7 +28,7 @@ pub enum Part {
 }
 
 /// Every table there is. Partitions are parts of theirs.
-pub const TABLES: [(&str, Part); 54] = [
+pub const TABLES: [(&str, Part); 61] = [
     ("profile", Part::Replaced(&["profile_no"])),
     ("external_id", Part::Replaced(&["id_key"])),
     ("profile_merge", Part::Replaced(&["log_offset", "absorbed_no"])),
@@ -71,6 +71,13 @@ pub const TABLES: [(&str, Part); 54] = [
     ("log_head", Part::Shared),
     ("event_chunk", Part::Shared),
     ("rebuild", Part::Shared),
+    ("former_profile", Part::Shared),
+    ("regulation", Part::Shared),
+    ("regulation_subject", Part::Shared),
+    ("regulation_receipt", Part::Shared),
+    ("privacy_secret", Part::Shared),
+    ("suppression", Part::Shared),
+    ("erased_identifier", Part::Shared),
     ("sensitive_settings", Part::Shared),
     ("sensitive_finding", Part::Shared),
     // There are none where a rebuild looks: what is derived again is not told again.
@@ -169,7 +176,9 @@ fn fingerprint_sql(schema: &str) -> String {
              (SELECT (add_unknown_types, merges_max, identifiers_max, quarantine_threshold)::text
               FROM {schema}.identity_settings WHERE space_id = $1),
              (SELECT string_agg((trait_no, name)::text, ';' ORDER BY trait_no) FROM {schema}.search_trait
-              WHERE space_id = $1 AND NOT removed)))"
+              WHERE space_id = $1 AND NOT removed),
+             -- Who is erased is not to come back by what was read of the log before.
+             (SELECT (count(*), sum(state), max(erased_at))::text FROM regulation_subject WHERE space_id = $1 AND state > 0)))"
     )
 }
 

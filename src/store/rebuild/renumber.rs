@@ -45,8 +45,8 @@ pub async fn find(connection: &mut PgConnection, place: &Place) -> Result<Renumb
     Ok(Renumbered(rows.into_iter().map(|(old, new)| (number(old), new.map(number))).collect()))
 }
 
-/// Gives what is not derived again to whom it belongs: transitions, and what waits for destinations or was given up there. Of
-/// the swap's transaction, before anything is put in place; nothing to do when nobody is [`Renumbered`].
+/// Gives what is not derived again to whom it belongs: transitions, what waits for destinations or was given up there, and the
+/// public ids of those that are made no more. Of the swap's transaction, before anything is put in place; nothing to do when nobody is [`Renumbered`].
 pub async fn renumber(tx: &mut PgConnection, place: &Place) -> Result<()> {
     let Place { space, live, shadow, .. } = place;
     let ddl = format!(
@@ -101,6 +101,18 @@ pub async fn renumber(tx: &mut PgConnection, place: &Place) -> Result<()> {
         );
         dml.push_str(&update);
     }
+    // Who is no more leaves a signpost to who has what it had, and signposts of before are renumbered as everything is.
+    let signposts = format!(
+        "UPDATE {live}.former_profile f SET profile_no = r.new_no FROM renumbered r
+         WHERE f.space_id = {space} AND f.profile_no = r.old_no;
+         INSERT INTO {live}.former_profile (space_id, profile_id, profile_no)
+             SELECT {space}, l.profile_id, r.new_no FROM renumbered r
+             JOIN {live}.profile l ON l.space_id = {space} AND l.profile_no = r.old_no
+             WHERE NOT EXISTS (SELECT 1 FROM {shadow}.profile s
+                               WHERE s.space_id = {space} AND s.profile_id = l.profile_id)
+             ON CONFLICT (space_id, profile_id) DO UPDATE SET profile_no = excluded.profile_no;"
+    );
+    dml.push_str(&signposts);
     // A full sync goes by numbers: those that are under way begin again.
     let update = format!(
         "UPDATE {live}.destination_sync y SET after_no = 0, until_no = s.last_profile_no
@@ -108,6 +120,18 @@ pub async fn renumber(tx: &mut PgConnection, place: &Place) -> Result<()> {
     );
     dml.push_str(&update);
     sqlx::raw_sql(AssertSqlSafe(dml)).execute(tx).await?;
+    Ok(())
+}
+
+/// Forgets the signposts of those who are somebody in what was derived again. Of the swap's transaction.
+pub async fn forget_signposts(tx: &mut PgConnection, place: &Place) -> Result<()> {
+    let Place { space, live, shadow, .. } = place;
+    let sql = format!(
+        "-- store::rebuild::renumber::forget_signposts
+         DELETE FROM {live}.former_profile f USING {shadow}.profile s
+         WHERE f.space_id = $1 AND s.space_id = $1 AND s.profile_id = f.profile_id"
+    );
+    sqlx::query(AssertSqlSafe(sql)).bind(space.0).execute(tx).await?;
     Ok(())
 }
 

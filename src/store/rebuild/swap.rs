@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use super::{Part, Place, TABLES, discard, is_current};
+use super::{Part, Place, TABLES, discard, is_current, renumber};
 use crate::domain::{Offset, SpaceNo, Timestamp};
 use crate::store::{Result, StoreError, deliveries};
 
@@ -79,6 +79,7 @@ pub async fn swap(tx: &mut PgConnection, place: &Place, renumbered: bool, at: Ti
             swapped.rows += replace(&mut *tx, place, table, keys).await?;
         }
     }
+    renumber::forget_signposts(&mut *tx, place).await?;
     write_sizes(&mut *tx, place, at).await?;
     for table in ["log_segment", "log_section", "log_column", "segment_gap"] {
         let sql = format!("-- store::rebuild::swap\nDELETE FROM {live}.{table} WHERE space_id = $1");

@@ -10,6 +10,7 @@ pub(crate) mod process;
 pub(crate) mod random_log;
 pub(crate) mod rebuild;
 pub(crate) mod receiver;
+pub(crate) mod regulations;
 
 use std::process::Command;
 

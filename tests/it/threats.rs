@@ -1,0 +1,124 @@
+//! Threats that no other test is about (docs/security.md says which test shows what).
+
+use serde_json::{Value, json};
+
+use crate::harness::acts::{Case, SPACE};
+use crate::harness::app::{TestApp, Wish, send};
+use crate::harness::destinations::sending;
+use crate::harness::receiver::Receiver;
+
+/// Another space with a source; its write key.
+async fn another_space(app: &TestApp, key: &str) -> String {
+    app.post("/v1/spaces", json!({"id": key, "name": key})).await.expect(201);
+    let source = json!({"name": "web"});
+    let made = app.post(&format!("/v1/spaces/{key}/sources"), source).await.expect(201).json;
+    made["write_key"].as_str().unwrap().to_owned()
+}
+
+async fn track_as(app: &TestApp, key: &str, call: Value) -> u64 {
+    let request = app.request(reqwest::Method::POST, "/v1/track").basic_auth(key, Some(""));
+    send(request.body(call.to_string())).await.expect(200).offset()
+}
+
+#[tokio::test]
+async fn t06_one_message_id_in_two_spaces_counts_in_both() {
+    let app = TestApp::start().await;
+    let key = another_space(&app, "acme").await;
+    let call = json!({"userId": "u1", "event": "Order", "messageId": "same"});
+    let first = app.track("/v1/track", call.clone()).await.expect(200).offset();
+    let second = track_as(&app, &key, call).await;
+    for (space, offset) in [("default", first), ("acme", second)] {
+        let path =
+            format!("/v1/spaces/{space}/collections/users/profiles/user_id:u1/events?min_offset={offset}");
+        let events = app.get(&path).await.expect(200).json;
+        assert_eq!(events["data"].as_array().unwrap().len(), 1, "{space}");
+    }
+}
+
+#[tokio::test]
+async fn t09_a_destination_is_told_of_its_own_space_alone() {
+    let app = sending().start().await;
+    let receivers = [Receiver::start().await, Receiver::start().await];
+    let keys = [another_space(&app, "one").await, another_space(&app, "two").await];
+    for (space, receiver) in ["one", "two"].iter().zip(&receivers) {
+        let settings = json!({"url": format!("{}/hook", receiver.url)});
+        let path = format!("/v1/spaces/{space}/destinations");
+        let hook = app.post(&path, json!({"name": "CRM", "kind": "webhook", "settings": settings})).await;
+        let id = hook.expect(201).json["id"].as_str().unwrap().to_owned();
+        app.post(&format!("{path}/{id}/subscriptions"), json!({"subject": "custom_traits"}))
+            .await
+            .expect(201);
+    }
+    for n in 0..50 {
+        for (space, key) in ["one", "two"].iter().zip(&keys) {
+            let request = app.request(reqwest::Method::POST, "/v1/identify").basic_auth(key, Some(""));
+            let call = json!({"userId": format!("u{n}"), "traits": {"of": space}});
+            send(request.body(call.to_string())).await.expect(200);
+        }
+    }
+    for (space, receiver) in ["one", "two"].iter().zip(&receivers) {
+        let told = receiver.wait_taken(50).await;
+        assert!(told.iter().all(|event| event["traits"]["of"] == *space), "{space}: {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn t22_requests_that_are_sent_again_change_nothing() {
+    let mut case = Case::start(Wish::default()).await;
+    case.app.make_live("audiences", "buyers", "event('Order').count() = 2").await;
+    let batch: Vec<Value> = (0..200)
+        .map(|n| {
+            let who = format!("u{}", n % 20);
+            json!({"type": "track", "event": "Order", "userId": who, "messageId": format!("m{}", n % 40)})
+        })
+        .collect();
+    let body = json!({"batch": batch});
+    case.offset = case.app.track("/v1/batch", body.clone()).await.expect(200).offset();
+    let before = (case.sizes().await, case.told("users", "user_id:u7").await);
+    assert_eq!(before.0, json!({"buyers": 20}));
+    for _ in 0..5 {
+        case.offset = case.app.track("/v1/batch", body.clone()).await.expect(200).offset();
+    }
+    assert_eq!((case.sizes().await, case.told("users", "user_id:u7").await), before);
+}
+
+#[tokio::test]
+async fn t26_there_is_nothing_that_everybody_knows() {
+    let app = TestApp::start().await;
+    let names = ["", "admin", "personas", "owner", "postgres", "root", "default", "password", "changeme"];
+    for secret in
+        names.iter().flat_map(|name| [(*name).to_owned(), format!("tok_{name}"), format!("wk_{name}")])
+    {
+        let answer = app.call_as(&secret, reqwest::Method::GET, SPACE, None).await;
+        assert_eq!(answer.status, 401, "{secret}");
+        let request = app.request(reqwest::Method::POST, "/v1/track").basic_auth(&secret, Some(""));
+        let call = json!({"userId": "u1", "event": "Order"}).to_string();
+        assert_eq!(send(request.body(call)).await.status, 401, "{secret}");
+    }
+}
+
+#[tokio::test]
+async fn t30_no_value_is_a_formula_in_a_spreadsheet() {
+    let app = TestApp::start().await;
+    app.make_live("audiences", "all", "trait('note').exists()").await;
+    let mut offset = 0;
+    let values = [
+        ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("+A1+1", "'+A1+1"),
+        ("-2+3+cmd", "'-2+3+cmd"),
+        ("+47 123 45 678", "+47 123 45 678"),
+        ("-12.5", "-12.5"),
+        ("plain", "plain"),
+    ];
+    for (n, (value, _)) in values.iter().enumerate() {
+        let call = json!({"userId": format!("u{n}"), "traits": {"note": value}});
+        offset = app.track("/v1/identify", call).await.expect(200).offset();
+    }
+    let path =
+        format!("{SPACE}/audiences/all/members?format=csv&traits=note&include=user_id&min_offset={offset}");
+    let file = app.get(&path).await.expect(200);
+    let notes: Vec<&str> = file.text.lines().skip(1).map(|line| line.split(',').nth(3).unwrap()).collect();
+    let expected: Vec<&str> = values.iter().map(|(_, written)| *written).collect();
+    assert_eq!(notes, expected);
+}
