@@ -18,6 +18,7 @@ use utoipa::IntoParams;
 use super::AppState;
 use super::extract::Query;
 use super::problem::{Code, Problem};
+use super::trace::Trace;
 use crate::domain::{Offset, SpaceNo};
 use crate::manage::registry::{Scope, Space, Token};
 
@@ -49,6 +50,10 @@ permission!(
 permission!(
     /// Sources, tokens, privacy.
     Admin, Some(Scope::Admin)
+);
+permission!(
+    /// What is done for the people the data is about, and the audit log.
+    Privacy, Some(Scope::Privacy)
 );
 permission!(
     /// Spaces, the test clock: only the server's owner.
@@ -87,7 +92,7 @@ impl<P: Permission> FromRequestParts<AppState> for Authed<P> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
-        let token = token(&parts.headers, state).await?;
+        let token = token(parts, state).await?;
         let path = RawPathParams::from_request_parts(parts, state).await;
         let path = path.map_err(|_| Problem::not_found("the path cannot be read"))?;
         let key = path.iter().find(|(name, _)| *name == "space").map_or("", |(_, key)| key);
@@ -98,6 +103,9 @@ impl<P: Permission> FromRequestParts<AppState> for Authed<P> {
         let space = state.manage.registry().find_space(key).await?;
         let visible = |space: &Arc<Space>| token.space.is_none_or(|no| no == space.no);
         let space = space.filter(visible).ok_or_else(missing)?;
+        if let Some(trace) = parts.extensions.get::<Trace>() {
+            trace.set_space(&space);
+        }
         check_scope::<P>(&token)?;
         wait(parts, state, space.no).await?;
         Ok(Self { space, token, permission: PhantomData })
@@ -135,19 +143,24 @@ impl<P: Permission> FromRequestParts<AppState> for Caller<P> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
-        let token = token(&parts.headers, state).await?;
+        let token = token(parts, state).await?;
         check_scope::<P>(&token)?;
         Ok(Self { token, permission: PhantomData })
     }
 }
 
-async fn token(headers: &HeaderMap, state: &AppState) -> Result<Arc<Token>, Problem> {
+async fn token(parts: &mut Parts, state: &AppState) -> Result<Arc<Token>, Problem> {
     let refused = || {
         let message = "send an access token, as the user name of Basic with an empty password or as Bearer";
         Problem::new(Code::Unauthorized, message)
     };
-    let secret = credential(headers).ok_or_else(refused)?;
-    state.manage.registry().find_token(&secret).await?.ok_or_else(refused)
+    let secret = credential(&parts.headers).ok_or_else(refused)?;
+    let token = state.manage.registry().find_token(&secret).await?.ok_or_else(refused)?;
+    let Parts { headers, extensions, .. } = parts;
+    if let Some(trace) = extensions.get::<Trace>() {
+        trace.set_token(&token, headers);
+    }
+    Ok(token)
 }
 
 fn check_scope<P: Permission>(token: &Token) -> Result<(), Problem> {
@@ -158,7 +171,9 @@ fn check_scope<P: Permission>(token: &Token) -> Result<(), Problem> {
         ))
     };
     match P::SCOPE {
-        Some(scope) if !token.scopes.contains(&scope) => refuse(&format!("scope {}", scope.as_str())),
+        Some(scope) if !token.scopes.iter().any(|has| has.allows(scope)) => {
+            refuse(&format!("scope {}", scope.as_str()))
+        }
         None if token.space.is_some() => refuse("it is the owner's to do"),
         _ => Ok(()),
     }

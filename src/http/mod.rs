@@ -12,6 +12,7 @@ mod connection;
 pub mod etag;
 pub mod extract;
 pub mod health;
+mod masking;
 mod observe;
 pub mod openapi;
 pub mod page;
@@ -20,6 +21,7 @@ pub mod problem;
 mod profile_api;
 pub mod server;
 pub mod tls;
+mod trace;
 pub mod tracking;
 
 use std::sync::Arc;

@@ -15,7 +15,8 @@ use tokio::time::Instant;
 
 use super::peer::Peer;
 use super::problem::{Code, Dialect, Problem};
-use super::{AppState, Services};
+use super::trace::Trace;
+use super::{AppState, Services, masking};
 use crate::telemetry::metrics;
 
 /// The header with the id of the request, in the request and the answer.
@@ -34,7 +35,7 @@ pub(super) struct Around {
 }
 
 /// The layer.
-pub(super) async fn observe(State(around): State<Around>, request: Request, next: Next) -> Response {
+pub(super) async fn observe(State(around): State<Around>, mut request: Request, next: Next) -> Response {
     let Around { services, dialect, limit } = around;
     let started = Instant::now();
     let id = request_id(request.headers(), &services);
@@ -42,14 +43,24 @@ pub(super) async fn observe(State(around): State<Around>, request: Request, next
     let route = request.extensions().get::<MatchedPath>().cloned();
     let peer = request.extensions().get::<Peer>();
     let is_secure = peer.is_some_and(|peer| peer.is_secure(request.headers(), &services.trusted_proxies));
+    // Tracking calls have no token, and show nothing.
+    let trace = (dialect != Dialect::Tracking).then(Trace::default);
+    if let Some(trace) = &trace {
+        request.extensions_mut().insert(trace.clone());
+    }
     let mut response = guarded(limit, next.run(request)).await;
+    if let Some(trace) = &trace {
+        response = masking::apply(trace, route.as_ref().map(MatchedPath::as_str), response).await;
+    }
+    let mut is_readable = true;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        is_readable = problem.code != Code::OriginNotAllowed;
         let headers = std::mem::take(response.headers_mut());
         response = problem.render(dialect, id.to_str().unwrap_or_default());
         response.headers_mut().extend(headers);
     }
     if dialect == Dialect::Tracking {
-        super::tracking::add_cors(response.headers_mut());
+        super::tracking::add_cors(response.headers_mut(), is_readable);
     }
     record(&method, route.as_ref(), &response, started, dialect, &id);
     response.headers_mut().insert(REQUEST_ID, id);

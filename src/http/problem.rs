@@ -61,6 +61,7 @@ codes! {
     Unauthorized = "unauthorized", UNAUTHORIZED, "No valid access token";
     UnknownSource = "unknown_source", UNAUTHORIZED, "No valid write key";
     SourceDisabled = "source_disabled", FORBIDDEN, "The source is switched off";
+    OriginNotAllowed = "origin_not_allowed", FORBIDDEN, "The source takes no events from that page";
     LockedWorkspace = "locked_workspace", FORBIDDEN, "The space takes no events";
     Forbidden = "forbidden", FORBIDDEN, "The token lacks the scope";
     UnsupportedIdentifier = "unsupported_eid_type", BAD_REQUEST, "Identifiers of this type cannot be deleted";
@@ -319,6 +320,7 @@ impl From<ManageError> for Problem {
             ManageError::Referenced { .. } => Self::new(Code::InUse, detail),
             ManageError::Stale { .. } => Self::new(Code::StaleVersion, detail).at("version"),
             ManageError::TooMany { .. } => Self::new(Code::LimitReached, detail),
+            ManageError::Forbidden(_) => Self::new(Code::Forbidden, detail),
             ManageError::NotSettled(_) => Self::new(Code::NotSettled, detail),
             ManageError::Store(error) => error.into(),
         }

@@ -65,6 +65,9 @@ pub enum ManageError {
         /// How many there may be.
         most: usize,
     },
+    /// Whoever asks may not do that.
+    #[error("{0}")]
+    Forbidden(String),
     /// The processor has not caught up in time.
     #[error("{0}")]
     NotSettled(String),

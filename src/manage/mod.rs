@@ -19,9 +19,11 @@ pub mod quarantine;
 pub mod registry;
 pub mod search;
 pub mod sensitive;
+pub mod sources;
 pub mod spaces;
 pub mod subscriptions;
 pub mod test_clock;
+pub mod tokens;
 
 use std::sync::Arc;
 

@@ -60,7 +60,8 @@ fn read_state(word: &str) -> Result<PlanState> {
     })
 }
 
-fn read_instant(field: &'static str, text: &str) -> Result<Timestamp> {
+/// An instant as it was sent in a field.
+pub(super) fn read_instant(field: &'static str, text: &str) -> Result<Timestamp> {
     let read = Timestamp::parse(text).filter(|at| (Timestamp::EPOCH..TERM_END).contains(at));
     let message = "send a timestamp such as 2024-03-01T12:00:00Z, or null for none";
     read.ok_or_else(|| ManageError::invalid(field, message))

@@ -14,13 +14,15 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::domain::origin::AllowedOrigin;
 use crate::domain::{Lock, SourceNo, SpaceNo};
 use crate::engine::guard::Guards;
 use crate::store;
-use crate::store::registry::{self, SecretHash, hash_secret};
+use crate::store::registry::{self, SecretHash, WriteKey, hash_secret};
 use crate::store::sensitive;
 
-pub use crate::store::registry::{Registry as Snapshot, Scope, Space, Token};
+pub use crate::domain::{Role, Scope};
+pub use crate::store::registry::{Registry as Snapshot, Space, Token};
 
 /// How often changes of other processes are looked for.
 const POLL: Duration = Duration::from_secs(1);
@@ -30,7 +32,7 @@ const SECOND_LOOK: Duration = Duration::from_millis(200);
 const TOUCH_EVERY: u32 = 30;
 
 /// What a write key stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyOf {
     /// Whose log.
     pub space: SpaceNo,
@@ -40,6 +42,8 @@ pub struct KeyOf {
     pub enabled: bool,
     /// Events the source may send a process in a second; `None` is no limit.
     pub events_per_second_max: Option<u32>,
+    /// Pages the source takes events from; `None` is any.
+    pub allowed_origins: Option<Arc<[AllowedOrigin]>>,
     /// Why the space takes no events now, if it takes none.
     pub lock: Option<Lock>,
 }
@@ -116,7 +120,7 @@ impl Registry {
         Ok(())
     }
 
-    /// What a write key stands for; `None` for an unknown or revoked one.
+    /// What a write key stands for; `None` for an unknown, revoked or expired one.
     pub async fn find_key(&self, key: &str) -> store::Result<Option<KeyOf>> {
         let hash = hash_secret(key);
         if let Some(found) = self.key_of(&hash) {
@@ -129,12 +133,17 @@ impl Registry {
 
     fn key_of(&self, hash: &SecretHash) -> Option<KeyOf> {
         let snapshot = self.0.snapshot.load();
-        let &(space, source) = snapshot.write_keys.get(hash)?;
+        let &WriteKey { space, source, expires_at } = snapshot.write_keys.get(hash)?;
+        let now = self.0.clock.now();
+        if expires_at.is_some_and(|end| now >= end) {
+            return None;
+        }
         let sends = snapshot.sources.get(&(space, source));
         let enabled = sends.is_some_and(|s| s.enabled);
         let events_per_second_max = sends.and_then(|s| s.events_per_second_max);
-        let lock = snapshot.space(space).and_then(|s| s.plan.lock(self.0.clock.now()));
-        Some(KeyOf { space, source, enabled, events_per_second_max, lock })
+        let allowed_origins = sends.and_then(|s| s.allowed_origins.clone());
+        let lock = snapshot.space(space).and_then(|s| s.plan.lock(now));
+        Some(KeyOf { space, source, enabled, events_per_second_max, allowed_origins, lock })
     }
 
     /// The access token with this secret; `None` for an unknown, revoked or expired one.

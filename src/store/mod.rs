@@ -30,8 +30,10 @@ pub mod search;
 pub mod segments;
 pub mod sensitive;
 pub mod server;
+pub mod sources;
 pub mod spaces;
 pub mod timeline;
+pub mod tokens;
 pub mod verify;
 
 pub use error::StoreError;

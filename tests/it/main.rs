@@ -11,6 +11,8 @@ mod architecture;
 #[cfg(test)]
 mod audiences;
 #[cfg(test)]
+mod authorisation;
+#[cfg(test)]
 mod batches;
 #[cfg(test)]
 mod cli;
@@ -75,6 +77,8 @@ mod log;
 #[cfg(test)]
 mod management;
 #[cfg(test)]
+mod masking;
+#[cfg(test)]
 mod openapi;
 #[cfg(test)]
 mod plans;
@@ -118,6 +122,8 @@ mod segments;
 mod sensitive;
 #[cfg(test)]
 mod server;
+#[cfg(test)]
+mod source_keys;
 #[cfg(test)]
 mod statements;
 #[cfg(test)]

@@ -132,6 +132,7 @@ const SCOPES: &[(&str, &str, &str)] = &[
     ("PATCH", "/v1/spaces/{space}/sources/{id}", "admin"),
     ("POST", "/v1/spaces/{space}/sources/{id}/write-keys", "admin"),
     ("DELETE", "/v1/spaces/{space}/sources/{id}/write-keys/{prefix}", "admin"),
+    ("PATCH", "/v1/spaces/{space}/sources/{id}/write-keys/{prefix}", "admin"),
     ("GET", "/v1/spaces/{space}/tokens", "admin"),
     ("POST", "/v1/spaces/{space}/tokens", "admin"),
     ("DELETE", "/v1/spaces/{space}/tokens/{id}", "admin"),

@@ -145,7 +145,7 @@ impl RejectedJson {
 }
 
 /// List refused events, newest first
-#[utoipa::path(get, path = "/v1/spaces/{space}/rejected-events", tag = "Operations",
+#[utoipa::path(get, path = "/v1/spaces/{space}/rejected-events", security(("token" = ["admin"])), tag = "Operations",
     params(("space" = String, Path, description = "Id of the space"), RejectedParams, PageParams),
     responses((status = 200, body = List<RejectedJson>)))]
 async fn list_rejected_events(

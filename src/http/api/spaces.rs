@@ -109,7 +109,7 @@ async fn list_spaces(
 }
 
 /// Make a space
-#[utoipa::path(post, path = "/v1/spaces", tag = "Spaces", request_body = NewSpace,
+#[utoipa::path(post, path = "/v1/spaces", security(("token" = ["server:owner"])), tag = "Spaces", request_body = NewSpace,
     responses((status = 201, body = SpaceJson)))]
 async fn create_space(
     State(app): State<AppState>,
@@ -132,7 +132,7 @@ async fn get_space(caller: Authed<Read>) -> Json<SpaceJson> {
 ///
 /// Only the server's owner may. A space that takes no events answers tracking calls 403 `locked_workspace`; setting it
 /// back takes effect at once in this process, within a second in others.
-#[utoipa::path(patch, path = "/v1/spaces/{space}", tag = "Spaces", request_body = SpaceChange,
+#[utoipa::path(patch, path = "/v1/spaces/{space}", security(("token" = ["server:owner"])), tag = "Spaces", request_body = SpaceChange,
     params(("space" = String, Path, description = "Id of the space")),
     responses((status = 200, body = SpaceJson)))]
 async fn change_space(
