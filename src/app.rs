@@ -30,6 +30,7 @@ use crate::disk::DiskGuard;
 use crate::domain::Timestamp;
 use crate::embedded::{self, Postgres, Search};
 use crate::engine::guard::Guards;
+use crate::engine::meters::Meters;
 use crate::history::segments::Keeper;
 use crate::history::watch::Watch;
 use crate::http::health::Health;
@@ -54,6 +55,10 @@ const FLUSHERS: usize = 2;
 const LOOKUP_TASKS: u32 = 2;
 /// How often the log is prepared for the week to come.
 const PREPARE_EVERY: Duration = Duration::from_hours(1);
+/// How often it is asked whether a space is to be purged; the database hears of it when one is.
+const PURGE_EVERY: Duration = Duration::from_secs(1);
+/// Of those times, how many until what was purged lately is looked at once more.
+const SWEEP_EVERY: u32 = 60;
 /// Longest wait for the parts behind the server to end.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// What `pg_stat_activity` calls us.
@@ -187,8 +192,13 @@ impl App {
         manage.prepare_log().await?;
 
         let tasks = Tasks::new();
-        let (ingest, appended) =
-            start_ingest(&config.ingest, &pool, registry.guards(), (&clock, &ids), &tasks);
+        let (ingest, appended) = start_ingest(
+            &config.ingest,
+            &pool,
+            (registry.guards(), registry.meters()),
+            (&clock, &ids),
+            &tasks,
+        );
         let (board, health) = (Board::default(), Health::default());
         outlet::start(&tasks, &config, (options.clone(), postgres.is_some()), tools);
         let context = process::Context {
@@ -384,7 +394,7 @@ fn wanted(config: &config::Bootstrap) -> Wanted {
 fn start_ingest(
     config: &config::Ingest,
     pool: &PgPool,
-    guards: Guards,
+    (guards, meters): (Guards, Meters),
     (clock, ids): (&Clock, &IdMaker),
     tasks: &Tasks,
 ) -> (Ingest, watch::Receiver<u64>) {
@@ -394,7 +404,7 @@ fn start_ingest(
         flush_bytes_max: config.flush_bytes_max,
     };
     let (sender, appended) = watch::channel(0);
-    let (batcher, flusher) = ingest::batcher(pool.clone(), limits, sender);
+    let (batcher, flusher) = ingest::batcher(pool.clone(), limits, sender, meters.clone());
     for _ in 0..FLUSHERS {
         let flusher = flusher.clone();
         tasks.spawn(&tasks.flushers, "log writer", async move {
@@ -402,7 +412,7 @@ fn start_ingest(
             Ok(())
         });
     }
-    (Ingest::new(batcher, config.limits, guards, clock.clone(), ids.clone()), appended)
+    (Ingest::new(batcher, config.limits, (guards, meters), clock.clone(), ids.clone()), appended)
 }
 
 /// Keeps the registry fresh, and the log a week ahead of its events.
@@ -411,6 +421,23 @@ fn start_housekeeping(tasks: &Tasks, registry: Registry, manage: Manage, config:
     let stop = tasks.working.clone();
     tasks.work("registry", async move {
         registry.run(stop).await;
+        Ok(())
+    });
+    let (stop, purging) = (tasks.working.clone(), manage.clone());
+    tasks.work("purges", async move {
+        let mut ticks = tokio::time::interval(PURGE_EVERY);
+        let mut count = 0_u32;
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            if let Err(error) = purging.purge_due().await {
+                tracing::warn!(%error, "could not purge what has ended; it is tried again: {error}");
+            }
+            if count.is_multiple_of(SWEEP_EVERY)
+                && let Err(error) = purging.sweep_purged().await
+            {
+                tracing::warn!(%error, "could not look again at what was purged: {error}");
+            }
+            count = count.wrapping_add(1);
+        }
         Ok(())
     });
     let stop = tasks.working.clone();

@@ -9,6 +9,7 @@ pub mod ids;
 pub mod intake;
 pub mod json;
 pub mod message_id;
+pub mod month;
 pub mod number;
 pub mod origin;
 pub mod patch;

@@ -15,6 +15,7 @@ pub mod explain;
 pub mod fql;
 pub mod guard;
 pub mod identity;
+pub mod meters;
 mod packed;
 mod pointers;
 pub mod profile;

@@ -19,6 +19,7 @@ use super::AppState;
 use super::extract::Query;
 use super::problem::{Code, Problem};
 use super::trace::Trace;
+use crate::domain::plan::Stage;
 use crate::domain::{Offset, SpaceNo};
 use crate::manage::registry::{Scope, Space, Token};
 
@@ -26,38 +27,45 @@ use crate::manage::registry::{Scope, Space, Token};
 pub trait Permission: Send + Sync + 'static {
     /// The scope the token must have; `None` is the server's owner.
     const SCOPE: Option<Scope>;
+    /// Whether it may be done whatever has become of the plan of the space.
+    const ALWAYS: bool;
 }
 
 macro_rules! permission {
-    ($(#[$doc:meta])* $name:ident, $scope:expr) => {
+    ($(#[$doc:meta])* $name:ident, $scope:expr, $always:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy)]
         pub struct $name;
         impl Permission for $name {
             const SCOPE: Option<Scope> = $scope;
+            const ALWAYS: bool = $always;
         }
     };
 }
 
 permission!(
     /// Profiles, audiences, lists.
-    Read, Some(Scope::Read)
+    Read, Some(Scope::Read), false
+);
+permission!(
+    /// How a space stands: its plan, its usage.
+    Look, Some(Scope::Read), true
 );
 permission!(
     /// Definitions, destinations, settings.
-    Write, Some(Scope::Write)
+    Write, Some(Scope::Write), false
 );
 permission!(
     /// Sources, tokens, privacy.
-    Admin, Some(Scope::Admin)
+    Admin, Some(Scope::Admin), true
 );
 permission!(
     /// What is done for the people the data is about, and the audit log.
-    Privacy, Some(Scope::Privacy)
+    Privacy, Some(Scope::Privacy), true
 );
 permission!(
     /// Spaces, the test clock: only the server's owner.
-    Owner, None
+    Owner, None, true
 );
 
 /// A caller who may do `P` in the space of the path.
@@ -107,6 +115,7 @@ impl<P: Permission> FromRequestParts<AppState> for Authed<P> {
             trace.set_space(&space);
         }
         check_scope::<P>(&token)?;
+        check_plan::<P>(&space, state)?;
         wait(parts, state, space.no).await?;
         Ok(Self { space, token, permission: PhantomData })
     }
@@ -176,6 +185,36 @@ fn check_scope<P: Permission>(token: &Token) -> Result<(), Problem> {
         }
         None if token.space.is_some() => refuse("it is the owner's to do"),
         _ => Ok(()),
+    }
+}
+
+/// Whether the plan of the space lets it be done now. Keys, tokens and what people ask for about themselves can always be
+/// seen to.
+fn check_plan<P: Permission>(space: &Space, state: &AppState) -> Result<(), Problem> {
+    if P::ALWAYS {
+        return Ok(());
+    }
+    let stage = space.plan.stage(state.clock.now());
+    let reason = space.plan.reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
+    match stage {
+        Stage::Suspended if P::SCOPE == Some(Scope::Write) => {
+            let message =
+                format!("the space is suspended{reason}: it can be read, and nothing in it changed");
+            Err(Problem::new(Code::SpaceSuspended, message))
+        }
+        Stage::Export if P::SCOPE == Some(Scope::Write) => {
+            let message = format!(
+                "the plan of the space has ended{reason}: until {} it can be read, and nothing in it changed",
+                space.plan.export_ends_at().map(|at| at.to_string()).unwrap_or_default()
+            );
+            Err(Problem::new(Code::SpaceEnded, message))
+        }
+        Stage::Closed => {
+            let message =
+                format!("the plan of the space has ended{reason}, and so has the time to take things out");
+            Err(Problem::new(Code::SpaceEnded, message))
+        }
+        Stage::Open | Stage::Suspended | Stage::Export => Ok(()),
     }
 }
 

@@ -40,7 +40,7 @@ const PROFILE: &str = "/collections/{collection}/profiles/{profile}";
 const CONTENTS: &[(&str, Content)] = &[
     ("", Plain),
     ("/usage", Plain),
-    ("/end", Plain),
+    ("/purge", Plain),
     ("/pipeline", Plain),
     ("/rejected-events", People(&["event"])),
     ("/sensitive-data/settings", Plain),

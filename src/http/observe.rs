@@ -17,12 +17,15 @@ use super::peer::Peer;
 use super::problem::{Code, Dialect, Problem};
 use super::trace::Trace;
 use super::{AppState, Services, masking};
+use crate::domain::month::Month;
 use crate::telemetry::metrics;
 
 /// The header with the id of the request, in the request and the answer.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 /// Under that name others send it.
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// What is coming for the space.
+const WARNING: HeaderName = HeaderName::from_static("personas-warning");
 const REQUEST_ID_LENGTH_MAX: usize = 64;
 
 /// What the layer of a group of routes knows.
@@ -50,6 +53,11 @@ pub(super) async fn observe(State(around): State<Around>, mut request: Request, 
     }
     let mut response = guarded(limit, next.run(request)).await;
     if let Some(trace) = &trace {
+        if let Some(space) = trace.space() {
+            let (plan, now) = (&space.plan, services.clock.now());
+            let usage = services.manage.registry().meters().usage(space.no, Month::of(now));
+            add_warnings(response.headers_mut(), plan.warnings(usage, now));
+        }
         response = masking::apply(trace, route.as_ref().map(MatchedPath::as_str), response).await;
     }
     let mut is_readable = true;
@@ -66,6 +74,15 @@ pub(super) async fn observe(State(around): State<Around>, mut request: Request, 
     response.headers_mut().insert(REQUEST_ID, id);
     protect(response.headers_mut(), dialect, is_secure);
     response
+}
+
+/// Says what is coming: the end of a term, a limit. One header for each.
+pub(super) fn add_warnings(headers: &mut HeaderMap, warnings: Vec<String>) {
+    for warning in warnings {
+        if let Ok(value) = HeaderValue::from_str(&warning) {
+            headers.append(WARNING, value);
+        }
+    }
 }
 
 /// What keeps browsers from doing with an answer what it is not for: guessing its type, showing it in a frame, running

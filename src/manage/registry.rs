@@ -14,12 +14,15 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::domain::month::Month;
 use crate::domain::origin::AllowedOrigin;
-use crate::domain::{Lock, SourceNo, SpaceNo};
+use crate::domain::plan::EventLimits;
+use crate::domain::{Lock, SourceNo, SpaceNo, Timestamp};
 use crate::engine::guard::Guards;
+use crate::engine::meters::Meters;
 use crate::store;
 use crate::store::registry::{self, SecretHash, WriteKey, hash_secret};
-use crate::store::sensitive;
+use crate::store::{sensitive, usage};
 
 pub use crate::domain::{Role, Scope};
 pub use crate::store::registry::{Registry as Snapshot, Space, Token};
@@ -44,6 +47,8 @@ pub struct KeyOf {
     pub events_per_second_max: Option<u32>,
     /// Pages the source takes events from; `None` is any.
     pub allowed_origins: Option<Arc<[AllowedOrigin]>>,
+    /// What the plan of the space limits; `None` is nothing.
+    pub limits: Option<EventLimits>,
     /// Why the space takes no events now, if it takes none.
     pub lock: Option<Lock>,
 }
@@ -51,6 +56,26 @@ pub struct KeyOf {
 async fn load_guards(pool: &PgPool, guards: &Guards) -> store::Result<()> {
     for (space, error) in guards.replace(sensitive::load_all(pool).await?) {
         tracing::error!(%space, %error, "the settings for sensitive data of space {space} cannot be used: {error}");
+    }
+    Ok(())
+}
+
+/// Looks how much spaces with limits have; asks for nothing where there are none.
+async fn load_meters(
+    pool: &PgPool,
+    meters: &Meters,
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> store::Result<()> {
+    let limited = snapshot.spaces.values().filter(|space| space.plan.limits.of_events().is_some());
+    let limited: Vec<SpaceNo> = limited.map(|space| space.no).collect();
+    if limited.is_empty() {
+        return Ok(());
+    }
+    let month = Month::of(now);
+    for (space, events, profiles) in usage::list_usage(pool, &limited, month).await? {
+        meters.note(space, month, Some(events), 0);
+        meters.note_profiles(space, profiles);
     }
     Ok(())
 }
@@ -65,6 +90,7 @@ struct Shared {
     clock: Clock,
     snapshot: ArcSwap<Snapshot>,
     guards: Guards,
+    meters: Meters,
     version: tokio::sync::watch::Sender<i64>,
     /// When the database was last asked for a newer version.
     looked: tokio::sync::Mutex<Instant>,
@@ -77,8 +103,11 @@ impl Registry {
         let snapshot = registry::load(&pool).await?;
         let guards = Guards::default();
         load_guards(&pool, &guards).await?;
+        let meters = Meters::default();
+        load_meters(&pool, &meters, &snapshot, clock.now()).await?;
         Ok(Self(Arc::new(Shared {
             guards,
+            meters,
             pool,
             clock,
             version: tokio::sync::watch::Sender::new(snapshot.version),
@@ -98,6 +127,11 @@ impl Registry {
         self.0.guards.clone()
     }
 
+    /// How much spaces have taken. Of those with limits as others count, too, to a second.
+    pub fn meters(&self) -> Meters {
+        self.0.meters.clone()
+    }
+
     /// Follows the version: a change means that spaces, sources or keys have changed.
     pub fn follow(&self) -> tokio::sync::watch::Receiver<i64> {
         self.0.version.subscribe()
@@ -108,6 +142,7 @@ impl Registry {
         let snapshot = registry::load(&self.0.pool).await?;
         let version = snapshot.version;
         load_guards(&self.0.pool, &self.0.guards).await?;
+        load_meters(&self.0.pool, &self.0.meters, &snapshot, self.0.clock.now()).await?;
         // Of two reloads at once, the older one must not win.
         self.0.snapshot.rcu(|present| {
             if present.version > version { Arc::clone(present) } else { Arc::new(snapshot.clone()) }
@@ -142,8 +177,10 @@ impl Registry {
         let enabled = sends.is_some_and(|s| s.enabled);
         let events_per_second_max = sends.and_then(|s| s.events_per_second_max);
         let allowed_origins = sends.and_then(|s| s.allowed_origins.clone());
-        let lock = snapshot.space(space).and_then(|s| s.plan.lock(now));
-        Some(KeyOf { space, source, enabled, events_per_second_max, allowed_origins, lock })
+        let plan = snapshot.space(space).map(|s| &s.plan);
+        let lock = plan.and_then(|plan| plan.lock(now));
+        let limits = plan.and_then(|plan| plan.limits.of_events());
+        Some(KeyOf { space, source, enabled, events_per_second_max, allowed_origins, limits, lock })
     }
 
     /// The access token with this secret; `None` for an unknown, revoked or expired one.
@@ -209,6 +246,11 @@ impl Registry {
             }
             if let Err(error) = self.reload_if_newer().await {
                 tracing::warn!(%error, "could not look for changed keys and tokens: {error}");
+            }
+            let snapshot = self.snapshot();
+            if let Err(error) = load_meters(&self.0.pool, &self.0.meters, &snapshot, self.0.clock.now()).await
+            {
+                tracing::warn!(%error, "could not look how much others have taken: {error}");
             }
             count = count.wrapping_add(1);
             if count.is_multiple_of(TOUCH_EVERY) {

@@ -21,6 +21,7 @@ pub mod migrate;
 pub mod people;
 pub mod processor;
 pub mod profiles;
+pub mod purge;
 pub mod quarantine;
 pub mod rebuild;
 pub mod registry;
@@ -34,6 +35,7 @@ pub mod sources;
 pub mod spaces;
 pub mod timeline;
 pub mod tokens;
+pub mod usage;
 pub mod verify;
 
 pub use error::StoreError;

@@ -129,6 +129,8 @@ mod statements;
 #[cfg(test)]
 mod telemetry;
 #[cfg(test)]
+mod terms;
+#[cfg(test)]
 mod tls;
 #[cfg(test)]
 mod tracking;

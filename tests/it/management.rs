@@ -87,6 +87,8 @@ async fn a_token_of_another_space_sees_nothing_of_this_one() {
 const SCOPES: &[(&str, &str, &str)] = &[
     ("GET", "/v1/spaces/{space}", "read"),
     ("PATCH", "/v1/spaces/{space}", "owner"),
+    ("GET", "/v1/spaces/{space}/usage", "read"),
+    ("POST", "/v1/spaces/{space}/purge", "owner"),
     ("GET", "/v1/spaces/{space}/pipeline", "read"),
     ("GET", "/v1/spaces/{space}/rejected-events", "admin"),
     ("GET", "/v1/spaces/{space}/sensitive-data/settings", "read"),

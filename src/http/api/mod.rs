@@ -7,6 +7,7 @@ mod destinations;
 mod identity;
 mod identity_problems;
 mod operations;
+mod plan;
 mod queries;
 mod schema;
 mod search;

@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderName, Uri, header};
 
+use crate::domain::month::Month;
 use crate::domain::origin::AllowedOrigin;
 use crate::http::AppState;
 use crate::http::auth::credential;
@@ -31,14 +32,27 @@ fn in_query(uri: &Uri) -> Option<String> {
 
 /// Who sends with this key, if the source is switched on and its space takes events now (decisions T4), from a page that may.
 pub(super) async fn sender(app: &AppState, key: &str, headers: &HeaderMap) -> Result<Sender, Problem> {
-    let KeyOf { space, source, events_per_second_max, allowed_origins, lock, .. } = source(app, key).await?;
+    let found = source(app, key).await?;
+    let KeyOf { space, source, events_per_second_max, allowed_origins, limits, lock, .. } = found;
     if let Some(allowed) = allowed_origins {
         check_origin(headers, &allowed)?;
     }
     if let Some(lock) = lock {
         return Err(Problem::new(Code::LockedWorkspace, format!("{lock}; it takes no events")));
     }
-    Ok(Sender { space, source, events_per_second_max })
+    Ok(Sender { space, source, events_per_second_max, limits })
+}
+
+/// What is coming for the space of a sender. Nothing is asked where its plan has neither limits nor an end.
+pub(super) fn warnings(app: &AppState, sender: Sender) -> Vec<String> {
+    let registry = app.manage.registry();
+    let snapshot = registry.snapshot();
+    let Some(space) = snapshot.space(sender.space) else { return Vec::new() };
+    if sender.limits.is_none() && space.plan.ends_at.is_none() && space.plan.ended_at.is_none() {
+        return Vec::new();
+    }
+    let now = app.clock.now();
+    space.plan.warnings(registry.meters().usage(space.no, Month::of(now)), now)
 }
 
 /// Whether a preflight that has a key in its query comes from a page that may send. Whose key nobody knows is not asked: the

@@ -120,7 +120,9 @@ async fn take(app: AppState, kind: CallKind, request: Request) -> Response {
     if let Ok(receipt) = &result {
         metrics::INGEST_RECEIVED.add(&[call_name(kind)], (receipt.accepted + receipt.rejected.len()) as u64);
     }
-    answer::answer(kind, result)
+    let mut response = answer::answer(kind, result);
+    super::observe::add_warnings(response.headers_mut(), key::warnings(&app, sender));
+    response
 }
 
 /// A body that cannot be received or decompressed. It is listed when its sender is known, which takes a key in the
@@ -169,7 +171,7 @@ async fn preflight(State(app): State<AppState>, uri: Uri, headers: HeaderMap) ->
 /// Lets any page read any answer of the tracking API, but for one its source takes nothing from. No credentials are involved:
 /// the key is in the request.
 pub(super) fn add_cors(headers: &mut HeaderMap, is_readable: bool) {
-    const EXPOSED: &str = "Retry-After, Personas-Offset, Request-Id, X-RateLimit-Reset";
+    const EXPOSED: &str = "Retry-After, Personas-Offset, Personas-Warning, Request-Id, X-RateLimit-Reset";
     if !is_readable {
         return;
     }

@@ -28,7 +28,7 @@ pub enum Part {
 }
 
 /// Every table there is. Partitions are parts of theirs.
-pub const TABLES: [(&str, Part); 54] = [
+pub const TABLES: [(&str, Part); 56] = [
     ("profile", Part::Replaced(&["profile_no"])),
     ("external_id", Part::Replaced(&["id_key"])),
     ("profile_merge", Part::Replaced(&["log_offset", "absorbed_no"])),
@@ -71,6 +71,8 @@ pub const TABLES: [(&str, Part); 54] = [
     ("log_head", Part::Shared),
     ("event_chunk", Part::Shared),
     ("rebuild", Part::Shared),
+    ("usage_month", Part::Shared),
+    ("purge_report", Part::Shared),
     ("sensitive_settings", Part::Shared),
     ("sensitive_finding", Part::Shared),
     // There are none where a rebuild looks: what is derived again is not told again.
