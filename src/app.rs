@@ -55,6 +55,8 @@ const FLUSHERS: usize = 2;
 const LOOKUP_TASKS: u32 = 2;
 /// How often the log is prepared for the week to come.
 const PREPARE_EVERY: Duration = Duration::from_hours(1);
+/// How often reads of personal data are written into the audit log.
+const WRITE_READS_EVERY: Duration = Duration::from_secs(1);
 /// How often it is asked whether a space is to be purged; the database hears of it when one is.
 const PURGE_EVERY: Duration = Duration::from_secs(1);
 /// Of those times, how many until what was purged lately is looked at once more.
@@ -421,6 +423,16 @@ fn start_housekeeping(tasks: &Tasks, registry: Registry, manage: Manage, config:
     let stop = tasks.working.clone();
     tasks.work("registry", async move {
         registry.run(stop).await;
+        Ok(())
+    });
+    let (stop, writing) = (tasks.working.clone(), manage.clone());
+    tasks.work("audit log", async move {
+        let mut ticks = tokio::time::interval(WRITE_READS_EVERY);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            writing.write_reads().await;
+        }
+        // The last request is answered by now.
+        writing.write_reads().await;
         Ok(())
     });
     let (stop, purging) = (tasks.working.clone(), manage.clone());

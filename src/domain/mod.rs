@@ -1,6 +1,7 @@
 //! The words of the field as types. Pure data: no I/O, no clock, and no other module of ours.
 
 pub mod act;
+pub mod audit;
 pub mod delivery;
 pub mod event;
 pub mod id_type;

@@ -204,6 +204,11 @@ impl Plan {
         }
     }
 
+    /// Whether there is anything that could be coming: an end, or a limit that is looked at when events come.
+    pub const fn may_warn(&self) -> bool {
+        self.ends_at.is_some() || self.ended_at.is_some() || self.limits.of_events().is_some()
+    }
+
     /// What is coming that somebody should know of, as headers say it.
     pub fn warnings(&self, usage: Usage, now: Timestamp) -> Vec<String> {
         let mut all: Vec<String> = self.warning_of_term(now).into_iter().collect();

@@ -60,6 +60,10 @@ permission!(
     Admin, Some(Scope::Admin), true
 );
 permission!(
+    /// Data that only those see who see to sources.
+    AdminData, Some(Scope::Admin), false
+);
+permission!(
     /// What is done for the people the data is about, and the audit log.
     Privacy, Some(Scope::Privacy), true
 );
@@ -75,10 +79,18 @@ pub struct Authed<P> {
     pub space: Arc<Space>,
     /// The token used.
     pub token: Arc<Token>,
+    trace: Option<Trace>,
     permission: PhantomData<P>,
 }
 
 impl<P> Authed<P> {
+    /// Says for the audit log what is changed, where the path does not say it. Nothing secret, and nobody's data.
+    pub fn note(&self, detail: impl FnOnce() -> serde_json::Value) {
+        if let Some(trace) = &self.trace {
+            trace.note(|notes| notes.detail = Some(detail()));
+        }
+    }
+
     /// Number of the space.
     pub fn space_no(&self) -> SpaceNo {
         self.space.no
@@ -100,6 +112,10 @@ impl<P: Permission> FromRequestParts<AppState> for Authed<P> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        let trace = parts.extensions.get::<Trace>().cloned();
+        if let Some(trace) = &trace {
+            trace.set_scope(P::SCOPE);
+        }
         let token = token(parts, state).await?;
         let path = RawPathParams::from_request_parts(parts, state).await;
         let path = path.map_err(|_| Problem::not_found("the path cannot be read"))?;
@@ -111,13 +127,13 @@ impl<P: Permission> FromRequestParts<AppState> for Authed<P> {
         let space = state.manage.registry().find_space(key).await?;
         let visible = |space: &Arc<Space>| token.space.is_none_or(|no| no == space.no);
         let space = space.filter(visible).ok_or_else(missing)?;
-        if let Some(trace) = parts.extensions.get::<Trace>() {
+        if let Some(trace) = &trace {
             trace.set_space(&space);
         }
         check_scope::<P>(&token)?;
         check_plan::<P>(&space, state)?;
         wait(parts, state, space.no).await?;
-        Ok(Self { space, token, permission: PhantomData })
+        Ok(Self { space, token, trace, permission: PhantomData })
     }
 }
 
@@ -152,6 +168,9 @@ impl<P: Permission> FromRequestParts<AppState> for Caller<P> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        if let Some(trace) = parts.extensions.get::<Trace>() {
+            trace.set_scope(P::SCOPE);
+        }
         let token = token(parts, state).await?;
         check_scope::<P>(&token)?;
         Ok(Self { token, permission: PhantomData })

@@ -53,7 +53,7 @@ const CONTENTS: &[(&str, Content)] = &[
     ("/sources/{id}/write-keys/{prefix}", Plain),
     ("/tokens", Plain),
     ("/tokens/{id}", Plain),
-    ("/audit-log", People(&["act", "id"])),
+    ("/audit-log", People(&["act", "id", "refused"])),
     ("/audit-log/verify", Plain),
     ("/identity/settings", Part(&["id"])),
     ("/identity/settings/import", Part(&["id"])),

@@ -19,6 +19,7 @@ pub mod page;
 pub mod peer;
 pub mod problem;
 mod profile_api;
+mod record;
 pub mod server;
 pub mod tls;
 mod trace;

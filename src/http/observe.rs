@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::peer::Peer;
 use super::problem::{Code, Dialect, Problem};
+use super::record::{self, Asked};
 use super::trace::Trace;
 use super::{AppState, Services, masking};
 use crate::domain::month::Month;
@@ -48,17 +49,26 @@ pub(super) async fn observe(State(around): State<Around>, mut request: Request, 
     let is_secure = peer.is_some_and(|peer| peer.is_secure(request.headers(), &services.trusted_proxies));
     // Tracking calls have no token, and show nothing.
     let trace = (dialect != Dialect::Tracking).then(Trace::default);
+    let mut asked = None;
     if let Some(trace) = &trace {
         request.extensions_mut().insert(trace.clone());
+        let (parts, body) = request.into_parts();
+        asked = Some(Asked::of(&parts, &services));
+        request = Request::from_parts(parts, body);
     }
     let mut response = guarded(limit, next.run(request)).await;
     if let Some(trace) = &trace {
-        if let Some(space) = trace.space() {
+        if let Some(space) = trace.space().filter(|space| space.plan.may_warn()) {
             let (plan, now) = (&space.plan, services.clock.now());
             let usage = services.manage.registry().meters().usage(space.no, Month::of(now));
             add_warnings(response.headers_mut(), plan.warnings(usage, now));
         }
         response = masking::apply(trace, route.as_ref().map(MatchedPath::as_str), response).await;
+    }
+    if let (Some(trace), Some(asked)) = (&trace, &asked) {
+        let problem = response.extensions().get::<Problem>().map(|problem| problem.status(dialect));
+        let status = problem.unwrap_or_else(|| response.status());
+        record::record(&services, asked, trace, status, id.to_str().unwrap_or_default()).await;
     }
     let mut is_readable = true;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
@@ -70,7 +80,7 @@ pub(super) async fn observe(State(around): State<Around>, mut request: Request, 
     if dialect == Dialect::Tracking {
         super::tracking::add_cors(response.headers_mut(), is_readable);
     }
-    record(&method, route.as_ref(), &response, started, dialect, &id);
+    tell(&method, route.as_ref(), &response, started, dialect, &id);
     response.headers_mut().insert(REQUEST_ID, id);
     protect(response.headers_mut(), dialect, is_secure);
     response
@@ -141,7 +151,7 @@ fn request_id(headers: &HeaderMap, services: &Services) -> HeaderValue {
         .unwrap_or(HeaderValue::from_static("none"))
 }
 
-fn record(
+fn tell(
     method: &Method,
     route: Option<&MatchedPath>,
     response: &Response,

@@ -18,6 +18,7 @@ pub(super) struct Trace(Arc<Inner>);
 struct Inner {
     token: OnceLock<Arc<Token>>,
     space: OnceLock<Arc<Space>>,
+    scope: OnceLock<Option<Scope>>,
     known: OnceLock<IfNoneMatch>,
     notes: Mutex<Notes>,
 }
@@ -29,8 +30,6 @@ pub(super) struct Notes {
     pub profiles: Vec<String>,
     /// What was changed, where the path does not say it all.
     pub detail: Option<Value>,
-    /// Somebody else writes it down.
-    pub is_elsewhere: bool,
 }
 
 impl Trace {
@@ -46,6 +45,16 @@ impl Trace {
     /// The space of the path, which the token may see.
     pub(super) fn set_space(&self, space: &Arc<Space>) {
         let _asked_twice = self.0.space.set(Arc::clone(space));
+    }
+
+    /// What the route needs; `None` is the server's owner.
+    pub(super) fn set_scope(&self, scope: Option<Scope>) {
+        let _asked_twice = self.0.scope.set(scope);
+    }
+
+    /// What the route needs, if somebody has asked; `Some(None)` is the server's owner.
+    pub(super) fn scope(&self) -> Option<Option<Scope>> {
+        self.0.scope.get().copied()
     }
 
     /// The token the request proved.

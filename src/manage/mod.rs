@@ -5,6 +5,7 @@
 //! right, and secrets are handed out once, at their making.
 
 pub mod acts;
+pub mod audit;
 pub mod bootstrap;
 pub mod definitions;
 pub mod deliveries;
@@ -70,6 +71,8 @@ pub struct Manage {
     limits: DefinitionLimits,
     read_cache: ReadCache,
     opener: Arc<Opener>,
+    /// Reads of personal data that are not in the audit log yet.
+    reads: audit::Reads,
     /// Changes of definitions follow one another: each is checked against all others.
     editing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -83,7 +86,8 @@ impl Manage {
         limits: DefinitionLimits,
         read_cache: ReadCache,
     ) -> Self {
-        Self { pool, clock, ids, registry, limits, read_cache, opener, editing: Arc::default() }
+        let (reads, editing) = (audit::Reads::default(), Arc::default());
+        Self { pool, clock, ids, registry, limits, read_cache, opener, reads, editing }
     }
 
     /// Who may do what.

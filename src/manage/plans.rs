@@ -1,6 +1,8 @@
 //! A space's plan, as the server's owner changes it; what a space has of it; and its purge.
 
 use super::{Manage, ManageError, Result};
+use crate::domain::act::Actor;
+use crate::domain::audit::{Entry, EntryKind};
 use crate::domain::month::Month;
 use crate::domain::plan::{PlanLimits, Stage, Usage};
 use crate::domain::{Patch, Plan, PlanState, SpaceNo, Timestamp};
@@ -126,8 +128,13 @@ impl Manage {
             |plan: &Plan| plan.stage(now) == Stage::Closed && plan.purge_at().is_some_and(|at| now >= at);
         for space in self.list_spaces(None).into_iter().filter(|space| is_due(&space.plan)) {
             tracing::info!(space = %space.no, "purging space {}", space.no);
+            let last_hash = self.verify_audit(Some(space.no)).await?.last_hash;
             if purge::purge(&self.pool, space.no, now).await? {
                 self.registry.reload().await?;
+                let detail = serde_json::json!({"space": space.key, "last_audit_hash": last_hash});
+                let (action, actor) = ("space.purge".to_owned(), Actor::default());
+                let entry = Entry::new(EntryKind::Change, now.to_string(), action, actor);
+                self.record(None, Entry { detail: Some(detail), ..entry }).await?;
                 tracing::info!(space = %space.no, "space {} is purged", space.no);
             }
         }
@@ -157,6 +164,9 @@ impl PlanChange {
             let message = "name what is to be changed: state, reason, starts_at, ends_at, export_days, \
                            collects_after_end or limits";
             return Err(ManageError::invalid("plan", message));
+        }
+        if present.state == PlanState::Ended && present.purge_asked_at.is_some_and(|at| now >= at) {
+            return Err(ManageError::Refused("the space is being purged, which cannot be undone".to_owned()));
         }
         let Self { state, reason, starts_at, ends_at, export_days, collects, limits } = self;
         let named = state.is_some();

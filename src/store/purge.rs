@@ -81,6 +81,12 @@ async fn begin(connection: &mut PgConnection, space: SpaceNo, now: Timestamp) ->
         let insert = sqlx::query(sql).bind(space.0).bind(key).bind(name).bind(now.to_utc()).bind(report);
         insert.execute(&mut *tx).await?;
     }
+    // Whatever its plan was, there is no way back from here.
+    let sql = "-- store::purge::begin
+         UPDATE space SET plan_state = 'ended', plan_ended_at = coalesce(plan_ended_at, $2), plan_collects = false,
+             plan_purge_at = least(plan_purge_at, $2)
+         WHERE space_id = $1";
+    sqlx::query(sql).bind(space.0).bind(now.to_utc()).execute(&mut *tx).await?;
     for table in FIRST {
         delete(&mut tx, table, space).await?;
     }

@@ -11,6 +11,8 @@ mod architecture;
 #[cfg(test)]
 mod audiences;
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod authorisation;
 #[cfg(test)]
 mod batches;

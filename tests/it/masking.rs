@@ -127,7 +127,10 @@ async fn no_read_shows_it_to_those_who_may_not_see_it() {
             }
             assert_eq!(answer.status, full.status, "{path}: {}", answer.text);
             assert!(!answer.text.contains(CANARY), "{path} shows the {role}: {}", answer.text);
-            check_shape(&path, &full, &answer);
+            // The audit log has grown by who has just looked.
+            if !path.ends_with("/audit-log") {
+                check_shape(&path, &full, &answer);
+            }
         }
         if full.text.contains(CANARY) {
             personal.push(route);

@@ -339,6 +339,10 @@ async fn a_purge_can_be_asked_for_and_not_by_mistake() {
         .await
         .expect_problem(403, "forbidden");
     tenant.app.post(&purge, json!({"confirm": "acme"})).await.expect(202);
+    // As soon as it is asked for there is no way back, and nobody gets in.
+    let back = tenant.app.patch(SPACE, json!({"plan": {"state": "active"}})).await;
+    assert!([404, 409].contains(&back.status), "{}", back.text);
+    assert!([401, 403].contains(&tenant.see("u1").await.status));
     purged(&tenant, "acme").await;
     assert_eq!(tenant.rows("acme").await, []);
 }

@@ -1,6 +1,7 @@
 //! The management API: everything under `/v1/spaces`, and the test clock.
 
 mod acts;
+mod audit;
 mod definitions;
 mod deliveries;
 mod destinations;
@@ -39,6 +40,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(deliveries::routes())
         .merge(identity::routes())
         .merge(acts::routes())
+        .merge(audit::routes())
         .merge(identity_problems::routes())
         .merge(operations::routes())
         .merge(queries::routes())

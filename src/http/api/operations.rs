@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::definitions::kind_word;
 use crate::domain::ids::public_id;
 use crate::http::AppState;
-use crate::http::auth::{Admin, Authed, Read};
+use crate::http::auth::{AdminData, Authed, Read};
 use crate::http::etag::IfNoneMatch;
 use crate::http::extract::{Json, Query};
 use crate::http::page::{List, Page, PageParams};
@@ -150,7 +150,7 @@ impl RejectedJson {
     responses((status = 200, body = List<RejectedJson>)))]
 async fn list_rejected_events(
     State(app): State<AppState>,
-    caller: Authed<Admin>,
+    caller: Authed<AdminData>,
     Query(params): Query<RejectedParams>,
     page: Page,
     known: IfNoneMatch,

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -144,6 +145,7 @@ async fn create_source(
     let made = app.manage.create_source(caller.space_no(), &name, events_per_second_max, allowed_origins);
     let (source, write_key) = made.await?;
     let made = SourceJson::from(SourceView { source, keys: Vec::new() });
+    caller.note(|| json!({"source": made}));
     Ok((StatusCode::CREATED, Json(SourceJson { write_key: Some(write_key), ..made })))
 }
 
@@ -164,7 +166,9 @@ async fn change_source(
     let id = path_id("src", "source", &path.id)?;
     let change = sources::SourceChange { enabled, events_per_second_max, allowed_origins };
     let source = app.manage.change_source(caller.space_no(), id, change).await?;
-    Ok(Json(SourceView { source, keys: Vec::new() }.into()))
+    let changed = SourceJson::from(SourceView { source, keys: Vec::new() });
+    caller.note(|| json!({"source": changed}));
+    Ok(Json(changed))
 }
 
 /// A write key that was made.
@@ -190,6 +194,7 @@ async fn create_write_key(
     let id = path_id("src", "source", &path.id)?;
     let write_key = app.manage.create_write_key(caller.space_no(), id).await?;
     let prefix = sources::visible_prefix(&write_key);
+    caller.note(|| json!({"prefix": prefix}));
     Ok((StatusCode::CREATED, Json(NewWriteKey { prefix, write_key })))
 }
 

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -116,6 +117,7 @@ async fn change_space(
     let mut space = Space::clone(&caller.space);
     if let Some(change) = plan {
         space.plan = app.manage.change_plan(space.no, change.into()).await?;
+        caller.note(|| json!({"plan_before": PlanJson::from(caller.space.plan.clone()), "plan": PlanJson::from(space.plan.clone())}));
     }
     if let Some(name) = name {
         app.manage.rename_space(space.no, &name).await?;

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -110,6 +111,7 @@ async fn create_token(
     let new = tokens::NewToken { name, role, scopes, expires_at };
     let (token, secret) = app.manage.create_token(caller.space_no(), &caller.token, new).await?;
     let made = TokenJson::from(TokenView { token, last_used_at: None });
+    caller.note(|| json!({"token": made}));
     Ok((StatusCode::CREATED, Json(TokenJson { token: Some(secret), ..made })))
 }
 

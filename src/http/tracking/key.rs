@@ -48,7 +48,7 @@ pub(super) fn warnings(app: &AppState, sender: Sender) -> Vec<String> {
     let registry = app.manage.registry();
     let snapshot = registry.snapshot();
     let Some(space) = snapshot.space(sender.space) else { return Vec::new() };
-    if sender.limits.is_none() && space.plan.ends_at.is_none() && space.plan.ended_at.is_none() {
+    if !space.plan.may_warn() {
         return Vec::new();
     }
     let now = app.clock.now();

@@ -28,7 +28,7 @@ pub enum Part {
 }
 
 /// Every table there is. Partitions are parts of theirs.
-pub const TABLES: [(&str, Part); 56] = [
+pub const TABLES: [(&str, Part); 58] = [
     ("profile", Part::Replaced(&["profile_no"])),
     ("external_id", Part::Replaced(&["id_key"])),
     ("profile_merge", Part::Replaced(&["log_offset", "absorbed_no"])),
@@ -51,6 +51,8 @@ pub const TABLES: [(&str, Part); 56] = [
     ("seen", Part::Scratch),
     ("seen_position", Part::Scratch),
     ("audit_entry", Part::Scratch),
+    ("audit_record", Part::Scratch),
+    ("audit_head", Part::Scratch),
     // What operators correct forgets segments: those that are live say what is live.
     ("log_segment", Part::Scratch),
     ("log_section", Part::Scratch),
