@@ -30,15 +30,13 @@ use crate::config::{self, Config};
 use crate::disk::DiskGuard;
 use crate::domain::Timestamp;
 use crate::embedded::{self, Postgres, Search};
-use crate::engine::guard::Guards;
-use crate::engine::keep_out::KeepOuts;
 use crate::history::segments::Keeper;
 use crate::history::watch::Watch;
 use crate::http::health::Health;
 use crate::http::server::{self, Server};
 use crate::http::tls::Tls;
 use crate::http::{self, Services, tracking};
-use crate::ingest::{self, BatcherLimits, Ingest};
+use crate::ingest::{self, BatcherLimits, Doors, Ingest};
 use crate::manage::bootstrap::{Made, Wanted};
 use crate::manage::{DefinitionLimits, Manage, Registry, Tools};
 use crate::process;
@@ -58,6 +56,12 @@ const FLUSHERS: usize = 2;
 const LOOKUP_TASKS: u32 = 2;
 /// How often the log is prepared for the week to come.
 const PREPARE_EVERY: Duration = Duration::from_hours(1);
+/// How often reads of personal data are written into the audit log.
+const WRITE_READS_EVERY: Duration = Duration::from_secs(1);
+/// How often it is asked whether a space is to be purged; the database hears of it when one is.
+const PURGE_EVERY: Duration = Duration::from_secs(1);
+/// Of those times, how many until what was purged lately is looked at once more.
+const SWEEP_EVERY: u32 = 60;
 /// Longest wait for the parts behind the server to end.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// What `pg_stat_activity` calls us.
@@ -199,7 +203,7 @@ impl App {
         let (ingest, appended) = start_ingest(
             &config.ingest,
             &pool,
-            (registry.guards(), registry.keep_outs()),
+            Doors { guards: registry.guards(), keep_outs: registry.keep_outs(), meters: registry.meters() },
             (&clock, &ids),
             &tasks,
         );
@@ -404,7 +408,7 @@ fn wanted(config: &config::Bootstrap) -> Wanted {
 fn start_ingest(
     config: &config::Ingest,
     pool: &PgPool,
-    doors: (Guards, KeepOuts),
+    doors: Doors,
     (clock, ids): (&Clock, &IdMaker),
     tasks: &Tasks,
 ) -> (Ingest, watch::Receiver<u64>) {
@@ -414,7 +418,7 @@ fn start_ingest(
         flush_bytes_max: config.flush_bytes_max,
     };
     let (sender, appended) = watch::channel(0);
-    let (batcher, flusher) = ingest::batcher(pool.clone(), limits, sender);
+    let (batcher, flusher) = ingest::batcher(pool.clone(), limits, sender, meters.clone());
     for _ in 0..FLUSHERS {
         let flusher = flusher.clone();
         tasks.spawn(&tasks.flushers, "log writer", async move {
@@ -431,6 +435,33 @@ fn start_housekeeping(tasks: &Tasks, registry: Registry, manage: Manage, config:
     let stop = tasks.working.clone();
     tasks.work("registry", async move {
         registry.run(stop).await;
+        Ok(())
+    });
+    let (stop, writing) = (tasks.working.clone(), manage.clone());
+    tasks.work("audit log", async move {
+        let mut ticks = tokio::time::interval(WRITE_READS_EVERY);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            writing.write_reads().await;
+        }
+        // The last request is answered by now.
+        writing.write_reads().await;
+        Ok(())
+    });
+    let (stop, purging) = (tasks.working.clone(), manage.clone());
+    tasks.work("purges", async move {
+        let mut ticks = tokio::time::interval(PURGE_EVERY);
+        let mut count = 0_u32;
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            if let Err(error) = purging.purge_due().await {
+                tracing::warn!(%error, "could not purge what has ended; it is tried again: {error}");
+            }
+            if count.is_multiple_of(SWEEP_EVERY)
+                && let Err(error) = purging.sweep_purged().await
+            {
+                tracing::warn!(%error, "could not look again at what was purged: {error}");
+            }
+            count = count.wrapping_add(1);
+        }
         Ok(())
     });
     let stop = tasks.working.clone();

@@ -52,7 +52,11 @@ pub(crate) async fn verify(
         for known in spaces {
             let limits = definition_limits(config).query;
             let task = verify::Task { space: known.no, sample, now: clock.now(), limits, idle_factor: 0 };
-            reports.push((known.key, task.run(&pool).await?));
+            let mut report = task.run(&pool).await?;
+            let audit = store::audit::verify::verify(&pool, known.no).await?;
+            report.mismatches += audit.faults;
+            report.told.extend(audit.told.into_iter().map(|fault| format!("audit log: {fault}")));
+            reports.push((known.key, report));
         }
         Ok(reports)
     };

@@ -1,6 +1,7 @@
 //! The words of the field as types. Pure data: no I/O, no clock, and no other module of ours.
 
 pub mod act;
+pub mod audit;
 pub mod delivery;
 pub mod event;
 pub mod id_type;
@@ -9,11 +10,14 @@ pub mod ids;
 pub mod intake;
 pub mod json;
 pub mod message_id;
+pub mod month;
 pub mod number;
+pub mod origin;
 pub mod patch;
 pub mod path;
 pub mod plan;
 pub mod regulation;
+pub mod scope;
 pub mod seen;
 pub mod sensitive;
 pub mod time;
@@ -30,5 +34,6 @@ pub use number::Number;
 pub use patch::Patch;
 pub use path::Path;
 pub use plan::{Lock, Plan, PlanState};
+pub use scope::{Role, Scope};
 pub use time::Timestamp;
 pub use value::Value;

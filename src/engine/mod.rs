@@ -16,6 +16,7 @@ pub mod fql;
 pub mod guard;
 pub mod identity;
 pub mod keep_out;
+pub mod meters;
 mod packed;
 mod pointers;
 pub mod profile;

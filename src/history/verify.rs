@@ -27,7 +27,7 @@ use crate::engine::{
 use crate::store::definitions::Kind;
 use crate::store::log::codec::{Record, Records};
 use crate::store::log::numbers::Fate;
-use crate::store::{Result, StoreError, audiences, computations, log, processor, profiles, registry, verify};
+use crate::store::{Result, StoreError, audiences, computations, log, processor, profiles, sources, verify};
 
 /// Profiles one pass makes again: bounds the memory it takes.
 const PASS_PROFILES: i64 = 100_000;
@@ -321,7 +321,7 @@ fn compare_traits(stored: &Profile, again: &Traits, judge: &Judge, who: &str, re
 
 impl Judge {
     async fn load(tx: &mut PgConnection, space: SpaceNo, limits: Limits) -> Result<Self> {
-        let known = registry::list_source_names(tx, space).await?.into_iter();
+        let known = sources::list_source_names(tx, space).await?.into_iter();
         let sources = known.map(|(no, id, name)| KnownSource { no, id: public_id("src", id), name });
         let sources = Sources::new(sources.collect());
         let (mut rows, mut definitions) = (HashMap::new(), Vec::new());

@@ -18,6 +18,8 @@ use utoipa::IntoParams;
 use super::AppState;
 use super::extract::Query;
 use super::problem::{Code, Problem};
+use super::trace::Trace;
+use crate::domain::plan::Stage;
 use crate::domain::{Offset, SpaceNo};
 use crate::manage::registry::{Scope, Space, Token};
 
@@ -25,34 +27,49 @@ use crate::manage::registry::{Scope, Space, Token};
 pub trait Permission: Send + Sync + 'static {
     /// The scope the token must have; `None` is the server's owner.
     const SCOPE: Option<Scope>;
+    /// Whether it may be done whatever has become of the plan of the space.
+    const ALWAYS: bool;
 }
 
 macro_rules! permission {
-    ($(#[$doc:meta])* $name:ident, $scope:expr) => {
+    ($(#[$doc:meta])* $name:ident, $scope:expr, $always:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy)]
         pub struct $name;
         impl Permission for $name {
             const SCOPE: Option<Scope> = $scope;
+            const ALWAYS: bool = $always;
         }
     };
 }
 
 permission!(
     /// Profiles, audiences, lists.
-    Read, Some(Scope::Read)
+    Read, Some(Scope::Read), false
+);
+permission!(
+    /// How a space stands: its plan, its usage.
+    Look, Some(Scope::Read), true
 );
 permission!(
     /// Definitions, destinations, settings.
-    Write, Some(Scope::Write)
+    Write, Some(Scope::Write), false
 );
 permission!(
     /// Sources, tokens, privacy.
-    Admin, Some(Scope::Admin)
+    Admin, Some(Scope::Admin), true
+);
+permission!(
+    /// Data that only those see who see to sources.
+    AdminData, Some(Scope::Admin), false
+);
+permission!(
+    /// What is done for the people the data is about, and the audit log.
+    Privacy, Some(Scope::Privacy), true
 );
 permission!(
     /// Spaces, the test clock: only the server's owner.
-    Owner, None
+    Owner, None, true
 );
 
 /// A caller who may do `P` in the space of the path.
@@ -62,10 +79,18 @@ pub struct Authed<P> {
     pub space: Arc<Space>,
     /// The token used.
     pub token: Arc<Token>,
+    trace: Option<Trace>,
     permission: PhantomData<P>,
 }
 
 impl<P> Authed<P> {
+    /// Says for the audit log what is changed, where the path does not say it. Nothing secret, and nobody's data.
+    pub fn note(&self, detail: impl FnOnce() -> serde_json::Value) {
+        if let Some(trace) = &self.trace {
+            trace.note(|notes| notes.detail = Some(detail()));
+        }
+    }
+
     /// Number of the space.
     pub fn space_no(&self) -> SpaceNo {
         self.space.no
@@ -87,7 +112,11 @@ impl<P: Permission> FromRequestParts<AppState> for Authed<P> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
-        let token = token(&parts.headers, state).await?;
+        let trace = parts.extensions.get::<Trace>().cloned();
+        if let Some(trace) = &trace {
+            trace.set_scope(P::SCOPE);
+        }
+        let token = token(parts, state).await?;
         let path = RawPathParams::from_request_parts(parts, state).await;
         let path = path.map_err(|_| Problem::not_found("the path cannot be read"))?;
         let key = path.iter().find(|(name, _)| *name == "space").map_or("", |(_, key)| key);
@@ -98,9 +127,13 @@ impl<P: Permission> FromRequestParts<AppState> for Authed<P> {
         let space = state.manage.registry().find_space(key).await?;
         let visible = |space: &Arc<Space>| token.space.is_none_or(|no| no == space.no);
         let space = space.filter(visible).ok_or_else(missing)?;
+        if let Some(trace) = &trace {
+            trace.set_space(&space);
+        }
         check_scope::<P>(&token)?;
+        check_plan::<P>(&space, state)?;
         wait(parts, state, space.no).await?;
-        Ok(Self { space, token, permission: PhantomData })
+        Ok(Self { space, token, trace, permission: PhantomData })
     }
 }
 
@@ -135,19 +168,27 @@ impl<P: Permission> FromRequestParts<AppState> for Caller<P> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
-        let token = token(&parts.headers, state).await?;
+        if let Some(trace) = parts.extensions.get::<Trace>() {
+            trace.set_scope(P::SCOPE);
+        }
+        let token = token(parts, state).await?;
         check_scope::<P>(&token)?;
         Ok(Self { token, permission: PhantomData })
     }
 }
 
-async fn token(headers: &HeaderMap, state: &AppState) -> Result<Arc<Token>, Problem> {
+async fn token(parts: &mut Parts, state: &AppState) -> Result<Arc<Token>, Problem> {
     let refused = || {
         let message = "send an access token, as the user name of Basic with an empty password or as Bearer";
         Problem::new(Code::Unauthorized, message)
     };
-    let secret = credential(headers).ok_or_else(refused)?;
-    state.manage.registry().find_token(&secret).await?.ok_or_else(refused)
+    let secret = credential(&parts.headers).ok_or_else(refused)?;
+    let token = state.manage.registry().find_token(&secret).await?.ok_or_else(refused)?;
+    let Parts { headers, extensions, .. } = parts;
+    if let Some(trace) = extensions.get::<Trace>() {
+        trace.set_token(&token, headers);
+    }
+    Ok(token)
 }
 
 fn check_scope<P: Permission>(token: &Token) -> Result<(), Problem> {
@@ -158,9 +199,41 @@ fn check_scope<P: Permission>(token: &Token) -> Result<(), Problem> {
         ))
     };
     match P::SCOPE {
-        Some(scope) if !token.scopes.contains(&scope) => refuse(&format!("scope {}", scope.as_str())),
+        Some(scope) if !token.scopes.iter().any(|has| has.allows(scope)) => {
+            refuse(&format!("scope {}", scope.as_str()))
+        }
         None if token.space.is_some() => refuse("it is the owner's to do"),
         _ => Ok(()),
+    }
+}
+
+/// Whether the plan of the space lets it be done now. Keys, tokens and what people ask for about themselves can always be
+/// seen to.
+fn check_plan<P: Permission>(space: &Space, state: &AppState) -> Result<(), Problem> {
+    if P::ALWAYS {
+        return Ok(());
+    }
+    let stage = space.plan.stage(state.clock.now());
+    let reason = space.plan.reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
+    match stage {
+        Stage::Suspended if P::SCOPE == Some(Scope::Write) => {
+            let message =
+                format!("the space is suspended{reason}: it can be read, and nothing in it changed");
+            Err(Problem::new(Code::SpaceSuspended, message))
+        }
+        Stage::Export if P::SCOPE == Some(Scope::Write) => {
+            let message = format!(
+                "the plan of the space has ended{reason}: until {} it can be read, and nothing in it changed",
+                space.plan.export_ends_at().map(|at| at.to_string()).unwrap_or_default()
+            );
+            Err(Problem::new(Code::SpaceEnded, message))
+        }
+        Stage::Closed => {
+            let message =
+                format!("the plan of the space has ended{reason}, and so has the time to take things out");
+            Err(Problem::new(Code::SpaceEnded, message))
+        }
+        Stage::Open | Stage::Suspended | Stage::Export => Ok(()),
     }
 }
 

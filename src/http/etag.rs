@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use axum::extract::FromRequestParts;
-use axum::http::{HeaderValue, StatusCode, header, request::Parts};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_128;
@@ -22,11 +22,16 @@ impl<S: Sync> FromRequestParts<S> for IfNoneMatch {
     }
 }
 
+/// The tag of an answer: a hash of it.
+pub(super) fn tag_of(body: &[u8]) -> String {
+    format!("\"{:032x}\"", xxh3_128(body))
+}
+
 impl IfNoneMatch {
     /// Answers with `value` as JSON and its tag, or 304 when the client has just that.
     pub fn answer<T: Serialize>(&self, value: &T) -> Response {
         let body = to_json(value);
-        let tag = format!("\"{:032x}\"", xxh3_128(&body));
+        let tag = tag_of(&body);
         let is_known = self.has(&tag);
         let headers = [(header::ETAG, tag), (header::CACHE_CONTROL, "no-cache".to_owned())];
         if is_known {
@@ -36,7 +41,12 @@ impl IfNoneMatch {
         (headers, kind, body).into_response()
     }
 
-    fn has(&self, tag: &str) -> bool {
+    /// Takes the header out of a request, for an answer that is tagged later.
+    pub(super) fn take(headers: &mut HeaderMap) -> Self {
+        Self(headers.remove(header::IF_NONE_MATCH))
+    }
+
+    pub(super) fn has(&self, tag: &str) -> bool {
         let Some(tags) = self.0.as_ref().and_then(|v| v.to_str().ok()) else { return false };
         tags.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == tag)
     }

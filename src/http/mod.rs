@@ -12,14 +12,17 @@ mod connection;
 pub mod etag;
 pub mod extract;
 pub mod health;
+mod masking;
 mod observe;
 pub mod openapi;
 pub mod page;
 pub mod peer;
 pub mod problem;
 mod profile_api;
+mod record;
 pub mod server;
 pub mod tls;
+mod trace;
 pub mod tracking;
 
 use std::sync::Arc;

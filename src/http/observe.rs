@@ -15,13 +15,18 @@ use tokio::time::Instant;
 
 use super::peer::Peer;
 use super::problem::{Code, Dialect, Problem};
-use super::{AppState, Services};
+use super::record::{self, Asked};
+use super::trace::Trace;
+use super::{AppState, Services, masking};
+use crate::domain::month::Month;
 use crate::telemetry::metrics;
 
 /// The header with the id of the request, in the request and the answer.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 /// Under that name others send it.
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// What is coming for the space.
+const WARNING: HeaderName = HeaderName::from_static("personas-warning");
 const REQUEST_ID_LENGTH_MAX: usize = 64;
 
 /// What the layer of a group of routes knows.
@@ -34,7 +39,7 @@ pub(super) struct Around {
 }
 
 /// The layer.
-pub(super) async fn observe(State(around): State<Around>, request: Request, next: Next) -> Response {
+pub(super) async fn observe(State(around): State<Around>, mut request: Request, next: Next) -> Response {
     let Around { services, dialect, limit } = around;
     let started = Instant::now();
     let id = request_id(request.headers(), &services);
@@ -42,19 +47,52 @@ pub(super) async fn observe(State(around): State<Around>, request: Request, next
     let route = request.extensions().get::<MatchedPath>().cloned();
     let peer = request.extensions().get::<Peer>();
     let is_secure = peer.is_some_and(|peer| peer.is_secure(request.headers(), &services.trusted_proxies));
+    // Tracking calls have no token, and show nothing.
+    let trace = (dialect != Dialect::Tracking).then(Trace::default);
+    let mut asked = None;
+    if let Some(trace) = &trace {
+        request.extensions_mut().insert(trace.clone());
+        let (parts, body) = request.into_parts();
+        asked = Some(Asked::of(&parts, &services));
+        request = Request::from_parts(parts, body);
+    }
     let mut response = guarded(limit, next.run(request)).await;
+    if let Some(trace) = &trace {
+        if let Some(space) = trace.space().filter(|space| space.plan.may_warn()) {
+            let (plan, now) = (&space.plan, services.clock.now());
+            let usage = services.manage.registry().meters().usage(space.no, Month::of(now));
+            add_warnings(response.headers_mut(), plan.warnings(usage, now));
+        }
+        response = masking::apply(trace, route.as_ref().map(MatchedPath::as_str), response).await;
+    }
+    if let (Some(trace), Some(asked)) = (&trace, &asked) {
+        let problem = response.extensions().get::<Problem>().map(|problem| problem.status(dialect));
+        let status = problem.unwrap_or_else(|| response.status());
+        record::record(&services, asked, trace, status, id.to_str().unwrap_or_default()).await;
+    }
+    let mut is_readable = true;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        is_readable = problem.code != Code::OriginNotAllowed;
         let headers = std::mem::take(response.headers_mut());
         response = problem.render(dialect, id.to_str().unwrap_or_default());
         response.headers_mut().extend(headers);
     }
     if dialect == Dialect::Tracking {
-        super::tracking::add_cors(response.headers_mut());
+        super::tracking::add_cors(response.headers_mut(), is_readable);
     }
-    record(&method, route.as_ref(), &response, started, dialect, &id);
+    tell(&method, route.as_ref(), &response, started, dialect, &id);
     response.headers_mut().insert(REQUEST_ID, id);
     protect(response.headers_mut(), dialect, is_secure);
     response
+}
+
+/// Says what is coming: the end of a term, a limit. One header for each.
+pub(super) fn add_warnings(headers: &mut HeaderMap, warnings: Vec<String>) {
+    for warning in warnings {
+        if let Ok(value) = HeaderValue::from_str(&warning) {
+            headers.append(WARNING, value);
+        }
+    }
 }
 
 /// What keeps browsers from doing with an answer what it is not for: guessing its type, showing it in a frame, running
@@ -113,7 +151,7 @@ fn request_id(headers: &HeaderMap, services: &Services) -> HeaderValue {
         .unwrap_or(HeaderValue::from_static("none"))
 }
 
-fn record(
+fn tell(
     method: &Method,
     route: Option<&MatchedPath>,
     response: &Response,

@@ -21,6 +21,10 @@ use super::problem::{Code, ProblemBody, ProfileError};
 use super::{AppState, Dialect};
 use crate::ingest::CallKind;
 
+/// What the words beside `token` mean.
+const TOKEN_SCHEME: &str = "An access token. An operation names the scope it needs: read, write, admin, privacy (which admin \
+has, too), or server:owner, which only the token of the server's owner has. Without the scope pii:read personal data is masked.";
+
 /// Every code and what to do about it.
 const ERRORS: &str = include_str!("../../docs/errors.md");
 
@@ -50,8 +54,9 @@ pub fn describe(with_test_clock: bool) -> OpenApi {
                     .get_or_insert_default()
                     .extend(WaitParams::into_params(|| None).into_iter().map(RefOr::T));
             }
-            for operation in operations(item) {
-                complete(operation, group.dialect);
+            let default = if path.contains("{space}") { ["read", "write"] } else { ["read"; 2] };
+            for (operation, scope) in operations(item, default) {
+                complete(operation, group.dialect, scope);
             }
         }
         all.merge(described);
@@ -60,7 +65,7 @@ pub fn describe(with_test_clock: bool) -> OpenApi {
     let scheme = |scheme, text: &str| {
         SecurityScheme::Http(HttpBuilder::new().scheme(scheme).description(Some(text)).build())
     };
-    components.add_security_scheme("token", scheme(HttpAuthScheme::Bearer, "An access token."));
+    components.add_security_scheme("token", scheme(HttpAuthScheme::Bearer, TOKEN_SCHEME));
     components.add_security_scheme(
         "token_as_user",
         scheme(HttpAuthScheme::Basic, "An access token as the user name, with an empty password."),
@@ -72,30 +77,49 @@ pub fn describe(with_test_clock: bool) -> OpenApi {
     all
 }
 
-/// Every operation of a path.
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete].into_iter().flatten()
+/// Every operation of a path, with the scope it needs unless it says another one: that of reads, or of everything else.
+fn operations<'a>(
+    item: &'a mut PathItem,
+    [reads, writes]: [&'static str; 2],
+) -> impl Iterator<Item = (&'a mut Operation, &'static str)> {
+    let of = [
+        (&mut item.get, reads),
+        (&mut item.put, writes),
+        (&mut item.post, writes),
+        (&mut item.patch, writes),
+        (&mut item.delete, writes),
+    ];
+    of.into_iter().filter_map(|(operation, scope)| Some((operation.as_mut()?, scope)))
 }
 
-/// What all operations of a group have in common: how to prove who one is, and how errors look.
-fn complete(operation: &mut Operation, dialect: Dialect) {
-    let need = |name: &str| SecurityRequirement::new::<_, [&str; 0], &str>(name, []);
+/// What all operations of a group have in common: how to prove who one is, with which scope, and how errors look.
+fn complete(operation: &mut Operation, dialect: Dialect, scope: &str) {
+    let need = |name: &str, scopes: &[&str]| SecurityRequirement::new(name, scopes.iter().copied());
     let (problem, media) = match dialect {
         Dialect::Problem => ("Problem", "application/problem+json"),
         Dialect::Tracking => ("TrackingAnswer", "application/json"),
         Dialect::Profile => ("ProfileError", "application/json"),
     };
-    let security = match dialect {
-        Dialect::Tracking => vec![need("write_key")],
-        Dialect::Profile | Dialect::Problem => vec![need("token"), need("token_as_user")],
-    };
-    operation.security.get_or_insert(security);
+    let security = operation.security.get_or_insert_with(|| match dialect {
+        Dialect::Tracking => vec![need("write_key", &[])],
+        Dialect::Profile | Dialect::Problem => vec![need("token", &[scope])],
+    });
+    // A token can be sent in either way, and does the same.
+    let twins: Vec<SecurityRequirement> = security.iter().filter_map(as_user).collect();
+    security.extend(twins);
     let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(problem))).build();
     let response = ResponseBuilder::new()
         .description("What is wrong, and whether to try again: docs/errors.md")
         .content(media, content)
         .build();
     operation.responses.responses.entry("default".to_owned()).or_insert(RefOr::T(response));
+}
+
+/// The same need, with the token as a user's name.
+fn as_user(need: &SecurityRequirement) -> Option<SecurityRequirement> {
+    let json = serde_json::to_value(need).ok()?;
+    let scopes: Vec<String> = serde_json::from_value(json.get("token")?.clone()).ok()?;
+    Some(SecurityRequirement::new("token_as_user", scopes))
 }
 
 /// What tracking calls are answered.

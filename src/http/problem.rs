@@ -61,7 +61,11 @@ codes! {
     Unauthorized = "unauthorized", UNAUTHORIZED, "No valid access token";
     UnknownSource = "unknown_source", UNAUTHORIZED, "No valid write key";
     SourceDisabled = "source_disabled", FORBIDDEN, "The source is switched off";
+    OriginNotAllowed = "origin_not_allowed", FORBIDDEN, "The source takes no events from that page";
     LockedWorkspace = "locked_workspace", FORBIDDEN, "The space takes no events";
+    QuotaReached = "quota_reached", FORBIDDEN, "The space has what its plan lets it have";
+    SpaceSuspended = "space_suspended", FORBIDDEN, "The space is suspended";
+    SpaceEnded = "space_ended", FORBIDDEN, "The plan of the space has ended";
     Forbidden = "forbidden", FORBIDDEN, "The token lacks the scope";
     UnsupportedIdentifier = "unsupported_eid_type", BAD_REQUEST, "Identifiers of this type cannot be deleted";
     NotDeletable = "not_deletable", BAD_REQUEST, "The identifier cannot be deleted";
@@ -78,7 +82,7 @@ codes! {
     Invalid = "invalid", UNPROCESSABLE_ENTITY, "A value is not allowed";
     InvalidQuery = "invalid_query", UNPROCESSABLE_ENTITY, "The query cannot be used";
     Cycle = "cycle", UNPROCESSABLE_ENTITY, "Definitions would refer to each other in a circle";
-    TooManyRequests = "too_many_requests", TOO_MANY_REQUESTS, "The source sends too fast";
+    TooManyRequests = "too_many_requests", TOO_MANY_REQUESTS, "The source or the space sends too fast";
     Internal = "internal", INTERNAL_SERVER_ERROR, "A fault of this service";
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Too much at once";
     Unavailable = "unavailable", SERVICE_UNAVAILABLE, "The database is not available";
@@ -319,6 +323,8 @@ impl From<ManageError> for Problem {
             ManageError::Referenced { .. } => Self::new(Code::InUse, detail),
             ManageError::Stale { .. } => Self::new(Code::StaleVersion, detail).at("version"),
             ManageError::TooMany { .. } => Self::new(Code::LimitReached, detail),
+            ManageError::Refused(_) => Self::new(Code::Refused, detail),
+            ManageError::Forbidden(_) => Self::new(Code::Forbidden, detail),
             ManageError::NotSettled(_) => Self::new(Code::NotSettled, detail),
             ManageError::Store(error) => error.into(),
         }

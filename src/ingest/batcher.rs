@@ -12,7 +12,9 @@ use hashbrown::HashSet;
 use sqlx::postgres::PgPool;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
+use crate::domain::month::Month;
 use crate::domain::{Offset, SpaceNo, Timestamp};
+use crate::engine::meters::Meters;
 use crate::store::log::{self, NAMES_MAX, NewChunk, codec};
 use crate::store::rejected::{RejectedEvent, insert_rejected};
 use crate::store::sensitive::{Count, Place, add_findings};
@@ -51,6 +53,10 @@ pub(crate) struct Append {
     pub found: BTreeMap<Place, Count>,
     /// It gets a chunk of its own.
     pub alone: bool,
+    /// It is an act of an operator: nobody's usage.
+    pub is_act: bool,
+    /// Events that room was made for in the meters.
+    pub reserved: u32,
 }
 
 /// Why a request's events were not stored. Both are worth a retry with the same message ids.
@@ -68,6 +74,11 @@ impl Append {
     /// What it costs to wait and to be stored: refusals are rows as well.
     fn weight(&self) -> usize {
         self.count as usize + self.rejected.len()
+    }
+
+    /// What it adds to the usage of its space.
+    const fn metered(&self) -> u32 {
+        if self.is_act { 0 } else { self.count }
     }
 
     fn bytes(&self) -> usize {
@@ -132,14 +143,22 @@ pub struct Flusher {
     pool: PgPool,
     /// Raised after every append, so that processors in this process need not poll.
     appended: watch::Sender<u64>,
+    /// Told how much spaces have taken.
+    meters: Meters,
 }
 
 /// Makes the two sides.
-pub fn batcher(pool: PgPool, limits: BatcherLimits, appended: watch::Sender<u64>) -> (Batcher, Flusher) {
+pub fn batcher(
+    pool: PgPool,
+    limits: BatcherLimits,
+    appended: watch::Sender<u64>,
+    meters: Meters,
+) -> (Batcher, Flusher) {
     let (sender, receiver) = mpsc::channel(limits.queue_events_max.clamp(1, 65_536));
     let queued = Arc::new(Queued::default());
     let handle = Batcher { queue: sender, queued: Arc::clone(&queued), limits };
-    (handle, Flusher { queue: Arc::new(Mutex::new(receiver)), queued, limits, pool, appended })
+    let queue = Arc::new(Mutex::new(receiver));
+    (handle, Flusher { queue, queued, limits, pool, appended, meters })
 }
 
 impl Batcher {
@@ -192,6 +211,13 @@ impl Flusher {
     async fn flush(&self, gathered: Vec<Waiting>) {
         for (space, waiting) in into_chunks(gathered) {
             let result = self.store(space, &waiting).await;
+            let used = result.as_ref().ok().and_then(|(_, used)| *used);
+            let reserved: u64 = waiting.iter().map(|w| u64::from(w.append.reserved)).sum();
+            if used.is_some() || reserved > 0 {
+                let at = waiting.iter().map(|w| w.append.received_at).max().unwrap_or_default();
+                self.meters.note(space, Month::of(at), used, reserved);
+            }
+            let result = result.map(|(end, _)| end);
             let end = result.inspect_err(|error| {
                 tracing::error!(%space, %error, "could not append {} requests to the log of space {space}", waiting.len());
             });
@@ -208,7 +234,11 @@ impl Flusher {
     }
 
     /// Stores one space's share of a flush. Refusals first: when they cannot be kept, nothing is acknowledged.
-    async fn store(&self, space: SpaceNo, waiting: &[Waiting]) -> crate::store::Result<Offset> {
+    async fn store(
+        &self,
+        space: SpaceNo,
+        waiting: &[Waiting],
+    ) -> crate::store::Result<(Offset, Option<u64>)> {
         let rejected: Vec<RejectedEvent> =
             waiting.iter().flat_map(|w| w.append.rejected.iter().cloned()).collect();
         if !rejected.is_empty() {
@@ -221,13 +251,14 @@ impl Flusher {
         let with_events = || waiting.iter().map(|w| &w.append).filter(|a| a.count > 0);
         let event_count = with_events().map(|a| a.count).sum();
         if event_count == 0 {
-            return log::tail(&self.pool, space).await;
+            return Ok((log::tail(&self.pool, space).await?, None));
         }
         let body = compress(with_events())?;
         metrics::INGEST_BATCH_SIZE.record(&[], f64::from(event_count));
         let chunk = NewChunk {
             space,
             event_count,
+            metered: with_events().map(Append::metered).sum(),
             received_at: with_events().map(|a| a.received_at).max().unwrap_or_default(),
             names: names(with_events()),
             min_at: with_events().map(|a| a.min_at).min().unwrap_or_default(),
@@ -318,7 +349,7 @@ mod tests {
     async fn refusals_take_room_in_the_queue_like_events() {
         let pool = PgPoolOptions::new().connect_lazy_with(PgConnectOptions::new_without_pgpass());
         let limits = BatcherLimits { queue_events_max: 10, flush_events_max: 10, flush_bytes_max: 10 };
-        let (batcher, _flusher) = batcher(pool, limits, watch::Sender::new(0));
+        let (batcher, _flusher) = batcher(pool, limits, watch::Sender::new(0), Meters::default());
         let waiting = batcher.append(refusals(8));
         let mut waiting = std::pin::pin!(waiting);
         assert!(futures_util::poll!(waiting.as_mut()).is_pending(), "nobody flushes");

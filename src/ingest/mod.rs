@@ -23,10 +23,13 @@ pub use rejection::Rejection;
 
 use crate::clock::{Clock, IdMaker};
 use crate::domain::act::Signed;
+use crate::domain::month::Month;
+use crate::domain::plan::EventLimits;
 use crate::domain::sensitive::Category;
 use crate::domain::{EventType, IntakeLimits, Offset, SourceNo, SpaceNo, Timestamp, json};
 use crate::engine::guard::{Finding, Guards, Screener};
 use crate::engine::keep_out::{KeepOut, KeepOuts};
+use crate::engine::meters::Meters;
 use crate::store::log::codec::{self, Record};
 use crate::store::sensitive::{Count, Place};
 use crate::telemetry::metrics;
@@ -53,6 +56,8 @@ pub struct Sender {
     pub source: SourceNo,
     /// Events it may send this process in a second; `None` is no limit.
     pub events_per_second_max: Option<u32>,
+    /// What the plan of its space limits; `None` is nothing.
+    pub limits: Option<EventLimits>,
 }
 
 /// What became of a request that was understood.
@@ -91,9 +96,38 @@ pub enum IngestError {
         /// When to come back, at least 1.
         retry_after_seconds: u64,
     },
+    /// The space takes more than its plan lets it; nothing was stored. The same request fits in so many seconds.
+    #[error(
+        "the plan of the space lets it take {per_second} events a second; come back in {retry_after_seconds} s"
+    )]
+    SpaceTooFast {
+        /// What it may take.
+        per_second: u32,
+        /// When to come back, at least 1.
+        retry_after_seconds: u64,
+    },
+    /// The space has what its plan lets it have; nothing was stored.
+    #[error("the plan of the space has room for {limit} {what}, and nothing more is taken")]
+    QuotaReached {
+        /// What is counted.
+        what: &'static str,
+        /// How much of it there may be.
+        limit: u64,
+    },
     /// Try again later.
     #[error(transparent)]
     Append(#[from] AppendError),
+}
+
+/// What stands before the log, as spaces have it.
+#[derive(Debug, Clone, Default)]
+pub struct Doors {
+    /// What is kept out of events.
+    pub guards: Guards,
+    /// Whose events are not taken.
+    pub keep_outs: KeepOuts,
+    /// How much spaces have taken.
+    pub meters: Meters,
 }
 
 /// The ingest side of the service.
@@ -105,6 +139,8 @@ pub struct Ingest {
     guards: Guards,
     /// Whose events are not taken.
     keep_outs: KeepOuts,
+    /// How much spaces have taken.
+    meters: Meters,
     clock: Clock,
     ids: IdMaker,
     /// Of sources with a limit.
@@ -118,11 +154,12 @@ impl Ingest {
     pub fn new(
         batcher: Batcher,
         limits: IntakeLimits,
-        (guards, keep_outs): (Guards, KeepOuts),
+        Doors { guards, keep_outs, meters }: Doors,
         clock: Clock,
         ids: IdMaker,
     ) -> Self {
-        Self { batcher, limits, guards, keep_outs, clock, ids, rates: Arc::default(), listed: Arc::default() }
+        let (rates, listed) = (Arc::default(), Arc::default());
+        Self { batcher, limits, guards, keep_outs, meters, clock, ids, rates, listed }
     }
 
     /// The sizes in force.
@@ -150,8 +187,15 @@ impl Ingest {
         if accepted == 0 && append.rejected.is_empty() && append.found.is_empty() {
             return Ok(Receipt { accepted, rejected, offset: None });
         }
+        if let Some(limits) = sender.limits {
+            append.reserved = self.check_plan(sender, limits, accepted, received_at)?;
+        }
+        let reserved = u64::from(append.reserved);
         let offset = self.batcher.append(append).await.inspect_err(|error| {
             metrics::INGEST_SHED.add(&[reason(*error)], 1);
+            if *error == AppendError::Overloaded {
+                self.meters.note(sender.space, Month::of(received_at), None, reserved);
+            }
         })?;
         metrics::INGEST_ACCEPTED.add(&[], (accepted - kept_out) as u64);
         Ok(Receipt { accepted, rejected, offset: (accepted > 0).then_some(offset) })
@@ -167,6 +211,42 @@ impl Ingest {
         })
     }
 
+    /// Charges a request's events to the plan of their space, and makes room for them: for as many as the answer says.
+    fn check_plan(
+        &self,
+        sender: Sender,
+        limits: EventLimits,
+        events: usize,
+        now: Timestamp,
+    ) -> Result<u32, IngestError> {
+        let refuse = |what, limit| {
+            metrics::INGEST_SHED.add(&["plan"], 1);
+            Err(IngestError::QuotaReached { what, limit })
+        };
+        if let Some(per_second) = limits.events_per_second {
+            // No source has the number 0: it stands for all of the space.
+            let all = Sender { source: SourceNo(0), ..sender };
+            let limit = Limit { per_second, burst: per_second };
+            self.rates.take(all, limit, events, now).map_err(|retry_after_seconds| {
+                metrics::INGEST_SHED.add(&["plan"], 1);
+                IngestError::SpaceTooFast { per_second, retry_after_seconds }
+            })?;
+        }
+        let month = Month::of(now);
+        if let Some(limit) = limits.profiles
+            && self.meters.usage(sender.space, month).profiles >= limit
+        {
+            return refuse("profiles", limit);
+        }
+        match limits.events_per_month {
+            Some(limit) if !self.meters.reserve(sender.space, month, events as u64, limit) => {
+                refuse("events a month", limit)
+            }
+            Some(_) => Ok(u32::try_from(events).unwrap_or(u32::MAX)),
+            None => Ok(0),
+        }
+    }
+
     /// Writes an operator's act into the log. Returns its offset once it is committed.
     pub async fn append_act(&self, space: SpaceNo, signed: &Signed) -> Result<Offset, AppendError> {
         let now = self.clock.now();
@@ -180,6 +260,7 @@ impl Ingest {
             min_at: now,
             max_at: now,
             alone,
+            is_act: true,
             ..Append::default()
         };
         Record::of_act(&body, &message_id, now).encode(&mut append.records);

@@ -26,17 +26,4 @@ impl Manage {
     pub async fn find_merge(&self, space: SpaceNo, id: Uuid) -> Result<Option<Merge>> {
         Ok(identity::find_merge(&self.pool, space, id).await?)
     }
-
-    /// A page of what operators did, newest first.
-    pub async fn list_acts(
-        &self,
-        space: SpaceNo,
-        action: Option<&str>,
-        before: Option<Offset>,
-        limit: usize,
-    ) -> Result<Vec<AuditEntry>> {
-        // U+0000 is in no action and not in Postgres' texts either.
-        let action = action.map(|action| action.replace('\0', ""));
-        Ok(audit::list(&self.pool, space, action.as_deref(), before, limit as i64).await?)
-    }
 }

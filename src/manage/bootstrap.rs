@@ -5,8 +5,10 @@
 
 use super::spaces::check_space_key;
 use super::{Manage, ManageError, Result};
-use crate::store::StoreError;
-use crate::store::registry::{self, NewSource, Scope, Space, Token, hash_secret};
+use crate::domain::Scope;
+use crate::store::registry::{self, Space, Token, hash_secret};
+use crate::store::sources::{self, NewSource};
+use crate::store::{StoreError, tokens};
 
 /// What the first start is told.
 #[derive(Debug, Clone, Default)]
@@ -76,7 +78,7 @@ impl Manage {
         let Some(key) = fixed else {
             return match first {
                 Some(_) => Ok(None),
-                None => Ok(Some(self.create_source(space.no, "default", None).await?.1)),
+                None => Ok(Some(self.create_source(space.no, "default", None, None).await?.1)),
             };
         };
         if snapshot.write_keys.contains_key(&hash_secret(key)) {
@@ -84,11 +86,12 @@ impl Manage {
         }
         let now = self.clock.now();
         let added = if let Some(source) = first {
-            registry::add_write_key(&self.pool, space.no, source.no, key, now).await
+            sources::add_write_key(&self.pool, space.no, source.no, key, now).await
         } else {
             let id = self.ids.uuid();
-            let new = NewSource { id, name: "default", events_per_second_max: None, write_key: key };
-            registry::insert_source(&self.pool, space.no, &new, now).await.map(drop)
+            let (name, write_key) = ("default", key);
+            let new = NewSource { id, name, events_per_second_max: None, allowed_origins: None, write_key };
+            sources::insert_source(&self.pool, space.no, &new, now).await.map(drop)
         };
         tolerate_known("PERSONAS_BOOTSTRAP_WRITE_KEY", added)?;
         Ok(None)
@@ -113,10 +116,7 @@ impl Manage {
             created_at: self.clock.now(),
             expires_at: None,
         };
-        tolerate_known(
-            "PERSONAS_BOOTSTRAP_TOKEN",
-            registry::insert_token(&self.pool, &token, &secret).await,
-        )?;
+        tolerate_known("PERSONAS_BOOTSTRAP_TOKEN", tokens::insert_token(&self.pool, &token, &secret).await)?;
         Ok(fixed.is_none().then_some(secret))
     }
 }

@@ -144,9 +144,25 @@ impl Manage {
         if others.len() >= most {
             return Err(ManageError::TooMany { what: "audiences and computed traits", most });
         }
+        self.check_plan_has_room(space, kind, &others)?;
         check_references(&others, &plan)?;
         self.check_circles(&others, &new.key, &plan)?;
         Ok((name, plan))
+    }
+
+    /// Whether the plan of the space lets it have one more of a kind.
+    fn check_plan_has_room(&self, space: SpaceNo, kind: Kind, others: &[Definition]) -> Result<()> {
+        let snapshot = self.registry.snapshot();
+        let limits = snapshot.space(space).map(|space| space.plan.limits).unwrap_or_default();
+        let (what, most) = match kind {
+            Kind::Audience => ("audiences, as its plan says,", limits.audiences),
+            Kind::ComputedTrait => ("computed traits, as its plan says,", limits.computed_traits),
+        };
+        let most = most.and_then(|most| usize::try_from(most).ok());
+        match most.filter(|most| others.iter().filter(|d| d.kind == kind).count() >= *most) {
+            Some(most) => Err(ManageError::TooMany { what, most }),
+            None => Ok(()),
+        }
     }
 
     /// Makes another definition of the newest version of one. What is `None` is taken over.

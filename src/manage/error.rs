@@ -65,6 +65,12 @@ pub enum ManageError {
         /// How many there may be.
         most: usize,
     },
+    /// It cannot be done as things are.
+    #[error("{0}")]
+    Refused(String),
+    /// Whoever asks may not do that.
+    #[error("{0}")]
+    Forbidden(String),
     /// The processor has not caught up in time.
     #[error("{0}")]
     NotSettled(String),

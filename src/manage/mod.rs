@@ -5,6 +5,7 @@
 //! right, and secrets are handed out once, at their making.
 
 pub mod acts;
+pub mod audit;
 pub mod bootstrap;
 pub mod definitions;
 pub mod deliveries;
@@ -20,9 +21,11 @@ pub mod registry;
 pub mod regulations;
 pub mod search;
 pub mod sensitive;
+pub mod sources;
 pub mod spaces;
 pub mod subscriptions;
 pub mod test_clock;
+pub mod tokens;
 
 use std::sync::Arc;
 
@@ -69,6 +72,8 @@ pub struct Manage {
     limits: DefinitionLimits,
     read_cache: ReadCache,
     opener: Arc<Opener>,
+    /// Reads of personal data that are not in the audit log yet.
+    reads: audit::Reads,
     /// Changes of definitions follow one another: each is checked against all others.
     editing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -82,7 +87,8 @@ impl Manage {
         limits: DefinitionLimits,
         read_cache: ReadCache,
     ) -> Self {
-        Self { pool, clock, ids, registry, limits, read_cache, opener, editing: Arc::default() }
+        let (reads, editing) = (audit::Reads::default(), Arc::default());
+        Self { pool, clock, ids, registry, limits, read_cache, opener, reads, editing }
     }
 
     /// Who may do what.

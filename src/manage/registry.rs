@@ -14,17 +14,21 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::domain::{Lock, SourceNo, SpaceNo};
+use crate::domain::month::Month;
+use crate::domain::origin::AllowedOrigin;
+use crate::domain::plan::EventLimits;
+use crate::domain::{Lock, SourceNo, SpaceNo, Timestamp};
 use crate::engine::guard::Guards;
 use crate::engine::identity::Settings;
 use crate::engine::keep_out::{KeepOut, KeepOuts, Rule};
+use crate::engine::meters::Meters;
 use crate::store;
-use crate::store::identity_settings;
-use crate::store::registry::{self, SecretHash, hash_secret};
+use crate::store::registry::{self, SecretHash, WriteKey, hash_secret};
 use crate::store::regulations::suppression::{self, Blocked};
-use crate::store::sensitive;
+use crate::store::{identity_settings, sensitive, usage};
 
-pub use crate::store::registry::{Registry as Snapshot, Scope, Space, Token};
+pub use crate::domain::{Role, Scope};
+pub use crate::store::registry::{Registry as Snapshot, Space, Token};
 
 /// How often changes of other processes are looked for.
 const POLL: Duration = Duration::from_millis(500);
@@ -34,7 +38,7 @@ const SECOND_LOOK: Duration = Duration::from_millis(200);
 const TOUCH_EVERY: u32 = 60;
 
 /// What a write key stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyOf {
     /// Whose log.
     pub space: SpaceNo,
@@ -44,6 +48,10 @@ pub struct KeyOf {
     pub enabled: bool,
     /// Events the source may send a process in a second; `None` is no limit.
     pub events_per_second_max: Option<u32>,
+    /// Pages the source takes events from; `None` is any.
+    pub allowed_origins: Option<Arc<[AllowedOrigin]>>,
+    /// What the plan of the space limits; `None` is nothing.
+    pub limits: Option<EventLimits>,
     /// Why the space takes no events now, if it takes none.
     pub lock: Option<Lock>,
 }
@@ -80,6 +88,26 @@ async fn load_keep_outs(
     Ok((versions, new))
 }
 
+/// Looks how much spaces with limits have; asks for nothing where there are none.
+async fn load_meters(
+    pool: &PgPool,
+    meters: &Meters,
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> store::Result<()> {
+    let limited = snapshot.spaces.values().filter(|space| space.plan.limits.of_events().is_some());
+    let limited: Vec<SpaceNo> = limited.map(|space| space.no).collect();
+    if limited.is_empty() {
+        return Ok(());
+    }
+    let month = Month::of(now);
+    for (space, events, profiles) in usage::list_usage(pool, &limited, month).await? {
+        meters.note(space, month, Some(events), 0);
+        meters.note_profiles(space, profiles);
+    }
+    Ok(())
+}
+
 /// The handle; clones share the snapshot.
 #[derive(Debug, Clone)]
 pub struct Registry(Arc<Shared>);
@@ -93,6 +121,7 @@ struct Shared {
     keep_outs: KeepOuts,
     /// As of which versions those are. Held while they are read anew, so that the newest is put in place last.
     kept_out: tokio::sync::Mutex<HashMap<SpaceNo, (i64, i64)>>,
+    meters: Meters,
     version: tokio::sync::watch::Sender<i64>,
     /// When the database was last asked for a newer version.
     looked: tokio::sync::Mutex<Instant>,
@@ -108,10 +137,13 @@ impl Registry {
         let keep_outs = KeepOuts::default();
         let (versions, new) = load_keep_outs(&pool, &HashMap::new()).await?;
         keep_outs.replace(new);
+        let meters = Meters::default();
+        load_meters(&pool, &meters, &snapshot, clock.now()).await?;
         Ok(Self(Arc::new(Shared {
             guards,
             keep_outs,
             kept_out: tokio::sync::Mutex::new(versions),
+            meters,
             pool,
             clock,
             version: tokio::sync::watch::Sender::new(snapshot.version),
@@ -147,6 +179,11 @@ impl Registry {
         Ok(())
     }
 
+    /// How much spaces have taken. Of those with limits as others count, too, to a second.
+    pub fn meters(&self) -> Meters {
+        self.0.meters.clone()
+    }
+
     /// Follows the version: a change means that spaces, sources or keys have changed.
     pub fn follow(&self) -> tokio::sync::watch::Receiver<i64> {
         self.0.version.subscribe()
@@ -157,6 +194,7 @@ impl Registry {
         let snapshot = registry::load(&self.0.pool).await?;
         let version = snapshot.version;
         load_guards(&self.0.pool, &self.0.guards).await?;
+        load_meters(&self.0.pool, &self.0.meters, &snapshot, self.0.clock.now()).await?;
         // Of two reloads at once, the older one must not win.
         self.0.snapshot.rcu(|present| {
             if present.version > version { Arc::clone(present) } else { Arc::new(snapshot.clone()) }
@@ -169,7 +207,7 @@ impl Registry {
         Ok(())
     }
 
-    /// What a write key stands for; `None` for an unknown or revoked one.
+    /// What a write key stands for; `None` for an unknown, revoked or expired one.
     pub async fn find_key(&self, key: &str) -> store::Result<Option<KeyOf>> {
         let hash = hash_secret(key);
         if let Some(found) = self.key_of(&hash) {
@@ -182,12 +220,19 @@ impl Registry {
 
     fn key_of(&self, hash: &SecretHash) -> Option<KeyOf> {
         let snapshot = self.0.snapshot.load();
-        let &(space, source) = snapshot.write_keys.get(hash)?;
+        let &WriteKey { space, source, expires_at } = snapshot.write_keys.get(hash)?;
+        let now = self.0.clock.now();
+        if expires_at.is_some_and(|end| now >= end) {
+            return None;
+        }
         let sends = snapshot.sources.get(&(space, source));
         let enabled = sends.is_some_and(|s| s.enabled);
         let events_per_second_max = sends.and_then(|s| s.events_per_second_max);
-        let lock = snapshot.space(space).and_then(|s| s.plan.lock(self.0.clock.now()));
-        Some(KeyOf { space, source, enabled, events_per_second_max, lock })
+        let allowed_origins = sends.and_then(|s| s.allowed_origins.clone());
+        let plan = snapshot.space(space).map(|s| &s.plan);
+        let lock = plan.and_then(|plan| plan.lock(now));
+        let limits = plan.and_then(|plan| plan.limits.of_events());
+        Some(KeyOf { space, source, enabled, events_per_second_max, allowed_origins, limits, lock })
     }
 
     /// The access token with this secret; `None` for an unknown, revoked or expired one.
@@ -256,6 +301,11 @@ impl Registry {
             }
             if let Err(error) = self.reload_keep_outs().await {
                 tracing::warn!(%error, "could not look for who is suppressed: {error}");
+            }
+            let snapshot = self.snapshot();
+            if let Err(error) = load_meters(&self.0.pool, &self.0.meters, &snapshot, self.0.clock.now()).await
+            {
+                tracing::warn!(%error, "could not look how much others have taken: {error}");
             }
             count = count.wrapping_add(1);
             if count.is_multiple_of(TOUCH_EVERY) {

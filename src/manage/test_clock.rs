@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{Manage, ManageError, Result};
 use crate::domain::{Offset, SpaceNo, Timestamp};
 use crate::progress::{Board, Progress};
+use crate::store::registry::Space;
 use crate::store::{log, registry};
 
 /// Longest wait for the processors, once per move and phase.
@@ -38,7 +39,10 @@ impl Manage {
     /// Waits until every space this process works on is where `is_there` wants it, given the end of its log now.
     async fn settle(&self, board: &Board, is_there: impl Fn(&Progress, Offset) -> bool) -> Result<()> {
         let deadline = Instant::now() + SETTLE_LIMIT;
-        for space in self.list_spaces(None) {
+        let now = self.clock.now();
+        // Nobody processes what is only collected.
+        let processed = |space: &Space| space.plan.has_profiles(now);
+        for space in self.list_spaces(None).into_iter().filter(processed) {
             let end = log::tail(&self.pool, space.no).await?;
             let waited = tokio::time::timeout_at(deadline, wait(board, space.no, |p| is_there(p, end))).await;
             waited.map_err(|_| {

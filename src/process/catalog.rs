@@ -19,7 +19,7 @@ use crate::store::computations::{self, Computation, LeafRow};
 use crate::store::definitions::Kind;
 use crate::store::destinations::syncs;
 use crate::store::regulations::{journal, suppression};
-use crate::store::{Result, StoreError, identity, processor, registry};
+use crate::store::{Result, StoreError, identity, processor, sources};
 
 /// Identifier types that make a profile a known one (decisions A13).
 const KNOWN_TYPES: [&str; 4] = ["user_id", "email", "android.idfa", "ios.idfa"];
@@ -291,7 +291,7 @@ async fn compile_all(
         }
     }
     if active.iter().any(|a| a.plan.names_sources()) {
-        let known = registry::list_source_names(tx, space).await?.into_iter();
+        let known = sources::list_source_names(tx, space).await?.into_iter();
         let sources = known.map(|(no, id, name)| KnownSource { no, id: public_id("src", id), name });
         let sources = Sources::new(sources.collect());
         for a in &mut active {

@@ -50,7 +50,7 @@ use crate::domain::SpaceNo;
 use crate::engine::Limits;
 use crate::progress::Board;
 use crate::read_cache::ReadCache;
-use crate::store::{self, StoreError, processor, registry};
+use crate::store::{self, StoreError, processor, spaces};
 use crate::telemetry::metrics;
 use space::SpaceProcessor;
 
@@ -161,7 +161,18 @@ async fn take_leases(
     running: &mut JoinSet<SpaceNo>,
     held: &mut HashMap<SpaceNo, tokio::task::AbortHandle>,
 ) -> store::Result<()> {
-    for space in registry::list_space_numbers(pool).await? {
+    let now = context.clock.now();
+    for known in spaces::list_spaces(pool).await? {
+        let space = known.no;
+        if !known.plan.has_profiles(now) {
+            // Its events are kept for later. What is being written is written or not, as at any other stop.
+            if let Some(handle) = held.remove(&space) {
+                handle.abort();
+                processor::end_lease(pool, space, owner).await?;
+                context.board.forget(space);
+            }
+            continue;
+        }
         if held.contains_key(&space) {
             continue;
         }

@@ -16,7 +16,7 @@ use crate::engine::profile::{OutcomeValue, Profile};
 use crate::engine::{self, KnownSource, Limits, Plan, ProfileView, Sources, compile_for};
 use crate::store::computations::{self, Computation};
 use crate::store::definitions::{Definition, Kind, list_definitions};
-use crate::store::{StoreError, audiences, profiles, registry};
+use crate::store::{StoreError, audiences, profiles, sources};
 
 /// What is accepted here: whatever was accepted when the definition was made.
 const LIMITS: Limits = Limits { expressions: 1_000_000, nesting: 1_000, bytes: 1 << 30 };
@@ -165,7 +165,7 @@ async fn live(
         StoreError::Damaged(format!("definition {} does not compile: {why}", row.key))
     })?;
     if plan.names_sources() {
-        let known = registry::list_source_names(tx, space).await?.into_iter();
+        let known = sources::list_source_names(tx, space).await?.into_iter();
         let known = known.map(|(no, id, name)| KnownSource { no, id: public_id("src", id), name });
         plan.bind_sources(&Sources::new(known.collect()));
     }

@@ -53,6 +53,8 @@ pub const DATA_MAP: &[Entry] = &[
     entry("access_token", "names and hashes of tokens", WITH_SPACE, Erased::Nothing),
     entry("account_link", "which user is in which account", WITH_PROFILE, Erased::Rows),
     entry("audit_entry", "what operators did, with the identifiers they named", WITH_SPACE, Erased::Content),
+    entry("audit_head", "the end of the chain of the audit log", WITH_SPACE, Erased::Nothing),
+    entry("audit_record", "who did what, by tokens, ids of profiles and hashes", WITH_SPACE, Erased::Nothing),
     entry("chunk_outcome", "numbers of the profiles events belong to", RETENTION, Erased::Content),
     entry("computation", "versions of definitions, and their sizes", WITH_SPACE, Erased::Nothing),
     entry("definition", "audiences and computed traits", WITH_SPACE, Erased::Nothing),
@@ -106,6 +108,7 @@ pub const DATA_MAP: &[Entry] = &[
     entry("profile_due", "when profiles change by the passage of time", WITH_PROFILE, Erased::Rows),
     entry("profile_event_page", "places of a profile's events in the log", WITH_PROFILE, Erased::Rows),
     entry("profile_merge", "which profiles became one, and by which identifiers", WITH_PROFILE, Erased::Rows),
+    entry("purge_report", "how many rows of a purged space there were", "for ever", Erased::Nothing),
     entry("rebuild", "rebuilds under way", "until they are done", Erased::Nothing),
     entry("registry", "a version", "for ever", Erased::Nothing),
     entry("regulation", "what was asked for, by which token", WITH_SPACE, Erased::Nothing),
@@ -135,5 +138,6 @@ pub const DATA_MAP: &[Entry] = &[
     entry("suppression", "who is suppressed", "until it is lifted", Erased::Kept),
     entry("test_clock", "an instant", "for ever", Erased::Nothing),
     entry("transition", "who entered and left which audience, and when", WITH_PROFILE, Erased::Rows),
+    entry("usage_month", "events by month", WITH_SPACE, Erased::Nothing),
     entry("write_key", "hashes of write keys", WITH_SPACE, Erased::Nothing),
 ];

@@ -107,6 +107,14 @@ pub async fn release_lease(pool: &PgPool, space: SpaceNo, epoch: i64) -> Result<
     Ok(())
 }
 
+/// Ends the lease of a space if this process has it: somebody else, or itself, can take it at once.
+pub async fn end_lease(pool: &PgPool, space: SpaceNo, owner: Uuid) -> Result<()> {
+    let sql = "-- store::processor::end_lease
+         UPDATE processor SET lease_until = '-infinity', epoch = epoch + 1 WHERE space_id = $1 AND owner = $2";
+    sqlx::query(sql).bind(space.0).bind(owner).execute(pool).await?;
+    Ok(())
+}
+
 /// Ends all leases: only for a server that knows it is alone, because it holds the private Postgres's folder.
 pub async fn end_all_leases(pool: &PgPool) -> Result<()> {
     let sql = "-- store::processor::end_all_leases\nUPDATE processor SET lease_until = '-infinity'";

@@ -190,6 +190,8 @@ metrics! {
     INGEST_REJECTED: Counter = "personas_ingest_events_rejected_total", ["reason"], "Events refused.";
     INGEST_SENSITIVE: Counter = "personas_ingest_sensitive_total", ["what", "action"],
         "Places in events where sensitive data was found: a category or `pattern`, and what became of it.";
+    AUDIT_LOST: Counter = "personas_audit_reads_lost_total", [],
+        "Reads of personal data that are not in the audit log: the database was away for too long.";
     INGEST_UNLISTED: Counter = "personas_ingest_rejected_unlisted_total", ["reason"],
         "Refused events and bodies that are not in the rejected-event list: too many of one source, or not written.";
     INGEST_SHED: Counter = "personas_ingest_shed_total", ["reason"],

@@ -207,7 +207,7 @@ async fn what_was_done_is_in_the_audit_log() {
     assert_eq!(tried["effect"]["identifiers"][0]["id"], json!("a1"));
     case.app.post(&path, delete).await.expect(200);
     case.post("/identity/merges", json!({"profiles": ["user_id:u1", "anonymous_id:a2"]})).await;
-    let log = case.get(&format!("{SPACE}/audit-log")).await;
+    let log = case.get(&format!("{SPACE}/audit-log?kind=act")).await;
     let actions: Vec<&str> =
         log["data"].as_array().unwrap().iter().map(|e| e["action"].as_str().unwrap()).collect();
     assert_eq!(actions, ["profiles.merge", "identifier.delete"]);
@@ -216,10 +216,10 @@ async fn what_was_done_is_in_the_audit_log() {
     assert_eq!(newest["act"]["ids"][1], json!({"type": "anonymous_id", "id": "a2"}));
     let one = case.get(&format!("{SPACE}/audit-log?action=identifier.delete&limit=1")).await;
     assert_eq!(one["data"][0]["effect"]["identifiers"][0]["id"], json!("a1"));
-    let page = case.get(&format!("{SPACE}/audit-log?limit=1")).await;
+    let page = case.get(&format!("{SPACE}/audit-log?kind=act&limit=1")).await;
     let next = page["cursor"]["next"].as_str().unwrap().to_owned();
     assert_eq!(
-        case.get(&format!("{SPACE}/audit-log?limit=1&cursor={next}")).await["data"][0],
+        case.get(&format!("{SPACE}/audit-log?kind=act&limit=1&cursor={next}")).await["data"][0],
         log["data"][1]
     );
 }

@@ -11,6 +11,10 @@ mod architecture;
 #[cfg(test)]
 mod audiences;
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
+mod authorisation;
+#[cfg(test)]
 mod backup;
 #[cfg(test)]
 mod batches;
@@ -77,6 +81,8 @@ mod log;
 #[cfg(test)]
 mod management;
 #[cfg(test)]
+mod masking;
+#[cfg(test)]
 mod openapi;
 #[cfg(test)]
 mod plans;
@@ -123,9 +129,13 @@ mod sensitive;
 #[cfg(test)]
 mod server;
 #[cfg(test)]
+mod source_keys;
+#[cfg(test)]
 mod statements;
 #[cfg(test)]
 mod telemetry;
+#[cfg(test)]
+mod terms;
 #[cfg(test)]
 mod threats;
 #[cfg(test)]

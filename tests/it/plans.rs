@@ -26,7 +26,10 @@ async fn locked(app: &TestApp, words: &str) -> Answer {
 #[tokio::test]
 async fn a_new_space_is_active_without_end() {
     let app = TestApp::start().await;
-    let active = json!({"state": "active", "starts_at": null, "ends_at": null});
+    let limits = json!({"events_per_month": null, "events_per_second": null, "profiles": null, "audiences": null,
+        "computed_traits": null});
+    let active = json!({"state": "active", "reason": null, "starts_at": null, "ends_at": null, "export_days": 30,
+        "export_ends_at": null, "purge_at": null, "collects_after_end": false, "limits": limits});
     let made = app.post("/v1/spaces", json!({"id": "acme"})).await.expect(201);
     assert_eq!(made.json["plan"], active);
     assert_eq!(app.get(SPACE).await.expect(200).json["plan"], active);
@@ -72,14 +75,17 @@ async fn an_unknown_key_and_a_disabled_source_come_first() {
     assert_eq!(app.track("/v1/track", GOOD).await.expect(403).json["code"], "source_disabled");
 }
 
+fn term(plan: &Value) -> [&str; 2] {
+    ["starts_at", "ends_at"].map(|name| plan[name].as_str().unwrap())
+}
+
 #[tokio::test]
 async fn a_term_begins_and_ends_by_the_clock() {
     let app = Wish::default().at("2024-03-01T12:00:00Z").start().await;
     let set = plan(&app, json!({"starts_at": "2024-03-02", "ends_at": "2024-03-03T00:00:00+01:00"})).await;
-    assert_eq!(
-        set,
-        json!({"state": "active", "starts_at": "2024-03-02T00:00:00.000Z", "ends_at": "2024-03-02T23:00:00.000Z"})
-    );
+    assert_eq!(set["state"], "active");
+    assert_eq!(term(&set), ["2024-03-02T00:00:00.000Z", "2024-03-02T23:00:00.000Z"]);
+    assert_eq!(set["purge_at"], "2024-04-01T23:00:00.000Z");
     let to = async |now: &str| app.put("/v1/test-clock", json!({"now": now})).await.expect(200);
     locked(&app, "begins at 2024-03-02T00:00:00.000Z").await;
     to("2024-03-01T23:59:59.999Z").await;
@@ -94,7 +100,7 @@ async fn a_term_begins_and_ends_by_the_clock() {
     plan(&app, json!({"state": "trial"})).await;
     locked(&app, "ended at").await;
     let set = plan(&app, json!({"ends_at": null})).await;
-    assert_eq!(set, json!({"state": "trial", "starts_at": "2024-03-02T00:00:00.000Z", "ends_at": null}));
+    assert_eq!((&set["state"], &set["ends_at"]), (&json!("trial"), &json!(null)));
     app.track("/v1/track", GOOD).await.expect(200);
 }
 

@@ -1,20 +1,18 @@
-//! `/v1/spaces/{space}/identity/…`: merging, taking merges back, keeping profiles apart; and the audit log.
+//! `/v1/spaces/{space}/identity/…`: merging, taking merges back, keeping profiles apart.
 
 use axum::extract::State;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::path_id;
 use crate::domain::act::Named;
-use crate::domain::{Act, Collection, Offset, SpaceNo};
+use crate::domain::{Act, Collection, SpaceNo};
 use crate::http::AppState;
 use crate::http::acts::{ActParams, EffectJson, identifiers, named, perform};
-use crate::http::auth::{Authed, Read, Write};
+use crate::http::auth::{Authed, Write};
 use crate::http::extract::{Json, Path, Query};
-use crate::http::page::{List, Page, PageParams};
 use crate::http::problem::{Code, Problem};
-use crate::manage::acts::AuditEntry;
 
 /// Profiles one merge takes at most.
 const MERGED_MAX: usize = 100;
@@ -27,7 +25,6 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(undo_merge))
         .routes(routes!(block_merge))
         .routes(routes!(allow_merge))
-        .routes(routes!(list_audit_log))
 }
 
 /// Which users are to become one.
@@ -164,61 +161,4 @@ async fn allow_merge(
 ) -> Result<Json<EffectJson>, Problem> {
     let ids = pair(&app, caller.space_no(), &body).await?;
     perform(&app, &caller, Act::AllowMerge { ids }, params).await
-}
-
-/// Something an operator did.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = AuditEntry)]
-struct AuditJson {
-    /// Its place in the log.
-    offset: u64,
-    at: String,
-    /// Such as `merge.undo`.
-    action: String,
-    /// The access token: `{"id","name"}`.
-    #[schema(value_type = Object)]
-    actor: serde_json::Value,
-    /// What was asked for.
-    #[schema(value_type = Object)]
-    act: serde_json::Value,
-    /// What came of it; `refused` says why nothing did.
-    #[schema(value_type = Object)]
-    effect: serde_json::Value,
-}
-
-impl From<AuditEntry> for AuditJson {
-    fn from(entry: AuditEntry) -> Self {
-        Self {
-            offset: entry.offset.0,
-            at: entry.at.to_string(),
-            action: entry.action,
-            actor: serde_json::to_value(entry.actor).unwrap_or_default(),
-            act: entry.act,
-            effect: serde_json::to_value(entry.effect).unwrap_or_default(),
-        }
-    }
-}
-
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-struct AuditParams {
-    /// Only what was done in this way, such as `merge.undo`.
-    action: Option<String>,
-}
-
-/// List what operators did to profiles, newest first
-#[utoipa::path(get, path = "/v1/spaces/{space}/audit-log", tag = "Identity",
-    operation_id = "list_audit_log",
-    params(("space" = String, Path, description = "Id of the space"), AuditParams, PageParams),
-    responses((status = 200, body = List<AuditJson>)))]
-async fn list_audit_log(
-    State(app): State<AppState>,
-    caller: Authed<Read>,
-    Query(params): Query<AuditParams>,
-    page: Page,
-) -> Result<Json<List<AuditJson>>, Problem> {
-    let before = page.after::<u64>("audit_log")?.map(Offset);
-    let rows =
-        app.manage.list_acts(caller.space_no(), params.action.as_deref(), before, page.limit + 1).await?;
-    Ok(Json(page.list("audit_log", rows, |entry| entry.offset.0, AuditJson::from)))
 }

@@ -1,12 +1,14 @@
 //! The management API: everything under `/v1/spaces`, and the test clock.
 
 mod acts;
+mod audit;
 mod definitions;
 mod deliveries;
 mod destinations;
 mod identity;
 mod identity_problems;
 mod operations;
+mod plan;
 mod queries;
 mod regulations;
 mod schema;
@@ -39,6 +41,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(deliveries::routes())
         .merge(identity::routes())
         .merge(acts::routes())
+        .merge(audit::routes())
         .merge(identity_problems::routes())
         .merge(operations::routes())
         .merge(queries::routes())

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::definitions::kind_word;
 use crate::domain::ids::public_id;
 use crate::http::AppState;
-use crate::http::auth::{Admin, Authed, Read};
+use crate::http::auth::{AdminData, Authed, Read};
 use crate::http::etag::IfNoneMatch;
 use crate::http::extract::{Json, Query};
 use crate::http::page::{List, Page, PageParams};
@@ -145,12 +145,12 @@ impl RejectedJson {
 }
 
 /// List refused events, newest first
-#[utoipa::path(get, path = "/v1/spaces/{space}/rejected-events", tag = "Operations",
+#[utoipa::path(get, path = "/v1/spaces/{space}/rejected-events", security(("token" = ["admin"])), tag = "Operations",
     params(("space" = String, Path, description = "Id of the space"), RejectedParams, PageParams),
     responses((status = 200, body = List<RejectedJson>)))]
 async fn list_rejected_events(
     State(app): State<AppState>,
-    caller: Authed<Admin>,
+    caller: Authed<AdminData>,
     Query(params): Query<RejectedParams>,
     page: Page,
     known: IfNoneMatch,

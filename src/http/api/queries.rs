@@ -27,7 +27,7 @@ struct QueryText {
 ///
 /// One spelling and layout for all texts with the same words; the meaning and the comments stay. Formatting the answer
 /// again changes nothing. A query that is not right is refused with all its errors, as when a definition is made of it.
-#[utoipa::path(post, path = "/v1/spaces/{space}/queries/format", tag = "Queries",
+#[utoipa::path(post, path = "/v1/spaces/{space}/queries/format", security(("token" = ["read"])), tag = "Queries",
     params(("space" = String, Path, description = "Id of the space")),
     request_body = QueryText,
     responses((status = 200, body = QueryText)))]

@@ -12,7 +12,7 @@ use crate::domain::ids::public_id;
 use crate::domain::regulation::{IdHash, RegulationStatus, RegulationType};
 use crate::http::AppState;
 use crate::http::acts::signed;
-use crate::http::auth::{Admin, Authed};
+use crate::http::auth::{Authed, Privacy};
 use crate::http::extract::{Json, Path, Query};
 use crate::http::page::{List, Page, PageParams};
 use crate::http::problem::{Code, Problem};
@@ -164,12 +164,12 @@ struct Wish {
 }
 
 /// List regulations, newest first
-#[utoipa::path(get, path = "/v1/spaces/{space}/regulations", tag = "Privacy", operation_id = "list_regulations",
+#[utoipa::path(get, path = "/v1/spaces/{space}/regulations", security(("token" = ["privacy"])), tag = "Privacy", operation_id = "list_regulations",
     params(("space" = String, Path, description = "Id of the space"), Wish, PageParams),
     responses((status = 200, body = List<RegulationJson>), (status = 422, description = "There is no such type")))]
 async fn list_regulations(
     State(app): State<AppState>,
-    caller: Authed<Admin>,
+    caller: Authed<Privacy>,
     Query(wish): Query<Wish>,
     page: Page,
 ) -> Result<Json<List<RegulationJson>>, Problem> {
@@ -188,13 +188,13 @@ async fn list_regulations(
 /// Suppression counts from the answer on (in other processes a second later). What is erased is erased up to the place in the
 /// log that the answer tells as `offset`: with all identifiers, events, traits, memberships and deliveries of the profile that
 /// has the identifier, whatever it was merged of.
-#[utoipa::path(post, path = "/v1/spaces/{space}/regulations", tag = "Privacy", operation_id = "create_regulation",
+#[utoipa::path(post, path = "/v1/spaces/{space}/regulations", security(("token" = ["privacy"])), tag = "Privacy", operation_id = "create_regulation",
     request_body = NewJson, params(("space" = String, Path, description = "Id of the space")),
     responses((status = 201, body = RegulationJson),
         (status = 422, description = "Something of it cannot be; nothing was done")))]
 async fn create_regulation(
     State(app): State<AppState>,
-    caller: Authed<Admin>,
+    caller: Authed<Privacy>,
     Json(new): Json<NewJson>,
 ) -> Result<(StatusCode, Json<RegulationJson>), Problem> {
     let NewJson { regulation_type: kind, subject_type, subject_ids, device_days } = new;
@@ -227,12 +227,12 @@ struct RegulationPath {
 }
 
 /// Get a regulation
-#[utoipa::path(get, path = "/v1/spaces/{space}/regulations/{regulation}", tag = "Privacy", operation_id = "get_regulation",
+#[utoipa::path(get, path = "/v1/spaces/{space}/regulations/{regulation}", security(("token" = ["privacy"])), tag = "Privacy", operation_id = "get_regulation",
     params(RegulationPath),
     responses((status = 200, body = RegulationJson), (status = 404, description = "There is no such regulation")))]
 async fn get_regulation(
     State(app): State<AppState>,
-    caller: Authed<Admin>,
+    caller: Authed<Privacy>,
     Path(path): Path<RegulationPath>,
 ) -> Result<Json<RegulationJson>, Problem> {
     let id = path_id("reg", "regulation", &path.regulation)?;
@@ -270,12 +270,12 @@ impl From<Suppressed> for SuppressionJson {
 }
 
 /// List what is suppressed
-#[utoipa::path(get, path = "/v1/spaces/{space}/suppressions", tag = "Privacy", operation_id = "list_suppressions",
+#[utoipa::path(get, path = "/v1/spaces/{space}/suppressions", security(("token" = ["privacy"])), tag = "Privacy", operation_id = "list_suppressions",
     params(("space" = String, Path, description = "Id of the space"), PageParams),
     responses((status = 200, body = List<SuppressionJson>)))]
 async fn list_suppressions(
     State(app): State<AppState>,
-    caller: Authed<Admin>,
+    caller: Authed<Privacy>,
     page: Page,
 ) -> Result<Json<List<SuppressionJson>>, Problem> {
     let after: Option<[u8; 16]> = page.after("suppressions")?;
@@ -294,12 +294,12 @@ struct SuppressionPath {
 }
 
 /// Ask whether somebody is suppressed
-#[utoipa::path(get, path = "/v1/spaces/{space}/suppressions/{selector}", tag = "Privacy", operation_id = "get_suppression",
+#[utoipa::path(get, path = "/v1/spaces/{space}/suppressions/{selector}", security(("token" = ["privacy"])), tag = "Privacy", operation_id = "get_suppression",
     params(SuppressionPath),
     responses((status = 200, body = SuppressionJson), (status = 404, description = "It is not suppressed")))]
 async fn get_suppression(
     State(app): State<AppState>,
-    caller: Authed<Admin>,
+    caller: Authed<Privacy>,
     Path(path): Path<SuppressionPath>,
 ) -> Result<Json<SuppressionJson>, Problem> {
     let (id_type, id) = path

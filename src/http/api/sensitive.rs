@@ -159,7 +159,7 @@ async fn get_settings(
 /// Change what a space does about sensitive data
 ///
 /// It counts for events that come after the answer (in other processes, a second later). What is stored stays as it is.
-#[utoipa::path(patch, path = "/v1/spaces/{space}/sensitive-data/settings", tag = "Privacy",
+#[utoipa::path(patch, path = "/v1/spaces/{space}/sensitive-data/settings", security(("token" = ["admin"])), tag = "Privacy",
     operation_id = "change_sensitive_data_settings", request_body = ChangeJson,
     params(("space" = String, Path, description = "Id of the space")),
     responses((status = 200, body = SettingsJson),
@@ -206,7 +206,7 @@ async fn list_findings(
 /// Try what would be stored of a call
 ///
 /// The body is a tracking call with its `type`. Nothing is stored and nothing counted.
-#[utoipa::path(post, path = "/v1/spaces/{space}/sensitive-data/try", tag = "Privacy",
+#[utoipa::path(post, path = "/v1/spaces/{space}/sensitive-data/try", security(("token" = ["read"])), tag = "Privacy",
     operation_id = "try_sensitive_data_settings", request_body = Object,
     params(("space" = String, Path, description = "Id of the space")),
     responses((status = 200, body = TrialJson)))]

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -16,14 +17,14 @@ use crate::http::etag::IfNoneMatch;
 use crate::http::extract::{Json, Path};
 use crate::http::page::{List, Page, PageParams};
 use crate::http::problem::Problem;
-use crate::manage::spaces::{self, SourceView};
+use crate::manage::sources::{self, SourceView};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(list_sources, create_source))
         .routes(routes!(change_source))
         .routes(routes!(create_write_key))
-        .routes(routes!(revoke_write_key))
+        .routes(routes!(revoke_write_key, change_write_key))
 }
 
 /// A source of events.
@@ -36,6 +37,8 @@ struct SourceJson {
     enabled: bool,
     /// Events it may send in a second to each process of the service; none: no limit.
     events_per_second_max: Option<u32>,
+    /// Pages it takes events from, such as `https://shop.example`; none: any.
+    allowed_origins: Option<Vec<String>>,
     created_at: String,
     /// Its write keys, as far as they are shown again.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -52,6 +55,8 @@ struct WriteKeyJson {
     prefix: String,
     created_at: String,
     last_used_at: Option<String>,
+    /// The instant it stops working; none: never.
+    expires_at: Option<String>,
 }
 
 impl From<SourceView> for SourceJson {
@@ -61,6 +66,9 @@ impl From<SourceView> for SourceJson {
             name: source.name,
             enabled: source.enabled,
             events_per_second_max: source.events_per_second_max,
+            allowed_origins: source
+                .allowed_origins
+                .map(|origins| origins.iter().map(ToString::to_string).collect()),
             created_at: source.created_at.to_string(),
             write_keys: keys
                 .into_iter()
@@ -68,6 +76,7 @@ impl From<SourceView> for SourceJson {
                     prefix: key.prefix,
                     created_at: key.created_at.to_string(),
                     last_used_at: key.last_used_at.map(|at| at.to_string()),
+                    expires_at: key.expires_at.map(|at| at.to_string()),
                 })
                 .collect(),
             write_key: None,
@@ -82,6 +91,8 @@ struct NewSource {
     name: String,
     /// Events it may send in a second to each process of the service, from 1 to 1,000,000; null: no limit.
     events_per_second_max: Option<i64>,
+    /// Pages it takes events from, such as `https://shop.example` or `https://*.shop.example`; null: any.
+    allowed_origins: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -94,6 +105,10 @@ struct SourceChange {
     #[serde(default)]
     #[schema(value_type = Option<i64>)]
     events_per_second_max: Patch<i64>,
+    /// Pages it takes events from, such as `https://shop.example` or `https://*.shop.example`; null: any.
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<String>>)]
+    allowed_origins: Patch<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -102,7 +117,7 @@ struct SourcePath {
 }
 
 /// List the sources of a space
-#[utoipa::path(get, path = "/v1/spaces/{space}/sources", tag = "Spaces",
+#[utoipa::path(get, path = "/v1/spaces/{space}/sources", security(("token" = ["admin"])), tag = "Spaces",
     params(("space" = String, Path, description = "Id of the space"), PageParams),
     responses((status = 200, body = List<SourceJson>)))]
 async fn list_sources(
@@ -118,7 +133,7 @@ async fn list_sources(
 }
 
 /// Make a source with a write key
-#[utoipa::path(post, path = "/v1/spaces/{space}/sources", tag = "Spaces", request_body = NewSource,
+#[utoipa::path(post, path = "/v1/spaces/{space}/sources", security(("token" = ["admin"])), tag = "Spaces", request_body = NewSource,
     params(("space" = String, Path, description = "Id of the space")),
     responses((status = 201, body = SourceJson)))]
 async fn create_source(
@@ -126,29 +141,34 @@ async fn create_source(
     caller: Authed<Admin>,
     Json(new): Json<NewSource>,
 ) -> Result<(StatusCode, Json<SourceJson>), Problem> {
-    let (source, write_key) =
-        app.manage.create_source(caller.space_no(), &new.name, new.events_per_second_max).await?;
+    let NewSource { name, events_per_second_max, allowed_origins } = new;
+    let made = app.manage.create_source(caller.space_no(), &name, events_per_second_max, allowed_origins);
+    let (source, write_key) = made.await?;
     let made = SourceJson::from(SourceView { source, keys: Vec::new() });
+    caller.note(|| json!({"source": made}));
     Ok((StatusCode::CREATED, Json(SourceJson { write_key: Some(write_key), ..made })))
 }
 
 /// Change a source
 ///
 /// Switches it on or off, and limits what it may send: over its rate tracking calls are answered 429
-/// `too_many_requests`, and nothing of them is stored.
-#[utoipa::path(patch, path = "/v1/spaces/{space}/sources/{id}", tag = "Spaces", request_body = SourceChange,
+/// `too_many_requests`, and nothing of them is stored. With `allowed_origins`, tracking calls of other pages are answered 403
+/// `origin_not_allowed`; calls that no page makes have no origin and are taken.
+#[utoipa::path(patch, path = "/v1/spaces/{space}/sources/{id}", security(("token" = ["admin"])), tag = "Spaces", request_body = SourceChange,
     params(("space" = String, Path, description = "Id of the space"), ("id" = String, Path, description = "Id of the source")),
     responses((status = 200, body = SourceJson)))]
 async fn change_source(
     State(app): State<AppState>,
     caller: Authed<Admin>,
     Path(path): Path<SourcePath>,
-    Json(SourceChange { enabled, events_per_second_max }): Json<SourceChange>,
+    Json(SourceChange { enabled, events_per_second_max, allowed_origins }): Json<SourceChange>,
 ) -> Result<Json<SourceJson>, Problem> {
     let id = path_id("src", "source", &path.id)?;
-    let change = spaces::SourceChange { enabled, events_per_second_max };
+    let change = sources::SourceChange { enabled, events_per_second_max, allowed_origins };
     let source = app.manage.change_source(caller.space_no(), id, change).await?;
-    Ok(Json(SourceView { source, keys: Vec::new() }.into()))
+    let changed = SourceJson::from(SourceView { source, keys: Vec::new() });
+    caller.note(|| json!({"source": changed}));
+    Ok(Json(changed))
 }
 
 /// A write key that was made.
@@ -163,7 +183,7 @@ struct NewWriteKey {
 /// Make another write key for a source
 ///
 /// Both can be used until one is revoked, so that clients can change over one by one.
-#[utoipa::path(post, path = "/v1/spaces/{space}/sources/{id}/write-keys", tag = "Spaces",
+#[utoipa::path(post, path = "/v1/spaces/{space}/sources/{id}/write-keys", security(("token" = ["admin"])), tag = "Spaces",
     params(("space" = String, Path, description = "Id of the space"), ("id" = String, Path, description = "Id of the source")),
     responses((status = 201, body = NewWriteKey)))]
 async fn create_write_key(
@@ -173,7 +193,8 @@ async fn create_write_key(
 ) -> Result<(StatusCode, Json<NewWriteKey>), Problem> {
     let id = path_id("src", "source", &path.id)?;
     let write_key = app.manage.create_write_key(caller.space_no(), id).await?;
-    let prefix = spaces::visible_prefix(&write_key);
+    let prefix = sources::visible_prefix(&write_key);
+    caller.note(|| json!({"prefix": prefix}));
     Ok((StatusCode::CREATED, Json(NewWriteKey { prefix, write_key })))
 }
 
@@ -186,7 +207,7 @@ struct WriteKeyPath {
 /// Revoke a write key
 ///
 /// Calls that use it are answered 401 from then on. It is named by the prefix that the list of sources shows.
-#[utoipa::path(delete, path = "/v1/spaces/{space}/sources/{id}/write-keys/{prefix}", tag = "Spaces",
+#[utoipa::path(delete, path = "/v1/spaces/{space}/sources/{id}/write-keys/{prefix}", security(("token" = ["admin"])), tag = "Spaces",
     params(("space" = String, Path, description = "Id of the space"), ("id" = String, Path, description = "Id of the source"),
         ("prefix" = String, Path, description = "First characters of the key")),
     responses((status = 204, description = "It is of no use any more"), (status = 404, description = "No such key")))]
@@ -197,5 +218,34 @@ async fn revoke_write_key(
 ) -> Result<StatusCode, Problem> {
     let id = path_id("src", "source", &path.id)?;
     app.manage.revoke_write_key(caller.space_no(), id, &path.prefix).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// When a write key is to stop working.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct WriteKeyChange {
+    /// The instant it stops working, RFC 3339; null: never.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    expires_at: Patch<String>,
+}
+
+/// Let a write key expire
+///
+/// Until then it works beside the others of the source: make a new one, let the old one expire, change clients over.
+#[utoipa::path(patch, path = "/v1/spaces/{space}/sources/{id}/write-keys/{prefix}", tag = "Spaces",
+    request_body = WriteKeyChange, security(("token" = ["admin"])),
+    params(("space" = String, Path, description = "Id of the space"), ("id" = String, Path, description = "Id of the source"),
+        ("prefix" = String, Path, description = "First characters of the key")),
+    responses((status = 204, description = "It works until then"), (status = 404, description = "No such key")))]
+async fn change_write_key(
+    State(app): State<AppState>,
+    caller: Authed<Admin>,
+    Path(path): Path<WriteKeyPath>,
+    Json(WriteKeyChange { expires_at }): Json<WriteKeyChange>,
+) -> Result<StatusCode, Problem> {
+    let id = path_id("src", "source", &path.id)?;
+    app.manage.expire_write_key(caller.space_no(), id, &path.prefix, expires_at).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -26,7 +26,7 @@ struct Instant {
 /// Move the test clock forward
 ///
 /// Answers when everything due by then has been done. Only with `serve --test-clock`.
-#[utoipa::path(put, path = "/v1/test-clock", tag = "Operations", request_body = Instant,
+#[utoipa::path(put, path = "/v1/test-clock", security(("token" = ["server:owner"])), tag = "Operations", request_body = Instant,
     responses((status = 200, body = Instant)))]
 async fn move_test_clock(
     State(app): State<AppState>,

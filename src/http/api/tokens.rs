@@ -4,10 +4,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::path_id;
+use crate::domain::Role;
 use crate::domain::ids::public_id;
 use crate::http::AppState;
 use crate::http::auth::{Admin, Authed};
@@ -15,7 +17,7 @@ use crate::http::etag::IfNoneMatch;
 use crate::http::extract::{Json, Path};
 use crate::http::page::{List, Page, PageParams};
 use crate::http::problem::Problem;
-use crate::manage::spaces::TokenView;
+use crate::manage::tokens::{self, TokenView};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list_tokens, create_token)).routes(routes!(revoke_token))
@@ -29,9 +31,13 @@ struct TokenJson {
     name: String,
     /// First characters, to recognise it by.
     prefix: String,
-    /// What it may do: `read`, `write`, `admin`.
+    /// The role that has just these scopes, if there is one: `owner`, `admin`, `editor`, `viewer`, `privacy`.
+    role: Option<&'static str>,
+    /// What it may do: `read`, `write`, `admin`, `privacy`, `pii:read`.
     scopes: Vec<&'static str>,
     created_at: String,
+    /// The instant it stops working; none: never.
+    expires_at: Option<String>,
     last_used_at: Option<String>,
     /// The token, in the answer to its making only.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,8 +50,10 @@ impl From<TokenView> for TokenJson {
             id: public_id("tok", token.id),
             name: token.name,
             prefix: token.prefix,
+            role: Role::of(&token.scopes).map(Role::as_str),
             scopes: token.scopes.iter().map(|s| s.as_str()).collect(),
             created_at: token.created_at.to_string(),
+            expires_at: token.expires_at.map(|at| at.to_string()),
             last_used_at: last_used_at.map(|at| at.to_string()),
             token: None,
         }
@@ -57,8 +65,13 @@ impl From<TokenView> for TokenJson {
 struct NewToken {
     /// For people.
     name: String,
-    /// Any of `read`, `write`, `admin`.
-    scopes: Vec<String>,
+    /// A named set of scopes: `owner` (all), `admin` (`read`, `write`, `admin`), `editor` (`read`, `write`), `viewer` (`read`),
+    /// `privacy` (`read`, `privacy`, `pii:read`).
+    role: Option<String>,
+    /// Instead of a role, any of `read`, `write`, `admin`, `privacy`, `pii:read`. Without `pii:read` personal data is masked.
+    scopes: Option<Vec<String>>,
+    /// The instant it stops working, RFC 3339; never when not given.
+    expires_at: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -67,7 +80,7 @@ struct TokenPath {
 }
 
 /// List the access tokens of a space
-#[utoipa::path(get, path = "/v1/spaces/{space}/tokens", tag = "Spaces",
+#[utoipa::path(get, path = "/v1/spaces/{space}/tokens", security(("token" = ["admin"])), tag = "Spaces",
     params(("space" = String, Path, description = "Id of the space"), PageParams),
     responses((status = 200, body = List<TokenJson>)))]
 async fn list_tokens(
@@ -84,7 +97,9 @@ async fn list_tokens(
 }
 
 /// Make an access token
-#[utoipa::path(post, path = "/v1/spaces/{space}/tokens", tag = "Spaces", request_body = NewToken,
+///
+/// It can be given no scope that the token it is made with lacks.
+#[utoipa::path(post, path = "/v1/spaces/{space}/tokens", security(("token" = ["admin"])), tag = "Spaces", request_body = NewToken,
     params(("space" = String, Path, description = "Id of the space")),
     responses((status = 201, body = TokenJson)))]
 async fn create_token(
@@ -92,13 +107,16 @@ async fn create_token(
     caller: Authed<Admin>,
     Json(new): Json<NewToken>,
 ) -> Result<(StatusCode, Json<TokenJson>), Problem> {
-    let (token, secret) = app.manage.create_token(caller.space_no(), &new.name, &new.scopes).await?;
+    let NewToken { name, role, scopes, expires_at } = new;
+    let new = tokens::NewToken { name, role, scopes, expires_at };
+    let (token, secret) = app.manage.create_token(caller.space_no(), &caller.token, new).await?;
     let made = TokenJson::from(TokenView { token, last_used_at: None });
+    caller.note(|| json!({"token": made}));
     Ok((StatusCode::CREATED, Json(TokenJson { token: Some(secret), ..made })))
 }
 
 /// Revoke an access token
-#[utoipa::path(delete, path = "/v1/spaces/{space}/tokens/{id}", tag = "Spaces",
+#[utoipa::path(delete, path = "/v1/spaces/{space}/tokens/{id}", security(("token" = ["admin"])), tag = "Spaces",
     params(("space" = String, Path, description = "Id of the space"), ("id" = String, Path, description = "Id of the token")),
     responses((status = 204, description = "It does not work any more")))]
 async fn revoke_token(

@@ -279,7 +279,7 @@ struct CheckedBody {
 }
 
 /// Memberships of up to 1,000 profiles in one call.
-#[utoipa::path(post, path = "/v1/spaces/{space}/memberships/check", tag = "Audiences",
+#[utoipa::path(post, path = "/v1/spaces/{space}/memberships/check", security(("token" = ["read"])), tag = "Audiences",
     params(("space" = String, Path, description = "Id of the space")),
     request_body = CheckRequest,
     responses((status = 200, body = CheckBody), (status = 404, description = "No such audience"),

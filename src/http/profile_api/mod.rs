@@ -25,6 +25,7 @@ use super::AppState;
 use super::auth::{Authed, Read};
 use super::extract::Path;
 use super::problem::{Code, Problem};
+use super::trace::Trace;
 use crate::domain::{Collection, SpaceNo};
 use crate::query::{Identifier, Person, QueryError, Selector, WaitError};
 
@@ -108,6 +109,9 @@ impl FromRequestParts<AppState> for Found {
         let space = Authed::<Read>::from_request_parts(parts, state).await?.space_no();
         let Path(path): Path<ProfilePath> = Path::from_request_parts(parts, state).await?;
         let person = find(state, space, &path).await?;
+        if let Some(trace) = parts.extensions.get::<Trace>() {
+            trace.note(|notes| notes.profiles.push(person.id()));
+        }
         Ok(Self { space, person })
     }
 }

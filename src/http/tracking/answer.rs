@@ -47,7 +47,13 @@ pub(super) fn answer(kind: CallKind, result: Result<Receipt, IngestError>) -> Re
         Ok(receipt) => receipt,
         Err(IngestError::Refused(rejection)) => return refused(&rejection),
         Err(IngestError::Append(error)) => return Problem::from(error).into_response(),
-        Err(error @ IngestError::TooFast { retry_after_seconds, .. }) => {
+        Err(error @ IngestError::QuotaReached { .. }) => {
+            return Problem::new(Code::QuotaReached, error.to_string()).into_response();
+        }
+        Err(
+            error @ (IngestError::TooFast { retry_after_seconds, .. }
+            | IngestError::SpaceTooFast { retry_after_seconds, .. }),
+        ) => {
             let problem = Problem::new(Code::TooManyRequests, error.to_string());
             return Problem { retry_after_seconds, ..problem }.into_response();
         }

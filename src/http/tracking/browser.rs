@@ -71,7 +71,7 @@ async fn settings(
     Extension(peer): Extension<Peer>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    super::key::sender(&app, &write_key).await?;
+    super::key::sender(&app, &write_key, &headers).await?;
     let forwarded = peer.forwarded(&headers, "x-forwarded-host", &app.trusted_proxies);
     let segment = json!({
         "apiKey": write_key,

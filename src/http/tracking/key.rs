@@ -1,7 +1,9 @@
 //! Where SDKs put the write key, and whose it is.
 
-use axum::http::{HeaderMap, HeaderName, Uri};
+use axum::http::{HeaderMap, HeaderName, Uri, header};
 
+use crate::domain::month::Month;
+use crate::domain::origin::AllowedOrigin;
 use crate::http::AppState;
 use crate::http::auth::credential;
 use crate::http::problem::{Code, Problem};
@@ -28,13 +30,53 @@ fn in_query(uri: &Uri) -> Option<String> {
     keys.map(|(_, key)| key.into_owned()).next()
 }
 
-/// Who sends with this key, if the source is switched on and its space takes events now (decisions T4).
-pub(super) async fn sender(app: &AppState, key: &str) -> Result<Sender, Problem> {
-    let KeyOf { space, source, events_per_second_max, lock, .. } = source(app, key).await?;
+/// Who sends with this key, if the source is switched on and its space takes events now (decisions T4), from a page that may.
+pub(super) async fn sender(app: &AppState, key: &str, headers: &HeaderMap) -> Result<Sender, Problem> {
+    let found = source(app, key).await?;
+    let KeyOf { space, source, events_per_second_max, allowed_origins, limits, lock, .. } = found;
+    if let Some(allowed) = allowed_origins {
+        check_origin(headers, &allowed)?;
+    }
     if let Some(lock) = lock {
         return Err(Problem::new(Code::LockedWorkspace, format!("{lock}; it takes no events")));
     }
-    Ok(Sender { space, source, events_per_second_max })
+    Ok(Sender { space, source, events_per_second_max, limits })
+}
+
+/// What is coming for the space of a sender. Nothing is asked where its plan has neither limits nor an end.
+pub(super) fn warnings(app: &AppState, sender: Sender) -> Vec<String> {
+    let registry = app.manage.registry();
+    let snapshot = registry.snapshot();
+    let Some(space) = snapshot.space(sender.space) else { return Vec::new() };
+    if !space.plan.may_warn() {
+        return Vec::new();
+    }
+    let now = app.clock.now();
+    space.plan.warnings(registry.meters().usage(space.no, Month::of(now)), now)
+}
+
+/// Whether a preflight that has a key in its query comes from a page that may send. Whose key nobody knows is not asked: the
+/// call itself is answered what is wrong.
+pub(super) async fn check_preflight(app: &AppState, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(key) = in_query(uri) else { return Ok(()) };
+    match app.manage.registry().find_key(&key).await? {
+        Some(KeyOf { allowed_origins: Some(allowed), .. }) => check_origin(headers, &allowed),
+        _ => Ok(()),
+    }
+}
+
+/// Browsers say which page makes a call; what is no page says nothing, and is not asked.
+fn check_origin(headers: &HeaderMap, allowed: &[AllowedOrigin]) -> Result<(), Problem> {
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let origin = origin.to_str().unwrap_or_default();
+    if allowed.iter().any(|one| one.allows(origin)) {
+        return Ok(());
+    }
+    let shown: String = origin.chars().take(100).collect();
+    let message = format!(
+        "the source of this write key takes no events from {shown}; its allowed_origins say from where"
+    );
+    Err(Problem::new(Code::OriginNotAllowed, message).at("Origin"))
 }
 
 /// Whose this key is, if the source is switched on.
@@ -48,11 +90,15 @@ pub(super) async fn source(app: &AppState, key: &str) -> Result<KeyOf, Problem> 
 }
 
 /// Who sends with the key in the body.
-pub(super) async fn sender_of_body(app: &AppState, body: &[u8]) -> Result<Sender, Problem> {
+pub(super) async fn sender_of_body(
+    app: &AppState,
+    body: &[u8],
+    headers: &HeaderMap,
+) -> Result<Sender, Problem> {
     let missing = || {
         let message = "no write key: send it as the user name of Basic, as Bearer, in X-Write-Key, or as `writeKey` in \
                        the query or the body";
         Problem::new(Code::UnknownSource, message)
     };
-    sender(app, &write_key_in_body(body).ok_or_else(missing)?).await
+    sender(app, &write_key_in_body(body).ok_or_else(missing)?, headers).await
 }

@@ -11,7 +11,7 @@ mod key;
 
 use axum::body::Bytes;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, post};
 use std::time::Duration;
@@ -95,7 +95,7 @@ async fn take(app: AppState, kind: CallKind, request: Request) -> Response {
     }
     // A key that is there is checked before a single byte of the body is taken.
     let early = match key::in_head(&parts.headers, &parts.uri) {
-        Some(key) => match key::sender(&app, &key).await {
+        Some(key) => match key::sender(&app, &key, &parts.headers).await {
             Ok(sender) => Some(sender),
             Err(problem) => return problem.into_response(),
         },
@@ -108,7 +108,7 @@ async fn take(app: AppState, kind: CallKind, request: Request) -> Response {
     };
     let sender = match early {
         Some(sender) => Ok(sender),
-        None => key::sender_of_body(&app, held.bytes()).await,
+        None => key::sender_of_body(&app, held.bytes(), &parts.headers).await,
     };
     let sender = match sender {
         Ok(sender) => sender,
@@ -120,7 +120,9 @@ async fn take(app: AppState, kind: CallKind, request: Request) -> Response {
     if let Ok(receipt) = &result {
         metrics::INGEST_RECEIVED.add(&[call_name(kind)], (receipt.accepted + receipt.rejected.len()) as u64);
     }
-    answer::answer(kind, result)
+    let mut response = answer::answer(kind, result);
+    super::observe::add_warnings(response.headers_mut(), key::warnings(&app, sender));
+    response
 }
 
 /// A body that cannot be received or decompressed. It is listed when its sender is known, which takes a key in the
@@ -150,8 +152,12 @@ async fn drop_metrics() -> Response {
     answer::success()
 }
 
-/// Any CORS preflight: whatever headers the SDK asks for are allowed.
-async fn preflight(headers: HeaderMap) -> Response {
+/// Any CORS preflight: whatever headers the SDK asks for are allowed. Most say no key, so that the call itself is what is
+/// refused; one with a key in its query is told at once.
+async fn preflight(State(app): State<AppState>, uri: Uri, headers: HeaderMap) -> Response {
+    if let Err(problem) = key::check_preflight(&app, &uri, &headers).await {
+        return problem.into_response();
+    }
     let mut response = StatusCode::NO_CONTENT.into_response();
     let asked = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     let answered = response.headers_mut();
@@ -162,9 +168,13 @@ async fn preflight(headers: HeaderMap) -> Response {
     response
 }
 
-/// Lets any page read any answer of the tracking API. No credentials are involved: the key is in the request.
-pub(super) fn add_cors(headers: &mut HeaderMap) {
-    const EXPOSED: &str = "Retry-After, Personas-Offset, Request-Id, X-RateLimit-Reset";
+/// Lets any page read any answer of the tracking API, but for one its source takes nothing from. No credentials are involved:
+/// the key is in the request.
+pub(super) fn add_cors(headers: &mut HeaderMap, is_readable: bool) {
+    const EXPOSED: &str = "Retry-After, Personas-Offset, Personas-Warning, Request-Id, X-RateLimit-Reset";
+    if !is_readable {
+        return;
+    }
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
 }

@@ -15,6 +15,7 @@ use sqlx::postgres::PgPool;
 use sqlx::{AssertSqlSafe, PgExecutor};
 
 use super::{Result, StoreError};
+use crate::domain::month::Month;
 use crate::domain::{Offset, SpaceNo, Timestamp};
 
 /// Distinct event names a chunk row lists; a chunk with more says nothing and is never skipped.
@@ -33,6 +34,8 @@ pub struct NewChunk<'a> {
     pub space: SpaceNo,
     /// Number of records in `body`.
     pub event_count: u32,
+    /// How many of them are events, and no acts of operators: what a space's usage counts.
+    pub metered: u32,
     /// Newest time of receipt in it; the log's day.
     pub received_at: Timestamp,
     /// Distinct event names, or `None` for too many.
@@ -87,8 +90,8 @@ impl Chunk {
 }
 
 /// Appends a chunk in one statement, which is one transaction: when this returns, the events are durable.
-/// Returns the offset of its last event.
-pub async fn append(pool: &PgPool, chunk: &NewChunk<'_>) -> Result<Offset> {
+/// Returns the offset of its last event, and the events of the month with it, where it has some that count.
+pub async fn append(pool: &PgPool, chunk: &NewChunk<'_>) -> Result<(Offset, Option<u64>)> {
     match try_append(pool, chunk).await {
         // No partition for that week yet: make it and try once more.
         Err(error) if error.sqlstate().as_deref() == Some("23514") => {
@@ -99,17 +102,24 @@ pub async fn append(pool: &PgPool, chunk: &NewChunk<'_>) -> Result<Offset> {
     }
 }
 
-async fn try_append(pool: &PgPool, chunk: &NewChunk<'_>) -> Result<Offset> {
-    let end: i64 = sqlx::query_scalar(
+async fn try_append(pool: &PgPool, chunk: &NewChunk<'_>) -> Result<(Offset, Option<u64>)> {
+    let (end, used): (i64, Option<i64>) = sqlx::query_as(
         "-- store::log::append
          WITH head AS (
              UPDATE log_head SET end_offset = end_offset + $2, last_day = greatest(last_day, $3)
              WHERE space_id = $1 RETURNING end_offset, last_day
+         ), metered AS (
+             INSERT INTO usage_month AS known (space_id, month, events)
+             SELECT $1, $9, $10::bigint FROM head WHERE $10 > 0
+             ON CONFLICT (space_id, month) DO UPDATE SET events = known.events + excluded.events
+             RETURNING known.events
+         ), chunk AS (
+             INSERT INTO event_chunk
+                 (space_id, end_offset, day, event_count, received_at, names, min_at, max_at, body)
+             SELECT $1, end_offset, last_day, $2, $4, $5, $6, $7, $8 FROM head
+             RETURNING end_offset
          )
-         INSERT INTO event_chunk
-             (space_id, end_offset, day, event_count, received_at, names, min_at, max_at, body)
-         SELECT $1, end_offset, last_day, $2, $4, $5, $6, $7, $8 FROM head
-         RETURNING end_offset",
+         SELECT end_offset, (SELECT events FROM metered) FROM chunk",
     )
     .bind(chunk.space.0)
     .bind(chunk.event_count as i32)
@@ -119,9 +129,11 @@ async fn try_append(pool: &PgPool, chunk: &NewChunk<'_>) -> Result<Offset> {
     .bind(chunk.min_at.millis())
     .bind(chunk.max_at.millis())
     .bind(chunk.body)
+    .bind(Month::of(chunk.received_at).first_day())
+    .bind(i64::from(chunk.metered))
     .fetch_one(pool)
     .await?;
-    Ok(Offset(end as u64))
+    Ok((Offset(end as u64), used.and_then(|used| u64::try_from(used).ok())))
 }
 
 /// Makes the partitions for the week of `at`, the week after it, and the week the space's log has reached.

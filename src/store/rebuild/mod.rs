@@ -28,7 +28,7 @@ pub enum Part {
 }
 
 /// Every table there is. Partitions are parts of theirs.
-pub const TABLES: [(&str, Part); 61] = [
+pub const TABLES: [(&str, Part); 65] = [
     ("profile", Part::Replaced(&["profile_no"])),
     ("external_id", Part::Replaced(&["id_key"])),
     ("profile_merge", Part::Replaced(&["log_offset", "absorbed_no"])),
@@ -51,6 +51,8 @@ pub const TABLES: [(&str, Part); 61] = [
     ("seen", Part::Scratch),
     ("seen_position", Part::Scratch),
     ("audit_entry", Part::Scratch),
+    ("audit_record", Part::Scratch),
+    ("audit_head", Part::Scratch),
     // What operators correct forgets segments: those that are live say what is live.
     ("log_segment", Part::Scratch),
     ("log_section", Part::Scratch),
@@ -78,6 +80,8 @@ pub const TABLES: [(&str, Part); 61] = [
     ("privacy_secret", Part::Shared),
     ("suppression", Part::Shared),
     ("erased_identifier", Part::Shared),
+    ("usage_month", Part::Shared),
+    ("purge_report", Part::Shared),
     ("sensitive_settings", Part::Shared),
     ("sensitive_finding", Part::Shared),
     // There are none where a rebuild looks: what is derived again is not told again.

@@ -174,7 +174,7 @@ impl Erasure {
              WHERE space_id = $1 AND (event ILIKE ANY($2) OR message ILIKE ANY($2) OR message_id = ANY($3))";
         sqlx::query(sql).bind(space.0).bind(self.patterns()).bind(&values).execute(&mut *tx).await?;
         let sql = "-- store::regulations::erase::erase_values
-             UPDATE audit_entry SET act = '{\"erased\": true}', effect = jsonb_build_object(
+             UPDATE audit_entry SET erased = true, act = '{\"erased\": true}', effect = jsonb_build_object(
                      'profiles', '[]'::jsonb, 'identifiers', '[]'::jsonb, 'transitions', '[]'::jsonb,
                      'events_moved', effect->'events_moved', 'events_gone', effect->'events_gone')
              WHERE space_id = $1 AND (act::text ILIKE ANY($2) OR effect::text ILIKE ANY($2))";

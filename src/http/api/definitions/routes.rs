@@ -169,7 +169,7 @@ macro_rules! routes_over {
             super::references(&app, caller.space_no(), $kind, &path.key).await
         }
 
-        #[utoipa::path(post, path = concat!("/v1/spaces/{space}/", $path, "/preview"), tag = $tag,
+        #[utoipa::path(post, path = concat!("/v1/spaces/{space}/", $path, "/preview"), security(("token" = ["read"])), tag = $tag,
             operation_id = concat!("preview_", $word), summary = concat!("Say what ", $one, " would be, without making it"),
             description = "Looks at all profiles and all history as they are now; one preview of a server goes on at a time.",
             params(("space" = String, Path, description = "Id of the space")),
