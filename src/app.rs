@@ -418,7 +418,7 @@ fn start_ingest(
         flush_bytes_max: config.flush_bytes_max,
     };
     let (sender, appended) = watch::channel(0);
-    let (batcher, flusher) = ingest::batcher(pool.clone(), limits, sender, meters.clone());
+    let (batcher, flusher) = ingest::batcher(pool.clone(), limits, sender, doors.meters.clone());
     for _ in 0..FLUSHERS {
         let flusher = flusher.clone();
         tasks.spawn(&tasks.flushers, "log writer", async move {

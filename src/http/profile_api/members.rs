@@ -218,7 +218,7 @@ struct IdOfLine<'a> {
 
 fn record<'c>(columns: impl Iterator<Item = &'c String>, out: &mut Vec<u8>) -> Result<(), FileError> {
     let mut writer = csv::WriterBuilder::new().from_writer(out);
-    writer.write_record(columns.map(|column| harmless(column)))?;
+    writer.write_record(columns.map(|column| harmless(column).into_owned()))?;
     writer.flush()?;
     Ok(())
 }
