@@ -279,7 +279,7 @@ impl Ingest {
         let Verdicts { append, rejected, .. } = self.prepare(sender, kind, body, received_at)?;
         let mut content = vec![codec::FORMAT];
         content.extend_from_slice(&append.records);
-        let read = codec::Records::new(&content).map(|records| records.filter(Result::is_ok).count());
+        let read = codec::Records::new(&content).map(|records| records.flatten().count());
         let reads_back = read.is_ok_and(|read| read == append.count as usize);
         Ok(Judged { accepted: append.count as usize, rejected: rejected.len(), reads_back })
     }

@@ -172,8 +172,8 @@ impl Reader {
             for (record, offset) in records.zip(chunk.first_offset().0..) {
                 let record = record.map_err(|e| QueryError::Store(e.into()))?;
                 // Operators' acts have pointers, too, but are no events; and neither is what was erased.
-                let is_event = !record.act && !(record.erased && record.unprofiled);
-                if is_event && offsets.binary_search(&Offset(offset)).is_ok() {
+                let is_nothing = record.act || record.erased && record.unprofiled;
+                if !is_nothing && offsets.binary_search(&Offset(offset)).is_ok() {
                     events.insert(Offset(offset), event(&record, Offset(offset), directory));
                 }
             }
