@@ -1,6 +1,6 @@
 # `make run` and `make test` are all that is needed from a fresh clone.
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test fmt lint doc generate ci clean
+.PHONY: help setup run build test fmt lint doc generate fuzz ci clean
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Flags for the server: make run ARGS="--listen 0.0.0.0:8080"
@@ -37,6 +37,9 @@ doc: ## Build the code's documentation
 
 generate: setup ## Write the files that are made from the code (docs/configuration.md, docs/metrics.md, ...)
 	UPDATE_GENERATED=1 cargo test --locked --test it is_up_to_date
+
+fuzz: ## Run the fuzz targets, FUZZ_SECONDS each (600 when not given)
+	scripts/fuzz.sh
 
 ci: ## Everything a change has to pass
 	@.ci/run

@@ -1,11 +1,15 @@
 //! Threats that no other test is about (docs/security.md says which test shows what).
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::{Value, json};
 
 use crate::harness::acts::{Case, SPACE};
 use crate::harness::app::{TestApp, Wish, send};
 use crate::harness::destinations::sending;
-use crate::harness::receiver::Receiver;
+use crate::harness::process::Server;
+use crate::harness::receiver::{Receiver, Reply};
 
 /// Another space with a source; its write key.
 async fn another_space(app: &TestApp, key: &str) -> String {
@@ -121,4 +125,90 @@ async fn t30_no_value_is_a_formula_in_a_spreadsheet() {
     let notes: Vec<&str> = file.text.lines().skip(1).map(|line| line.split(',').nth(3).unwrap()).collect();
     let expected: Vec<&str> = values.iter().map(|(_, written)| *written).collect();
     assert_eq!(notes, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t25_no_log_line_says_who_anybody_is() {
+    let dir = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+    let folder = dir.path().join("data");
+    let variables = [
+        ("PERSONAS_BOOTSTRAP_TOKEN", "tok_canary_secret"),
+        ("PERSONAS_BOOTSTRAP_WRITE_KEY", "wk_canary_secret"),
+        (&*personas::config::variable("telemetry.log"), "trace"),
+        (&*personas::config::variable("egress.allow_networks"), "127.0.0.0/8"),
+    ];
+    let server = Server::start(&folder, "tok_canary_secret", &variables).await;
+    let receiver = Receiver::start_with(|_, _| Reply::Status(400)).await;
+    let settings =
+        json!({"url": format!("{}/hook?token=canary", receiver.url), "headers": {"X-Key": "canary-key"}});
+    let hook =
+        server.post("destinations", json!({"name": "CRM", "kind": "webhook", "settings": settings})).await;
+    let subscribe = format!("destinations/{}/subscriptions", hook["id"].as_str().unwrap());
+    server.post(&subscribe, json!({"subject": "custom_traits"})).await;
+    let client = reqwest::Client::new();
+    let mut offset = 0;
+    for (path, call) in [
+        (
+            "identify",
+            json!({"userId": "canary-user", "traits": {"email": "who@canary.example", "note": "canary note"}}),
+        ),
+        ("track", json!({"userId": "canary-user", "event": "Order", "properties": {"city": "canary city"}})),
+        ("identify", json!({"userId": "canary-other", "traits": {"email": "who@canary.example"}})),
+        (
+            "track",
+            json!({"userId": "canary-user", "properties": {"canary": "\r\nFAKE 2024 line \u{1b}[31m"}}),
+        ),
+        ("track", json!({"event": "nobody", "properties": {"canary": 1}})),
+    ] {
+        let request =
+            client.post(format!("{}/v1/{path}", server.url)).basic_auth("wk_canary_secret", Some(""));
+        let answer = request.body(call.to_string()).send().await.unwrap();
+        if let Some(at) = answer.headers().get("personas-offset") {
+            offset = at.to_str().unwrap().parse().unwrap();
+        }
+    }
+    for path in
+        ["user_id:canary-user/traits", "email:who@canary.example/events", "user_id:canary-nobody/traits"]
+    {
+        server.get(&format!("collections/users/profiles/{path}?min_offset={offset}")).await;
+    }
+    server.get("collections/users/profiles?search=canary").await;
+    server.get("rejected-events").await;
+    receiver.wait(|all| (all.count() > 0).then_some(())).await;
+    server
+        .post("regulations", json!({"regulation_type": "DELETE_ONLY", "subject_ids": ["canary-user"]}))
+        .await;
+    server.get("regulations").await;
+    let metrics = client.get(format!("{}/metrics", server.url)).send().await.unwrap().text().await.unwrap();
+    assert!(!metrics.contains("canary"), "{metrics}");
+    server.kill();
+    let log = fs::read_to_string(folder.with_extension("log")).unwrap();
+    assert!(log.contains("TRACE"), "it is no trace");
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("canary")).collect();
+    assert!(told.is_empty(), "{} lines, such as {:.600}", told.len(), told[0]);
+    assert!(!log.contains("FAKE"), "a value stands in the log");
+}
+
+/// A page that names tests names tests that there are.
+#[test]
+fn the_tests_that_are_named_are_there() {
+    let page = fs::read_to_string("docs/security.md").unwrap();
+    let named: Vec<(&str, &str)> = page
+        .split('`')
+        .filter_map(|word| word.split_once("::"))
+        .filter(|(module, test)| {
+            [module, test].iter().all(|w| w.chars().all(|c| c == '_' || c.is_ascii_alphanumeric()))
+        })
+        .collect();
+    assert!(named.len() > 40, "{named:?}");
+    for (module, test) in named {
+        let file = fs::read_to_string(format!("tests/it/{module}.rs")).unwrap_or_default();
+        assert!(
+            file.contains(&format!("fn {test}(")),
+            "docs/security.md names {module}::{test}, which is not there"
+        );
+    }
+    for no in 1..=37 {
+        assert!(page.contains(&format!("| T{no:02} |")), "T{no:02}");
+    }
 }
