@@ -58,6 +58,7 @@ async fn populated(receiver: &Receiver) -> TestApp {
     }
     let pair = json!({"profiles": ["user_id:canary-1", "anonymous_id:canary-2"]});
     app.post(&format!("{SPACE}/identity/merges"), pair).await.expect(200);
+    app.regulate("SUPPRESS_ONLY", "USER_ID", &["canary-9"]).await;
     receiver.wait_taken(1).await;
     app.wait_sent(&hook).await;
     // What has been seen is written down when there is nothing else to do.
@@ -76,6 +77,7 @@ async fn reads(app: &TestApp) -> Vec<(String, String)> {
         async |path: &str| app.get(&format!("{SPACE}{path}")).await.expect(200).json["data"][0].clone();
     let id = async |path: &str| first(path).await["id"].as_str().unwrap().to_owned();
     let (hook, delivery) = (id("/destinations").await, id("/deliveries").await);
+    let regulation = id("/regulations").await;
     let subscription = id(&format!("/destinations/{hook}/subscriptions")).await;
     let of = async |collection: &str| {
         let list = first(&format!("/collections/{collection}/profiles")).await;
@@ -94,6 +96,7 @@ async fn reads(app: &TestApp) -> Vec<(String, String)> {
         let key = if route.contains("computed-traits") { "colour" } else { "seen" };
         let which = if route.contains("/deliveries/") { &delivery } else { &hook };
         let path = route.replace("{space}", "default").replace("{key}", key).replace("{other}", key);
+        let path = path.replace("{regulation}", &regulation).replace("{selector}", "user_id:canary-9");
         let path =
             path.replace("{id}", which).replace("{subscription}", &subscription).replace("{name}", "Seen");
         for (collection, profile) in [("users", &user), ("accounts", &account)] {
