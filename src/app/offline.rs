@@ -58,6 +58,14 @@ pub(crate) async fn verify(
             report.told.extend(audit.told.into_iter().map(|fault| format!("audit log: {fault}")));
             reports.push((known.key, report));
         }
+        if space.is_none() {
+            let audit = store::audit::verify::verify(&pool, store::audit::SERVER).await?;
+            if audit.faults > 0 {
+                let told = audit.told.into_iter().map(|fault| format!("audit log: {fault}")).collect();
+                let report = Verified { mismatches: audit.faults, told, ..Verified::default() };
+                reports.push(("the server itself".to_owned(), report));
+            }
+        }
         Ok(reports)
     };
     let verified = Box::pin(verified).await;

@@ -76,8 +76,9 @@ pub(super) async fn record(
     status: StatusCode,
     request_id: &str,
 ) {
-    let (Some(token), Some(needed)) = (trace.token(), trace.scope()) else { return };
-    let reads = asked.method == Method::GET || needed == Some(Scope::Read) || asked.is_trial();
+    let (Some(token), Some(of_readers)) = (trace.token(), trace.is_of_readers()) else { return };
+    let is_read = [Method::GET, Method::HEAD].contains(&asked.method);
+    let reads = is_read || of_readers || asked.is_trial();
     let space = trace.space().map(|space| space.no);
     let actor = Actor { id: public_id("tok", token.id), name: token.name.clone() };
     let action = format!("{} {}", asked.method, asked.template());

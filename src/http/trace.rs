@@ -52,9 +52,9 @@ impl Trace {
         let _asked_twice = self.0.scope.set(scope);
     }
 
-    /// What the route needs, if somebody has asked; `Some(None)` is the server's owner.
-    pub(super) fn scope(&self) -> Option<Option<Scope>> {
-        self.0.scope.get().copied()
+    /// Whether the route needs no more than [`Scope::Read`]; `None` when nobody has asked for a token.
+    pub(super) fn is_of_readers(&self) -> Option<bool> {
+        self.0.scope.get().map(|needed| *needed == Some(Scope::Read))
     }
 
     /// The token the request proved.

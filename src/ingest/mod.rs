@@ -58,6 +58,8 @@ pub struct Sender {
     pub events_per_second_max: Option<u32>,
     /// What the plan of its space limits; `None` is nothing.
     pub limits: Option<EventLimits>,
+    /// Whether something could be coming for its space that it is told of.
+    pub may_warn: bool,
 }
 
 /// What became of a request that was understood.

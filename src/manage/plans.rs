@@ -175,7 +175,7 @@ impl PlanChange {
         let kept_reason = present.reason.filter(|_| !(named && is_open));
         let changed = Plan {
             state,
-            reason: reason.try_map(read_reason)?.over(kept_reason),
+            reason: reason.try_map(|text| read_reason(&text))?.over(kept_reason),
             starts_at: starts_at
                 .try_map(|text| read_instant("plan.starts_at", &text))?
                 .over(present.starts_at),
@@ -249,7 +249,7 @@ fn read_export_days(days: i64) -> Result<u16> {
     })
 }
 
-fn read_reason(text: String) -> Result<String> {
+fn read_reason(text: &str) -> Result<String> {
     let text = text.trim();
     if text.is_empty() || text.chars().count() > REASON_CHARS_MAX || text.chars().any(char::is_control) {
         let message = format!("a reason has 1 to {REASON_CHARS_MAX} characters and no control characters");

@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::domain::month::Month;
 use crate::domain::origin::AllowedOrigin;
 use crate::domain::plan::EventLimits;
-use crate::domain::{Lock, SourceNo, SpaceNo, Timestamp};
+use crate::domain::{Lock, Plan, SourceNo, SpaceNo, Timestamp};
 use crate::engine::guard::Guards;
 use crate::engine::identity::Settings;
 use crate::engine::keep_out::{KeepOut, KeepOuts, Rule};
@@ -52,6 +52,8 @@ pub struct KeyOf {
     pub allowed_origins: Option<Arc<[AllowedOrigin]>>,
     /// What the plan of the space limits; `None` is nothing.
     pub limits: Option<EventLimits>,
+    /// Whether something could be coming that its senders are told of.
+    pub may_warn: bool,
     /// Why the space takes no events now, if it takes none.
     pub lock: Option<Lock>,
 }
@@ -232,7 +234,8 @@ impl Registry {
         let plan = snapshot.space(space).map(|s| &s.plan);
         let lock = plan.and_then(|plan| plan.lock(now));
         let limits = plan.and_then(|plan| plan.limits.of_events());
-        Some(KeyOf { space, source, enabled, events_per_second_max, allowed_origins, limits, lock })
+        let may_warn = plan.is_some_and(Plan::may_warn);
+        Some(KeyOf { space, source, enabled, events_per_second_max, allowed_origins, limits, may_warn, lock })
     }
 
     /// The access token with this secret; `None` for an unknown, revoked or expired one.

@@ -56,7 +56,7 @@ impl Manage {
     ) -> Result<(Source, String)> {
         let (name, key) = (check_name(name)?, self.secret("wk"));
         let rate = events_per_second_max.map(check_rate).transpose()?;
-        let origins = allowed_origins.map(read_origins).transpose()?;
+        let origins = allowed_origins.as_deref().map(read_origins).transpose()?;
         let (id, now) = (self.ids.uuid(), self.clock.now());
         let allowed_origins = origins.as_deref();
         let new = NewSource { id, name, events_per_second_max: rate, allowed_origins, write_key: &key };
@@ -116,7 +116,7 @@ impl Manage {
         let update = SourceUpdate {
             enabled,
             events_per_second_max: rate.try_map(check_rate)?,
-            allowed_origins: origins.try_map(read_origins)?,
+            allowed_origins: origins.try_map(|texts| read_origins(&texts))?,
         };
         if !sources::update_source(&self.pool, space, id, update).await? {
             return Err(missing());
@@ -149,7 +149,7 @@ impl Manage {
     }
 }
 
-fn read_origins(texts: Vec<String>) -> Result<Vec<AllowedOrigin>> {
+fn read_origins(texts: &[String]) -> Result<Vec<AllowedOrigin>> {
     if texts.len() > ORIGINS_MAX {
         let message = format!("there are {} of them; there can be {ORIGINS_MAX}", texts.len());
         return Err(ManageError::invalid("allowed_origins", message));

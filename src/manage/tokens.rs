@@ -94,7 +94,7 @@ fn read_rights(role: Option<&str>, scopes: Option<&[String]>) -> Result<Vec<Scop
     match (role, scopes) {
         (Some(word), None) => Role::parse(word).map(|role| role.scopes().to_vec()).ok_or_else(|| {
             let message =
-                format!("there is no role `{}`; there are {}", shown(word), all(&Role::ALL, |r| r.as_str()));
+                format!("there is no role `{}`; there are {}", shown(word), all(&Role::ALL, Role::as_str));
             ManageError::invalid("role", message)
         }),
         (None, Some(words)) => read_scopes(words),
@@ -102,7 +102,7 @@ fn read_rights(role: Option<&str>, scopes: Option<&[String]>) -> Result<Vec<Scop
             Err(ManageError::invalid("role", "name a role or scopes, not both: a role is a set of scopes"))
         }
         (None, None) => {
-            let message = format!("name a role ({}) or scopes", all(&Role::ALL, |role| role.as_str()));
+            let message = format!("name a role ({}) or scopes", all(&Role::ALL, Role::as_str));
             Err(ManageError::invalid("scopes", message))
         }
     }
@@ -110,7 +110,7 @@ fn read_rights(role: Option<&str>, scopes: Option<&[String]>) -> Result<Vec<Scop
 
 /// The scopes in words; each once, at least one.
 fn read_scopes(words: &[String]) -> Result<Vec<Scope>> {
-    let known = || all(&Scope::ALL, |scope| scope.as_str());
+    let known = || all(&Scope::ALL, Scope::as_str);
     let mut scopes = Vec::new();
     for word in words {
         let scope = Scope::parse(word).ok_or_else(|| {

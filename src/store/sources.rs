@@ -42,13 +42,14 @@ pub async fn list_sources(pool: &PgPool) -> Result<Vec<Source>> {
 
 /// All write keys that have not been revoked.
 pub async fn load_write_keys(pool: &PgPool) -> Result<HashMap<SecretHash, WriteKey>> {
-    let keys: Vec<(i32, i32, Vec<u8>, Option<DateTime<Utc>>)> = sqlx::query_as(
+    type Row = (i32, i32, Vec<u8>, Option<DateTime<Utc>>);
+    let keys: Vec<Row> = sqlx::query_as(
         "-- store::sources::load_write_keys
          SELECT space_id, source_no, key_hash, expires_at FROM write_key WHERE revoked_at IS NULL",
     )
     .fetch_all(pool)
     .await?;
-    let key = |(space, source, hash, expires_at): (i32, i32, Vec<u8>, Option<DateTime<Utc>>)| {
+    let key = |(space, source, hash, expires_at): Row| {
         let expires_at = expires_at.map(Timestamp::from);
         let key = WriteKey { space: SpaceNo(space), source: SourceNo(source), expires_at };
         Some((SecretHash::try_from(hash).ok()?, key))

@@ -104,7 +104,7 @@ async fn reads_of_personal_data_are_gathered_and_name_the_profiles() {
     assert!(of_profiles.iter().all(|e| e["actor"] == json!({"id": id, "name": "privacy"})));
     let mut profiles: Vec<&Value> =
         of_profiles.iter().flat_map(|e| e["profiles"].as_array().unwrap()).collect();
-    profiles.sort_by_key(|id| id.to_string());
+    profiles.sort_by_key(ToString::to_string);
     profiles.dedup();
     assert_eq!(profiles.len(), 2);
     assert!(log.iter().all(|e| !e.to_string().contains("u1@x.org") && !e.to_string().contains("user_id")));
@@ -212,6 +212,29 @@ async fn copy(app: &TestApp, sql: &str) {
 }
 
 #[tokio::test]
+async fn the_log_of_the_server_is_verified_with_the_others() {
+    let app = start().await;
+    app.post("/v1/spaces", json!({"id": "acme"})).await.expect(201);
+    let (said, code) = verify(&app.db, &[]);
+    assert_eq!(code, 0, "{said}");
+    copy(&app, "UPDATE audit_record SET content = replace(content, 'owner', 'nobody') WHERE space_id = 0")
+        .await;
+    let (said, code) = verify(&app.db, &[]);
+    assert!(code == 1 && said.contains("the server itself: audit log: entry 1"), "{said}");
+}
+
+/// A line of the export, its entry as the text it is.
+#[derive(serde::Deserialize)]
+struct Line<'a> {
+    hash: String,
+    #[serde(borrow)]
+    entry: &'a serde_json::value::RawValue,
+    salt: Option<String>,
+    act: Option<Value>,
+    effect: Option<Value>,
+}
+
+#[tokio::test]
 async fn an_export_can_be_checked_by_anybody() {
     let app = busy().await;
     let export = app.get(&format!("{LOG}?format=ndjson")).await.expect(200);
@@ -220,15 +243,6 @@ async fn an_export_can_be_checked_by_anybody() {
     let lines: Vec<&str> = export.text.lines().collect();
     assert!(lines.len() >= 3);
     for line in lines {
-        #[derive(serde::Deserialize)]
-        struct Line<'a> {
-            hash: String,
-            #[serde(borrow)]
-            entry: &'a serde_json::value::RawValue,
-            salt: Option<String>,
-            act: Option<Value>,
-            effect: Option<Value>,
-        }
         let line: Line<'_> = serde_json::from_str(line).unwrap();
         let hash = Sha256::new().chain_update(&previous).chain_update(line.entry.get().as_bytes()).finalize();
         assert_eq!(hex::encode(hash), line.hash);

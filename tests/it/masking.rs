@@ -170,23 +170,25 @@ async fn no_read_shows_it_to_those_who_may_not_see_it() {
     }
 }
 
+/// All names of fields, and all ids of profiles.
+fn names(value: &Value, into: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map {
+                into.push(name.clone());
+                if name == "profile_id" {
+                    into.push(value.to_string());
+                }
+                names(value, into);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| names(item, into)),
+        _ => {}
+    }
+}
+
 /// Masked or not, an answer has the same fields, and the same ids of profiles.
 fn check_shape(path: &str, full: &Answer, masked: &Answer) {
-    fn names(value: &Value, into: &mut Vec<String>) {
-        match value {
-            Value::Object(map) => {
-                for (name, value) in map {
-                    into.push(name.clone());
-                    if name == "profile_id" {
-                        into.push(value.to_string());
-                    }
-                    names(value, into);
-                }
-            }
-            Value::Array(items) => items.iter().for_each(|item| names(item, into)),
-            _ => {}
-        }
-    }
     let of = |answer: &Answer| {
         let mut all = Vec::new();
         names(&answer.json, &mut all);

@@ -33,24 +33,24 @@ fn in_query(uri: &Uri) -> Option<String> {
 /// Who sends with this key, if the source is switched on and its space takes events now (decisions T4), from a page that may.
 pub(super) async fn sender(app: &AppState, key: &str, headers: &HeaderMap) -> Result<Sender, Problem> {
     let found = source(app, key).await?;
-    let KeyOf { space, source, events_per_second_max, allowed_origins, limits, lock, .. } = found;
+    let KeyOf { space, source, events_per_second_max, allowed_origins, limits, may_warn, lock, .. } = found;
     if let Some(allowed) = allowed_origins {
         check_origin(headers, &allowed)?;
     }
     if let Some(lock) = lock {
         return Err(Problem::new(Code::LockedWorkspace, format!("{lock}; it takes no events")));
     }
-    Ok(Sender { space, source, events_per_second_max, limits })
+    Ok(Sender { space, source, events_per_second_max, limits, may_warn })
 }
 
 /// What is coming for the space of a sender. Nothing is asked where its plan has neither limits nor an end.
 pub(super) fn warnings(app: &AppState, sender: Sender) -> Vec<String> {
+    if !sender.may_warn {
+        return Vec::new();
+    }
     let registry = app.manage.registry();
     let snapshot = registry.snapshot();
     let Some(space) = snapshot.space(sender.space) else { return Vec::new() };
-    if !space.plan.may_warn() {
-        return Vec::new();
-    }
     let now = app.clock.now();
     space.plan.warnings(registry.meters().usage(space.no, Month::of(now)), now)
 }

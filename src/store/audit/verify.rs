@@ -118,7 +118,7 @@ fn check_columns(row: &Row, report: &mut Report) {
         (.., Some(true)) => report.erased += 1,
         (Some(act), Some(effect), Some(salt), _) if audit::digest(salt, act, effect) == digest => {}
         (Some(_), ..) => {
-            report.fault(format!("entry {no}: what the act at offset {offset} was about was changed"))
+            report.fault(format!("entry {no}: what the act at offset {offset} was about was changed"));
         }
         _ => report.fault(format!("entry {no}: what the act at offset {offset} was about is missing")),
     }
