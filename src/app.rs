@@ -8,6 +8,7 @@
 mod measure;
 mod offline;
 mod outlet;
+mod restore;
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -46,7 +47,9 @@ use crate::read_cache::ReadCache;
 use crate::store;
 use crate::telemetry::metrics;
 
-pub(crate) use offline::{Rebuild, Rebuilt, Some20, Told, Verified, inspect, migrate, rebuild, verify};
+pub(crate) use offline::{
+    Rebuild, Rebuilt, Restored, Some20, Told, Verified, inspect, migrate, rebuild, restore, verify,
+};
 
 /// Flushes under way at the same time: while one waits for its commit the next one compresses.
 const FLUSHERS: usize = 2;

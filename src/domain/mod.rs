@@ -3,6 +3,7 @@
 pub mod act;
 pub mod delivery;
 pub mod event;
+pub mod gate;
 pub mod id_type;
 pub mod identifier;
 pub mod ids;
@@ -13,6 +14,7 @@ pub mod number;
 pub mod patch;
 pub mod path;
 pub mod plan;
+pub mod retention;
 pub mod seen;
 pub mod sensitive;
 pub mod time;

@@ -6,10 +6,12 @@
 
 pub mod acts;
 pub mod bootstrap;
+pub mod consents;
 pub mod definitions;
 pub mod deliveries;
 pub mod destinations;
 mod error;
+mod gates;
 mod graph;
 pub mod identity_settings;
 pub mod identity_trial;
@@ -17,6 +19,7 @@ pub mod operations;
 pub mod plans;
 pub mod quarantine;
 pub mod registry;
+pub mod retention;
 pub mod search;
 pub mod sensitive;
 pub mod spaces;

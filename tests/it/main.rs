@@ -11,11 +11,15 @@ mod architecture;
 #[cfg(test)]
 mod audiences;
 #[cfg(test)]
+mod automated;
+#[cfg(test)]
 mod batches;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod config;
+#[cfg(test)]
+mod consent;
 #[cfg(test)]
 mod crowded;
 #[cfg(test)]
@@ -54,6 +58,8 @@ mod egress;
 mod egress_hostile;
 #[cfg(test)]
 mod embedded;
+#[cfg(test)]
+mod export;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
@@ -106,6 +112,8 @@ mod rebuild_settings;
 mod refused_bodies;
 #[cfg(test)]
 mod relative_dates;
+#[cfg(test)]
+mod retention;
 #[cfg(test)]
 mod schema;
 #[cfg(test)]

@@ -1,13 +1,16 @@
 //! The management API: everything under `/v1/spaces`, and the test clock.
 
 mod acts;
+mod consents;
 mod definitions;
 mod deliveries;
 mod destinations;
+mod exports;
 mod identity;
 mod identity_problems;
 mod operations;
 mod queries;
+mod retention;
 mod schema;
 mod search;
 mod sensitive;
@@ -44,6 +47,9 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(schema::routes())
         .merge(search::routes())
         .merge(sensitive::routes())
+        .merge(consents::routes())
+        .merge(retention::routes())
+        .merge(exports::routes())
 }
 
 /// An id of ours in a path.
