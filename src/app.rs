@@ -5,6 +5,7 @@
 //! elsewhere, requests under way end, the log writer empties its queue, the processor gives its leases back, Postgres
 //! stops. A part that ends by itself stops the process: half a service is worse than none.
 
+mod import_space;
 mod measure;
 mod offline;
 mod outlet;
@@ -47,7 +48,8 @@ use crate::store;
 use crate::telemetry::metrics;
 
 pub(crate) use offline::{
-    Rebuild, Rebuilt, Some20, Told, Verified, backup, inspect, migrate, rebuild, restore, verify,
+    Rebuild, Rebuilt, Restored, Some20, Told, Verified, backup, import_space, inspect, migrate, rebuild,
+    restore, verify,
 };
 
 /// Flushes under way at the same time: while one waits for its commit the next one compresses.

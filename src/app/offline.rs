@@ -2,6 +2,7 @@
 //! stop it again.
 
 use std::io::{Read, Write};
+use std::path::Path;
 
 use sqlx::postgres::PgPool;
 use tokio::sync::watch;
@@ -141,6 +142,39 @@ pub(crate) async fn rebuild(
         postgres.stop().await?;
     }
     rebuilt
+}
+
+/// What an import of a space came to.
+pub(crate) use super::import_space::Restored;
+
+/// Puts an export of a space into an empty one, and derives what follows from its log: `personas import-space`. A server may
+/// run meanwhile.
+pub(crate) async fn import_space(config: &Config, space: &str, folder: &Path) -> anyhow::Result<Restored> {
+    let running = match config.database.url {
+        None => Postgres::beside(&config.embedded.data_dir)?,
+        Some(_) => None,
+    };
+    let (options, postgres) = match running {
+        Some(options) => (named(options), None),
+        None => reach(config).await?,
+    };
+    let pool = store::connect(options, REBUILD_CONNECTIONS, config.database.acquire_timeout).await?;
+    let restored = async {
+        store::migrate(&pool).await?;
+        let spaces = store::spaces::list_spaces(&pool).await?;
+        let known = spaces.into_iter().find(|known| known.key == space);
+        let Some(known) = known else { anyhow::bail!("there is no space {space}; make it first") };
+        super::import_space::restore(&pool, known.no, folder).await
+    };
+    let restored = Box::pin(restored).await;
+    pool.close().await;
+    if let Some(postgres) = postgres {
+        postgres.stop().await?;
+    }
+    let restored = restored?;
+    let task = Rebuild { space, dry_run: false, forget_lost: true, settings: None };
+    Box::pin(rebuild(config, task, &|_| ())).await?;
+    Ok(restored)
 }
 
 /// The clock the database was filled by.

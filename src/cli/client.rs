@@ -11,6 +11,8 @@ use url::Url;
 /// Longest wait for a connection, and for a whole answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
+/// The same for an answer that is as long as what is asked for.
+const LONG_TIMEOUT: Duration = Duration::from_hours(24);
 
 /// Talks to one server with one secret, which is sent as the user name of Basic.
 #[derive(Debug, Clone)]
@@ -82,6 +84,19 @@ impl Client {
         let (status, headers) = (response.status(), response.headers().clone());
         let bytes = response.bytes().await?;
         Ok(Answer { status, headers, json: serde_json::from_slice(&bytes).unwrap_or_default() })
+    }
+
+    /// Asks for something long, to be read piece by piece; fails with words for people unless it is sent.
+    pub(super) async fn open(&self, path: &str) -> anyhow::Result<reqwest::Response> {
+        let url = format!("{}{path}", self.url.as_str().trim_end_matches('/'));
+        let request = self.http.get(url).basic_auth(&self.secret, Some("")).timeout(LONG_TIMEOUT);
+        let response = request.send().await.with_context(|| format!("no server answers at {}", self.url))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let (status, headers) = (response.status(), response.headers().clone());
+        let json = response.json().await.unwrap_or_default();
+        anyhow::bail!(Answer { status, headers, json }.complaint())
     }
 
     /// Fails with words for people unless a server answers.

@@ -6,7 +6,9 @@ mod bench;
 mod client;
 mod demo;
 mod doctor;
+mod export;
 mod import;
+mod import_space;
 mod migrate;
 mod openapi;
 mod rebuild;
@@ -52,6 +54,10 @@ enum Command {
     Demo(demo::Demo),
     /// Send a file of tracking calls, one JSON object a line, plain or gzip, to a running server
     Import(import::Import),
+    /// Write everything there is of a person, or of a space, into a folder
+    Export(export::Export),
+    /// Put an export of a space into an empty one
+    ImportSpace(import_space::ImportSpace),
     /// Measure this build against plain Postgres on this machine
     Bench(bench::Bench),
     /// Print the description of the HTTP interface
@@ -86,6 +92,8 @@ pub fn run() -> ExitCode {
         Command::Bench(bench) => bench::run(&bench),
         Command::Demo(demo) => demo::run(&demo),
         Command::Import(import) => import::run(&import),
+        Command::Export(export) => export::run(&export),
+        Command::ImportSpace(import) => import_space::run(&import),
         Command::Openapi => openapi::run(),
     };
     match result {

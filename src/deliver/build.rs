@@ -2,9 +2,11 @@
 //! read when it is sent, the change itself was written down when it happened.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 use sqlx::postgres::PgPool;
+use tokio::time::Instant;
 
 use super::choice::{Choice, Identifier};
 use super::ids::delivery_id;
@@ -14,13 +16,18 @@ use crate::domain::delivery::{Form, OtherProfile, Subject};
 use crate::domain::id_type::TypeNo;
 use crate::domain::ids::public_id;
 use crate::domain::regulation::{Erased, Known};
+use crate::domain::trait_names::is_hidden;
 use crate::domain::{Collection, ComputationNo, DestinationNo, ProfileNo, SpaceNo, Timestamp};
+use crate::engine::consent;
 use crate::engine::profile::{OutcomeValue, Profile};
-use crate::store::deliveries::queue::Queued;
+use crate::store::deliveries::queue::{DefinitionRow, Queued};
 use crate::store::destinations::Destination;
 use crate::store::destinations::subscriptions::{self, Subscription};
 use crate::store::profiles::{self, Loaded};
-use crate::store::{Result, StoreError, deliveries, identity_settings};
+use crate::store::{Result, StoreError, consents, deliveries, identity_settings};
+
+/// What a definition is used for may be this old when it is told.
+const WORDS_FRESH: Duration = Duration::from_secs(1);
 
 /// How a subscription is sent.
 #[derive(Debug)]
@@ -37,6 +44,8 @@ struct Told {
     id: String,
     key: String,
     serving: Option<ComputationNo>,
+    purpose: Option<String>,
+    requires_human_review: bool,
 }
 
 /// What is sent of a row.
@@ -59,6 +68,10 @@ pub(super) struct Builder {
     subscriptions: HashMap<i32, Sending>,
     definitions: HashMap<i32, Told>,
     types: HashMap<TypeNo, String>,
+    /// What people have to consent to before the destination is told of them.
+    categories: Vec<String>,
+    /// When words were read last.
+    reloaded: Option<Instant>,
 }
 
 fn nothing(code: &str, message: &str) -> Built {
@@ -78,6 +91,8 @@ impl Builder {
             subscriptions: HashMap::new(),
             definitions: HashMap::new(),
             types: HashMap::new(),
+            reloaded: None,
+            categories: consents::list_categories_of(pool, space, destination.no).await?,
         };
         builder.reload_subscriptions(pool).await?;
         builder.reload_words(pool).await?;
@@ -108,8 +123,13 @@ impl Builder {
         let told = deliveries::queue::list_definitions(pool, self.space).await?;
         self.definitions = told
             .into_iter()
-            .map(|(no, kind, id, key, serving)| (no, Told { id: public_id(kind.prefix(), id), key, serving }))
+            .map(|row| {
+                let DefinitionRow { no, kind, id, key, serving, purpose, requires_human_review } = row;
+                let id = public_id(kind.prefix(), id);
+                (no, Told { id, key, serving, purpose, requires_human_review })
+            })
             .collect();
+        self.reloaded = Some(Instant::now());
         Ok(())
     }
 
@@ -140,6 +160,7 @@ impl Builder {
             rows.iter().any(|row| self.subscriptions.get(&row.subscription).is_some_and(|s| s.enriches));
         let held = || profiles.values().flat_map(|(_, p)| p.owned.get().identifiers.iter());
         if enriches
+            || self.reloaded.is_none_or(|at| at.elapsed() > WORDS_FRESH)
             || !rows.iter().all(|row| knows(&row))
             || held().any(|h| !self.types.contains_key(&h.type_no))
         {
@@ -157,10 +178,23 @@ impl Builder {
         Ok(built.collect())
     }
 
+    /// Whether it may be told of people only as far as they consent.
+    pub(super) fn asks_for_consent(&self) -> bool {
+        !self.categories.is_empty()
+    }
+
     fn one(&self, row: &Queued, attempts: u32, profile: &Profile, others: &HashMap<i64, String>) -> Built {
         let Some(sending) = self.subscriptions.get(&row.subscription) else {
             return nothing("NO_MATCHING_MAPPING", "the subscription that wanted it was removed");
         };
+        if profile.collection == Collection::Users
+            && let Some(category) = consent::missing(profile.traits.get(), &self.categories)
+        {
+            return nothing(
+                "filtered_by_consent",
+                &format!("there is no consent to the category {category}"),
+            );
+        }
         let told = self.definitions.get(&row.definition);
         let value: Value = serde_json::from_str(&row.value).unwrap_or_default();
         let change = match (row.subject, told, &value) {
@@ -207,8 +241,14 @@ impl Builder {
             identifiers: &identifiers,
             traits: &traits,
         };
-        let envelope =
-            Envelope { message_id: &id, at: row.at, space_id: &self.space_id, destination: &self.name };
+        let envelope = Envelope {
+            message_id: &id,
+            at: row.at,
+            space_id: &self.space_id,
+            destination: &self.name,
+            purpose: told.and_then(|told| told.purpose.as_deref()),
+            requires_human_review: told.is_some_and(|told| told.requires_human_review),
+        };
         match payload::build(change, &call, whose, envelope, &sending.choice) {
             Some(event) => {
                 Built::Item(Item { id, profile: profile.no, profile_id, at: row.at, attempts, event })
@@ -230,8 +270,14 @@ impl Builder {
             identifiers: &identifiers,
             traits: &Map::new(),
         };
-        let envelope =
-            Envelope { message_id: &id, at: row.at, space_id: &self.space_id, destination: &self.name };
+        let envelope = Envelope {
+            message_id: &id,
+            at: row.at,
+            space_id: &self.space_id,
+            destination: &self.name,
+            purpose: None,
+            requires_human_review: false,
+        };
         match payload::build(Change::Delete, &Call::Identify, whose, envelope, &Choice::default()) {
             Some(event) => {
                 Built::Item(Item { id, profile: row.profile, profile_id, at: row.at, attempts, event })
@@ -244,8 +290,11 @@ impl Builder {
     fn traits(&self, profile: &Profile) -> Map<String, Value> {
         let custom = profile.traits.get();
         let parse = |json: &str| serde_json::from_str(json).unwrap_or_default();
-        let mut traits: Map<String, Value> =
-            custom.iter().map(|(name, json, _)| (name.to_owned(), parse(json))).collect();
+        let mut traits: Map<String, Value> = custom
+            .iter()
+            .filter(|(name, ..)| !is_hidden(name))
+            .map(|(name, json, _)| (name.to_owned(), parse(json)))
+            .collect();
         for Told { key, serving, .. } in self.definitions.values() {
             let Some(outcome) = serving.and_then(|no| profile.outcome(no)) else { continue };
             match outcome.value {

@@ -100,6 +100,10 @@ pub struct Envelope<'a> {
     pub space_id: &'a str,
     /// Name of the destination, the key in `integrations`.
     pub destination: &'a str,
+    /// What the audience or computed trait is used for.
+    pub purpose: Option<&'a str>,
+    /// What follows from it is decided by a person.
+    pub requires_human_review: bool,
 }
 
 /// The event for a change, by a destination's choice of data; `None` where its filter does not let it through.
@@ -196,6 +200,8 @@ fn personas(change: Change<'_>, subject: Subject<'_>, envelope: Envelope<'_>) ->
         set(&mut personas, "computation_class", Some(class.into()));
         set(&mut personas, "computation_id", Some(id.into()));
         set(&mut personas, "computation_key", Some(key.into()));
+        set(&mut personas, "purpose", envelope.purpose.map(Value::from));
+        set(&mut personas, "requires_human_review", envelope.requires_human_review.then(|| true.into()));
     }
     personas
 }

@@ -43,6 +43,8 @@ const DRAIN: Duration = Duration::from_secs(15);
 const AHEAD: usize = 64;
 /// How old an event that was built in advance may be.
 const FRESH: Duration = Duration::from_secs(2);
+/// The same where consent is asked for: who takes it back is told of no more.
+const FRESH_CONSENT: Duration = Duration::from_millis(250);
 
 /// A change, ready to be sent.
 struct Ready {
@@ -421,7 +423,9 @@ impl Worker {
             if budget == 0 || self.lingers_until().is_some() {
                 return Ok(());
             }
-            if self.ahead.front().is_some_and(|ready| ready.built.elapsed() > FRESH) {
+            let asks = self.builder.as_ref().is_some_and(Builder::asks_for_consent);
+            let fresh = if asks { FRESH_CONSENT } else { FRESH };
+            if self.ahead.front().is_some_and(|ready| ready.built.elapsed() > fresh) {
                 self.unbuild();
             }
             while self.ahead.len() < budget && self.window.ready() > 0 {

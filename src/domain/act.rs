@@ -94,6 +94,18 @@ pub enum Act {
         /// An identifier of each.
         ids: [Named; 2],
     },
+    /// A person objects to decisions that are made about them by machines. The act's message id names the objection.
+    Object {
+        /// An identifier of the user.
+        user: Named,
+    },
+    /// Lifts objections of a person.
+    LiftObjections {
+        /// An identifier of the user.
+        user: Named,
+        /// Which ones.
+        objections: Vec<String>,
+    },
     /// Takes a user out of an account, until a `group` call puts it in again.
     Unlink {
         /// An identifier of the user.
@@ -129,6 +141,7 @@ impl Act {
             Self::MoveIdentifier { identifier, to } => of_users(&[to.clone(), identifier.clone()]),
             Self::MergeProfiles { ids, .. } | Self::UndoMerge { ids, .. } => of_users(ids),
             Self::BlockMerge { ids } | Self::AllowMerge { ids } => of_users(ids),
+            Self::Object { user } | Self::LiftObjections { user, .. } => of_users(std::slice::from_ref(user)),
             Self::Unlink { user, account } => {
                 let account = Named { id_type: ACCOUNT_TYPE.to_owned(), id: account.clone() };
                 vec![(Collection::Users, user.clone()), (Collection::Accounts, account)]
@@ -153,6 +166,8 @@ impl Act {
             Self::UndoMerge { .. } => "merge.undo",
             Self::BlockMerge { .. } => "merge.block",
             Self::AllowMerge { .. } => "merge.allow",
+            Self::Object { .. } => "objection.raise",
+            Self::LiftObjections { .. } => "objection.lift",
             Self::Unlink { .. } => "account.unlink",
             Self::Erase { .. } => "profiles.erase",
         }

@@ -10,6 +10,7 @@
 
 mod bucket;
 pub mod condition;
+pub mod consent;
 pub mod evaluate;
 pub mod explain;
 pub mod fql;

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::trait_names::canonical;
+use crate::domain::trait_names::{OBJECTION_TRAIT, OBJECTIONS, canonical};
 use crate::domain::{SourceNo, Timestamp};
 
 /// Custom traits of a profile, removed ones included: they remember when they were removed.
@@ -44,8 +44,16 @@ pub struct Traits {
 impl Traits {
     /// The present value of a trait as JSON text, by either spelling of a reserved name.
     pub fn get(&self, name: &str) -> Option<&str> {
-        let place = self.find(name).ok()?;
-        self.entries.get(place)?.value.as_deref()
+        match self.find(name) {
+            Ok(place) => self.entries.get(place)?.value.as_deref(),
+            // Those of single objections stand right behind where it would be.
+            Err(place) if name == OBJECTION_TRAIT => {
+                let objections = self.entries.iter().skip(place);
+                let mut objections = objections.take_while(|entry| entry.name.starts_with(OBJECTIONS));
+                objections.any(|entry| entry.value.is_some()).then_some("true")
+            }
+            Err(_) => None,
+        }
     }
 
     /// Traits there are or were.
@@ -171,6 +179,19 @@ mod tests {
         assert_eq!(traits.get("plan"), None);
         traits.apply(&write(21, "m"), [("plan".into(), "\"\"")]);
         assert_eq!(traits.get("plan"), Some("\"\""));
+    }
+
+    #[test]
+    fn a_person_objects_while_one_objection_stands() {
+        let mut traits = Traits::default();
+        traits.apply(&write(1, "a"), [("$objector".into(), "1"), ("$list:x".into(), "true")]);
+        assert_eq!(traits.get("$objection"), None);
+        traits.apply(&write(2, "b"), [("$objection:m1".into(), "true"), ("$objection:m2".into(), "true")]);
+        assert_eq!(traits.get("$objection"), Some("true"));
+        traits.apply(&write(3, "c"), [("$objection:m1".into(), "null")]);
+        assert_eq!(traits.get("$objection"), Some("true"));
+        traits.apply(&write(4, "d"), [("$objection:m2".into(), "null")]);
+        assert_eq!(traits.get("$objection"), None);
     }
 
     #[test]

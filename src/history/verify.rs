@@ -15,10 +15,12 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::members::{Brought, Members};
 use crate::domain::act::LIST_TRAIT;
 use crate::domain::ids::public_id;
+use crate::domain::trait_names::{OBJECTIONS, is_hidden};
 use crate::domain::{
     Collection, ComputationNo, EventType, LeafNo, Offset, ProfileNo, SpaceNo, Timestamp, Value,
 };
 use crate::domain::{json, trait_names};
+use crate::engine::consent;
 use crate::engine::profile::{Outcome, OutcomeValue, Profile};
 use crate::engine::traits::{NAME_CHARS_MAX, TRAITS_MAX, Traits, Write};
 use crate::engine::{
@@ -282,13 +284,19 @@ impl Again {
             };
             let mut values: Vec<(String, &str)> = Vec::new();
             for (name, value) in json::entries(record.traits().unwrap_or_default()) {
-                if !name.is_empty() && !name.starts_with(LIST_TRAIT) && name.chars().count() <= NAME_CHARS_MAX
-                {
+                if !name.is_empty() && !is_hidden(&name) && name.chars().count() <= NAME_CHARS_MAX {
                     values.retain(|(known, _)| *known != name);
                     values.push((name.into_owned(), value));
                 }
             }
             self.traits.apply(&write, values);
+        }
+        if collection == Collection::Users
+            && let Some(stated) = consent::stated(record.context)
+        {
+            let at = record.timestamp;
+            let write = Write { at, message_id: record.message_id.to_owned(), source: record.source };
+            consent::note(&mut self.traits, &write, &stated);
         }
         let (facts, unused) = (record.facts(offset), &mut Dirty::default());
         match collection {
@@ -302,6 +310,11 @@ impl Again {
     }
 }
 
+/// Whether a trait is set by operators' acts and not by events.
+fn is_of_acts(name: &str) -> bool {
+    name.starts_with(LIST_TRAIT) || name.starts_with(OBJECTIONS)
+}
+
 fn compare_traits(stored: &Profile, again: &Traits, judge: &Judge, who: &str, report: &mut Report) {
     let stored = stored.traits.get();
     if stored.len() >= TRAITS_MAX {
@@ -312,7 +325,7 @@ fn compare_traits(stored: &Profile, again: &Traits, judge: &Judge, who: &str, re
         .iter()
         .chain(again.iter())
         .map(|(name, ..)| trait_names::canonical(name).into_owned())
-        .filter(|name| !judge.reserved.contains(name) && !name.starts_with(LIST_TRAIT))
+        .filter(|name| !judge.reserved.contains(name) && !is_of_acts(name))
         .collect();
     for name in names {
         report.compare(&stored.get(&name), &again.get(&name), || format!("trait {name:?} of {who}"));
@@ -335,10 +348,12 @@ impl Judge {
                 Kind::Audience => engine::Kind::Audience,
                 Kind::ComputedTrait => engine::Kind::ComputedTrait,
             };
-            let Ok(mut plan) = engine::compile_for(row.collection, &row.query, kind, limits) else {
+            let Ok(mut plan) = engine::compile_for(row.collection, &row.query, kind, limits.for_gates())
+            else {
                 continue;
             };
             plan.bind_sources(&sources);
+            plan = plan.with_retention(&row.options.retention);
             if !row.options.include_history
                 && let Some(from) = row.from
             {
@@ -365,9 +380,9 @@ impl Judge {
         // Of what is computed here only the outcomes are taken from what is stored: in order, each after it was made again.
         let mut profile = stored.clone();
         profile.traits.update(|traits| {
-            // Lists are operators' acts: those are taken as they are.
+            // Lists and objections are operators' acts: those are taken as they are.
             let listed = std::mem::replace(traits, again.traits);
-            for (name, json, write) in listed.iter().filter(|(name, ..)| name.starts_with(LIST_TRAIT)) {
+            for (name, json, write) in listed.iter().filter(|(name, ..)| is_of_acts(name)) {
                 traits.apply(write, [(name.to_owned(), json)]);
             }
         });

@@ -55,6 +55,10 @@ const CONTENTS: &[(&str, Content)] = &[
     ("/tokens/{id}", Plain),
     ("/audit-log", People(&["act", "id", "refused"])),
     ("/audit-log/verify", Plain),
+    ("/retention", Plain),
+    ("/consent/settings", Plain),
+    ("/consent/categories", Plain),
+    ("/consent/categories/{category}", Plain),
     // Nobody's values are kept with them.
     ("/regulations", Plain),
     ("/regulations/{regulation}", Plain),
@@ -123,6 +127,10 @@ const OF_A_PROFILE: &[(&str, Content)] = &[
     ("/links/delete", People(&["id"])),
     ("/audiences", People(&[])),
     ("/identity", People(&["id"])),
+    ("/consent", People(&[])),
+    ("/consent/history", People(&[])),
+    ("/objections", People(&[])),
+    ("/objections/lift", People(&["id"])),
     ("/explain/{key}", People(&["value", "to", "hint"])),
 ];
 

@@ -6,8 +6,10 @@ use super::graph::Graph;
 use super::spaces::check_name;
 use super::{Manage, ManageError, Result};
 use crate::domain::act::LIST_TRAIT;
+use crate::domain::gate::Gates;
 use crate::domain::ids::public_id;
-use crate::domain::{Collection, ComputationNo, SpaceNo};
+use crate::domain::trait_names::is_hidden;
+use crate::domain::{Collection, ComputationNo, Patch, SpaceNo};
 use crate::engine::{self, KnownSource, Plan, Sources, compile_for};
 use crate::store::StoreError;
 use crate::store::definitions::{self, Edit, NewDefinition};
@@ -28,6 +30,8 @@ pub struct Create {
     pub name: Option<String>,
     /// For people.
     pub description: String,
+    /// What it is used for.
+    pub purpose: Option<String>,
     /// `users` or `accounts`.
     pub collection: String,
     /// Query text; `None` for a list, whose members are told one by one.
@@ -68,6 +72,12 @@ pub struct Change {
     pub include_anonymous: Option<bool>,
     /// Count events received before the version was made.
     pub include_history: Option<bool>,
+    /// What it is used for.
+    pub purpose: Patch<String>,
+    /// The category of consent it is about.
+    pub consent_category: Patch<String>,
+    /// Whether what follows from membership is decided by a person.
+    pub requires_human_review: Option<bool>,
 }
 
 /// Who refers to a definition, and to whom it refers.
@@ -92,6 +102,8 @@ impl Manage {
     pub async fn create_definition(&self, space: SpaceNo, kind: Kind, new: &Create) -> Result<Definition> {
         let _editing = self.editing.lock().await;
         let (name, _) = self.check_new(space, kind, new).await?;
+        let gates = self.gated(space, &new.options.gates).await?;
+        let options = Options { gates, retention: self.retention(space).await?, ..new.options.clone() };
         let id = self.ids.uuid();
         let query = new.query.clone().unwrap_or_else(|| query_of_list(id));
         let row = NewDefinition {
@@ -103,7 +115,8 @@ impl Manage {
             description: &new.description,
             enabled: new.enabled,
             query: &query,
-            options: new.options,
+            options,
+            purpose: new.purpose.as_deref(),
         };
         let insert = definitions::insert_definition(&self.pool, space, &row, self.clock.now());
         match self.reconfigure(space, insert).await {
@@ -124,8 +137,10 @@ impl Manage {
         let collection = check_collection(&new.collection)?;
         let name = check_name(new.name.as_deref().unwrap_or(&new.key))?;
         check_description(&new.description)?;
+        check_purpose(new.purpose.as_deref())?;
+        let gates = self.check_gates(space, kind, collection, &new.options.gates).await?;
         let plan = match (&new.query, kind) {
-            (Some(query), _) => self.compile_in(space, collection, query, kind)?,
+            (Some(query), _) => self.compile_gated(space, collection, (query, &gates), kind)?,
             (None, _) if collection == Collection::Accounts => {
                 let message =
                     "a list is one of users; make an audience of `accounts` with a query over a trait";
@@ -147,7 +162,7 @@ impl Manage {
         self.check_plan_has_room(space, kind, &others)?;
         check_references(&others, &plan)?;
         self.check_circles(&others, &new.key, &plan)?;
-        Ok((name, plan))
+        Ok((name, plan.with_retention(&self.retention(space).await?)))
     }
 
     /// Whether the plan of the space lets it have one more of a kind.
@@ -182,6 +197,7 @@ impl Manage {
             key: copy.key.clone(),
             name: Some(copy.name.clone().unwrap_or(of.name)),
             description: copy.description.clone().unwrap_or(of.description),
+            purpose: of.purpose,
             collection: of.collection.as_str().to_owned(),
             query: Some(of.latest.query),
             options: of.latest.options,
@@ -216,11 +232,17 @@ impl Manage {
         let query = query.as_str();
         let is_new = query != present.latest.query || options != present.latest.options;
         let is_resumed = change.enabled == Some(true) && !present.enabled;
+        let purpose = match &change.purpose {
+            Patch::Keep => Patch::Keep,
+            Patch::Clear => Patch::Clear,
+            Patch::Set(purpose) => Patch::Set(purpose.as_str()),
+        };
         let edit = Edit {
             name,
             description: change.description.as_deref(),
+            purpose,
             enabled: change.enabled,
-            version: (is_new || is_resumed).then_some((query, options)),
+            version: (is_new || is_resumed).then_some((query, &options)),
         };
         let update = definitions::update_definition(&self.pool, space, present.no, &edit, self.clock.now());
         self.reconfigure(space, update).await?;
@@ -246,6 +268,16 @@ impl Manage {
         }
         let compile = |query| self.compile_in(space, present.collection, query, kind);
         let plan = change.query.as_deref().map(compile).transpose()?;
+        if let Patch::Set(purpose) = &change.purpose {
+            check_purpose(Some(purpose))?;
+        }
+        let known = &present.latest.options.gates;
+        let gates = Gates {
+            consent_category: change.consent_category.clone().over(known.consent_category.clone()),
+            requires_human_review: change.requires_human_review.unwrap_or(known.requires_human_review),
+            ..Gates::default()
+        };
+        let gates = self.check_gates(space, kind, present.collection, &gates).await?;
         if present.is_list() && (change.query.is_some() || change.include_history.is_some()) {
             let message = "a list has no query; its members are uploaded to …/members";
             return Err(ManageError::invalid("definition", message));
@@ -259,6 +291,8 @@ impl Manage {
         let options = Options {
             include_anonymous: change.include_anonymous.unwrap_or(present.latest.options.include_anonymous),
             include_history: change.include_history.unwrap_or(present.latest.options.include_history),
+            gates,
+            retention: self.retention(space).await?,
         };
         Ok((present, query, options))
     }
@@ -288,7 +322,12 @@ impl Manage {
         change: &Change,
     ) -> Result<(Plan, Options, Option<ComputationNo>)> {
         let (present, query, options) = self.check_change(space, kind, key, change).await?;
-        let plan = self.compile_in(space, present.collection, &query, kind)?;
+        let plan = if present.is_list() {
+            self.compile(present.collection, &options.gates.apply(&query), kind)?
+        } else {
+            self.compile_gated(space, present.collection, (&query, &options.gates), kind)?
+        };
+        let plan = plan.with_retention(&options.retention);
         Ok((plan, options, present.serving.map(|version| version.no)))
     }
 
@@ -332,13 +371,23 @@ impl Manage {
     }
 
     /// Compiles a query whose sources must be those of the space.
-    fn compile_in(&self, space: SpaceNo, collection: Collection, query: &str, kind: Kind) -> Result<Plan> {
+    pub(super) fn compile_in(
+        &self,
+        space: SpaceNo,
+        collection: Collection,
+        query: &str,
+        kind: Kind,
+    ) -> Result<Plan> {
         let mut plan = self.compile(collection, query, kind)?;
-        if plan.traits().iter().any(|name| name.starts_with(LIST_TRAIT)) {
-            let message =
-                format!("names that begin with {LIST_TRAIT} are kept for lists; name the list by its key");
+        if let Some(name) = plan.traits().iter().find(|name| is_hidden(name)) {
+            let message = format!("the service keeps the trait {name} for itself; name a list by its key");
             return Err(ManageError::invalid("definition.query", message));
         }
+        self.bind_sources(space, &mut plan)?;
+        Ok(plan)
+    }
+
+    pub(super) fn bind_sources(&self, space: SpaceNo, plan: &mut Plan) -> Result<()> {
         if plan.names_sources() {
             let snapshot = self.registry.snapshot();
             let of_space = snapshot.sources.values().filter(|s| s.space == space);
@@ -348,7 +397,7 @@ impl Manage {
             plan.check_sources(&sources).map_err(ManageError::Query)?;
             plan.bind_sources(&sources);
         }
-        Ok(plan)
+        Ok(())
     }
 
     fn compile(&self, collection: Collection, query: &str, kind: Kind) -> Result<Plan> {
@@ -377,7 +426,7 @@ impl Manage {
     }
 }
 
-const fn engine_kind(kind: Kind) -> engine::Kind {
+pub(super) const fn engine_kind(kind: Kind) -> engine::Kind {
     match kind {
         Kind::Audience => engine::Kind::Audience,
         Kind::ComputedTrait => engine::Kind::ComputedTrait,
@@ -429,6 +478,15 @@ fn check_description(description: &str) -> Result<()> {
         return Err(ManageError::invalid("description", message));
     }
     Ok(())
+}
+
+fn check_purpose(purpose: Option<&str>) -> Result<()> {
+    let is_text = |purpose: &str| purpose.chars().count() <= DESCRIPTION_CHARS_MAX && !purpose.contains('\0');
+    if purpose.is_none_or(is_text) {
+        return Ok(());
+    }
+    let message = format!("a purpose has at most {DESCRIPTION_CHARS_MAX} characters, none of them U+0000");
+    Err(ManageError::invalid("purpose", message))
 }
 
 fn shown(key: &str) -> String {

@@ -58,7 +58,7 @@ impl Manage {
         let told = crate::store::deliveries::queue::list_definitions(&self.pool, space).await?;
         let key = |of: &Subscription| match of.all() {
             Some(_) => Some(ALL.to_owned()),
-            None => told.iter().find(|d| d.0 == of.definition).map(|d| d.3.clone()),
+            None => told.iter().find(|d| d.no == of.definition).map(|d| d.key.clone()),
         };
         Ok(list.into_iter().map(|s| (key(&s), s)).map(|(key, s)| (s, key)).collect())
     }

@@ -6,6 +6,7 @@
 
 use super::apply::{self, Ground, Incoming, catch_up, look_again};
 use super::catalog::Catalog;
+use super::objections;
 use super::work::{Output, Work};
 use crate::domain::act::{
     Effect, IdentifierEffect, LIST_TRAIT, Named, ProfileEffect, Signed, TransitionEffect,
@@ -111,7 +112,7 @@ impl<'a> Acting<'a> {
 }
 
 /// The live user that has an identifier.
-fn owner(work: &Work, named: &Named) -> std::result::Result<ProfileNo, String> {
+pub(super) fn owner(work: &Work, named: &Named) -> std::result::Result<ProfileNo, String> {
     let owner = work.owner(named.key(Collection::Users));
     owner.ok_or_else(|| format!("nobody has the identifier {}:{}", named.id_type, named.id))
 }
@@ -164,6 +165,7 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
         Act::LiftQuarantine { .. } => lift_quarantine(work, &acting),
         Act::BlockMerge { ids } => block_merge(work, &acting, &ids, true),
         Act::AllowMerge { ids } => block_merge(work, &acting, &ids, false),
+        Act::Object { user } | Act::LiftObjections { user, .. } => objections::apply(work, &acting, &user),
         // In a chunk of its own, always.
         Act::UndoMerge { .. } | Act::Unlink { .. } | Act::Erase { .. } => {
             Err("the act stands between events".to_owned())

@@ -10,15 +10,15 @@ use uuid::Uuid;
 use super::accounts;
 use super::acts;
 use super::catalog::Catalog;
+use super::consent;
 use super::evaluate::{Waiting, evaluate, fire, spill};
 use super::left_out::LeftOut;
 use super::outbox::{self, Change};
 use super::refusals::{refuse, refuse_all, suspect};
 use super::work::Work;
-use crate::domain::act::LIST_TRAIT;
 use crate::domain::delivery::Subject;
 use crate::domain::id_type::TYPES_MAX;
-use crate::domain::trait_names::canonical;
+use crate::domain::trait_names::{canonical, is_hidden};
 use crate::domain::{Collection, EventType, IdKey, Offset, ProfileNo, SpaceNo, Timestamp, json};
 use crate::engine::identity::resolve::Held;
 use crate::engine::identity::{Candidate, Extracted, IdType, Resolution, Rule, TypeNo, extract, resolve};
@@ -141,6 +141,16 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
             work.out.pages.extend(spill(entry, catalog));
             entry.profile.note_event(noted, record.received_at, !is_absent(record));
             entry.touched = true;
+        }
+    }
+    if let Some(user) = user {
+        let left_out = consent::apply(work, user, record, ground);
+        if left_out > 0 {
+            let message = format!(
+                "{left_out} entries of context.consent.categoryPreferences are not used: an entry is a category's name of at most \
+                 246 characters with true or false, at most 100 of them are looked at in an event, and a profile has no room for any number"
+            );
+            work.out.warnings.push(warning(space, event, "consent_left_out", u32::MAX - 4, message));
         }
     }
     match (record.event_type, user, account) {
@@ -322,7 +332,7 @@ pub(super) fn set_traits(
     let mut values: Vec<(String, &str)> = Vec::new();
     let mut left_out = LeftOut::default();
     for (name, value) in json::last_of_each(json::entries(record.traits().unwrap_or_default())) {
-        if catalog.is_reserved(&canonical(&name)) || name.starts_with(LIST_TRAIT) {
+        if catalog.is_reserved(&canonical(&name)) || is_hidden(&name) {
             left_out.reserved.push(name.into_owned());
         } else if name.is_empty() || name.chars().count() > NAME_CHARS_MAX {
             left_out.invalid.push(name.into_owned());

@@ -282,8 +282,11 @@ async fn compile_all(
             Kind::Audience => engine::Kind::Audience,
             Kind::ComputedTrait => engine::Kind::ComputedTrait,
         };
-        match engine::compile_for(row.collection, &row.query, kind, limits) {
-            Ok(plan) => active.push(Active { row, plan }),
+        match engine::compile_for(row.collection, &row.query, kind, limits.for_gates()) {
+            Ok(plan) => {
+                let plan = plan.with_retention(&row.options.retention);
+                active.push(Active { row, plan });
+            }
             Err(errors) => {
                 let why = errors.first().map_or_else(String::new, |e| e.message.clone());
                 broken.push((row, why));

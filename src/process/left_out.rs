@@ -20,7 +20,11 @@ impl LeftOut {
             format!("{why}: {first:?}{others} were left out")
         };
         let all = [
-            ("trait_reserved", self.reserved, "a computed trait or audience has this name".to_owned()),
+            (
+                "trait_reserved",
+                self.reserved,
+                "a computed trait or audience has this name, or the service keeps it for itself".to_owned(),
+            ),
             (
                 "trait_name_invalid",
                 self.invalid,

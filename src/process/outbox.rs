@@ -3,24 +3,26 @@
 //! What is written down is the value and the instant; by which identifiers somebody is named, and what is sent along, is
 //! decided when it is sent. Where no destination wants anything, nothing is collected.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use sqlx::PgConnection;
 
 use super::catalog::{Catalog, Meta};
+use super::consent::Asked;
 use super::work::Work;
 use crate::domain::delivery::{Form, Subject, SubscriptionOptions, USER_ID};
+use crate::domain::trait_names::is_hidden;
 use crate::domain::{Collection, ComputationNo, DestinationNo, Offset, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::identity::Settings;
 use crate::engine::profile::{OutcomeValue, Profile};
 use crate::engine::traits::Traits;
-use crate::store::Result;
 use crate::store::definitions::Kind;
 use crate::store::deliveries::NewDelivery;
 use crate::store::destinations::subscriptions::{self, Subscription};
 use crate::store::identity::Merge;
+use crate::store::{Result, consents};
 
 /// A change that some destination wants.
 #[derive(Debug, Clone)]
@@ -72,6 +74,8 @@ pub(super) struct Wanted {
     /// Definitions about accounts.
     of_accounts: HashSet<i32>,
     destinations: Vec<DestinationNo>,
+    /// Which of them ask for consent.
+    pub asked: Asked,
 }
 
 impl Wanted {
@@ -79,7 +83,7 @@ impl Wanted {
     pub(super) async fn load(tx: &mut PgConnection, space: SpaceNo, catalog: &Catalog) -> Result<Self> {
         let mut wanted = Self::default();
         let mut destinations = BTreeSet::new();
-        let list = subscriptions::list(tx, space, None).await?;
+        let list = subscriptions::list(&mut *tx, space, None).await?;
         let plans = catalog.program.computations().iter();
         let plans = plans.filter_map(|c| Some((c.no, c.plan.collection(), catalog.meta.get(&c.no)?)));
         let about: BTreeSet<(Subject, i32, Collection)> =
@@ -110,6 +114,9 @@ impl Wanted {
             for definition in covered {
                 wanted.by.entry((subject, definition)).or_default().push(Arc::clone(&wanting));
             }
+        }
+        if !destinations.is_empty() {
+            wanted.asked = Asked::of(consents::list_mappings(tx, space).await?);
         }
         wanted.destinations = destinations.into_iter().collect();
         for (no, collection, meta) in plans {
@@ -201,6 +208,7 @@ pub(super) fn collect(work: &mut Work, catalog: &Catalog) {
     changes.sort_by_key(|change| change.at);
     let mut rows = wanted.rows(&changes);
     again(work, catalog, &changes, &mut rows);
+    consented(work, catalog, &changes, &mut rows);
     work.out.deliveries = rows;
 }
 
@@ -243,7 +251,7 @@ fn again(work: &Work, catalog: &Catalog, changes: &[Change], rows: &mut Vec<NewD
         let Some(entry) = work.entries.get(&profile) else { continue };
         let has_user_id = has_identifier(&entry.profile, &catalog.settings, USER_ID);
         let is_new = |wanting: &Wanting| names.iter().any(|name| wanting.options.sends(name, has_user_id));
-        for change in standing(&entry.profile, wanted) {
+        for change in standing(&entry.profile, wanted, present) {
             if !changed.contains(&(profile, change.subject, change.definition)) {
                 wanted.expand(&change, is_new, rows);
             }
@@ -251,17 +259,43 @@ fn again(work: &Work, catalog: &Catalog, changes: &[Change], rows: &mut Vec<NewD
     }
 }
 
+/// Who consents is told of to the destinations that asked for that, also where they left while nothing was told.
+fn consented(work: &Work, catalog: &Catalog, changes: &[Change], rows: &mut Vec<NewDelivery>) {
+    let wanted = &catalog.wanted;
+    let mut all: BTreeMap<ProfileNo, Vec<String>> = BTreeMap::new();
+    for (no, given) in &work.out.consented {
+        all.entry(work.live(*no)).or_default().extend_from_slice(given);
+    }
+    for (no, given) in all {
+        let Some(entry) = work.entries.get(&no) else { continue };
+        let traits = entry.profile.traits.get();
+        let begins = |wanting: &Wanting| wanted.asked.begins(wanting.destination, traits, &given);
+        for change in standing(&entry.profile, wanted, present_or_past) {
+            let is_told = changes
+                .iter()
+                .any(|c| (c.profile, c.subject, c.definition) == (no, change.subject, change.definition));
+            if !is_told {
+                wanted.expand(&change, begins, rows);
+            }
+        }
+    }
+}
+
 /// What is true of a profile now, as far as it is wanted.
-fn standing(profile: &Profile, wanted: &Wanted) -> Vec<Change> {
+fn standing(
+    profile: &Profile,
+    wanted: &Wanted,
+    says: fn(&Profile, ComputationNo) -> Option<String>,
+) -> Vec<Change> {
     let (no, at) = (profile.no, profile.last_event_at);
     let mut found = Vec::new();
     for (computation, definition, subject) in &wanted.serving {
-        let Some(value) = present(profile, *computation) else { continue };
+        let Some(value) = says(profile, *computation) else { continue };
         found.push(Change::new(no, (*subject, *definition), value, at));
     }
-    let traits = profile.traits.get();
-    if wanted.wants(Subject::CustomTraits, 0) && traits.iter().next().is_some() {
-        let value = object(traits.iter().map(|(name, json, _)| (name, json)));
+    let mut traits = profile.traits.get().iter().filter(|(name, ..)| !is_hidden(name)).peekable();
+    if wanted.wants(Subject::CustomTraits, 0) && traits.peek().is_some() {
+        let value = object(traits.map(|(name, json, _)| (name, json)));
         found.push(Change::new(no, (Subject::CustomTraits, 0), value, at));
     }
     found
@@ -273,6 +307,14 @@ fn present(profile: &Profile, computation: ComputationNo) -> Option<String> {
         OutcomeValue::Member(true) => Some("true".to_owned()),
         OutcomeValue::Value(json) => json,
         OutcomeValue::Member(false) => None,
+    }
+}
+
+/// The same, and of who was in an audience or had a value that they are, or have, no more.
+fn present_or_past(profile: &Profile, computation: ComputationNo) -> Option<String> {
+    match profile.outcome(computation)?.value {
+        OutcomeValue::Member(is_member) => Some(is_member.to_string()),
+        OutcomeValue::Value(json) => Some(json.unwrap_or_else(|| "null".to_owned())),
     }
 }
 
@@ -307,7 +349,7 @@ pub(super) fn changed_traits(before: &Traits, now: &Traits, tells_all: bool) -> 
     let gone = before.iter().filter(|(name, ..)| now.get(name).is_none()).map(|(name, ..)| (name, "null"));
     let set = now.iter().map(|(name, json, _)| (name, json));
     let set = set.filter(|(name, json)| tells_all || before.get(name) != Some(*json));
-    let values: Vec<(&str, &str)> = set.chain(gone).collect();
+    let values: Vec<(&str, &str)> = set.chain(gone).filter(|(name, _)| !is_hidden(name)).collect();
     (!values.is_empty()).then(|| object(values.into_iter()))
 }
 

@@ -8,7 +8,9 @@ use sqlx::postgres::PgPool;
 use super::accounts;
 use super::acts::list_value;
 use super::apply::{Ground, Incoming, is_absent, note_link, set_traits};
+use super::consent;
 use super::evaluate::spill;
+use super::objections;
 use super::work::Work;
 use crate::domain::{Act, EventType, Offset, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::identity::Graph;
@@ -137,6 +139,8 @@ pub(super) fn fold_again(
         _ => {}
     }
     if let Some(entry) = work.entries.get_mut(&user) {
+        // What of it cannot be used was told when the event came.
+        let _told = consent::set(entry, record, ground.catalog);
         accounts::fold_user(entry, account, &record.facts(event.offset), ground.catalog);
         work.out.pages.extend(spill(entry, ground.catalog));
     }
@@ -157,6 +161,7 @@ pub(super) fn act_again(work: &mut Work, user: ProfileNo, event: &Incoming<'_>) 
                 traits.tidy();
             });
         }
+        Ok(act @ (Act::Object { .. } | Act::LiftObjections { .. })) => objections::set(entry, record, &act),
         Ok(Act::Unlink { .. }) => {
             let Some(gone) = account else { return };
             entry.profile.kin.update(|kin| kin.accounts.retain(|no| *no != gone));

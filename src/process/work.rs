@@ -14,6 +14,7 @@ use sqlx::PgConnection;
 use super::accounts;
 use super::cache::Cache;
 use super::catalog::Catalog;
+use super::consent;
 use super::outbox::Change;
 use super::search::Changes;
 use super::suspects::{Known, Suspects};
@@ -172,6 +173,8 @@ pub(super) struct Output {
     pub transitions: Vec<Transition>,
     /// What has changed besides memberships and is wanted by a destination, each profile's in order.
     pub changes: Vec<Change>,
+    /// Who has consented to what, where destinations ask for it.
+    pub consented: BTreeMap<ProfileNo, Vec<String>>,
     /// What is put into the queues of destinations.
     pub deliveries: Vec<NewDelivery>,
     /// Users that are to be counted anew in their accounts: nothing is left of them when it is written.
@@ -380,7 +383,13 @@ impl Work {
                 state: Bytes::new(),
             });
         }
+        let before = consent::given(entry, catalog);
         entry.profile.absorb(&other.profile);
+        let given = consent::given(entry, catalog).into_iter().filter(|category| !before.contains(category));
+        let given: Vec<String> = given.collect();
+        if !given.is_empty() {
+            self.out.consented.entry(survivor).or_default().extend(given);
+        }
         entry.touched = true;
         catalog.program.mark_all(&mut entry.dirty);
         self.redirects.insert(absorbed, survivor);

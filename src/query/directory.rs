@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::domain::{ComputationNo, SourceNo, SpaceNo};
 use crate::engine::identity::{IdType, Settings};
-use crate::store::definitions::{self, Kind};
+use crate::store::definitions::{self, Kind, ServingVersion};
 use crate::store::{Result, StoreError, identity, processor, registry};
 
 /// A version that answers for its key.
@@ -21,6 +21,10 @@ pub struct Serving {
     pub key: String,
     /// The place of the key among all of them, by name.
     pub place: usize,
+    /// What it is used for.
+    pub purpose: Option<String>,
+    /// What follows from it is decided by a person.
+    pub requires_human_review: bool,
 }
 
 /// A space's directory at one version of its configuration.
@@ -86,13 +90,17 @@ async fn load(pool: &PgPool, space: SpaceNo) -> Result<Directory> {
     let settings = Settings::new(row.types, row.merges_max.max(0) as u32, row.identifiers_max.max(0) as u32)
         .map_err(|e| StoreError::Damaged(e.to_string()))?;
     let mut serving = definitions::list_serving(pool, space).await?;
-    serving.sort_by(|(_, _, a), (_, _, b)| a.cmp(b));
+    serving.sort_by(|a, b| a.key.cmp(&b.key));
     let serving = serving.into_iter().enumerate();
     let sources = registry::load(pool).await?.sources;
     Ok(Directory {
         version,
         settings,
-        serving: serving.map(|(place, (no, kind, key))| (no, Serving { kind, key, place })).collect(),
+        serving: serving
+            .map(|(place, ServingVersion { no, kind, key, purpose, requires_human_review })| {
+                (no, Serving { kind, key, place, purpose, requires_human_review })
+            })
+            .collect(),
         sources: sources.into_values().filter(|s| s.space == space).map(|s| (s.no, s.id)).collect(),
     })
 }

@@ -10,7 +10,9 @@ use sqlx::PgConnection;
 
 use super::{QueryError, Reader, Selector};
 use crate::domain::ids::public_id;
+use crate::domain::trait_names::OBJECTION_TRAIT;
 use crate::domain::{Collection, ComputationNo, LeafNo, SpaceNo, Timestamp};
+use crate::engine::consent::is_given;
 use crate::engine::explain::Explanation;
 use crate::engine::profile::{OutcomeValue, Profile};
 use crate::engine::{self, KnownSource, Limits, Plan, ProfileView, Sources, compile_for};
@@ -32,6 +34,10 @@ pub struct Explained {
     pub at: Timestamp,
     /// What is written on the profile, and since when; `None` where nothing ever was.
     pub outcome: Option<(OutcomeValue, Timestamp)>,
+    /// The person objects to automated decisions.
+    pub objects: bool,
+    /// Of an audience that is about a category of consent: whether there is consent to it.
+    pub consents: Option<bool>,
     /// Why.
     pub why: Why,
 }
@@ -95,7 +101,13 @@ impl Reader {
             None if frozen.is_some() => Why::Frozen,
             None => Why::Unfinished,
         };
+        let traits = profile.traits.get();
+        let answers = definition.serving.as_ref().unwrap_or(&definition.latest);
+        let category = answers.options.gates.consent_category.as_deref();
+        let consents = category.map(|category| is_given(traits, category));
         Ok(Some(Some(Explained {
+            objects: traits.get(OBJECTION_TRAIT).is_some(),
+            consents,
             profile_id: public_id("prf", profile.id),
             definition,
             at,
@@ -104,7 +116,7 @@ impl Reader {
         })))
     }
 
-    async fn profile_in(
+    pub(super) async fn profile_in(
         &self,
         tx: &mut PgConnection,
         space: SpaceNo,
@@ -169,6 +181,7 @@ async fn live(
         let known = known.map(|(no, id, name)| KnownSource { no, id: public_id("src", id), name });
         plan.bind_sources(&Sources::new(known.collect()));
     }
+    plan = plan.with_retention(&row.options.retention);
     if let Some(from) = row.from.filter(|_| !row.options.include_history) {
         plan = plan.with_events_since(from);
     }

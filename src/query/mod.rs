@@ -6,6 +6,7 @@
 mod audiences;
 mod directory;
 mod explain;
+mod export;
 mod import;
 mod lists;
 mod lookup;
@@ -26,6 +27,7 @@ use tokio::sync::Semaphore;
 pub use audiences::{Size, ValueRow};
 pub use directory::Directory;
 pub use explain::{Explained, Why};
+pub use export::Pieces;
 pub use import::{ImportReport, NotYours};
 pub use lists::{Recent, RecentAfter, StartAfter, Started};
 pub use lookup::{LookupTask, lookup};
@@ -37,10 +39,12 @@ pub use search::{Searchability, Wanted};
 pub use timeline::{Direction, EventFilter, TimelineCursor, TimelineEvent};
 pub use wait::WaitError;
 
+pub use crate::engine::consent;
 pub use crate::engine::explain::{Explanation, Forecast, Reading, Reason, ReasonKind};
 pub use crate::engine::identity::resolve::Held as Identifier;
 pub use crate::engine::profile::OutcomeValue;
 pub use crate::engine::search::VALUE_BYTES_MAX as SEARCH_BYTES_MAX;
+pub use crate::engine::traits::Write;
 pub use crate::store::definitions::{Definition, Kind};
 pub use crate::store::memberships::{Member, Transition};
 
@@ -80,6 +84,9 @@ pub enum QueryError {
     /// A stored profile could not be read.
     #[error("a stored profile could not be read: {0}")]
     Decode(#[from] crate::engine::profile::DecodeError),
+    /// A row of an export could not be written.
+    #[error("a row could not be written: {0}")]
+    Row(#[from] serde_json::Error),
 }
 
 impl Reader {

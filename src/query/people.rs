@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use super::directory::Serving;
 use super::{Directory, QueryError, Reader};
-use crate::domain::act::LIST_TRAIT;
 use crate::domain::identifier::normalise;
 use crate::domain::ids::{parse_public_id, public_id};
+use crate::domain::trait_names::{OBJECTIONS, is_hidden};
 use crate::domain::{Collection, IdKey, ProfileNo, SourceNo, SpaceNo, Timestamp};
 use crate::engine::identity::Apart;
 use crate::engine::profile::{Outcome, OutcomeValue, Profile};
@@ -106,6 +106,10 @@ pub struct Computed {
     pub key: String,
     /// Since when.
     pub since: Timestamp,
+    /// What it is used for.
+    pub purpose: Option<String>,
+    /// What follows from it is decided by a person.
+    pub requires_human_review: bool,
 }
 
 /// A profile that was found, with what its numbers mean.
@@ -125,7 +129,7 @@ impl Person {
 
     /// All traits, by name: custom ones, computed ones, audiences. A computed name hides a custom one.
     pub fn traits(&self) -> Vec<Trait<'_>> {
-        let custom = self.profile.traits.get().iter().filter(|(name, ..)| !name.starts_with(LIST_TRAIT));
+        let custom = self.profile.traits.get().iter().filter(|(name, ..)| !is_hidden(name));
         let mut custom: Vec<Trait<'_>> =
             custom.map(|(name, json, write)| Trait::custom(name, json, write)).collect();
         custom.sort_unstable_by_key(|t| t.name);
@@ -148,13 +152,24 @@ impl Person {
         all
     }
 
+    /// Objections to automated decisions that stand, by id, with who noted them and when.
+    pub fn objections(&self) -> impl Iterator<Item = (&str, &Write)> {
+        let held = self.profile.traits.get().iter();
+        held.filter_map(|(name, _, write)| Some((name.strip_prefix(OBJECTIONS)?, write)))
+    }
+
     /// Audiences the profile is in.
     pub fn audiences(&self) -> Vec<Computed> {
         let is_in = self.profile.outcomes().filter(|o| o.value == OutcomeValue::Member(true));
         let mut audiences: Vec<Computed> = is_in
             .filter_map(|o| {
-                let key = self.directory.serving.get(&o.computation)?.key.clone();
-                Some(Computed { key, since: o.since })
+                let serving = self.directory.serving.get(&o.computation)?;
+                Some(Computed {
+                    key: serving.key.clone(),
+                    since: o.since,
+                    purpose: serving.purpose.clone(),
+                    requires_human_review: serving.requires_human_review,
+                })
             })
             .collect();
         audiences.sort_by(|a, b| a.key.cmp(&b.key));

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Directory, Person, QueryError, Reader};
 use crate::domain::{EventType, Offset, SpaceNo, Timestamp};
+use crate::engine::consent::stated;
 use crate::engine::identity::extract;
 use crate::engine::profile::{DecodeError, Pointer, decode_pointers};
 use crate::store::log;
@@ -46,6 +47,23 @@ pub struct EventFilter {
     pub direction: Direction,
     /// Behind this event.
     pub after: Option<TimelineCursor>,
+    /// Only events that say something of consent.
+    pub with_consent: bool,
+}
+
+impl EventFilter {
+    /// Leaves every event.
+    pub fn all(direction: Direction) -> Self {
+        Self {
+            start: Timestamp::from_millis(i64::MIN),
+            end: Timestamp::from_millis(i64::MAX),
+            include: HashSet::new(),
+            exclude: HashSet::new(),
+            direction,
+            after: None,
+            with_consent: false,
+        }
+    }
 }
 
 /// One event of a profile, as it is shown.
@@ -93,6 +111,7 @@ impl Reader {
                 let name = event.name.as_str();
                 if (filter.include.is_empty() || filter.include.contains(name))
                     && !filter.exclude.contains(name)
+                    && (!filter.with_consent || stated(&event.context).is_some())
                 {
                     events.push(event);
                 }
@@ -112,14 +131,7 @@ impl Reader {
         space: SpaceNo,
         person: &Person,
     ) -> Result<HashMap<(String, String), Timestamp>, QueryError> {
-        let newest = EventFilter {
-            start: Timestamp::from_millis(i64::MIN),
-            end: Timestamp::from_millis(i64::MAX),
-            include: HashSet::new(),
-            exclude: HashSet::new(),
-            direction: Direction::Descending,
-            after: None,
-        };
+        let newest = EventFilter::all(Direction::Descending);
         let mut seen = HashMap::new();
         for event in self.list_events(space, person, &newest, READ_AT_A_TIME).await? {
             for (_, id_type, value) in event.external_ids {
@@ -171,9 +183,12 @@ impl Reader {
             let records = Records::new(&content).map_err(|e| QueryError::Store(e.into()))?;
             for (record, offset) in records.zip(chunk.first_offset().0..) {
                 let record = record.map_err(|e| QueryError::Store(e.into()))?;
-                // Operators' acts have pointers, too, but are no events; and neither is what was erased.
-                let is_nothing = record.act || record.erased && record.unprofiled;
-                if !is_nothing && offsets.binary_search(&Offset(offset)).is_ok() {
+                // Operators' acts have pointers, too, but are no events; and neither is what was erased, or what is over
+                // (`store::retention`).
+                let is_gone = record.erased && record.unprofiled;
+                let is_over = record.event_type.is_event() && record.name.is_empty();
+                let is_event = !(record.act || is_gone || is_over);
+                if is_event && offsets.binary_search(&Offset(offset)).is_ok() {
                     events.insert(Offset(offset), event(&record, Offset(offset), directory));
                 }
             }

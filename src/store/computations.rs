@@ -1,9 +1,12 @@
 //! What the processor does with versions of definitions: positions, leaves, walks, swaps.
 
+use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor};
 
 use super::definitions::{Kind, Options};
 use super::{Result, deliveries};
+use crate::domain::gate::Gates;
+use crate::domain::retention::Retention;
 use crate::domain::{Collection, ComputationNo, LeafNo, Offset, ProfileNo, SpaceNo, Timestamp};
 
 /// A version as the processor loads it.
@@ -19,7 +22,7 @@ pub struct Computation {
     pub collection: Collection,
     /// Name on the profile.
     pub key: String,
-    /// Query text.
+    /// Query text, with what is asked besides.
     pub query: String,
     /// Options.
     pub options: Options,
@@ -45,6 +48,10 @@ pub async fn list_active(connection: &mut PgConnection, space: SpaceNo) -> Resul
         query: String,
         include_anonymous: bool,
         include_history: bool,
+        consent_category: Option<String>,
+        enforces_consent: bool,
+        requires_human_review: bool,
+        retention: Json<Retention>,
         status: String,
         from_offset: Option<i64>,
         walked_no: i64,
@@ -53,7 +60,7 @@ pub async fn list_active(connection: &mut PgConnection, space: SpaceNo) -> Resul
     let rows: Vec<Row> = sqlx::query_as(
         "-- store::computations::list_active
          SELECT c.computation_no, c.definition_no, d.kind, d.collection, d.key, c.query, c.include_anonymous,
-             c.include_history, c.status, c.from_offset, c.walked_no, c.walking
+             c.include_history, c.consent_category, c.enforces_consent, c.requires_human_review, c.retention, c.status, c.from_offset, c.walked_no, c.walking
          FROM computation c
          JOIN definition d ON d.space_id = $1 AND d.definition_no = c.definition_no
          WHERE c.space_id = $1 AND d.enabled AND NOT d.deleted AND c.status IN ('pending', 'backfilling', 'live')
@@ -62,18 +69,30 @@ pub async fn list_active(connection: &mut PgConnection, space: SpaceNo) -> Resul
     .bind(space.0)
     .fetch_all(connection)
     .await?;
-    let computation = |row: Row| Computation {
-        no: ComputationNo(row.computation_no as u32),
-        definition: row.definition_no,
-        kind: if row.kind == 1 { Kind::ComputedTrait } else { Kind::Audience },
-        collection: Collection::from_number(row.collection),
-        key: row.key,
-        query: row.query,
-        options: Options { include_anonymous: row.include_anonymous, include_history: row.include_history },
-        status: row.status,
-        from: row.from_offset.map(|o| Offset(o as u64)),
-        walked: ProfileNo(row.walked_no as u64),
-        walking: row.walking,
+    let computation = |row: Row| {
+        let gates = Gates {
+            consent_category: row.consent_category,
+            enforces_consent: row.enforces_consent,
+            requires_human_review: row.requires_human_review,
+        };
+        Computation {
+            no: ComputationNo(row.computation_no as u32),
+            definition: row.definition_no,
+            kind: if row.kind == 1 { Kind::ComputedTrait } else { Kind::Audience },
+            collection: Collection::from_number(row.collection),
+            key: row.key,
+            query: gates.apply(&row.query),
+            options: Options {
+                include_anonymous: row.include_anonymous,
+                include_history: row.include_history,
+                gates,
+                retention: row.retention.0,
+            },
+            status: row.status,
+            from: row.from_offset.map(|o| Offset(o as u64)),
+            walked: ProfileNo(row.walked_no as u64),
+            walking: row.walking,
+        }
     };
     Ok(rows.into_iter().map(computation).collect())
 }

@@ -12,6 +12,7 @@ use super::deliveries::part::Separated;
 use super::log::{HistoryChunk, history_chunk};
 use super::memberships::Transition;
 use super::regulations::erase::Erasure;
+use super::segments;
 use crate::domain::{IdKey, Offset, ProfileNo, SpaceNo, Timestamp};
 
 /// A merge that is between other profiles now.
@@ -236,28 +237,7 @@ pub(super) async fn reattribute(
     .bind(chunks.iter().map(|c| c.numbers.as_slice()).collect::<Vec<_>>())
     .execute(&mut *tx)
     .await?;
-    sqlx::query(
-        "-- store::corrections::reattribute
-         WITH stale AS (
-             DELETE FROM log_segment s WHERE s.space_id = $1 AND EXISTS (
-                 SELECT FROM unnest($2::bigint[]) AS c (end_offset)
-                 WHERE c.end_offset <= s.end_offset AND c.end_offset > s.end_offset - s.event_count)
-             RETURNING s.end_offset, s.event_count, s.day
-         ), sections AS (
-             DELETE FROM log_section x USING stale s
-             WHERE x.space_id = $1 AND x.end_offset = s.end_offset AND x.day = s.day
-         ), columns AS (
-             DELETE FROM log_column x USING stale s
-             WHERE x.space_id = $1 AND x.end_offset = s.end_offset AND x.day = s.day
-         )
-         INSERT INTO segment_gap (space_id, after_offset, end_offset)
-         SELECT $1, end_offset - event_count, end_offset FROM stale",
-    )
-    .bind(space.0)
-    .bind(&ends)
-    .execute(tx)
-    .await?;
-    Ok(())
+    segments::forget(tx, space, &ends).await
 }
 
 /// The first chunks that hold these offsets, as far as the log still has them, with what the processor made of them.

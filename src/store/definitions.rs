@@ -6,11 +6,14 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{Result, processor};
 use crate::domain::act::LIST_TRAIT;
-use crate::domain::{Collection, ComputationNo, SpaceNo, Timestamp};
+use crate::domain::gate::Gates;
+use crate::domain::retention::Retention;
+use crate::domain::{Collection, ComputationNo, Patch, SpaceNo, Timestamp};
 
 /// Audience or computed trait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,12 +40,16 @@ impl Kind {
 }
 
 /// What can be chosen with a definition's query.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Count profiles that have only anonymous identifiers.
     pub include_anonymous: bool,
     /// Count events received before the version was made.
     pub include_history: bool,
+    /// What is asked of members besides the query.
+    pub gates: Gates,
+    /// For how long events count.
+    pub retention: Retention,
 }
 
 /// A definition with its newest version and the one that answers.
@@ -62,6 +69,8 @@ pub struct Definition {
     pub name: String,
     /// For people.
     pub description: String,
+    /// What it is used for.
+    pub purpose: Option<String>,
     /// Whether it is kept up to date.
     pub enabled: bool,
     /// When it was made.
@@ -110,6 +119,7 @@ struct DefinitionRow {
     key: String,
     name: String,
     description: String,
+    purpose: Option<String>,
     enabled: bool,
     latest_version: i32,
     serving_no: Option<i32>,
@@ -125,6 +135,10 @@ struct VersionRow {
     query: String,
     include_anonymous: bool,
     include_history: bool,
+    consent_category: Option<String>,
+    enforces_consent: bool,
+    requires_human_review: bool,
+    retention: Json<Retention>,
     status: String,
     walking: bool,
     failure: Option<String>,
@@ -143,6 +157,12 @@ impl From<VersionRow> for Version {
             options: Options {
                 include_anonymous: row.include_anonymous,
                 include_history: row.include_history,
+                gates: Gates {
+                    consent_category: row.consent_category,
+                    enforces_consent: row.enforces_consent,
+                    requires_human_review: row.requires_human_review,
+                },
+                retention: row.retention.0,
             },
             status: row.status,
             walking: row.walking,
@@ -179,8 +199,8 @@ pub async fn list_definitions(
 ) -> Result<Vec<Definition>> {
     let definitions: Vec<DefinitionRow> = sqlx::query_as(
         "-- store::definitions::list_definitions
-         SELECT definition_no, definition_id, kind, collection, key, name, description, enabled, latest_version,
-             serving_no, created_at, updated_at
+         SELECT definition_no, definition_id, kind, collection, key, name, description, purpose, enabled,
+             latest_version, serving_no, created_at, updated_at
          FROM definition
          WHERE space_id = $1 AND NOT deleted AND ($2::smallint IS NULL OR kind = $2)
              AND ($3::text IS NULL OR key = $3)
@@ -195,7 +215,8 @@ pub async fn list_definitions(
     let versions: Vec<VersionRow> = sqlx::query_as(
         "-- store::definitions::list_definitions
          SELECT c.definition_no, c.computation_no, c.version, c.query, c.include_anonymous, c.include_history,
-             c.status, c.walking, c.failure, c.walked_no, c.size, c.changed_at, c.created_at
+             c.consent_category, c.enforces_consent, c.requires_human_review, c.retention, c.status, c.walking, c.failure,
+             c.walked_no, c.size, c.changed_at, c.created_at
          FROM computation c
          JOIN definition d ON d.space_id = $1 AND d.definition_no = c.definition_no
          WHERE c.space_id = $1 AND c.definition_no = ANY($2)
@@ -221,6 +242,7 @@ fn assemble(row: DefinitionRow, versions: &[VersionRow]) -> Option<Definition> {
         key: row.key,
         name: row.name,
         description: row.description,
+        purpose: row.purpose,
         enabled: row.enabled,
         created_at: row.created_at.into(),
         updated_at: row.updated_at.into(),
@@ -242,6 +264,8 @@ pub struct NewDefinition<'a> {
     pub name: &'a str,
     /// For people.
     pub description: &'a str,
+    /// What it is used for.
+    pub purpose: Option<&'a str>,
     /// Whether to start at once.
     pub enabled: bool,
     /// Query text.
@@ -263,8 +287,8 @@ pub async fn insert_definition(
     let no: i32 = sqlx::query_scalar(
         "-- store::definitions::insert_definition
          INSERT INTO definition (space_id, definition_no, definition_id, kind, key, name, description, enabled,
-             latest_version, created_at, updated_at, collection)
-         SELECT $1, coalesce(max(definition_no), 0) + 1, $2, $3, $4, $5, $6, $7, 0, $8, $8, $9
+             latest_version, created_at, updated_at, collection, purpose)
+         SELECT $1, coalesce(max(definition_no), 0) + 1, $2, $3, $4, $5, $6, $7, 0, $8, $8, $9, $10
          FROM definition WHERE space_id = $1
          RETURNING definition_no",
     )
@@ -277,20 +301,20 @@ pub async fn insert_definition(
     .bind(new.enabled)
     .bind(at.to_utc())
     .bind(new.collection as i16)
+    .bind(new.purpose)
     .fetch_one(&mut *tx)
     .await?;
-    insert_version(&mut tx, space, no, new.query, new.options, at).await?;
+    insert_version(&mut tx, space, no, (new.query, &new.options), at).await?;
     tx.commit().await?;
     Ok(())
 }
 
-/// Adds the next version of a definition and makes it the latest.
-async fn insert_version(
+/// Adds the next version of a definition and makes it the latest. The version of the configuration was raised before.
+pub async fn insert_version(
     tx: &mut PgConnection,
     space: SpaceNo,
     definition: i32,
-    query: &str,
-    options: Options,
+    (query, options): (&str, &Options),
     at: Timestamp,
 ) -> Result<()> {
     // A version that never got to serve is of no more use.
@@ -306,8 +330,9 @@ async fn insert_version(
     sqlx::query(
         "-- store::definitions::insert_version
          INSERT INTO computation (space_id, computation_no, definition_no, version, query, include_anonymous,
-             include_history, status, changed_at, created_at)
-         SELECT $1, coalesce(max(computation_no), 0) + 1, $2, $3, $4, $5, $6, 'pending', $7, $7
+             include_history, status, changed_at, created_at, consent_category, enforces_consent, requires_human_review,
+             retention)
+         SELECT $1, coalesce(max(computation_no), 0) + 1, $2, $3, $4, $5, $6, 'pending', $7, $7, $8, $9, $10, $11
          FROM computation WHERE space_id = $1",
     )
     .bind(space.0)
@@ -317,6 +342,10 @@ async fn insert_version(
     .bind(options.include_anonymous)
     .bind(options.include_history)
     .bind(at.to_utc())
+    .bind(&options.gates.consent_category)
+    .bind(options.gates.enforces_consent)
+    .bind(options.gates.requires_human_review)
+    .bind(Json(&options.retention))
     .execute(tx)
     .await?;
     Ok(())
@@ -329,10 +358,12 @@ pub struct Edit<'a> {
     pub name: Option<&'a str>,
     /// For people.
     pub description: Option<&'a str>,
+    /// What it is used for.
+    pub purpose: Patch<&'a str>,
     /// On or off.
     pub enabled: Option<bool>,
     /// A new version with this query and these options.
-    pub version: Option<(&'a str, Options)>,
+    pub version: Option<(&'a str, &'a Options)>,
 }
 
 /// Applies an edit.
@@ -348,7 +379,8 @@ pub async fn update_definition(
     sqlx::query(
         "-- store::definitions::update_definition
          UPDATE definition SET name = coalesce($3, name), description = coalesce($4, description),
-             enabled = coalesce($5, enabled), updated_at = $6
+             enabled = coalesce($5, enabled), updated_at = $6,
+             purpose = CASE WHEN $7 THEN $8 ELSE purpose END
          WHERE space_id = $1 AND definition_no = $2",
     )
     .bind(space.0)
@@ -357,6 +389,8 @@ pub async fn update_definition(
     .bind(edit.description)
     .bind(edit.enabled)
     .bind(at.to_utc())
+    .bind(!edit.purpose.is_keep())
+    .bind(edit.purpose.over(None))
     .execute(&mut *tx)
     .await?;
     if edit.enabled == Some(false) {
@@ -367,7 +401,7 @@ pub async fn update_definition(
         sqlx::query(sql).bind(space.0).bind(definition).execute(&mut *tx).await?;
     }
     if let Some((query, options)) = edit.version {
-        insert_version(&mut tx, space, definition, query, options, at).await?;
+        insert_version(&mut tx, space, definition, (query, options), at).await?;
     }
     tx.commit().await?;
     Ok(())
@@ -393,8 +427,8 @@ pub async fn delete_definition(pool: &PgPool, space: SpaceNo, definition: i32, a
 pub async fn list_versions(pool: &PgPool, space: SpaceNo, definition: i32) -> Result<Vec<Version>> {
     let rows: Vec<VersionRow> = sqlx::query_as(
         "-- store::definitions::list_versions
-         SELECT definition_no, computation_no, version, query, include_anonymous, include_history, status, failure,
-             walking, walked_no, size, changed_at, created_at
+         SELECT definition_no, computation_no, version, query, include_anonymous, include_history, consent_category,
+             enforces_consent, requires_human_review, retention, status, failure, walking, walked_no, size, changed_at, created_at
          FROM computation WHERE space_id = $1 AND definition_no = $2 ORDER BY version DESC",
     )
     .bind(space.0)
@@ -418,18 +452,40 @@ pub async fn list_sizes(pool: &PgPool, space: SpaceNo) -> Result<Vec<(String, i6
     Ok(rows.into_iter().map(|(key, size, at)| (key, size, at.into())).collect())
 }
 
+/// A version that answers for its definition.
+#[derive(Debug, Clone)]
+pub struct ServingVersion {
+    /// Which one.
+    pub no: ComputationNo,
+    /// Audience or computed trait.
+    pub kind: Kind,
+    /// What it answers for.
+    pub key: String,
+    /// What that is used for.
+    pub purpose: Option<String>,
+    /// What follows from it is decided by a person.
+    pub requires_human_review: bool,
+}
+
 /// Serving definitions of a space: which version answers for which key.
-pub async fn list_serving(pool: &PgPool, space: SpaceNo) -> Result<Vec<(ComputationNo, Kind, String)>> {
-    let rows: Vec<(i32, i16, String)> = sqlx::query_as(
+pub async fn list_serving(pool: &PgPool, space: SpaceNo) -> Result<Vec<ServingVersion>> {
+    let rows: Vec<(i32, i16, String, Option<String>, bool)> = sqlx::query_as(
         "-- store::definitions::list_serving
-         SELECT serving_no, kind, key FROM definition
-         WHERE space_id = $1 AND NOT deleted AND serving_no IS NOT NULL",
+         SELECT d.serving_no, d.kind, d.key, d.purpose, c.requires_human_review FROM definition d
+         JOIN computation c ON c.space_id = $1 AND c.computation_no = d.serving_no
+         WHERE d.space_id = $1 AND NOT d.deleted",
     )
     .bind(space.0)
     .fetch_all(pool)
     .await?;
     Ok(rows
         .into_iter()
-        .map(|(no, kind, key)| (ComputationNo(no as u32), Kind::from_number(kind), key))
+        .map(|(no, kind, key, purpose, requires_human_review)| ServingVersion {
+            no: ComputationNo(no as u32),
+            kind: Kind::from_number(kind),
+            key,
+            purpose,
+            requires_human_review,
+        })
         .collect())
 }

@@ -105,6 +105,32 @@ pub async fn fill_gap(tx: &mut PgConnection, space: SpaceNo, after: Offset, unti
     Ok(())
 }
 
+/// Forgets the segments that cover one of the chunks that end there: what they say of it is not so any more.
+pub async fn forget(tx: &mut PgConnection, space: SpaceNo, chunk_ends: &[i64]) -> Result<()> {
+    sqlx::query(
+        "-- store::segments::forget
+         WITH stale AS (
+             DELETE FROM log_segment s WHERE s.space_id = $1 AND EXISTS (
+                 SELECT FROM unnest($2::bigint[]) AS c (end_offset)
+                 WHERE c.end_offset <= s.end_offset AND c.end_offset > s.end_offset - s.event_count)
+             RETURNING s.end_offset, s.event_count, s.day
+         ), sections AS (
+             DELETE FROM log_section x USING stale s
+             WHERE x.space_id = $1 AND x.end_offset = s.end_offset AND x.day = s.day
+         ), columns AS (
+             DELETE FROM log_column x USING stale s
+             WHERE x.space_id = $1 AND x.end_offset = s.end_offset AND x.day = s.day
+         )
+         INSERT INTO segment_gap (space_id, after_offset, end_offset)
+         SELECT $1, end_offset - event_count, end_offset FROM stale",
+    )
+    .bind(space.0)
+    .bind(chunk_ends)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
 /// Writes a segment.
 pub async fn insert(connection: &mut PgConnection, segment: &NewSegment) -> Result<()> {
     let NewSegment { space, end, event_count, day, is_whole, sections } = segment;

@@ -37,8 +37,11 @@ fn text(output: &Output) -> String {
 
 async fn send(server: &Server, user: &str, email: &str) -> u64 {
     let call = json!({"userId": user, "traits": {"email": email}});
-    let request =
-        reqwest::Client::new().post(format!("{}/v1/identify", server.url)).basic_auth(KEY, Some(""));
+    let request = reqwest::Client::builder()
+        .build()
+        .unwrap()
+        .post(format!("{}/v1/identify", server.url))
+        .basic_auth(KEY, Some(""));
     let answer = request.body(call.to_string()).send().await.unwrap();
     assert!(answer.status().is_success());
     answer.headers()["personas-offset"].to_str().unwrap().parse().unwrap()

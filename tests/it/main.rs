@@ -15,6 +15,8 @@ mod audit;
 #[cfg(test)]
 mod authorisation;
 #[cfg(test)]
+mod automated;
+#[cfg(test)]
 mod backup;
 #[cfg(test)]
 mod batches;
@@ -22,6 +24,8 @@ mod batches;
 mod cli;
 #[cfg(test)]
 mod config;
+#[cfg(test)]
+mod consent;
 #[cfg(test)]
 mod crowded;
 #[cfg(test)]
@@ -60,6 +64,8 @@ mod egress;
 mod egress_hostile;
 #[cfg(test)]
 mod embedded;
+#[cfg(test)]
+mod export;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
@@ -116,6 +122,8 @@ mod refused_bodies;
 mod regulations;
 #[cfg(test)]
 mod relative_dates;
+#[cfg(test)]
+mod retention;
 #[cfg(test)]
 mod schema;
 #[cfg(test)]

@@ -145,7 +145,7 @@ async fn t25_no_log_line_says_who_anybody_is() {
         server.post("destinations", json!({"name": "CRM", "kind": "webhook", "settings": settings})).await;
     let subscribe = format!("destinations/{}/subscriptions", hook["id"].as_str().unwrap());
     server.post(&subscribe, json!({"subject": "custom_traits"})).await;
-    let client = reqwest::Client::new();
+    let client = reqwest::Client::builder().build().unwrap();
     let mut offset = 0;
     for (path, call) in [
         (

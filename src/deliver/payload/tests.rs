@@ -27,7 +27,14 @@ fn built_with(
     let traits = Map::from_iter([("plan".to_owned(), json!("pro"))]);
     let subject = Subject { collection, profile_id: "prf_1", identifiers, traits: &traits };
     let at = Timestamp::parse("2026-01-02T03:04:05.678Z").expect("time");
-    let envelope = Envelope { message_id: "dlv_1", at, space_id: "spa_1", destination: "Mail Tool" };
+    let envelope = Envelope {
+        message_id: "dlv_1",
+        at,
+        space_id: "spa_1",
+        destination: "Mail Tool",
+        purpose: None,
+        requires_human_review: false,
+    };
     build(change, call, subject, envelope, &Choice::parse(settings).expect("settings"))
 }
 

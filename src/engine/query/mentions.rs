@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::act::LIST_TRAIT;
 use crate::domain::{Collection, Path, Value, trait_names};
 
 use super::ast::{ArgumentValue, Call, Expr, ExprKind};
@@ -103,7 +102,7 @@ fn unseen_event(Mention { name, span, .. }: &Mention, known: &Known, told: &mut 
 
 fn unseen_trait(Mention { name, span, .. }: &Mention, traits: Option<&[String]>, told: &mut Errors) {
     let Some(traits) = traits else { return };
-    if name.starts_with(LIST_TRAIT) || traits.iter().any(|seen| *seen == trait_names::canonical(name)) {
+    if trait_names::is_hidden(name) || traits.iter().any(|seen| *seen == trait_names::canonical(name)) {
         return;
     }
     let names: Vec<&str> = traits.iter().map(String::as_str).collect();

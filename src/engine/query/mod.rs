@@ -22,7 +22,7 @@ mod stream;
 mod vocabulary;
 mod walk;
 
-use crate::domain::Collection;
+use crate::domain::{Collection, gate};
 use error::Errors;
 pub(in crate::engine) use error::nearest;
 pub use error::{ErrorKind, QueryError, Span};
@@ -56,6 +56,15 @@ pub struct Limits {
 impl Limits {
     /// Longest time span that can be written, in milliseconds: 10,000 years. Far from the ends of the clock.
     pub(crate) const LONGEST_SPAN: i64 = 10_000 * 366 * 86_400_000;
+
+    /// The same with room for what is asked of members besides a query, see [`gate`].
+    pub const fn for_gates(self) -> Self {
+        Self {
+            expressions: self.expressions.saturating_add(gate::ADDED),
+            nesting: self.nesting.saturating_add(gate::ADDED),
+            bytes: self.bytes.saturating_add(gate::ADDED_BYTES),
+        }
+    }
 }
 
 impl Default for Limits {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::domain::retention::Retention;
 use crate::domain::{Collection, LeafNo, Offset, Path, Value};
 use crate::engine::condition::{Condition, Logic, Operand};
 use crate::engine::state::{AnyItem, EventName, Filter, LeafSpec, Read, Reducer, Scope, Window};
@@ -164,6 +165,35 @@ impl Plan {
         self
     }
 
+    /// Lets no event count for longer than a space keeps it. A run of events (`expires_after`) ends by itself, and a trait has
+    /// its value for as long as it has it.
+    pub fn with_retention(mut self, retention: &Retention) -> Self {
+        if retention.is_unlimited() {
+            return self;
+        }
+        let kept = |event: &EventName| retention.counts_for_ms(|name| event.matches(name));
+        let kept_of: Vec<Option<i64>> = self
+            .leaves
+            .iter()
+            .map(|leaf| {
+                kept(&leaf.event).filter(|_| leaf.event != EventName::TraitWrites && leaf.session.is_none())
+            })
+            .collect();
+        for (leaf, kept) in self.leaves.iter_mut().zip(&kept_of) {
+            let Some(kept) = *kept else { continue };
+            if leaf.window.is_some_and(|window| window.newest > kept) {
+                // It is over before it would begin to count.
+                leaf.filter = Logic::Constant(false);
+            } else {
+                leaf.window = Some(within(leaf.window, kept));
+            }
+        }
+        for scan in &mut self.scans {
+            scan.keep_within(&kept_of);
+        }
+        self
+    }
+
     /// Gives the leaves the numbers under which the space keeps them; `intern` finds or makes the number of a leaf
     /// by [`LeafSpec::canonical`].
     pub fn intern(&mut self, intern: &mut dyn FnMut(&LeafSpec) -> LeafNo) {
@@ -235,4 +265,22 @@ impl Leaves {
         let numbers = (0..self.specs.len() as u32).map(LeafNo).collect();
         (self.specs, numbers)
     }
+}
+
+impl Scan {
+    /// Its events, and those inside of it, count for no longer than the leaves they are kept in.
+    fn keep_within(&mut self, kept_of: &[Option<i64>]) {
+        if let Some(kept) = kept_of.get(self.leaf).copied().flatten() {
+            self.window = Some(within(self.window, kept));
+        }
+        for scan in &mut self.scans {
+            scan.keep_within(kept_of);
+        }
+    }
+}
+
+/// A window that reaches back for so many milliseconds at most.
+fn within(window: Option<Window>, kept: i64) -> Window {
+    let Window { newest, oldest } = window.unwrap_or(Window { newest: 0, oldest: kept });
+    Window { newest, oldest: oldest.min(kept) }
 }

@@ -2,15 +2,18 @@
 
 mod acts;
 mod audit;
+mod consents;
 mod definitions;
 mod deliveries;
 mod destinations;
+mod exports;
 mod identity;
 mod identity_problems;
 mod operations;
 mod plan;
 mod queries;
 mod regulations;
+mod retention;
 mod schema;
 mod search;
 mod sensitive;
@@ -49,6 +52,9 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(schema::routes())
         .merge(search::routes())
         .merge(sensitive::routes())
+        .merge(consents::routes())
+        .merge(retention::routes())
+        .merge(exports::routes())
 }
 
 /// An id of ours in a path.

@@ -83,6 +83,7 @@ pub(super) async fn list_events(
         include: words(params.include.as_deref()).map(str::to_owned).collect(),
         exclude: words(params.exclude.as_deref()).map(str::to_owned).collect(),
         direction,
+        with_consent: false,
         after: page
             .after::<(i64, u64)>("events")?
             .map(|(at, offset)| TimelineCursor { at: Timestamp::from_millis(at), offset: Offset(offset) }),

@@ -8,6 +8,7 @@ use super::super::auth::{Authed, Read};
 use super::super::extract::{Json, Path};
 use super::super::problem::{Code, Problem};
 use super::{ProfilePath, State, collection, raw};
+use crate::domain::gate::Gates;
 use crate::domain::{Collection, Timestamp};
 use crate::query::{
     Explained, Explanation, Forecast, Kind, OutcomeValue, Reading, Reason, ReasonKind, Selector, Why,
@@ -52,9 +53,28 @@ pub(super) struct ExplainBody {
     would_have_to_change: Vec<String>,
     /// The value is less than exact, and why: `rounded`, `cut`, `coarse` (docs/query-language.md, Limits).
     inexact: Vec<&'static str>,
+    /// What the definition is used for.
+    purpose: Option<String>,
+    /// Membership is a suggestion: what follows from it is decided by a person. Who objects is no member.
+    requires_human_review: bool,
+    /// The person objects to automated decisions.
+    objects: bool,
+    /// Of an audience that is about a category of consent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consent: Option<ConsentBody>,
     /// The conditions, as the query has them.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<ReasonBody>,
+}
+
+/// Consent to what an audience is about.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ExplanationConsent)]
+struct ConsentBody {
+    category: String,
+    /// Who does not consent is no member.
+    enforced: bool,
+    given: bool,
 }
 
 /// When something changes by itself.
@@ -201,8 +221,13 @@ const USER: &str = "the profile is a user; the definition counts accounts";
 const FROZEN: &str = "the definition is switched off; it would have to be switched on";
 const UNFINISHED: &str = "the definition's first version is not complete yet";
 
+fn consent_of(gates: &Gates, consents: Option<bool>) -> Option<ConsentBody> {
+    let category = gates.consent_category.clone()?;
+    Some(ConsentBody { category, enforced: gates.enforces_consent, given: consents == Some(true) })
+}
+
 fn show(explained: Explained) -> ExplainBody {
-    let Explained { profile_id, definition, at, outcome, why } = explained;
+    let Explained { profile_id, definition, at, outcome, objects, consents, why } = explained;
     let is_audience = definition.kind == Kind::Audience;
     let (status, gate, explanation) = match why {
         Why::Counted(explanation) => ("counted", None, Some(explanation)),
@@ -223,6 +248,15 @@ fn show(explained: Explained) -> ExplainBody {
         _ => "null".to_owned(),
     };
     let mut hints: Vec<String> = gate.map(str::to_owned).into_iter().collect();
+    let answers = definition.serving.as_ref().unwrap_or(&definition.latest);
+    let requires_human_review = answers.options.gates.requires_human_review;
+    let consent = consent_of(&answers.options.gates, consents);
+    if let Some(ConsentBody { category, enforced: true, given: false }) = &consent {
+        hints.push(format!("the person would have to give consent to the category {category}"));
+    }
+    if objects && requires_human_review {
+        hints.push("the person has objected to automated decisions; that would have to be lifted".to_owned());
+    }
     let (mut changes, mut inexact, mut reason) = (ChangeBody::default(), Vec::new(), None);
     if let Some(Explanation { evaluation, forecast, reason: why }) = explanation {
         // Who is not counted enters when both change, so what keeps its conditions from holding matters, too.
@@ -249,6 +283,10 @@ fn show(explained: Explained) -> ExplainBody {
         status,
         changes,
         would_have_to_change: hints,
+        purpose: definition.purpose,
+        requires_human_review,
+        objects,
+        consent,
         inexact,
         reason,
     }

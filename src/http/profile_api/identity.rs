@@ -73,6 +73,10 @@ pub(super) async fn list_links(
 pub(super) struct MembershipBody {
     key: String,
     entered_at: String,
+    /// What the audience is used for.
+    purpose: Option<String>,
+    /// Membership is a suggestion: what follows from it is decided by a person.
+    requires_human_review: bool,
 }
 
 /// Audiences the profile is in, by key.
@@ -85,8 +89,14 @@ pub(super) async fn list_profile_audiences(
 ) -> Result<Json<List<MembershipBody>>, Problem> {
     let after: Option<String> = page.after("audiences")?;
     let behind = |key: &String| after.as_ref().is_none_or(|after| key > after);
-    let rows = found.person.audiences().into_iter().filter(|a| behind(&a.key)).take(page.limit + 1).collect();
-    let show = |a: crate::query::Computed| MembershipBody { key: a.key, entered_at: a.since.to_string() };
+    let rows: Vec<_> =
+        found.person.audiences().into_iter().filter(|a| behind(&a.key)).take(page.limit + 1).collect();
+    let show = |a: crate::query::Computed| MembershipBody {
+        key: a.key,
+        entered_at: a.since.to_string(),
+        purpose: a.purpose,
+        requires_human_review: a.requires_human_review,
+    };
     Ok(Json(page.list("audiences", rows, |a| a.key.clone(), show)))
 }
 

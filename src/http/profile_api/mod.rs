@@ -1,6 +1,7 @@
 //! The Profile API: Segment's paths and shapes, and what it lacks (identity, audiences, search, all events).
 
 mod audiences;
+mod consent;
 mod delete;
 mod events;
 mod explain;
@@ -8,6 +9,7 @@ mod identity;
 mod list;
 mod lists;
 mod members;
+mod objections;
 mod sizes;
 mod traits;
 
@@ -41,6 +43,10 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(identity::list_profile_audiences))
         .routes(routes!(identity::get_identity))
         .routes(routes!(explain::explain))
+        .routes(routes!(objections::list_objections, objections::object))
+        .routes(routes!(objections::lift_objections))
+        .routes(routes!(consent::get_consent))
+        .routes(routes!(consent::list_consent_history))
         .routes(routes!(delete::delete_external_id))
         .routes(routes!(delete::move_external_id))
         .routes(routes!(delete::unlink))
@@ -75,6 +81,10 @@ impl From<QueryError> for Problem {
         match error {
             QueryError::Store(error) => error.into(),
             QueryError::Stopping => Self::new(Code::Unavailable, "the server is stopping"),
+            QueryError::Row(error) => {
+                tracing::error!(%error, "a row could not be written: {error}");
+                Self::new(Code::Internal, "a row could not be written")
+            }
             QueryError::Decode(error) => {
                 tracing::error!(%error, "a stored profile could not be read: {error}");
                 Self::new(Code::Internal, "a stored profile could not be read")

@@ -222,17 +222,43 @@ pub async fn space_key(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<
     Ok(sqlx::query_scalar(sql).bind(space.0).fetch_one(executor).await?)
 }
 
-/// A definition, as far as it is sent: number, kind, public id, key and the version that answers.
-pub type DefinitionRow = (i32, Kind, Uuid, String, Option<ComputationNo>);
+/// A definition, as far as it is sent.
+#[derive(Debug, Clone)]
+pub struct DefinitionRow {
+    /// Its number.
+    pub no: i32,
+    /// Audience or computed trait.
+    pub kind: Kind,
+    /// Public id.
+    pub id: Uuid,
+    /// Name on the profile.
+    pub key: String,
+    /// The version that answers.
+    pub serving: Option<ComputationNo>,
+    /// What it is used for.
+    pub purpose: Option<String>,
+    /// What follows from it is decided by a person.
+    pub requires_human_review: bool,
+}
 
 /// All definitions of a space, deleted ones too: what they told may still wait.
 pub async fn list_definitions(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<Vec<DefinitionRow>> {
+    type Row = (i32, i16, Uuid, String, Option<i32>, Option<String>, bool);
     let sql = "-- store::deliveries::queue::list_definitions
-         SELECT definition_no, kind, definition_id, key, serving_no FROM definition WHERE space_id = $1";
-    let rows: Vec<(i32, i16, Uuid, String, Option<i32>)> =
-        sqlx::query_as(sql).bind(space.0).fetch_all(executor).await?;
-    let row = |(no, kind, id, key, serving): (i32, i16, Uuid, String, Option<i32>)| {
-        (no, Kind::from_number(kind), id, key, serving.map(|no| ComputationNo(no as u32)))
+         SELECT d.definition_no, d.kind, d.definition_id, d.key, d.serving_no, d.purpose,
+             coalesce(c.requires_human_review, false) AS requires_human_review
+         FROM definition d
+         LEFT JOIN computation c ON c.space_id = $1 AND c.computation_no = d.serving_no
+         WHERE d.space_id = $1";
+    let rows: Vec<Row> = sqlx::query_as(sql).bind(space.0).fetch_all(executor).await?;
+    let row = |(no, kind, id, key, serving, purpose, requires_human_review): Row| DefinitionRow {
+        no,
+        kind: Kind::from_number(kind),
+        id,
+        key,
+        serving: serving.map(|no| ComputationNo(no as u32)),
+        purpose,
+        requires_human_review,
     };
     Ok(rows.into_iter().map(row).collect())
 }

@@ -222,6 +222,8 @@ pub async fn delete(pool: &PgPool, space: SpaceNo, no: DestinationNo) -> Result<
          DELETE FROM destination_failure WHERE space_id = $1 AND destination_no = $2",
         "-- store::destinations::delete
          DELETE FROM delivery_hold WHERE space_id = $1 AND destination_no = $2",
+        "-- store::destinations::delete
+         DELETE FROM consent_mapping WHERE space_id = $1 AND destination_no = $2",
     ] {
         sqlx::query(sql).bind(space.0).bind(no.0).execute(&mut *tx).await?;
     }

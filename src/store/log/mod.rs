@@ -212,7 +212,7 @@ pub async fn drop_before(pool: &PgPool, day: NaiveDate) -> Result<usize> {
 
 type ChunkRow = (i64, i32, NaiveDate, DateTime<Utc>, Vec<u8>);
 
-fn chunk((end_offset, event_count, day, received_at, body): ChunkRow) -> Chunk {
+pub(super) fn chunk((end_offset, event_count, day, received_at, body): ChunkRow) -> Chunk {
     Chunk {
         end_offset: Offset(end_offset as u64),
         event_count: event_count as u32,

@@ -28,7 +28,7 @@ pub enum Part {
 }
 
 /// Every table there is. Partitions are parts of theirs.
-pub const TABLES: [(&str, Part); 65] = [
+pub const TABLES: [(&str, Part); 69] = [
     ("profile", Part::Replaced(&["profile_no"])),
     ("external_id", Part::Replaced(&["id_key"])),
     ("profile_merge", Part::Replaced(&["log_offset", "absorbed_no"])),
@@ -84,6 +84,10 @@ pub const TABLES: [(&str, Part); 65] = [
     ("purge_report", Part::Shared),
     ("sensitive_settings", Part::Shared),
     ("sensitive_finding", Part::Shared),
+    ("consent_category", Part::Shared),
+    ("consent_settings", Part::Shared),
+    ("retention", Part::Shared),
+    ("consent_mapping", Part::Shared),
     // There are none where a rebuild looks: what is derived again is not told again.
     ("destination_subscription", Part::Scratch),
     ("destination_sync", Part::Scratch),
@@ -172,7 +176,7 @@ fn fingerprint_sql(schema: &str) -> String {
              (SELECT string_agg((definition_no, kind, collection, key, enabled, serving_no)::text, ';'
                   ORDER BY definition_no) FROM {schema}.definition WHERE space_id = $1 AND NOT deleted),
              (SELECT string_agg((c.computation_no, c.query, c.include_anonymous, c.include_history, c.status,
-                  c.from_offset)::text, ';' ORDER BY c.computation_no)
+                  c.from_offset, c.consent_category, c.enforces_consent, c.requires_human_review, c.retention)::text, ';' ORDER BY c.computation_no)
               FROM {schema}.computation c JOIN {schema}.definition d
                   ON d.space_id = $1 AND d.definition_no = c.definition_no
               WHERE c.space_id = $1 AND NOT d.deleted

@@ -49,6 +49,9 @@ pub async fn list(
     Ok(rows.into_iter().map(|(hash, until)| (id_hash(&hash), Offset(until as u64))).collect())
 }
 
+/// Hash and type of an identifier that is suppressed, and until when that of a device is.
+pub type SuppressedEntry = (String, String, Option<DateTime<Utc>>);
+
 /// What the journal beside the database says of one person of a regulation. No value of theirs is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -76,7 +79,7 @@ pub struct Entry {
     /// Hashes of identifiers that were erased.
     pub erased: Vec<String>,
     /// Hashes of identifiers that are suppressed, with their types, and until when those of devices are.
-    pub suppressed: Vec<(String, String, Option<DateTime<Utc>>)>,
+    pub suppressed: Vec<SuppressedEntry>,
 }
 
 /// What is to be added to the journal, oldest first.
@@ -95,7 +98,7 @@ pub async fn list_new(executor: impl PgExecutor<'_>, limit: i64) -> Result<Vec<(
         profile_id: Option<Uuid>,
         erased_at: Option<DateTime<Utc>>,
         erased: Vec<String>,
-        suppressed: sqlx::types::Json<Vec<(String, String, Option<DateTime<Utc>>)>>,
+        suppressed: sqlx::types::Json<Vec<SuppressedEntry>>,
     }
     let rows: Vec<Row> = sqlx::query_as(
         "-- store::regulations::journal::list_new
@@ -211,7 +214,7 @@ pub async fn put_back(
         .execute(&mut *tx)
         .await?;
     if entry.kind == RegulationType::Unsuppress.word() {
-        let hash = hex::decode(&entry.id_hash).map(|bytes| id_hash(&bytes)).unwrap_or(IdHash([0; 16]));
+        let hash = hex::decode(&entry.id_hash).map_or(IdHash([0; 16]), |bytes| id_hash(&bytes));
         super::suppression::delete(tx, space, &[hash]).await?;
     }
     Ok(())

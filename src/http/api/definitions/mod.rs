@@ -1,5 +1,6 @@
 //! Audiences and computed traits: their JSON, and the calls behind the routes of both.
 
+mod options;
 mod preview;
 mod routes;
 
@@ -11,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::not_null;
 use super::schema::WarningJson;
 use crate::domain::ids::public_id;
-use crate::domain::{Collection, SpaceNo};
+use crate::domain::{Collection, Patch, SpaceNo};
 use crate::http::AppState;
 use crate::http::etag::IfNoneMatch;
 use crate::http::extract::Json;
@@ -19,6 +20,7 @@ use crate::http::page::Page;
 use crate::http::problem::{Code, Problem};
 use crate::manage::definitions::{Change, Copy, Create, Definition, Kind, Options, References, Version};
 
+use options::{OptionsChange, OptionsJson};
 pub(super) use routes::routes;
 
 /// A definition: an audience or a computed trait.
@@ -30,8 +32,13 @@ struct DefinitionJson {
     key: String,
     name: String,
     description: String,
+    /// What it is used for, in words.
+    purpose: Option<String>,
     definition: QueryJson,
     options: OptionsJson,
+    /// Who does not consent to `options.consent_category` is no member: the space's setting.
+    #[serde(skip_serializing_if = "is_false")]
+    consent_enforced: bool,
     enabled: bool,
     /// The newest version.
     version: i32,
@@ -88,30 +95,6 @@ impl QueryJson {
     }
 }
 
-/// Who is counted, and from when on.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
-#[schema(as = DefinitionOptions)]
-#[serde(deny_unknown_fields, default)]
-struct OptionsJson {
-    /// Count profiles that have only anonymous identifiers.
-    include_anonymous: bool,
-    /// Count events received before the version was made.
-    include_historical_data: bool,
-}
-
-impl Default for OptionsJson {
-    fn default() -> Self {
-        Self { include_anonymous: false, include_historical_data: true }
-    }
-}
-
-impl From<Options> for OptionsJson {
-    fn from(options: Options) -> Self {
-        let Options { include_anonymous, include_history } = options;
-        Self { include_anonymous, include_historical_data: include_history }
-    }
-}
-
 impl From<Definition> for DefinitionJson {
     fn from(d: Definition) -> Self {
         let is_list = d.is_list();
@@ -123,7 +106,9 @@ impl From<Definition> for DefinitionJson {
             size: d.serving.as_ref().map_or(0, |v| v.size),
             failure: d.latest.failure,
             definition: QueryJson::of(d.collection, d.latest.query, is_list),
+            consent_enforced: d.latest.options.gates.enforces_consent,
             options: d.latest.options.into(),
+            purpose: d.purpose,
             key: d.key,
             name: d.name,
             description: d.description,
@@ -157,6 +142,8 @@ struct NewDefinition {
     /// For people.
     #[serde(default)]
     description: String,
+    /// What it is used for, in words: at most 2,000 characters.
+    purpose: Option<String>,
     definition: QueryJson,
     #[serde(default)]
     options: OptionsJson,
@@ -176,6 +163,10 @@ struct DefinitionChange {
     name: Option<String>,
     #[serde(default, deserialize_with = "not_null")]
     description: Option<String>,
+    /// Null: none.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    purpose: Patch<String>,
     #[serde(default, deserialize_with = "not_null")]
     enabled: Option<bool>,
     /// Another query makes a new version.
@@ -194,16 +185,6 @@ struct QueryChange {
     collection: Option<String>,
     #[serde(default, deserialize_with = "not_null")]
     query: Option<String>,
-}
-
-/// Other options.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct OptionsChange {
-    #[serde(default, deserialize_with = "not_null")]
-    include_anonymous: Option<bool>,
-    #[serde(default, deserialize_with = "not_null")]
-    include_historical_data: Option<bool>,
 }
 
 /// A copy to be made of a definition.
@@ -330,17 +311,17 @@ async fn create(
     if list && query.is_some() {
         return Err(Problem::new(Code::Invalid, "a list has no query").at("definition.query"));
     }
+    let mut options = Options::from(new.options);
+    // Whoever is put onto a list is meant.
+    options.include_anonymous |= list;
     let new = Create {
         key: new.key,
         name: new.name,
         description: new.description,
+        purpose: new.purpose,
         collection,
         query,
-        options: Options {
-            // Whoever is put onto a list is meant.
-            include_anonymous: new.options.include_anonymous || list,
-            include_history: new.options.include_historical_data,
-        },
+        options,
         enabled: new.enabled,
     };
     if params.dry_run {
@@ -407,6 +388,9 @@ async fn change(
         query: query.query,
         include_anonymous: options.include_anonymous,
         include_history: options.include_historical_data,
+        purpose: change.purpose,
+        consent_category: options.consent_category,
+        requires_human_review: options.requires_human_review,
     };
     if params.dry_run {
         return Ok(Json(preview::dry_run(app, space, kind, key, &change).await?).into_response());

@@ -82,7 +82,8 @@ pub(super) async fn preview(
     request: &PreviewRequest,
 ) -> Result<PreviewJson, Problem> {
     let (QueryJson { collection, .. }, query) = (&request.definition, request.definition.text()?);
-    let plan = app.manage.compile_definition(space, kind, collection, query).await?;
+    let options = Options::from(request.options.clone());
+    let plan = app.manage.compile_draft(space, kind, (collection, query), &options).await?;
     let draft = Draft {
         plan: &plan,
         include_anonymous: request.options.include_anonymous,
@@ -111,7 +112,7 @@ pub(super) async fn dry_run_of_new(
     new: &Create,
 ) -> Result<DryRunJson, Problem> {
     let (_, plan) = app.manage.check_new(space, kind, new).await?;
-    let Options { include_anonymous, include_history } = new.options;
+    let Options { include_anonymous, include_history, .. } = new.options;
     compare(app, space, &Draft { plan: &plan, include_anonymous, include_history, replaces: None }).await
 }
 
@@ -123,7 +124,7 @@ pub(super) async fn dry_run(
     change: &Change,
 ) -> Result<DryRunJson, Problem> {
     let (plan, options, replaces) = app.manage.compile_change(space, kind, key, change).await?;
-    let Options { include_anonymous, include_history } = options;
+    let Options { include_anonymous, include_history, .. } = options;
     compare(app, space, &Draft { plan: &plan, include_anonymous, include_history, replaces }).await
 }
 
