@@ -29,7 +29,10 @@ CREATE TABLE regulation_subject (
     profile_id uuid,
     events bigint NOT NULL DEFAULT 0,
     keys uuid[],
+    until_offset bigint,
     erased_at timestamptz,
+    -- By the clock of the database: what others have taken by then is known.
+    noted_at timestamptz,
     -- It is in the journal beside the database, which outlives a restore.
     journaled boolean NOT NULL DEFAULT false,
     PRIMARY KEY (space_id, regulation_id, subject_no)
@@ -46,7 +49,6 @@ CREATE TABLE regulation_receipt (
     delivery_no bigint NOT NULL,
     state smallint NOT NULL DEFAULT 0,
     code text,
-    message text,
     done_at timestamptz,
     PRIMARY KEY (space_id, regulation_id, subject_no, destination_no)
 );

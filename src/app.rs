@@ -10,17 +10,16 @@ mod measure;
 mod offline;
 mod outlet;
 mod privacy;
+mod reach;
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::body::Bytes;
 use futures_util::FutureExt;
-use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::postgres::PgPool;
 use tokio::sync::watch;
 
 use tokio_util::sync::CancellationToken;
@@ -30,12 +29,10 @@ use crate::clock::{Clock, IdMaker};
 use crate::config::{self, Config};
 use crate::disk::DiskGuard;
 use crate::domain::Timestamp;
-use crate::embedded::{self, Postgres, Search};
+use crate::embedded::Postgres;
 use crate::history::segments::Keeper;
 use crate::history::watch::Watch;
 use crate::http::health::Health;
-use crate::http::server::{self, Server};
-use crate::http::tls::Tls;
 use crate::http::{self, Services, tracking};
 use crate::ingest::{self, BatcherLimits, Doors, Ingest};
 use crate::manage::bootstrap::{Made, Wanted};
@@ -46,6 +43,7 @@ use crate::query::{self, Reader};
 use crate::read_cache::ReadCache;
 use crate::store;
 use crate::telemetry::metrics;
+use reach::{Ready, bind, connect, read_analytics_js};
 
 pub(crate) use offline::{
     Rebuild, Rebuilt, Restored, Some20, Told, Verified, backup, import_space, inspect, migrate, rebuild,
@@ -66,10 +64,6 @@ const PURGE_EVERY: Duration = Duration::from_secs(1);
 const SWEEP_EVERY: u32 = 60;
 /// Longest wait for the parts behind the server to end.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-/// What `pg_stat_activity` calls us.
-const APPLICATION: &str = "personas";
-/// Connections while the schema is brought up to date.
-const MIGRATION_CONNECTIONS: u32 = 2;
 
 /// What is decided at the start, besides the configuration.
 #[derive(Debug, Clone, Default)]
@@ -167,14 +161,6 @@ fn start_reading(tasks: &Tasks, pool: &PgPool, board: &Board, clock: &Clock, cac
     Reader::new(pool.clone(), board.clone(), clock.clone(), lookup)
 }
 
-/// The database, ready to be used.
-struct Ready {
-    pool: PgPool,
-    /// Without a limit for statements: for sessions that know what they do.
-    options: PgConnectOptions,
-    postgres: Option<Arc<Postgres>>,
-}
-
 impl App {
     /// Starts everything and returns once requests are taken.
     pub async fn start(config: Config, overrides: Overrides) -> anyhow::Result<Running> {
@@ -200,6 +186,7 @@ impl App {
             Some(file) => privacy::put_back(&manage, file).await? > 0,
             None => false,
         };
+        registry.reload_keep_outs().await?;
 
         let tasks = Tasks::new();
         let (ingest, appended) = start_ingest(
@@ -210,9 +197,8 @@ impl App {
             &tasks,
         );
         let (board, health) = (Board::default(), Health::default());
-        outlet::start(&tasks, &config, (options.clone(), postgres.is_some()), tools);
         let context = process::Context {
-            connect_options: options,
+            connect_options: options.clone(),
             clock: clock.clone(),
             ids: ids.clone(),
             board: board.clone(),
@@ -236,6 +222,10 @@ impl App {
         start_segments(&tasks, &pool, &config);
         let parts = (manage.clone(), health.clone());
         privacy::start(&tasks, &pool, (&clock, &ingest), parts, (journal, restored));
+        if restored {
+            privacy::wait_erased(&manage).await?;
+        }
+        outlet::start(&tasks, &config, (options, postgres.is_some()), tools);
         let measured =
             measure::Measured { pool: pool.clone(), manage: manage.clone(), disk: disk.clone(), in_flight };
         measure::start(&tasks, measured, postgres.clone());
@@ -322,61 +312,6 @@ async fn finish(tasks: &TaskTracker, name: &str) {
     if tokio::time::timeout(STOP_LIMIT, tasks.wait()).await.is_err() {
         tracing::warn!("the {name} did not end within {} s", STOP_LIMIT.as_secs());
     }
-}
-
-fn read_analytics_js(file: Option<&PathBuf>) -> anyhow::Result<Option<Bytes>> {
-    let read = |path: &PathBuf| {
-        std::fs::read(path)
-            .map(Bytes::from)
-            .with_context(|| format!("ingest.analytics_js_file: {}", path.display()))
-    };
-    file.map(read).transpose()
-}
-
-async fn bind(config: &config::Server) -> anyhow::Result<Server> {
-    let limits = server::Limits {
-        connections_max: config.max_connections,
-        header_timeout: config.header_timeout,
-        shutdown_grace: config.shutdown_grace,
-    };
-    let tls = config.tls.as_ref().map(|(certificate, key)| Tls::load(certificate, key)).transpose()?;
-    Server::bind(config.listen, limits, tls)
-        .await
-        .with_context(|| format!("cannot listen on {}", config.listen))
-}
-
-/// The database of the configuration, or a private one, which is started.
-async fn reach(config: &Config) -> anyhow::Result<(PgConnectOptions, Option<Arc<Postgres>>)> {
-    if let Some(url) = &config.database.url {
-        let options = url.expose().parse::<PgConnectOptions>().context("database.url")?;
-        return Ok((named(options), None));
-    }
-    let postgres = Arc::new(Box::pin(Postgres::start(embedded_options(config))).await?);
-    Ok((named(postgres.connect_options()), Some(postgres)))
-}
-
-/// What the private Postgres is started with.
-fn embedded_options(config: &Config) -> embedded::Options {
-    let search = Search::usual(config.embedded.postgres_bin.clone());
-    embedded::Options { search, ..embedded::Options::new(&config.embedded.data_dir) }
-}
-
-/// Says who we are, and asks not to be told what is no trouble (a table that is there already).
-fn named(options: PgConnectOptions) -> PgConnectOptions {
-    options.application_name(APPLICATION).options([("client_min_messages", "warning")])
-}
-
-/// Reaches the database, brings its schema up to date and opens the pool.
-async fn connect(config: &Config) -> anyhow::Result<Ready> {
-    let (options, postgres) = reach(config).await?;
-    let wait = config.database.acquire_timeout;
-    let migrating = store::connect(options.clone(), MIGRATION_CONNECTIONS, wait).await?;
-    store::migrate(&migrating).await?;
-    migrating.close().await;
-    let limit = config.database.statement_timeout.unwrap_or_default().as_millis().to_string();
-    let limited = options.clone().options([("statement_timeout", limit)]);
-    let pool = store::connect(limited, config.database.max_connections, wait).await?;
-    Ok(Ready { pool, options, postgres })
 }
 
 /// The machine's time; or a test clock, which never starts before the instant it was left at.

@@ -4,11 +4,14 @@
 use std::io::{Read, Write};
 use std::path::Path;
 
+use anyhow::Context;
 use sqlx::postgres::PgPool;
+use sqlx::{Connection, PgConnection};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{MIGRATION_CONNECTIONS, Ready, connect, definition_limits, embedded_options, named, reach};
+use super::definition_limits;
+use super::reach::{MIGRATION_CONNECTIONS, Ready, connect, embedded_options, named, reach};
 use crate::clock::{Clock, IdMaker};
 use crate::config::Config;
 use crate::embedded::{self, Copied, Postgres};
@@ -216,11 +219,16 @@ pub(crate) async fn inspect(config: &Config, clock: &Clock) -> anyhow::Result<In
 pub(crate) async fn backup(config: &Config, out: &mut (dyn Write + Send)) -> anyhow::Result<Copied> {
     private(config)?;
     let options = embedded_options(config);
-    let running = match Postgres::beside(&config.embedded.data_dir)? {
+    let beside = Postgres::beside(&config.embedded.data_dir)?;
+    let running = match beside {
         Some(_) => None,
         None => Some(Box::pin(Postgres::start(options.clone())).await?),
     };
+    let reached = beside.or_else(|| running.as_ref().map(Postgres::connect_options));
+    let mut holding = PgConnection::connect_with(&named(reached.context("no server runs")?)).await?;
+    store::server::hold_wal(&mut holding).await?;
     let copied = tokio::task::block_in_place(|| embedded::backup(&options, running.as_ref(), out));
+    holding.close().await?;
     if let Some(postgres) = running {
         postgres.stop().await?;
     }

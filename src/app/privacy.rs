@@ -19,12 +19,15 @@ use crate::history::sweep::Sweeper;
 use crate::http::health::Health;
 use crate::ingest::Ingest;
 use crate::manage::Manage;
+use crate::manage::regulations::KnownIds;
 use crate::store::regulations::journal::{self, Entry};
 
 /// Acts on their way into the log.
 const ACTS_MAX: usize = 16;
 /// How often the journal is written, and looked whether what was restored is erased again.
 const WRITE_EVERY: Duration = Duration::from_millis(500);
+/// Longest wait for people to be erased again, before anybody is answered.
+const ERASE_LIMIT: Duration = Duration::from_mins(2);
 /// Entries that are written at a time.
 const ENTRIES_AT_A_TIME: i64 = 1_000;
 /// The journal in the data folder of the private Postgres.
@@ -43,16 +46,16 @@ pub(super) async fn put_back(manage: &Manage, journal: &Path) -> anyhow::Result<
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(error).context(format!("the journal {} cannot be read", journal.display())),
     };
-    let mut count = 0;
-    for (place, line) in BufReader::new(file).lines().enumerate() {
+    let (mut count, mut known) = (0, KnownIds::default());
+    for (place, line) in BufReader::new(file).split(b'\n').enumerate() {
         let line = line?;
-        let entry = serde_json::from_str::<Entry>(&line);
-        // The last line may have been cut by a crash: its people are not noted as written, and are written again.
+        let entry = serde_json::from_slice::<Entry>(&line);
+        // A line may have been cut by a crash: its people are not noted as written, and are written again.
         let Ok(entry) = entry else {
             tracing::warn!("line {} of the journal {} cannot be read", place + 1, journal.display());
             continue;
         };
-        count += u64::from(manage.put_back(&entry).await?);
+        count += u64::from(manage.put_back(&entry, &mut known).await?);
     }
     if count > 0 {
         tracing::warn!(
@@ -61,6 +64,22 @@ pub(super) async fn put_back(manage: &Manage, journal: &Path) -> anyhow::Result<
         );
     }
     Ok(count)
+}
+
+/// Waits until nobody is there any more who was erased, so that nobody is answered or told of them. When that takes too long, the
+/// service goes on without being ready.
+pub(super) async fn wait_erased(manage: &Manage) -> anyhow::Result<()> {
+    let until = tokio::time::Instant::now() + ERASE_LIMIT;
+    while manage.has_waiting_erasures().await? {
+        if tokio::time::Instant::now() > until {
+            tracing::error!(
+                "people who were erased are in the restored database still: the service is not ready"
+            );
+            break;
+        }
+        tokio::time::sleep(WRITE_EVERY / 10).await;
+    }
+    Ok(())
 }
 
 /// Goes through the log for what is left of who is erased, writes acts that were lost into it, and keeps the journal. Until
@@ -74,11 +93,13 @@ pub(super) fn start(
 ) {
     let (sender, mut acts) = mpsc::channel(ACTS_MAX);
     let sweeper = Sweeper { pool: pool.clone(), clock: clock.clone(), acts: sender };
-    let (stop, ingest, pool) = (tasks.working.clone(), ingest.clone(), pool.clone());
+    let (stop, serving) = (tasks.working.clone(), tasks.serving.clone());
+    let (ingest, pool) = (ingest.clone(), pool.clone());
     health.set_erasing(restored);
     tasks.work("regulations", async move {
-        let append = async {
-            while let Some((space, act)) = acts.recv().await {
+        // As requests do, it ends before the log writer does, which waits for everybody who may add to its queue.
+        let append = async move {
+            while let Some(Some((space, act))) = serving.run_until_cancelled(acts.recv()).await {
                 let by = Actor { id: String::new(), name: "personas".to_owned() };
                 if let Err(error) = ingest.append_act(space, &Signed { act, by }).await {
                     tracing::warn!(%error, "an act of a regulation could not be written: {error}");

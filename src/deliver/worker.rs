@@ -188,8 +188,8 @@ impl Worker {
         let glance = self.glances.borrow_and_update().get(&key).cloned();
         // Nothing is known before the first look.
         let Some(glance) = glance else { return Ok(self.config_version < 0) };
-        self.is_shuffled |= self.config_version >= 0 && self.shuffled != glance.shuffled;
-        self.shuffled = glance.shuffled;
+        self.is_shuffled |= self.config_version >= 0 && self.shuffled < glance.shuffled;
+        self.shuffled = self.shuffled.max(glance.shuffled);
         if glance.config_version > self.config_version {
             self.config_version = glance.config_version;
             let state = glance.state.clone();
@@ -381,7 +381,12 @@ impl Worker {
         let moved = queue::find_moved(&mut *connection, space, destination, known).await?;
         let config = worker::find_config(&mut *connection, space, destination).await?;
         drop(connection);
-        if let Some((state, version)) = config
+        if let Some((.., shuffled)) = config {
+            // What was read may belong behind what is under way.
+            self.is_shuffled |= shuffled != self.shuffled;
+            self.shuffled = shuffled;
+        }
+        if let Some((state, version, _)) = config
             && version > self.config_version
         {
             // Rows are sent by the settings there were when they were written, or by newer ones, though the last look at
@@ -416,7 +421,7 @@ impl Worker {
         let concurrency = usize::try_from(self.limits.concurrency).unwrap_or(1).max(1);
         loop {
             let allowed = self.breaker.allowed(concurrency, self.now());
-            if self.requests.len() >= allowed {
+            if self.is_shuffled || self.requests.len() >= allowed {
                 return Ok(());
             }
             let budget = self.rate.available(Instant::now()).min(batch_max);

@@ -137,6 +137,11 @@ impl IdHash {
         }
         Self(first)
     }
+
+    /// Reads it as it is written: 32 hex digits.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32).map(|bits| Self(bits.to_be_bytes()))
+    }
 }
 
 /// Length of a space's secret.

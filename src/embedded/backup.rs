@@ -46,8 +46,15 @@ pub fn backup(
     let mut child = start(command, Stdio::null(), Stdio::piped())?;
     let mut content = child.stdout.take().ok_or_else(|| nothing(&cluster))?;
     let copied = compress(&mut content, out, &cluster);
-    end(child, "be copied", &cluster)?;
-    Ok(Copied { bytes: copied?, before: None })
+    // Nobody reads on: it does not wait for that.
+    drop(content);
+    if copied.is_err() {
+        let _ended = child.kill();
+    }
+    let ended = end(child, "be copied", &cluster);
+    let bytes = copied?;
+    ended?;
+    Ok(Copied { bytes, before: None })
 }
 
 /// Puts a backup in the place of the cluster of a data folder that nobody uses. What is there is moved aside where

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use hashbrown::HashSet;
 use sqlx::postgres::PgPool;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -14,14 +13,16 @@ use crate::clock::Clock;
 use crate::domain::{Act, IdKey, Offset, SpaceNo, Timestamp};
 use crate::engine::identity::{Settings, extract};
 use crate::store::log::codec::Record;
-use crate::store::log::erase::{Cut, replace, rewrite};
+use crate::store::log::erase::{Cut, Erased, replace, rewrite};
 use crate::store::log::numbers::Fate;
-use crate::store::regulations::people::{self, Unswept};
+use crate::store::regulations::people;
 use crate::store::regulations::{self, forward};
 use crate::store::{Result, StoreError, identity, log, processor, segments};
 
 /// Pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Pause when somebody else has the log in hand.
+const HELD_PAUSE: Duration = Duration::from_millis(20);
 /// Chunks read at a time.
 const READ_CHUNKS: i64 = 32;
 /// A regulation that is so old, in milliseconds, has its acts in the log, or they are lost.
@@ -86,57 +87,75 @@ impl Sweeper {
     /// Goes through the log once, for everybody who waits for it.
     async fn sweep(&self, space: SpaceNo) -> Result<()> {
         let people = people::list_unswept(&self.pool, space, PEOPLE_AT_A_TIME).await?;
-        if people.is_empty() {
+        if people.is_empty() || people::wait_again(&self.pool, space, &people).await? > 0 {
             return Ok(());
         }
-        // Neither are chunks joined meanwhile, nor segments made of what they were.
-        let Some(hold) = segments::Hold::try_take(&self.pool, space).await? else { return Ok(()) };
-        let done = self.sweep_held(space, &people).await;
-        hold.release().await?;
-        done
-    }
-
-    async fn sweep_held(&self, space: SpaceNo, people: &[Unswept]) -> Result<()> {
-        let Some(status) = processor::status(&self.pool, space).await? else { return Ok(()) };
         let row = identity::get_settings(&mut *self.pool.acquire().await?, space).await?;
         let settings = Settings::new(row.types, 0, 0).map_err(|e| StoreError::Damaged(e.to_string()))?;
-        let keys: HashSet<IdKey> = people.iter().flat_map(|person| person.keys.iter().copied()).collect();
+        let mut keys = Erased::new();
+        for person in &people {
+            for key in &person.keys {
+                let until = keys.entry(*key).or_insert(person.until);
+                *until = person.until.max(*until);
+            }
+        }
+        let last = keys.values().copied().max().unwrap_or_default();
         let mut after = Offset(0);
-        while after < status.processed {
-            let mut tx = self.pool.begin().await?;
-            let chunks =
-                log::read_history(&mut *tx, space, after, status.processed, None, READ_CHUNKS).await?;
-            let Some(last) = chunks.last().map(|history| history.chunk.end_offset) else { break };
-            let mut rewritten = Vec::new();
-            for history in &chunks {
-                if Fate::decode_all(&history.numbers)?
-                    .iter()
-                    .all(|fate| matches!(fate, Fate::Attributed { .. }))
-                {
-                    continue;
-                }
-                rewritten
-                    .extend(rewrite(history, &keys, |record, _, fate| cut(record, fate, &settings, &keys))?);
-                tokio::task::yield_now().await;
+        while after < last {
+            // A piece at a time: whoever has to correct the log waits for no more. Neither are chunks joined meanwhile, nor
+            // segments made of what they were.
+            let Some(hold) = segments::Hold::try_take(&self.pool, space).await? else {
+                tokio::time::sleep(HELD_PAUSE).await;
+                continue;
+            };
+            let piece = self.sweep_piece(space, (after, last), &settings, &keys).await;
+            hold.release().await?;
+            match piece? {
+                Some(end) => after = end,
+                None => break,
             }
-            if !rewritten.is_empty() {
-                replace(&mut tx, space, &rewritten).await?;
-            }
-            tx.commit().await?;
-            after = last;
         }
         let mut tx = self.pool.begin().await?;
-        people::set_swept(&mut tx, space, people).await?;
+        people::set_swept(&mut tx, space, &people).await?;
         tx.commit().await?;
         Ok(())
+    }
+
+    /// Goes through some chunks. Returns where the last of them ends; none where there are no more.
+    async fn sweep_piece(
+        &self,
+        space: SpaceNo,
+        (after, last): (Offset, Offset),
+        settings: &Settings,
+        keys: &Erased,
+    ) -> Result<Option<Offset>> {
+        let mut tx = self.pool.begin().await?;
+        let chunks = log::read_history(&mut *tx, space, after, last, None, READ_CHUNKS).await?;
+        let Some(end) = chunks.last().map(|history| history.chunk.end_offset) else { return Ok(None) };
+        let mut rewritten = Vec::new();
+        for history in &chunks {
+            let is_whole = |fate: &Fate| matches!(fate, Fate::Attributed { .. });
+            if Fate::decode_all(&history.numbers)?.iter().all(is_whole) {
+                continue;
+            }
+            let cut = |record: &Record<'_>, offset, fate| cut(record, offset, fate, (settings, keys));
+            rewritten.extend(rewrite(history, keys, cut)?);
+            tokio::task::yield_now().await;
+        }
+        if !rewritten.is_empty() {
+            replace(&mut tx, space, &rewritten).await?;
+        }
+        tx.commit().await?;
+        Ok(Some(end))
     }
 }
 
 /// Whether an event that is nobody's, or a duplicate, is one of theirs.
-fn cut(record: &Record<'_>, fate: Fate, settings: &Settings, keys: &HashSet<IdKey>) -> Cut {
+fn cut(record: &Record<'_>, offset: Offset, fate: Fate, (settings, keys): (&Settings, &Erased)) -> Cut {
     if matches!(fate, Fate::Attributed { .. }) || record.erased {
         return Cut::Keep;
     }
     let ids = extract(&record.parts(), settings);
-    if ids.users.iter().any(|candidate| keys.contains(&candidate.key)) { Cut::Erase } else { Cut::Keep }
+    let is_theirs = |key: &IdKey| keys.get(key).is_some_and(|until| offset <= *until);
+    if ids.users.iter().any(|candidate| is_theirs(&candidate.key)) { Cut::Erase } else { Cut::Keep }
 }

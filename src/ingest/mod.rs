@@ -5,6 +5,7 @@
 //! silently, and one bad event never fails its neighbours.
 
 mod batcher;
+mod gather;
 mod lexical;
 mod merge;
 mod names;
@@ -25,16 +26,15 @@ use crate::clock::{Clock, IdMaker};
 use crate::domain::act::Signed;
 use crate::domain::month::Month;
 use crate::domain::plan::EventLimits;
-use crate::domain::sensitive::Category;
 use crate::domain::{EventType, IntakeLimits, Offset, SourceNo, SpaceNo, Timestamp, json};
-use crate::engine::guard::{Finding, Guards, Screener};
-use crate::engine::keep_out::{KeepOut, KeepOuts};
+use crate::engine::guard::Guards;
+use crate::engine::keep_out::KeepOuts;
 use crate::engine::meters::Meters;
 use crate::store::log::codec::{self, Record};
-use crate::store::sensitive::{Count, Place};
 use crate::telemetry::metrics;
 use batcher::Append;
-use normalise::{Surroundings, normalise};
+use gather::{Gather, Verdicts};
+use normalise::Surroundings;
 use rate::{Buckets, Limit};
 use refused::{count_refusals, reason};
 
@@ -177,8 +177,7 @@ impl Ingest {
             Ok(prepared) => prepared,
             Err(rejection) => return Err(self.refuse_whole(sender, rejection, body, received_at).await),
         };
-        // Who sends them is not told who is suppressed.
-        let accepted = append.count as usize + kept_out;
+        let accepted = append.count as usize;
         self.check_rate(sender, accepted + rejected.len(), received_at)?;
         count_refusals(rejected.iter().map(|(_, r)| r.code));
         if accepted == 0 && rejected.is_empty() {
@@ -324,7 +323,7 @@ impl Ingest {
                 }
             }
         }
-        Ok(Verdicts { append: gather.append, rejected: gather.rejected, kept_out: gather.kept_out })
+        Ok(gather.finish())
     }
 
     /// A batch-level object, which every item will carry: held to the limits of an event, and together with the number
@@ -403,124 +402,6 @@ fn parseable(text: &str) -> Result<Cow<'_, str>, Rejection> {
         }
         Err(error) => Err(Rejection::new("bad_request", format!("the body is not valid JSON: {error}"))),
     }
-}
-
-/// What becomes of the events of one request.
-struct Verdicts {
-    append: Append,
-    rejected: Vec<(usize, Rejection)>,
-    /// Of people who are kept out.
-    kept_out: usize,
-}
-
-/// Collects the verdicts of one request.
-struct Gather<'a> {
-    ingest: &'a Ingest,
-    sender: Sender,
-    append: Append,
-    rejected: Vec<(usize, Rejection)>,
-    screener: Screener,
-    keep_out: Option<Arc<KeepOut>>,
-    /// Events of people who are kept out.
-    kept_out: usize,
-}
-
-impl<'a> Gather<'a> {
-    fn new(ingest: &'a Ingest, sender: Sender, received_at: Timestamp) -> Self {
-        let append = Append { space: sender.space, received_at, ..Append::default() };
-        let screener = Screener::new(ingest.guards.of(sender.space));
-        let keep_out = ingest.keep_outs.of(sender.space);
-        Self { ingest, sender, append, rejected: Vec::new(), screener, keep_out, kept_out: 0 }
-    }
-
-    /// An object of a batch as it may be stored; what is found in it counts once, not for each of its events.
-    fn screen_shared(&mut self, raw: &str, field: &str) -> String {
-        let screened = self.screener.screen(raw, field);
-        self.note(&screened.findings);
-        screened.text.into_owned()
-    }
-
-    fn note(&mut self, findings: &[Finding]) {
-        let at = self.append.received_at;
-        for Finding { what, path, action } in findings {
-            metrics::INGEST_SENSITIVE.add(&[what_counted(what), action.as_str()], 1);
-            let place = Place {
-                source: self.sender.source,
-                what: what.to_string(),
-                path: path.clone(),
-                action: *action,
-            };
-            let count = Count { occurrences: 0, first_at: at, last_at: at };
-            self.append.found.entry(place).or_insert(count).occurrences += 1;
-        }
-    }
-
-    fn take(&mut self, index: usize, raw: &str, around: &Surroundings<'_>) {
-        // Mended first: what a U+0000 takes apart is whole again before it is looked at.
-        let mended = lexical::mend(raw);
-        let is_mended = matches!(mended, Cow::Owned(_));
-        let screened = self.screener.screen(&mended, "");
-        self.note(&screened.findings);
-        let raw = screened.text.as_ref();
-        let append = &mut self.append;
-        let length = append.records.len();
-        let ids = &self.ingest.ids;
-        let verdict = match screened.refused() {
-            Some(found) => Err(sensitive(found, raw)),
-            None => normalise(raw, around, || ids.uuid().to_string(), &mut append.records),
-        };
-        match verdict {
-            Ok(event) if self.is_kept_out(length, event.timestamp) => {}
-            Ok(event) => {
-                let append = &mut self.append;
-                if is_mended {
-                    metrics::INGEST_MENDED.add(&["event"], 1);
-                }
-                let first = append.count == 0;
-                append.min_at = if first { event.timestamp } else { append.min_at.min(event.timestamp) };
-                append.max_at = if first { event.timestamp } else { append.max_at.max(event.timestamp) };
-                append.count += 1;
-                if !append.names.contains(&event.name) {
-                    append.names.insert(event.name);
-                }
-            }
-            Err(rejection) => {
-                let append = &mut self.append;
-                append.records.truncate(length);
-                let row = self.ingest.row_of_event(self.sender, &rejection, raw, append.received_at);
-                append.rejected.push(row);
-                self.rejected.push((index, rejection));
-            }
-        }
-    }
-}
-
-impl Gather<'_> {
-    /// Whether the event whose record begins there is of somebody who is kept out: then it is forgotten, and only counted.
-    fn is_kept_out(&mut self, start: usize, happened_at: Timestamp) -> bool {
-        let Some(keep_out) = &self.keep_out else { return false };
-        let Some(record) = self.append.records.get(start..).and_then(codec::first) else { return false };
-        let now = self.append.received_at;
-        let Some(reason) = keep_out.judge(&record.parts(), happened_at, now) else { return false };
-        metrics::INGEST_KEPT_OUT.add(&[reason.code()], 1);
-        let row = self.ingest.row_of_kept_out(self.sender, reason, now);
-        self.append.rejected.push(row);
-        self.append.records.truncate(start);
-        self.kept_out += 1;
-        true
-    }
-}
-
-/// What the metric calls it: patterns have any name.
-fn what_counted(what: &str) -> &'static str {
-    Category::parse(what).map_or("pattern", Category::as_str)
-}
-
-/// The refusal of an event with something in it that the space refuses.
-fn sensitive(Finding { what, path, .. }: &Finding, screened: &str) -> Rejection {
-    let message =
-        format!("{path} has what must not be sent ({what}); the settings for sensitive data refuse it");
-    Rejection { message_id: names::peek_message_id(screened), ..Rejection::new("sensitive_data", message) }
 }
 
 /// The write key in a body, for clients that send no header.

@@ -1,5 +1,7 @@
 //! Regulations: who is to be forgotten, who is not to be heard of again, and how far that is (privacy duties P1, P3, P5).
 
+use std::collections::HashMap;
+
 use uuid::Uuid;
 
 use super::{Manage, ManageError, Result};
@@ -51,6 +53,10 @@ pub struct Progress {
     /// How far it is at destinations.
     pub streams: Vec<Stream>,
 }
+
+/// Identifiers of spaces by their hashes.
+#[derive(Debug, Default)]
+pub struct KnownIds(HashMap<SpaceNo, HashMap<IdHash, IdKey>>);
 
 /// People as they are found, by type and hash.
 struct Named {
@@ -225,16 +231,22 @@ impl Manage {
     }
 
     /// Puts what the journal says of somebody into a database that was restored and does not know it. Whether that was so.
-    pub async fn put_back(&self, entry: &Entry) -> Result<bool> {
+    /// `known` are the identifiers of spaces, read when they are needed first.
+    pub async fn put_back(&self, entry: &Entry, known: &mut KnownIds) -> Result<bool> {
         let mut tx = self.pool.begin().await.map_err(StoreError::from)?;
         let Some((space, false)) = journal::find(&mut tx, entry).await? else { return Ok(false) };
-        let types = identity_settings::read_settings(&self.pool, space).await?.types;
-        let ids: Vec<Uuid> = entry.profile_id.into_iter().collect();
-        let key = match profiles::find_by_ids(&mut *tx, space, &ids).await?.pop() {
-            Some((.., state)) => identifiers(&state, &types)?.first().map(|(_, key)| *key),
-            None => None,
-        };
-        journal::put_back(&mut tx, space, entry, key).await?;
+        let mut keys: Vec<IdKey> = Vec::new();
+        if entry.erased_at.is_some() {
+            if !known.0.contains_key(&space) {
+                let secret = hex::decode(&entry.secret).unwrap_or_default();
+                let all = journal::list_keys(&mut *tx, space).await?.into_iter();
+                known.0.insert(space, all.map(|key| (IdHash::of(&secret, key), key)).collect());
+            }
+            let ids = known.0.get(&space);
+            let hashes = entry.erased.iter().filter_map(|hash| IdHash::from_hex(hash));
+            keys.extend(hashes.filter_map(|hash| ids?.get(&hash).copied()));
+        }
+        journal::put_back(&mut tx, space, entry, &keys).await?;
         tx.commit().await.map_err(StoreError::from)?;
         Ok(true)
     }

@@ -217,7 +217,9 @@ impl SpaceProcessor {
         self.settle().await?;
         // What is read of the log is what is corrected in the end.
         let hold = self.hold_segments().await?;
-        if self.walk.as_ref().is_some_and(Walk::folds_history) {
+        // Nobody is given what belonged to who is erased: what was folded of them is brought to nobody.
+        let is_erasure = read.contents.first().is_some_and(|content| codec::erases(content));
+        if !is_erasure && self.walk.as_ref().is_some_and(Walk::folds_history) {
             // What it has folded may belong to others now.
             self.restart_walk().await?;
         }

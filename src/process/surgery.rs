@@ -19,7 +19,7 @@ use crate::engine::Program;
 use crate::engine::identity::Graph;
 use crate::engine::profile::Profile;
 use crate::store::profiles::{self, Loaded};
-use crate::store::{Result, StoreError, verify};
+use crate::store::{Result, StoreError, processor, verify};
 
 /// Users of an account read at a time.
 const USERS_AT_A_TIME: usize = 2_000;
@@ -128,6 +128,9 @@ pub(super) async fn make_accounts_anew(
             .collect();
         let linked: Vec<ProfileNo> = linked.into_iter().collect();
         for part in linked.chunks(USERS_AT_A_TIME) {
+            if let Some(Keep { pool, epoch, lease }) = &table.keep {
+                processor::extend_lease(pool, space, *epoch, *lease).await?;
+            }
             for (no, row) in profiles::load_states(&mut *table.connection, space, part).await? {
                 let Loaded::Live(state) = row else { continue };
                 let damaged = |e| StoreError::Damaged(format!("profile {no} of space {space}: {e}"));

@@ -131,7 +131,12 @@ pub const DATA_MAP: &[Entry] = &[
     entry("retention", "how long events are kept", WITH_SPACE, Erased::Nothing),
     entry("search_entry", "hashes of trait values profiles are found by", WITH_PROFILE, Erased::Rows),
     entry("search_trait", "traits profiles are found by", WITH_SPACE, Erased::Nothing),
-    entry("seen", "names of events, properties and traits, and their types", WITH_SPACE, Erased::Nothing),
+    entry(
+        "seen",
+        "names of events, properties and traits, their types and frequent values",
+        WITH_SPACE,
+        Erased::Content,
+    ),
     entry("seen_position", "how far those are read", WITH_SPACE, Erased::Nothing),
     entry("segment_gap", "parts of the log without columns", "until they have some", Erased::Nothing),
     entry("sensitive_finding", "where sensitive data was found, without values", WITH_SPACE, Erased::Nothing),

@@ -195,6 +195,9 @@ async fn ids_of_one_space_are_nothing_in_another() {
     app.processed("/v1/track", json!({"anonymousId": "canary-2", "event": "Seen"})).await;
     let pair = json!({"profiles": ["user_id:canary-1", "anonymous_id:canary-2"]});
     app.post(&format!("{SPACE}/identity/merges"), pair).await.expect(200);
+    app.post(&format!("{SPACE}/consent/categories"), json!({"id": "ads", "name": "canary ads"}))
+        .await
+        .expect(201);
     let regulation = app.regulate("SUPPRESS_ONLY", "USER_ID", &["canary-9"]).await;
     receiver.wait_taken(1).await;
     app.wait_sent(&hook).await;
@@ -231,6 +234,7 @@ async fn ids_of_one_space_are_nothing_in_another() {
             "profile" => format!("profile_id:{profile}"),
             "collection" => "users".to_owned(),
             "regulation" => text(&regulation["id"]),
+            "category" => "ads".to_owned(),
             "selector" => "user_id:canary-9".to_owned(),
             "identifier" => "user_id:canary-1".to_owned(),
             "name" => "Seen".to_owned(),

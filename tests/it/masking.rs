@@ -58,6 +58,7 @@ async fn populated(receiver: &Receiver) -> TestApp {
     }
     let pair = json!({"profiles": ["user_id:canary-1", "anonymous_id:canary-2"]});
     app.post(&format!("{SPACE}/identity/merges"), pair).await.expect(200);
+    app.post(&format!("{SPACE}/consent/categories"), json!({"id": "ads", "name": "Ads"})).await.expect(201);
     app.regulate("SUPPRESS_ONLY", "USER_ID", &["canary-9"]).await;
     receiver.wait_taken(1).await;
     app.wait_sent(&hook).await;
@@ -96,7 +97,10 @@ async fn reads(app: &TestApp) -> Vec<(String, String)> {
         let key = if route.contains("computed-traits") { "colour" } else { "seen" };
         let which = if route.contains("/deliveries/") { &delivery } else { &hook };
         let path = route.replace("{space}", "default").replace("{key}", key).replace("{other}", key);
-        let path = path.replace("{regulation}", &regulation).replace("{selector}", "user_id:canary-9");
+        let path = path
+            .replace("{category}", "ads")
+            .replace("{regulation}", &regulation)
+            .replace("{selector}", "user_id:canary-9");
         let path =
             path.replace("{id}", which).replace("{subscription}", &subscription).replace("{name}", "Seen");
         for (collection, profile) in [("users", &user), ("accounts", &account)] {

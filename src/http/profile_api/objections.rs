@@ -33,7 +33,7 @@ struct ObjectionBody {
 }
 
 /// The objections of a person to automated decisions.
-#[utoipa::path(get, path = "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/objections", security(("token" = ["privacy"])),
+#[utoipa::path(get, path = "/v1/spaces/{space}/collections/{collection}/profiles/{profile}/objections",
     tag = "Profile API", params(ProfilePath),
     responses((status = 200, body = ObjectionsBody), (status = 404, description = "No such profile")))]
 pub(super) async fn list_objections(found: Found) -> Result<Json<ObjectionsBody>, Problem> {

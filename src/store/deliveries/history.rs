@@ -311,7 +311,9 @@ pub async fn discard(
     let sql = concat!(
         "-- store::deliveries::history::discard
          WITH gone AS (
-             UPDATE delivery_outcome SET state = 4
+             UPDATE delivery_outcome SET state = 4,
+                 -- Whom a deletion was about is not kept, once it is given up.
+                 value = CASE WHEN subject = 4 THEN '{}' ELSE value END
              WHERE space_id = $1 AND destination_no = (SELECT $2::int) AND delivery_no IN (
                  SELECT o.delivery_no FROM delivery_outcome o WHERE o.state = 3 AND ",
         meant!(),

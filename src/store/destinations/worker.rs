@@ -87,14 +87,14 @@ pub async fn end_all_leases(pool: &PgPool) -> Result<()> {
     Ok(())
 }
 
-/// The state of a destination, and the version of its settings.
+/// The state of a destination, the version of its settings, and how often its queue was shuffled.
 pub async fn find_config(
     executor: impl PgExecutor<'_>,
     space: SpaceNo,
     no: DestinationNo,
-) -> Result<Option<(String, i64)>> {
+) -> Result<Option<(String, i64, i64)>> {
     let sql = "-- store::destinations::worker::find_config
-         SELECT state, config_version FROM destination_worker WHERE space_id = $1 AND destination_no = $2";
+         SELECT state, config_version, shuffled FROM destination_worker WHERE space_id = $1 AND destination_no = $2";
     Ok(sqlx::query_as(sql).bind(space.0).bind(no.0).fetch_optional(executor).await?)
 }
 

@@ -81,6 +81,18 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// A place in the log of an event that nothing is kept of.
+    pub const fn place(event_type: EventType, source: SourceNo, message_id: &'a str, at: Timestamp) -> Self {
+        Self {
+            event_type,
+            act: false,
+            erased: true,
+            unprofiled: true,
+            source,
+            ..Self::of_act("", message_id, at)
+        }
+    }
+
     /// What the engine's leaves look at.
     pub fn facts(&self, offset: Offset) -> Facts<'a> {
         Facts {
@@ -249,6 +261,13 @@ pub fn first(records: &[u8]) -> Option<Record<'_>> {
 pub fn stands_alone(content: &[u8]) -> Result<bool, Damaged> {
     let Some(record) = Records::new(content)?.next().transpose()? else { return Ok(false) };
     Ok(record.act && serde_json::from_str::<Act>(record.body).is_ok_and(|act| act.stands_alone()))
+}
+
+/// Whether the first record of a chunk is an act that erases people.
+pub fn erases(content: &[u8]) -> bool {
+    let first = Records::new(content).ok().and_then(|mut records| records.next()?.ok());
+    let act = first.filter(|record| record.act).and_then(|record| serde_json::from_str(record.body).ok());
+    matches!(act, Some(Act::Erase { .. }))
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Taking what somebody said out of the log: the events of who is erased stay as places, so that all offsets and all that
 //! is counted by them stay right, and say nothing any more.
 //!
-//! Of an event that was an account's, too, stays what makes the account what it is: that it is named, and the traits of a
-//! `group` call. Chunks are rewritten under the lock that keeps segments from being made, and the segments that cover them
+//! Of an event that was an account's, too, stays what makes the account what it is: that it is named, the traits of a `group`
+//! call, and the message id by which the newest of two is told. Chunks are rewritten under the lock that keeps segments from being made, and the segments that cover them
 //! are forgotten by the same transaction.
 
 use serde_json::value::RawValue;
@@ -37,11 +37,14 @@ pub struct Rewritten {
     pub erased: u64,
 }
 
-/// Goes through a chunk: what `cut` says is erased; of acts, whoever has one of the `keys` is left out. None where nothing
-/// changes.
+/// Up to which place of the log identifiers are those of somebody who is erased.
+pub type Erased = hashbrown::HashMap<IdKey, Offset>;
+
+/// Goes through a chunk: what `cut` says is erased; of acts up to that place, whoever has one of the `keys` is left out. None
+/// where nothing changes.
 pub fn rewrite(
     history: &HistoryChunk,
-    keys: &hashbrown::HashSet<IdKey>,
+    keys: &Erased,
     mut cut: impl FnMut(&Record<'_>, Offset, Fate) -> Cut,
 ) -> Result<Option<Rewritten>> {
     let Chunk { end_offset, day, .. } = history.chunk;
@@ -53,7 +56,7 @@ pub fn rewrite(
     for (record, fate) in Records::new(&content)?.zip(fates) {
         let record = record?;
         let fate = if record.act {
-            if let Some(without) = without(&record, keys) {
+            if let Some(without) = without(&record, offset, keys) {
                 without.as_record(&record).encode(&mut out);
                 erased += 1;
             } else {
@@ -81,15 +84,8 @@ pub fn rewrite(
 /// Writes what is left of an event, and says whose that is.
 fn erase(record: &Record<'_>, offset: Offset, fate: Fate, out: &mut Vec<u8>) -> Fate {
     let message_id = format!("erased-{offset}");
-    let nothing = Record {
-        erased: true,
-        unprofiled: true,
-        clamped: record.clamped,
-        event_type: record.event_type,
-        timestamp: record.timestamp,
-        ..Record::of_act("", &message_id, record.received_at)
-    };
-    let nothing = Record { act: false, source: record.source, ..nothing };
+    let place = Record::place(record.event_type, record.source, &message_id, record.received_at);
+    let nothing = Record { clamped: record.clamped, timestamp: record.timestamp, ..place };
     let Fate::Attributed { account: Some(account), .. } = fate else {
         nothing.encode(out);
         return Fate::Nobodys;
@@ -145,14 +141,14 @@ impl Without {
     }
 }
 
-fn without(record: &Record<'_>, keys: &hashbrown::HashSet<IdKey>) -> Option<Without> {
+fn without(record: &Record<'_>, offset: Offset, keys: &Erased) -> Option<Without> {
     let Signed { act, by } = serde_json::from_str(record.body).ok()?;
-    if !act.identifiers().iter().any(|(collection, named)| keys.contains(&named.key(*collection))) {
+    let is_erased = |key: IdKey| keys.get(&key).is_some_and(|until| offset <= *until);
+    if !act.identifiers().iter().any(|(collection, named)| is_erased(named.key(*collection))) {
         return None;
     }
     let Act::ChangeList { list, ids, listed } = act else { return Some(Without::Nothing) };
-    let is_other =
-        |(id_type, id): &(String, String)| !keys.contains(&IdKey::of(Collection::Users, id_type, id));
+    let is_other = |(id_type, id): &(String, String)| !is_erased(IdKey::of(Collection::Users, id_type, id));
     let act = Act::ChangeList { list, ids: ids.into_iter().filter(is_other).collect(), listed };
     Some(Without::Others(serde_json::to_string(&Signed { act, by }).unwrap_or_default()))
 }

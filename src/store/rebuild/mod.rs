@@ -186,7 +186,7 @@ fn fingerprint_sql(schema: &str) -> String {
              (SELECT string_agg((trait_no, name)::text, ';' ORDER BY trait_no) FROM {schema}.search_trait
               WHERE space_id = $1 AND NOT removed),
              -- Who is erased is not to come back by what was read of the log before.
-             (SELECT (count(*), sum(state), max(erased_at))::text FROM regulation_subject WHERE space_id = $1 AND state > 0)))"
+             (SELECT (count(*), max(until_offset))::text FROM erased_identifier WHERE space_id = $1 AND until_offset > 0)))"
     )
 }
 

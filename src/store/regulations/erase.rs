@@ -15,7 +15,7 @@ use crate::domain::regulation::{IdHash, is_of_device};
 use crate::domain::seen::Seen;
 use crate::domain::{EventType, IdKey, Offset, ProfileNo, SpaceNo, Timestamp};
 use crate::store::log::codec::Record;
-use crate::store::log::erase::{Cut, replace, rewrite};
+use crate::store::log::erase::{Cut, Erased, replace, rewrite};
 use crate::store::log::numbers::Fate;
 use crate::store::schema::{self, SeenKind};
 use crate::store::{Result, corrections, deliveries};
@@ -74,22 +74,18 @@ impl Erasure {
         self.people.iter().flat_map(|person| &person.identifiers).map(|(.., key)| *key).collect()
     }
 
-    /// Patterns of texts that have one of the values in them.
-    fn patterns(&self) -> Vec<String> {
+    /// A regular expression for JSON in which one of the values stands as a value: as text, with space around it or not, or as a
+    /// number. Keys of the same name are none.
+    fn pattern(&self) -> String {
         let values = self.people.iter().flat_map(|person| &person.identifiers).map(|(_, value, _)| value);
-        let quoted = values.map(|value| serde_json::to_string(value).unwrap_or_default());
-        let escaped = |text: String| {
-            let mut pattern = String::from("%");
-            for c in text.chars() {
-                if matches!(c, '%' | '_' | '\\') {
-                    pattern.push('\\');
-                }
-                pattern.push(c);
-            }
-            pattern.push('%');
-            pattern
+        let one = |value: &String| {
+            let quoted = serde_json::to_string(value).unwrap_or_default();
+            let inner = escaped(quoted.trim_matches('"'));
+            let number = value.bytes().all(|b| b.is_ascii_digit()).then(|| format!("|{value}"));
+            format!("\"\\s*{inner}\\s*\"{}", number.unwrap_or_default())
         };
-        quoted.map(escaped).collect()
+        let all: Vec<String> = values.map(one).collect();
+        format!("[:,\\[]\\s*({})\\s*[,}}\\]]", all.join("|"))
     }
 
     /// Erases the rows that are about them, and what they said. Before anything is added by the same transaction.
@@ -171,24 +167,31 @@ impl Erasure {
         }
         let sql = "-- store::regulations::erase::erase_values
              DELETE FROM rejected_event
-             WHERE space_id = $1 AND (event ILIKE ANY($2) OR message ILIKE ANY($2) OR message_id = ANY($3))";
-        sqlx::query(sql).bind(space.0).bind(self.patterns()).bind(&values).execute(&mut *tx).await?;
+             WHERE space_id = $1 AND (event ~* $2 OR message_id = ANY($3) OR message ILIKE ANY($4))";
+        // Messages show values as Rust writes them.
+        let shown: Vec<String> =
+            values.iter().map(|value| format!("%{}%", liked(&format!("{value:?}")))).collect();
+        let rejected = sqlx::query(sql).bind(space.0).bind(self.pattern()).bind(&values).bind(shown);
+        rejected.execute(&mut *tx).await?;
         let sql = "-- store::regulations::erase::erase_values
              UPDATE audit_entry SET erased = true, act = '{\"erased\": true}', effect = jsonb_build_object(
                      'profiles', '[]'::jsonb, 'identifiers', '[]'::jsonb, 'transitions', '[]'::jsonb,
                      'events_moved', effect->'events_moved', 'events_gone', effect->'events_gone')
-             WHERE space_id = $1 AND (act::text ILIKE ANY($2) OR effect::text ILIKE ANY($2))";
-        let mut patterns = self.patterns();
-        // Effects name profiles by their public ids.
+             WHERE space_id = $1 AND NOT erased
+                 AND (act::text ~* $2 OR effect::text ~* $2 OR act::text LIKE ANY($3) OR effect::text LIKE ANY($3))";
+        // Effects name profiles by their public ids, and nothing else looks like one.
         let ids = self.people.iter().map(|person| crate::domain::ids::public_id("prf", person.profile_id));
-        patterns.extend(ids.map(|id| format!("%{}%", id.replace('_', "\\_"))));
-        sqlx::query(sql).bind(space.0).bind(patterns).execute(tx).await?;
+        let ids: Vec<String> = ids.map(|id| format!("%{}%", liked(&id))).collect();
+        sqlx::query(sql).bind(space.0).bind(self.pattern()).bind(ids).execute(tx).await?;
         Ok(())
     }
 
     /// Rewrites the chunks with their events. Returns how many there were of each.
     async fn erase_events(&self, tx: &mut PgConnection, space: SpaceNo) -> Result<Vec<u64>> {
-        let keys: HashSet<IdKey> = self.keys().into_iter().collect();
+        if self.people.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Erased = self.keys().into_iter().map(|key| (key, self.until)).collect();
         let owned = |person: &Person| person.numbers.iter().copied().collect::<HashSet<ProfileNo>>();
         let numbers: Vec<HashSet<ProfileNo>> = self.people.iter().map(owned).collect();
         let (mut events, mut seen) = (vec![0; self.people.len()], Known::load(&mut *tx, space).await?);
@@ -261,10 +264,31 @@ impl Erasure {
         }
         journal::insert(&mut *tx, space, (self.regulation, &hashes), (self.until, self.at)).await?;
         if self.suppresses {
+            // Not those of whom it was taken back while the act waited.
+            let subjects: Vec<i32> = suppressed.iter().map(|row| row.no).collect();
+            let still = suppression::list_still(&mut *tx, space, (self.regulation, &subjects)).await?;
+            suppressed.retain(|row| still.contains(&row.no));
             suppression::insert(&mut *tx, space, &suppressed).await?;
         }
-        people::set_erased(tx, space, self.regulation, &found, self.at).await
+        people::set_erased(tx, space, self.regulation, &found, (self.until, self.at)).await
     }
+}
+
+/// Text as a regular expression of Postgres means it.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if "\\^$.|?*+()[]{}".contains(c) {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// Text as `LIKE` means it.
+fn liked(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }
 
 /// The values that have been seen of events and traits.

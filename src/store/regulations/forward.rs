@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::erase::Person;
 use crate::domain::delivery::{Form, Subject};
-use crate::domain::{DestinationNo, SpaceNo, Timestamp};
+use crate::domain::{DestinationNo, ProfileNo, SpaceNo, Timestamp};
 use crate::store::Result;
 use crate::store::deliveries::{self, NewDelivery};
 
@@ -32,8 +32,9 @@ pub async fn enqueue(
             *last += 1;
             rows.push(NewDelivery {
                 destination: DestinationNo(*destination),
-                profile: person.no,
-                origin: person.no,
+                // In a rebuild, the number that it had is another's.
+                profile: nobody(person.no),
+                origin: nobody(person.no),
                 cause: None,
                 subscription: 0,
                 subject: Subject::Deletion,
@@ -60,15 +61,19 @@ pub async fn enqueue(
     Ok(())
 }
 
+/// A number that no profile has, below zero where it is stored.
+const fn nobody(no: ProfileNo) -> ProfileNo {
+    ProfileNo((no.0 as i64).wrapping_neg() as u64)
+}
+
 /// Notes what destinations have said since. Those that were deleted are told nothing any more.
 pub async fn settle(executor: impl PgExecutor<'_>, space: SpaceNo, at: Timestamp) -> Result<u64> {
     let sql = "-- store::regulations::forward::settle
-         UPDATE regulation_receipt r SET state = n.state, code = n.code, message = n.message, done_at = n.done_at
+         UPDATE regulation_receipt r SET state = n.state, code = n.code, done_at = n.done_at
          FROM (
              SELECT c.regulation_id, c.subject_no, c.destination_no,
                  CASE WHEN o.state = 1 THEN 1 WHEN o.state = 2 OR w.destination_no IS NULL THEN 2 ELSE 3 END AS state,
                  CASE WHEN w.destination_no IS NULL THEN 'DESTINATION_GONE' ELSE o.code END AS code,
-                 CASE WHEN w.destination_no IS NULL THEN 'the destination was deleted' ELSE o.message END AS message,
                  coalesce(o.done_at, $2) AS done_at
              FROM regulation_receipt c
              LEFT JOIN delivery_outcome o ON o.space_id = $1 AND o.destination_no = c.destination_no

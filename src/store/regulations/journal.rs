@@ -153,29 +153,26 @@ pub async fn set_journaled(executor: impl PgExecutor<'_>, done: &[(SpaceNo, Entr
     Ok(())
 }
 
-/// Whether a database knows of an entry; none where it has not even the space.
+/// Whether a database knows of an entry; none where it has not even the space. One that was made later under the same key is
+/// another.
 pub async fn find(connection: &mut PgConnection, entry: &Entry) -> Result<Option<(SpaceNo, bool)>> {
     let sql = "-- store::regulations::journal::find
          SELECT p.space_id, EXISTS (SELECT 1 FROM regulation_subject s WHERE s.space_id = p.space_id
              AND s.regulation_id = $2 AND s.subject_no = $3)
-         FROM space p WHERE p.key = $1";
+         FROM space p WHERE p.key = $1 AND p.created_at <= $4";
     let found: Option<(i32, bool)> = sqlx::query_as(sql)
         .bind(&entry.space)
         .bind(entry.regulation)
         .bind(entry.no)
+        .bind(entry.created_at)
         .fetch_optional(connection)
         .await?;
     Ok(found.map(|(space, known)| (SpaceNo(space), known)))
 }
 
 /// Puts an entry that a database does not know, because it was restored, into it again: what was suppressed is so again, and
-/// who was erased waits to be erased, by `key`, where there is somebody. Nothing of it is answered before that is done.
-pub async fn put_back(
-    tx: &mut PgConnection,
-    space: SpaceNo,
-    entry: &Entry,
-    key: Option<IdKey>,
-) -> Result<()> {
+/// who was erased waits to be erased, by these keys.
+pub async fn put_back(tx: &mut PgConnection, space: SpaceNo, entry: &Entry, keys: &[IdKey]) -> Result<()> {
     let sql = "-- store::regulations::journal::put_back
          INSERT INTO privacy_secret AS s (space_id, secret, version) VALUES ($1, decode($2, 'hex'), 1)
          ON CONFLICT (space_id) DO UPDATE SET version = s.version + 1";
@@ -190,9 +187,16 @@ pub async fn put_back(
     regulation.bind(entry.created_at).bind(entry.erased_at.is_some()).execute(&mut *tx).await?;
     let sql = "-- store::regulations::journal::put_back
          INSERT INTO regulation_subject (space_id, regulation_id, subject_no, id_hash, id_key, state, erased_at, journaled)
-         VALUES ($1, $2, $3, decode($4, 'hex'), $5, CASE WHEN $5::uuid IS NULL THEN 2 ELSE 0 END, $6, true)";
+         SELECT $1, $2, CASE WHEN k.n = 1 THEN $3 ELSE 1000000 + 1000 * $3 + k.n::int END, decode($4, 'hex'), k.key,
+             CASE WHEN k.key IS NULL THEN 2 ELSE 0 END, $6, true
+         FROM unnest($5::uuid[]) WITH ORDINALITY AS k (key, n) ON CONFLICT DO NOTHING";
+    // Whoever has one of the identifiers, be it somebody each: they became one after the backup.
+    let mut found: Vec<Option<Uuid>> = keys.iter().take(999).map(|key| Some(key.to_uuid())).collect();
+    if found.is_empty() {
+        found.push(None);
+    }
     let subject = sqlx::query(sql).bind(space.0).bind(entry.regulation).bind(entry.no).bind(&entry.id_hash);
-    subject.bind(key.map(IdKey::to_uuid)).bind(entry.erased_at).execute(&mut *tx).await?;
+    subject.bind(found).bind(entry.erased_at).execute(&mut *tx).await?;
     let sql = "-- store::regulations::journal::put_back
          INSERT INTO erased_identifier (space_id, id_hash, until_offset, erased_at, regulation_id, subject_no)
          SELECT $1, decode(h, 'hex'), (SELECT end_offset FROM log_head WHERE space_id = $1), $3, $4, $5
@@ -225,4 +229,11 @@ pub async fn has_waiting(executor: impl PgExecutor<'_>) -> Result<bool> {
     let sql = "-- store::regulations::journal::has_waiting
          SELECT EXISTS (SELECT 1 FROM regulation_subject WHERE state = 0)";
     Ok(sqlx::query_scalar(sql).fetch_one(executor).await?)
+}
+
+/// What all identifiers of a space are found by.
+pub async fn list_keys(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<Vec<IdKey>> {
+    let sql = "-- store::regulations::journal::list_keys\nSELECT id_key FROM external_id WHERE space_id = $1";
+    let keys: Vec<Uuid> = sqlx::query_scalar(sql).bind(space.0).fetch_all(executor).await?;
+    Ok(keys.into_iter().map(|key| IdKey(key.as_u128())).collect())
 }

@@ -173,7 +173,7 @@ pub struct Stream {
     pub unsupported: i64,
     /// Those it has refused.
     pub failed: i64,
-    /// The reason that was given last.
+    /// The code of the reason that was given last: what else a receiver said may name people.
     pub error: Option<String>,
     /// When the last one ended.
     pub finished_at: Option<Timestamp>,
@@ -206,7 +206,7 @@ pub async fn list_streams(pool: &PgPool, space: SpaceNo, ids: &[Uuid]) -> Result
         "-- store::regulations::list_streams
          SELECT r.regulation_id, r.destination_no, d.destination_id, d.name, count(*),
              count(*) FILTER (WHERE r.state = 1), count(*) FILTER (WHERE r.state = 2), count(*) FILTER (WHERE r.state = 3),
-             (array_agg(r.message ORDER BY r.done_at DESC) FILTER (WHERE r.message IS NOT NULL))[1], max(r.done_at)
+             (array_agg(r.code ORDER BY r.done_at DESC) FILTER (WHERE r.code IS NOT NULL))[1], max(r.done_at)
          FROM regulation_receipt r
          LEFT JOIN destination d ON d.space_id = $1 AND d.destination_no = r.destination_no
          WHERE r.space_id = $1 AND r.regulation_id = ANY($2)

@@ -4,7 +4,7 @@ use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use crate::domain::regulation::{IdHash, RegulationType};
-use crate::domain::{IdKey, SpaceNo, Timestamp};
+use crate::domain::{IdKey, Offset, SpaceNo, Timestamp};
 use crate::store::{Result, StoreError};
 
 /// Adds the people of a regulation, by what they are found by, numbered from 0.
@@ -86,12 +86,14 @@ pub async fn set_erased(
     space: SpaceNo,
     regulation: Uuid,
     found: &[Found],
-    at: Timestamp,
+    (until, at): (Offset, Timestamp),
 ) -> Result<()> {
     for person in found {
         // A few dozens at most, each with a list of its own.
         let sql = "-- store::regulations::people::set_erased
-             UPDATE regulation_subject SET state = 1, id_key = NULL, profile_id = $4, events = $5, keys = $6, erased_at = $7
+             UPDATE regulation_subject SET state = 1, id_key = NULL, profile_id = coalesce($4, profile_id),
+                 events = events + $5, keys = coalesce(keys, '{}') || $6, erased_at = $7, until_offset = $8,
+                 noted_at = clock_timestamp()
              WHERE space_id = $1 AND regulation_id = $2 AND subject_no = $3";
         sqlx::query(sql)
             .bind(space.0)
@@ -101,6 +103,7 @@ pub async fn set_erased(
             .bind(person.events as i64)
             .bind(person.keys.iter().map(|key| key.to_uuid()).collect::<Vec<_>>())
             .bind(at.to_utc())
+            .bind(until.0 as i64)
             .execute(&mut *tx)
             .await?;
     }
@@ -116,25 +119,62 @@ pub struct Unswept {
     pub no: i32,
     /// All identifiers.
     pub keys: Vec<IdKey>,
+    /// The place of the act.
+    pub until: Offset,
+    /// Nothing new is taken of them.
+    pub suppressed: bool,
 }
 
-/// Those of whom the log has still to be gone through, at most so many.
+/// How long after an erasure the log is gone through: all processes know by then who is suppressed, and what they had taken
+/// before is in the log.
+const SETTLED_MS: i32 = 1_500;
+
+/// Those of whom the log has still to be gone through, at most so many. None while others of the space wait to be erased.
 pub async fn list_unswept(executor: impl PgExecutor<'_>, space: SpaceNo, limit: i64) -> Result<Vec<Unswept>> {
-    let rows: Vec<(Uuid, i32, Option<Vec<Uuid>>)> = sqlx::query_as(
+    type Row = (Uuid, i32, Option<Vec<Uuid>>, i64, String);
+    let rows: Vec<Row> = sqlx::query_as(
         "-- store::regulations::people::list_unswept
-         SELECT regulation_id, subject_no, keys FROM regulation_subject WHERE space_id = $1 AND state = 1
-         ORDER BY regulation_id, subject_no LIMIT $2",
+         SELECT s.regulation_id, s.subject_no, s.keys, coalesce(s.until_offset, 0), r.type FROM regulation_subject s
+         JOIN regulation r ON r.space_id = $1 AND r.regulation_id = s.regulation_id
+         WHERE s.space_id = $1 AND s.state = 1 AND s.noted_at < clock_timestamp() - make_interval(secs => $3)
+             AND NOT EXISTS (SELECT 1 FROM regulation_subject w WHERE w.space_id = $1 AND w.state = 0)
+         ORDER BY s.regulation_id, s.subject_no LIMIT $2",
     )
     .bind(space.0)
     .bind(limit)
+    .bind(f64::from(SETTLED_MS) / 1_000.0)
     .fetch_all(executor)
     .await?;
-    let unswept = |(regulation, no, keys): (Uuid, i32, Option<Vec<Uuid>>)| Unswept {
+    let unswept = |(regulation, no, keys, until, kind): Row| Unswept {
         regulation,
         no,
         keys: keys.unwrap_or_default().iter().map(|key| IdKey(key.as_u128())).collect(),
+        until: Offset(until as u64),
+        suppressed: RegulationType::parse(&kind).is_some_and(RegulationType::suppresses),
     };
     Ok(rows.into_iter().map(unswept).collect())
+}
+
+/// Lets those wait to be erased once more of whom something has come since: it was taken before everybody knew that they are
+/// suppressed. Returns how many.
+pub async fn wait_again(executor: impl PgExecutor<'_>, space: SpaceNo, people: &[Unswept]) -> Result<u64> {
+    let pairs =
+        || people.iter().filter(|p| p.suppressed).flat_map(|p| p.keys.iter().map(move |key| (p, key)));
+    let sql = "-- store::regulations::people::wait_again
+         UPDATE regulation_subject s SET state = 0, id_key = e.id_key
+         FROM unnest($2::uuid[], $3::int[], $4::uuid[]) AS n (regulation_id, subject_no, id_key)
+         JOIN external_id e ON e.space_id = $1 AND e.id_key = n.id_key
+         JOIN identity_type t ON t.space_id = $1 AND t.type_no = e.type_no
+         WHERE s.space_id = $1 AND s.regulation_id = n.regulation_id AND s.subject_no = n.subject_no AND s.state = 1
+             -- A device may be somebody else's by now, and so may everything of whom it was taken back.
+             AND NOT (t.name IN ('anonymous_id', 'ga_client_id') OR t.name LIKE 'android.%' OR t.name LIKE 'ios.%')
+             AND EXISTS (SELECT 1 FROM suppression u WHERE u.space_id = $1 AND u.id_hash = s.id_hash)";
+    let again = sqlx::query(sql)
+        .bind(space.0)
+        .bind(pairs().map(|(person, _)| person.regulation).collect::<Vec<_>>())
+        .bind(pairs().map(|(person, _)| person.no).collect::<Vec<_>>())
+        .bind(pairs().map(|(_, key)| key.to_uuid()).collect::<Vec<_>>());
+    Ok(again.execute(executor).await?.rows_affected())
 }
 
 /// Nothing is left of these.
@@ -163,7 +203,7 @@ pub async fn list_stuck(
          SELECT s.regulation_id, min(s.subject_no), (max(s.subject_no) - min(s.subject_no) + 1)::int
          FROM regulation_subject s
          JOIN regulation r ON r.space_id = $1 AND r.regulation_id = s.regulation_id
-         WHERE s.space_id = $1 AND s.state = 0 AND r.created_at < $2
+         WHERE s.space_id = $1 AND s.state = 0 AND (r.created_at < $2 OR s.noted_at IS NOT NULL)
          GROUP BY s.regulation_id, s.subject_no / 50";
     Ok(sqlx::query_as(sql).bind(space.0).bind(before.to_utc()).fetch_all(executor).await?)
 }

@@ -43,16 +43,41 @@ pub struct Suppressed {
     pub created_at: Timestamp,
 }
 
-/// Suppresses identifiers. Who is suppressed stays so as before.
+/// Suppresses identifiers. What is suppressed already goes over to these people with everything that went together with it,
+/// so that all of it is lifted together; the later end counts.
 pub async fn insert(tx: &mut PgConnection, space: SpaceNo, rows: &[Suppressed]) -> Result<()> {
+    let mut rows: Vec<&Suppressed> = rows.iter().collect();
+    rows.sort_by_key(|row| row.hash);
+    rows.dedup_by_key(|row| row.hash);
+    let hashes: Vec<&[u8]> = rows.iter().map(|row| row.hash.0.as_slice()).collect();
     sqlx::query(
         "-- store::regulations::suppression::insert
-         INSERT INTO suppression (space_id, id_hash, id_type, regulation_id, subject_no, expires_at, created_at)
-         SELECT $1, * FROM unnest($2::bytea[], $3::text[], $4::uuid[], $5::int[], $6::timestamptz[], $7::timestamptz[])
-         ON CONFLICT (space_id, id_hash) DO NOTHING",
+         UPDATE suppression s SET regulation_id = n.regulation_id, subject_no = n.subject_no
+         FROM (
+             SELECT DISTINCT ON (o.regulation_id, o.subject_no) o.regulation_id AS of_id, o.subject_no AS of_no,
+                 w.regulation_id, w.subject_no
+             FROM unnest($2::bytea[], $3::uuid[], $4::int[]) AS w (id_hash, regulation_id, subject_no)
+             JOIN suppression o ON o.space_id = $1 AND o.id_hash = w.id_hash
+             ORDER BY o.regulation_id, o.subject_no
+         ) n
+         WHERE s.space_id = $1 AND s.regulation_id = n.of_id AND s.subject_no = n.of_no",
     )
     .bind(space.0)
-    .bind(rows.iter().map(|row| row.hash.0.as_slice()).collect::<Vec<_>>())
+    .bind(&hashes)
+    .bind(rows.iter().map(|row| row.regulation).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.no).collect::<Vec<_>>())
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query(
+        "-- store::regulations::suppression::insert
+         INSERT INTO suppression AS s (space_id, id_hash, id_type, regulation_id, subject_no, expires_at, created_at)
+         SELECT $1, * FROM unnest($2::bytea[], $3::text[], $4::uuid[], $5::int[], $6::timestamptz[], $7::timestamptz[])
+         ON CONFLICT (space_id, id_hash) DO UPDATE SET expires_at = CASE
+             WHEN s.expires_at IS NULL OR excluded.expires_at IS NULL THEN NULL
+             ELSE greatest(s.expires_at, excluded.expires_at) END",
+    )
+    .bind(space.0)
+    .bind(&hashes)
     .bind(rows.iter().map(|row| row.id_type.as_str()).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.regulation).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.no).collect::<Vec<_>>())
@@ -61,6 +86,19 @@ pub async fn insert(tx: &mut PgConnection, space: SpaceNo, rows: &[Suppressed]) 
     .execute(tx)
     .await?;
     Ok(())
+}
+
+/// Those of some people that are suppressed still: the hashes they were named by.
+pub async fn list_still(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    (regulation, subjects): (Uuid, &[i32]),
+) -> Result<Vec<i32>> {
+    let sql = "-- store::regulations::suppression::list_still
+         SELECT r.subject_no FROM regulation_subject r
+         JOIN suppression s ON s.space_id = $1 AND s.id_hash = r.id_hash
+         WHERE r.space_id = $1 AND r.regulation_id = $2 AND r.subject_no = ANY($3)";
+    Ok(sqlx::query_scalar(sql).bind(space.0).bind(regulation).bind(subjects).fetch_all(executor).await?)
 }
 
 /// Takes everything of these people again: whoever has one of the identifiers is suppressed by none of the others either.

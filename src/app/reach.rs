@@ -1,0 +1,82 @@
+//! What a process reaches before it does anything: its files, its address, its database.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::body::Bytes;
+use sqlx::postgres::{PgConnectOptions, PgPool};
+
+use crate::config::{self, Config};
+use crate::embedded::{self, Postgres, Search};
+use crate::http::server::{self, Server};
+use crate::http::tls::Tls;
+use crate::store;
+
+/// What `pg_stat_activity` calls us.
+const APPLICATION: &str = "personas";
+/// Connections while the schema is brought up to date.
+pub(super) const MIGRATION_CONNECTIONS: u32 = 2;
+
+/// The database, ready to be used.
+pub(super) struct Ready {
+    pub(super) pool: PgPool,
+    /// Without a limit for statements: for sessions that know what they do.
+    pub(super) options: PgConnectOptions,
+    pub(super) postgres: Option<Arc<Postgres>>,
+}
+
+pub(super) fn read_analytics_js(file: Option<&PathBuf>) -> anyhow::Result<Option<Bytes>> {
+    let read = |path: &PathBuf| {
+        std::fs::read(path)
+            .map(Bytes::from)
+            .with_context(|| format!("ingest.analytics_js_file: {}", path.display()))
+    };
+    file.map(read).transpose()
+}
+
+pub(super) async fn bind(config: &config::Server) -> anyhow::Result<Server> {
+    let limits = server::Limits {
+        connections_max: config.max_connections,
+        header_timeout: config.header_timeout,
+        shutdown_grace: config.shutdown_grace,
+    };
+    let tls = config.tls.as_ref().map(|(certificate, key)| Tls::load(certificate, key)).transpose()?;
+    Server::bind(config.listen, limits, tls)
+        .await
+        .with_context(|| format!("cannot listen on {}", config.listen))
+}
+
+/// The database of the configuration, or a private one, which is started.
+pub(super) async fn reach(config: &Config) -> anyhow::Result<(PgConnectOptions, Option<Arc<Postgres>>)> {
+    if let Some(url) = &config.database.url {
+        let options = url.expose().parse::<PgConnectOptions>().context("database.url")?;
+        return Ok((named(options), None));
+    }
+    let postgres = Arc::new(Box::pin(Postgres::start(embedded_options(config))).await?);
+    Ok((named(postgres.connect_options()), Some(postgres)))
+}
+
+/// What the private Postgres is started with.
+pub(super) fn embedded_options(config: &Config) -> embedded::Options {
+    let search = Search::usual(config.embedded.postgres_bin.clone());
+    embedded::Options { search, ..embedded::Options::new(&config.embedded.data_dir) }
+}
+
+/// Says who we are, and asks not to be told what is no trouble (a table that is there already).
+pub(super) fn named(options: PgConnectOptions) -> PgConnectOptions {
+    options.application_name(APPLICATION).options([("client_min_messages", "warning")])
+}
+
+/// Reaches the database, brings its schema up to date and opens the pool.
+pub(super) async fn connect(config: &Config) -> anyhow::Result<Ready> {
+    let (options, postgres) = reach(config).await?;
+    let wait = config.database.acquire_timeout;
+    let migrating = store::connect(options.clone(), MIGRATION_CONNECTIONS, wait).await?;
+    store::migrate(&migrating).await?;
+    migrating.close().await;
+    let limit = config.database.statement_timeout.unwrap_or_default().as_millis().to_string();
+    let limited = options.clone().options([("statement_timeout", limit)]);
+    let pool = store::connect(limited, config.database.max_connections, wait).await?;
+    Ok(Ready { pool, options, postgres })
+}
