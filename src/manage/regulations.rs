@@ -1,6 +1,7 @@
 //! Regulations: who is to be forgotten, who is not to be heard of again, and how far that is (privacy duties P1, P3, P5).
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use uuid::Uuid;
 
@@ -12,8 +13,7 @@ use crate::domain::ids::{parse_public_id, public_id};
 use crate::domain::regulation::{IdHash, RegulationType, SECRET_BYTES, is_of_device};
 use crate::domain::{Act, Collection, IdKey, Offset, SpaceNo, Timestamp};
 use crate::engine::profile::Profile;
-use crate::store::regulations::journal::{self, Entry};
-use crate::store::regulations::{self, NewRegulation, Wanted, people, suppression};
+use crate::store::regulations::{self, NewRegulation, Wanted, journal, people, suppression};
 use crate::store::{StoreError, identity_settings, profiles};
 
 pub use crate::store::regulations::suppression::Suppressed;
@@ -232,19 +232,21 @@ impl Manage {
 
     /// Puts what the journal says of somebody into a database that was restored and does not know it. Whether that was so.
     /// `known` are the identifiers of spaces, read when they are needed first.
-    pub async fn put_back(&self, entry: &Entry, known: &mut KnownIds) -> Result<bool> {
+    pub async fn put_back(&self, entry: &journal::Entry, known: &mut KnownIds) -> Result<bool> {
         let mut tx = self.pool.begin().await.map_err(StoreError::from)?;
         let Some((space, false)) = journal::find(&mut tx, entry).await? else { return Ok(false) };
         let mut keys: Vec<IdKey> = Vec::new();
         if entry.erased_at.is_some() {
-            if !known.0.contains_key(&space) {
-                let secret = hex::decode(&entry.secret).unwrap_or_default();
-                let all = journal::list_keys(&mut *tx, space).await?.into_iter();
-                known.0.insert(space, all.map(|key| (IdHash::of(&secret, key), key)).collect());
-            }
-            let ids = known.0.get(&space);
+            let ids = match known.0.entry(space) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => {
+                    let secret = hex::decode(&entry.secret).unwrap_or_default();
+                    let all = journal::list_keys(&mut *tx, space).await?.into_iter();
+                    unknown.insert(all.map(|key| (IdHash::of(&secret, key), key)).collect())
+                }
+            };
             let hashes = entry.erased.iter().filter_map(|hash| IdHash::from_hex(hash));
-            keys.extend(hashes.filter_map(|hash| ids?.get(&hash).copied()));
+            keys.extend(hashes.filter_map(|hash| ids.get(&hash).copied()));
         }
         journal::put_back(&mut tx, space, entry, &keys).await?;
         tx.commit().await.map_err(StoreError::from)?;
