@@ -177,12 +177,13 @@ async fn nobody_waits_for_an_import() {
     let mut tx = pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE event_chunk_20240101 IN SHARE MODE").execute(&mut *tx).await.unwrap();
     let words = ["import-space", "--space", "default", to.to_str().unwrap()].map(str::to_owned).to_vec();
-    let importing = tokio::spawn(run_cli(words, vec![("DATABASE_URL", other.app.db.url())]));
-    other.app.db.wait_for_blocked().await;
-    let sent = tokio::time::timeout(Duration::from_secs(20), other.send("track Order user=u"));
-    sent.await.expect("events are taken meanwhile");
-    tx.rollback().await.unwrap();
-    let (done, said) = importing.await.unwrap();
+    let db_url = other.app.db.url();
+    let ((done, said), ()) = tokio::join!(run_cli(words, vec![("DATABASE_URL", db_url)]), async {
+        other.app.db.wait_for_blocked().await;
+        let sent = tokio::time::timeout(Duration::from_secs(20), other.send("track Order user=u"));
+        sent.await.expect("events are taken meanwhile");
+        tx.rollback().await.unwrap();
+    });
     assert!(!done && said.contains("has events or definitions already"), "{said}");
     assert_eq!(other.get(&format!("{SPACE}/pipeline")).await["log_end_offset"], 1);
 }
@@ -191,16 +192,16 @@ async fn nobody_waits_for_an_import() {
 async fn an_export_that_breaks_off_leaves_nothing() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move {
+    let serve = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         let _ = stream.read(&mut [0; 4096]).await.unwrap();
         let body = "{\"file\":\"profiles\",\"row\":{\"profile_id\":\"prf_1\"}}\n";
         let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\nconnection: close\r\n\r\n";
         stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
-    });
+    };
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("space");
-    let (done, said) = export(&url, &to).await;
+    let ((done, said), ()) = tokio::join!(export(&url, &to), serve);
     assert!(!done && said.contains("broke off"), "{said}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left of it");
     let case = Case::start(Wish::default()).await;
