@@ -1,16 +1,17 @@
 //! Puts an export of a space into an empty space of this database: `personas import-space`.
 //!
-//! The folder is read twice: first to see that it is what its manifest says, then into one transaction. What follows from the
-//! log is derived by a rebuild afterwards, as anywhere else.
+//! The folder is read twice: first to see that it is what its manifest says, then into one transaction. A manifest is no
+//! signature, so what the rows say is checked, too: nothing is reserved, made or opened by a number or a name before that is
+//! known to be possible. What follows from the log is derived by a rebuild afterwards, as anywhere else.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Lines};
 use std::iter::Peekable;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use chrono::NaiveDate;
+use chrono::{Datelike, NaiveDate};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -20,6 +21,7 @@ use sqlx::postgres::PgPool;
 
 use crate::domain::ids::parse_public_id;
 use crate::domain::{EventType, Offset, SourceNo, SpaceNo, Timestamp, json};
+use crate::query::EXPORTED_FILES;
 use crate::store::log::codec::{FORMAT, Record};
 use crate::store::log::{self, NewChunk};
 use crate::store::{exports, imports};
@@ -27,10 +29,22 @@ use crate::store::{exports, imports};
 /// Fast and small, as chunks are when they come in.
 const COMPRESSION_LEVEL: i32 = 1;
 
+/// No log has events of a year before this one.
+const FIRST_YEAR: i32 = 2000;
+
 /// A chunk of the log as it was.
 #[derive(Debug, Clone, Copy, Deserialize)]
 struct ChunkLine {
     end_offset: u64,
+    events: u64,
+    day: NaiveDate,
+}
+
+/// A chunk that can be: it follows the one before, and its numbers are such that the log can have them.
+#[derive(Debug, Clone, Copy)]
+struct Chunk {
+    first: Offset,
+    end: Offset,
     events: u32,
     day: NaiveDate,
 }
@@ -61,17 +75,118 @@ struct EventLine {
 struct Rows(Option<Peekable<Lines<BufReader<File>>>>);
 
 impl Rows {
-    fn open(folder: &Path, file: &str) -> anyhow::Result<Self> {
-        let path = folder.join(format!("{file}.ndjson"));
-        if !path.exists() {
-            return Ok(Self(None));
-        }
-        let file = File::open(&path).with_context(|| path.display().to_string())?;
-        Ok(Self(Some(BufReader::new(file).lines().peekable())))
-    }
-
     fn next(&mut self) -> anyhow::Result<Option<String>> {
         Ok(self.0.as_mut().and_then(Iterator::next).transpose()?)
+    }
+}
+
+/// The folder of an export, every file of which is what the manifest says.
+struct Folder<'a> {
+    path: &'a Path,
+    named: BTreeSet<String>,
+}
+
+impl<'a> Folder<'a> {
+    fn check(path: &'a Path) -> anyhow::Result<Self> {
+        let file = path.join("manifest.json");
+        let manifest = File::open(&file).with_context(|| {
+            format!("{}: a folder that `personas export` has written has a manifest", file.display())
+        })?;
+        let manifest: Value = serde_json::from_reader(BufReader::new(manifest)).context("the manifest")?;
+        ensure!(manifest.get("kind") == Some(&"space".into()), "it is not the export of a space");
+        ensure!(
+            manifest.get("version") == Some(&1.into()),
+            "it was written by a later version of this program"
+        );
+        let files =
+            manifest.get("files").and_then(Value::as_object).context("the manifest names no files")?;
+        let folder = Self { path, named: files.keys().cloned().collect() };
+        for name in exports::LOG {
+            ensure!(
+                folder.named.contains(name),
+                "the manifest does not name {name}.ndjson, which every export has"
+            );
+        }
+        for (name, said) in files {
+            // What is not known would be left out, and names are parts of paths.
+            ensure!(
+                known().any(|known| known == name),
+                "the manifest names {name:?}, which is no file of an export"
+            );
+            let (mut hash, mut count, mut rows) = (Sha256::new(), 0_u64, folder.rows(name)?);
+            while let Some(row) = rows.next()? {
+                hash.update(row.as_bytes());
+                hash.update(b"\n");
+                count += 1;
+            }
+            let hash = hex::encode(hash.finalize());
+            let is_right =
+                said.get("rows") == Some(&count.into()) && said.get("sha256") == Some(&hash.into());
+            ensure!(is_right, "{name}.ndjson is not what the manifest says");
+        }
+        for name in known().filter(|name| !folder.named.contains(*name)) {
+            let is_there = path.join(format!("{name}.ndjson")).exists();
+            ensure!(!is_there, "{name}.ndjson is in the folder, and the manifest does not name it");
+        }
+        Ok(folder)
+    }
+
+    /// The rows of a file; none of one that the manifest does not name.
+    fn rows(&self, name: &str) -> anyhow::Result<Rows> {
+        let path = self.path.join(format!("{name}.ndjson"));
+        if !self.named.contains(name) || !path.exists() {
+            return Ok(Rows(None));
+        }
+        let file = File::open(&path).with_context(|| path.display().to_string())?;
+        Ok(Rows(Some(BufReader::new(file).lines().peekable())))
+    }
+}
+
+/// Names of all files an export has.
+fn known() -> impl Iterator<Item = &'static str> {
+    exports::TABLES.into_iter().chain(exports::LOG).chain(EXPORTED_FILES)
+}
+
+/// The chunks of the log, in its order.
+struct Chunks {
+    rows: Rows,
+    before: Option<Chunk>,
+    last_year: i32,
+}
+
+impl Chunks {
+    fn open(folder: &Folder<'_>, now: Timestamp) -> anyhow::Result<Self> {
+        // Clocks differ by a new year's night.
+        Ok(Self {
+            rows: folder.rows("chunks")?,
+            before: None,
+            last_year: now.to_utc().year().saturating_add(1),
+        })
+    }
+
+    fn next(&mut self) -> anyhow::Result<Option<Chunk>> {
+        let Some(row) = self.rows.next()? else { return Ok(None) };
+        let chunk = self.read(&row).with_context(|| format!("chunks.ndjson cannot be a log: {row}"))?;
+        self.before = Some(chunk);
+        Ok(Some(chunk))
+    }
+
+    fn read(&self, row: &str) -> anyhow::Result<Chunk> {
+        let ChunkLine { end_offset, events, day } = serde_json::from_str(row)?;
+        ensure!(i64::try_from(end_offset).is_ok(), "end_offset goes up to {}", i64::MAX);
+        let count = i32::try_from(events).ok().filter(|count| *count > 0);
+        let count = count.with_context(|| format!("a chunk has 1 to {} events", i32::MAX))?;
+        let before = end_offset.checked_sub(events);
+        let before = before.with_context(|| format!("there are not {events} offsets up to {end_offset}"))?;
+        let follows = self.before.is_none_or(|last| last.end.0 == before);
+        ensure!(follows, "the chunk does not follow the one before");
+        let is_day = (FIRST_YEAR..=self.last_year).contains(&day.year());
+        ensure!(is_day, "the day is not in the years {FIRST_YEAR} to {}", self.last_year);
+        ensure!(
+            self.before.is_none_or(|last| last.day <= day),
+            "the day is before the one of the chunk before"
+        );
+        Ok(Chunk { first: Offset(before + 1), end: Offset(end_offset), events: count.unsigned_abs(), day })
     }
 }
 
@@ -82,8 +197,8 @@ struct Ahead {
 }
 
 impl Ahead {
-    fn open(folder: &Path, file: &str) -> anyhow::Result<Self> {
-        let mut ahead = Self { rows: Rows::open(folder, file)?, next: None };
+    fn open(folder: &Folder<'_>, file: &str) -> anyhow::Result<Self> {
+        let mut ahead = Self { rows: folder.rows(file)?, next: None };
         ahead.take()?;
         Ok(ahead)
     }
@@ -98,6 +213,8 @@ impl Ahead {
     }
 }
 
+const NOT_EMPTY: &str = "the space has events or definitions already, or people who are kept out: an export goes into an empty one";
+
 /// What was put in place.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Restored {
@@ -108,66 +225,48 @@ pub(crate) struct Restored {
 }
 
 /// See the module.
-pub(super) async fn restore(pool: &PgPool, space: SpaceNo, folder: &Path) -> anyhow::Result<Restored> {
-    check(folder)?;
-    let mut weeks: Vec<NaiveDate> = Vec::new();
-    let mut chunks = Rows::open(folder, "chunks")?;
-    while let Some(line) = chunks.next()? {
-        let chunk: ChunkLine = serde_json::from_str(&line)?;
-        let week = log::monday_of(chunk.day);
-        if weeks.last() != Some(&week) {
-            weeks.push(week);
-        }
+pub(super) async fn restore(
+    pool: &PgPool,
+    space: SpaceNo,
+    folder: &Path,
+    now: Timestamp,
+) -> anyhow::Result<Restored> {
+    let folder = Folder::check(folder)?;
+    let mut weeks: BTreeSet<NaiveDate> = BTreeSet::new();
+    let mut chunks = Chunks::open(&folder, now)?;
+    while let Some(chunk) = chunks.next()? {
+        weeks.insert(log::monday_of(chunk.day));
     }
-    // Before anything is locked: others write into the log meanwhile.
+    let last = chunks.before;
+    // Before there is anything, and before a transaction: others write into the log meanwhile.
+    ensure!(imports::is_empty(&mut *pool.acquire().await?, space).await?, NOT_EMPTY);
     for week in weeks {
         log::create_week(pool, week).await?;
     }
-    let mut tx = pool.begin().await?;
-    ensure!(
-        imports::begin(&mut tx, space).await?,
-        "the space has events or definitions already: an export goes into an empty one"
-    );
     let mut sources = HashMap::new();
+    let mut rows = folder.rows("source")?;
+    while let Some(row) = rows.next()? {
+        note_source(&row, &mut sources)?;
+    }
+    let mut tx = pool.begin().await?;
+    let restored = put_log_aside(&mut tx, space, (&folder, now), &sources).await?;
+    // From here on whoever sends events to the space waits.
+    ensure!(imports::lock(&mut tx, space).await?, NOT_EMPTY);
     for table in exports::TABLES {
-        let mut rows = Rows::open(folder, table)?;
-        let mut some = Vec::new();
+        let (mut rows, mut some) = (folder.rows(table)?, Vec::new());
         while let Some(row) = rows.next()? {
-            if table == "source" {
-                note_source(&row, &mut sources)?;
-            }
             some.push(row);
         }
         // Definitions and types of identifiers: there are some thousands at most.
         imports::insert_rows(&mut tx, space, table, &some).await?;
     }
     imports::settle(&mut tx, space).await?;
-    let restored = append_all(&mut tx, space, folder, &sources).await?;
+    if let Some(last) = last {
+        imports::finish(&mut tx, space, restored.chunks, (last.end, last.day)).await?;
+    }
+    imports::announce(&mut tx).await?;
     tx.commit().await?;
     Ok(restored)
-}
-
-/// Sees that every file is what the manifest says.
-fn check(folder: &Path) -> anyhow::Result<()> {
-    let path = folder.join("manifest.json");
-    let manifest = File::open(&path).with_context(|| {
-        format!("{}: a folder that `personas export` has written has a manifest", path.display())
-    })?;
-    let manifest: Value = serde_json::from_reader(BufReader::new(manifest)).context("the manifest")?;
-    ensure!(manifest.get("kind") == Some(&"space".into()), "it is not the export of a space");
-    ensure!(manifest.get("version") == Some(&1.into()), "it was written by a later version of this program");
-    for (file, said) in manifest.get("files").and_then(Value::as_object).into_iter().flatten() {
-        let (mut hash, mut count, mut rows) = (Sha256::new(), 0_u64, Rows::open(folder, file)?);
-        while let Some(row) = rows.next()? {
-            hash.update(row.as_bytes());
-            hash.update(b"\n");
-            count += 1;
-        }
-        let hash = hex::encode(hash.finalize());
-        let is_right = said.get("rows") == Some(&count.into()) && said.get("sha256") == Some(&hash.into());
-        ensure!(is_right, "{file}.ndjson is not what the manifest says");
-    }
-    Ok(())
 }
 
 fn note_source(row: &str, sources: &mut HashMap<uuid::Uuid, SourceNo>) -> anyhow::Result<()> {
@@ -181,20 +280,18 @@ fn note_source(row: &str, sources: &mut HashMap<uuid::Uuid, SourceNo>) -> anyhow
     Ok(())
 }
 
-async fn append_all(
+async fn put_log_aside(
     tx: &mut PgConnection,
     space: SpaceNo,
-    folder: &Path,
+    (folder, now): (&Folder<'_>, Timestamp),
     sources: &HashMap<uuid::Uuid, SourceNo>,
 ) -> anyhow::Result<Restored> {
     let mut restored = Restored::default();
     let (mut chunks, mut events, mut acts) =
-        (Rows::open(folder, "chunks")?, Ahead::open(folder, "events")?, Ahead::open(folder, "acts")?);
-    while let Some(line) = chunks.next()? {
-        let chunk: ChunkLine = serde_json::from_str(&line)?;
-        let first = chunk.end_offset + 1 - u64::from(chunk.events);
+        (Chunks::open(folder, now)?, Ahead::open(folder, "events")?, Ahead::open(folder, "acts")?);
+    while let Some(chunk) = chunks.next()? {
         let mut making = Making::new();
-        for offset in first..=chunk.end_offset {
+        for offset in chunk.first.0..=chunk.end.0 {
             let is_act = acts.next.as_ref().is_some_and(|act| act.offset == offset);
             let line = if is_act { acts.take()? } else { events.take()? };
             let line = line.filter(|line| line.offset == offset);
@@ -213,10 +310,12 @@ async fn append_all(
             max_at: making.max_at,
             body: &body,
         };
-        let is_first = restored.chunks == 0;
-        imports::append(tx, &new, Offset(chunk.end_offset), chunk.day, is_first).await?;
+        imports::put_aside(tx, &new, chunk.end, chunk.day).await?;
         restored.chunks += 1;
         restored.events += u64::from(chunk.events);
+    }
+    if let Some(left) = events.next.or(acts.next) {
+        anyhow::bail!("the row at offset {} is in no chunk", left.offset);
     }
     Ok(restored)
 }

@@ -167,7 +167,8 @@ pub(crate) async fn import_space(config: &Config, space: &str, folder: &Path) ->
         let spaces = store::spaces::list_spaces(&pool).await?;
         let known = spaces.into_iter().find(|known| known.key == space);
         let Some(known) = known else { anyhow::bail!("there is no space {space}; make it first") };
-        super::import_space::restore(&pool, known.no, folder).await
+        let now = clock_of(&pool).await?.now();
+        super::import_space::restore(&pool, known.no, folder, now).await
     };
     let restored = Box::pin(restored).await;
     pool.close().await;
@@ -176,7 +177,12 @@ pub(crate) async fn import_space(config: &Config, space: &str, folder: &Path) ->
     }
     let restored = restored?;
     let task = Rebuild { space, dry_run: false, forget_lost: true, settings: None };
-    Box::pin(rebuild(config, task, &|_| ())).await?;
+    Box::pin(rebuild(config, task, &|_| ())).await.with_context(|| {
+        format!(
+            "settings and log are imported, and what follows from them is not derived yet: \
+             run `personas rebuild --space {space} --forget-lost`"
+        )
+    })?;
     Ok(restored)
 }
 

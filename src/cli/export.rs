@@ -1,10 +1,12 @@
 //! `personas export`: writes everything there is of a person, or of a space, into a folder: one NDJSON file of each kind of
-//! rows, and the manifest. What the manifest does not confirm is not kept.
+//! rows, and the manifest. What the manifest does not confirm is not kept: until it does, all of it is in a hidden folder beside
+//! the one that is asked for, and as everything in it is about people, nobody else may read it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -22,7 +24,7 @@ pub(super) struct Export {
     /// Where the server is
     #[arg(long, env = "PERSONAS_URL", default_value = "http://127.0.0.1:8080")]
     url: Url,
-    /// An access token with the scope `admin` [env: `PERSONAS_TOKEN`, else `PERSONAS_BOOTSTRAP_TOKEN`]
+    /// An access token with the scopes `privacy` and `pii:read` [env: `PERSONAS_TOKEN`, else `PERSONAS_BOOTSTRAP_TOKEN`]
     #[arg(long)]
     token: Option<String>,
     /// The space
@@ -71,9 +73,11 @@ pub(super) fn run(export: &Export) -> anyhow::Result<ExitCode> {
 
 async fn fetch(export: &Export) -> anyhow::Result<ExitCode> {
     let client = Client::new(&export.url, &export.token()?)?;
+    let to = &export.to;
+    anyhow::ensure!(!to.exists(), "{} is there already: name a folder that is not", to.display());
     let mut response = client.open(&export.path()).await?;
-    fs::create_dir(&export.to).with_context(|| format!("the folder {}", export.to.display()))?;
-    let mut folder = Folder { path: export.to.clone(), files: BTreeMap::new(), manifest: None };
+    let partial = Partial::make(to).with_context(|| format!("the folder {}", to.display()))?;
+    let mut folder = Folder { path: partial.0.clone(), files: BTreeMap::new(), manifest: None };
     let mut rest = Vec::new();
     while let Some(bytes) = response.chunk().await.context("the export broke off")? {
         rest.extend_from_slice(&bytes);
@@ -84,8 +88,34 @@ async fn fetch(export: &Export) -> anyhow::Result<ExitCode> {
         }
     }
     let told = folder.finish()?;
-    writeln!(std::io::stdout(), "{told} rows in {}", export.to.display())?;
+    fs::rename(&partial.0, to).with_context(|| format!("the folder {}", to.display()))?;
+    writeln!(std::io::stdout(), "{told} rows in {}", to.display())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The folder that an export is written into until it is whole. What is not renamed is removed.
+struct Partial(PathBuf);
+
+impl Partial {
+    fn make(to: &Path) -> anyhow::Result<Self> {
+        let mut name = std::ffi::OsString::from(".");
+        name.push(to.file_name().context("it has no name")?);
+        name.push(".personas-export");
+        let path = to.with_file_name(name);
+        // Of an export that was killed.
+        if path.exists() {
+            fs::remove_dir_all(&path)?;
+        }
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // It is not there any more when the export is whole.
+        let _gone = fs::remove_dir_all(&self.0);
+    }
 }
 
 #[derive(Deserialize)]

@@ -214,8 +214,7 @@ impl Flusher {
             let used = result.as_ref().ok().and_then(|(_, used)| *used);
             let reserved: u64 = waiting.iter().map(|w| u64::from(w.append.reserved)).sum();
             if used.is_some() || reserved > 0 {
-                let at = waiting.iter().map(|w| w.append.received_at).max().unwrap_or_default();
-                self.meters.note(space, Month::of(at), used, reserved);
+                self.meters.settle(space, used, reserved);
             }
             let result = result.map(|(end, _)| end);
             let end = result.inspect_err(|error| {
@@ -238,7 +237,7 @@ impl Flusher {
         &self,
         space: SpaceNo,
         waiting: &[Waiting],
-    ) -> crate::store::Result<(Offset, Option<u64>)> {
+    ) -> crate::store::Result<(Offset, Option<(Month, u64)>)> {
         let rejected: Vec<RejectedEvent> =
             waiting.iter().flat_map(|w| w.append.rejected.iter().cloned()).collect();
         if !rejected.is_empty() {

@@ -29,7 +29,7 @@ use crate::domain::plan::EventLimits;
 use crate::domain::{EventType, IntakeLimits, Offset, SourceNo, SpaceNo, Timestamp, json};
 use crate::engine::guard::Guards;
 use crate::engine::keep_out::KeepOuts;
-use crate::engine::meters::Meters;
+use crate::engine::meters::{Meters, Room};
 use crate::store::log::codec::{self, Record};
 use crate::telemetry::metrics;
 use batcher::Append;
@@ -116,6 +116,15 @@ pub enum IngestError {
         /// How much of it there may be.
         limit: u64,
     },
+    /// What is on its way to the log may fill what the plan lets the space have; nothing was stored. A refusal would be for good,
+    /// so it waits until it is sure: try again in a moment.
+    #[error(
+        "what is being stored may fill the {limit} events a month that the plan of the space has room for; try again in a moment"
+    )]
+    QuotaNear {
+        /// How many there may be.
+        limit: u64,
+    },
     /// Try again later.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -195,7 +204,7 @@ impl Ingest {
         let offset = self.batcher.append(append).await.inspect_err(|error| {
             metrics::INGEST_SHED.add(&[reason(*error)], 1);
             if *error == AppendError::Overloaded {
-                self.meters.note(sender.space, Month::of(received_at), None, reserved);
+                self.meters.settle(sender.space, None, reserved);
             }
         })?;
         metrics::INGEST_ACCEPTED.add(&[], (accepted - kept_out) as u64);
@@ -239,12 +248,14 @@ impl Ingest {
         {
             return refuse("profiles", limit);
         }
-        match limits.events_per_month {
-            Some(limit) if !self.meters.reserve(sender.space, month, events as u64, limit) => {
-                refuse("events a month", limit)
+        let Some(limit) = limits.events_per_month else { return Ok(0) };
+        match self.meters.reserve(sender.space, month, events as u64, limit) {
+            Room::Taken => Ok(u32::try_from(events).unwrap_or(u32::MAX)),
+            Room::Unsure => {
+                metrics::INGEST_SHED.add(&["plan"], 1);
+                Err(IngestError::QuotaNear { limit })
             }
-            Some(_) => Ok(u32::try_from(events).unwrap_or(u32::MAX)),
-            None => Ok(0),
+            Room::Full => refuse("events a month", limit),
         }
     }
 

@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 
 use uuid::Uuid;
 
-use super::definitions::{Definition, Kind};
+use super::definitions::{Definition, Kind, Options};
+use super::gates::renew;
 use super::identity_settings::shown;
 use super::spaces::check_name;
 use super::{Manage, ManageError, Result};
 use crate::domain::ids::public_id;
 use crate::domain::{DestinationNo, SpaceNo};
 use crate::store::consents::{self, Wanted};
-use crate::store::{StoreError, destinations};
+use crate::store::definitions::list_definitions_in;
+use crate::store::{StoreError, destinations, processor};
 
 pub use crate::store::consents::Category;
 
@@ -90,8 +92,23 @@ impl Manage {
 
     /// Sets whether they do: the audiences it is about are computed anew, and answer as before until that is done.
     pub async fn change_consent_settings(&self, space: SpaceNo, membership: bool) -> Result<()> {
-        consents::set_membership(&self.pool, space, membership).await?;
-        self.enforce_consent(space, membership).await
+        let _editing = self.editing.lock().await;
+        let now = self.clock.now();
+        let write = async {
+            let mut tx = self.pool.begin().await.map_err(StoreError::from)?;
+            // Its row lock keeps out who edits in another process: what is read from here on is what they have left.
+            processor::bump_config(&mut tx, space).await?;
+            consents::set_membership(&mut *tx, space, membership).await?;
+            let options = |present: &Options| {
+                let mut wanted = present.clone();
+                wanted.gates.enforces_consent = membership && wanted.gates.consent_category.is_some();
+                wanted
+            };
+            renew(&mut tx, space, Some(Kind::Audience), now, options).await?;
+            tx.commit().await.map_err(StoreError::from)?;
+            Ok(())
+        };
+        self.reconfigure(space, write).await
     }
 
     /// Removes a category, unless an audience is about it. What people have said of it stays with them.
@@ -101,13 +118,23 @@ impl Manage {
                 .chain(&audience.serving)
                 .any(|version| version.options.gates.consent_category.as_deref() == Some(id))
         };
-        let audiences = self.list_definitions(space, Kind::Audience).await?;
-        let by: Vec<String> = audiences.iter().filter(|a| is_about(a)).map(|a| a.key.clone()).collect();
-        if !by.is_empty() {
-            return Err(ManageError::Referenced { key: shown(id), by });
-        }
-        let delete = consents::delete_category(&self.pool, space, id, self.clock.now());
-        if self.reconfigure(space, delete).await? { Ok(()) } else { Err(missing(id)) }
+        let now = self.clock.now();
+        let delete = async {
+            let mut tx = self.pool.begin().await.map_err(StoreError::from)?;
+            // Its row lock keeps out who makes an audience about it in another process.
+            processor::bump_config(&mut tx, space).await?;
+            let audiences = list_definitions_in(&mut tx, space, Some(Kind::Audience), None).await?;
+            let by: Vec<String> = audiences.iter().filter(|a| is_about(a)).map(|a| a.key.clone()).collect();
+            if !by.is_empty() {
+                return Err(ManageError::Referenced { key: shown(id), by });
+            }
+            if !consents::delete_category(&mut tx, space, id, now).await? {
+                return Err(missing(id));
+            }
+            tx.commit().await.map_err(StoreError::from)?;
+            Ok(())
+        };
+        self.reconfigure(space, delete).await
     }
 
     /// The numbers of destinations.

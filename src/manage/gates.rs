@@ -1,12 +1,14 @@
 //! What is asked of the members of an audience besides its query: consent, and no objection to automated decisions.
 
+use sqlx::PgConnection;
+
 use super::definitions::{Kind, Options, engine_kind};
 use super::identity_settings::shown;
 use super::{Manage, ManageError, Result};
 use crate::domain::gate::Gates;
-use crate::domain::{Collection, SpaceNo};
+use crate::domain::{Collection, SpaceNo, Timestamp};
 use crate::engine::{Plan, compile_for};
-use crate::store::definitions::{self, Edit};
+use crate::store::definitions;
 
 impl Manage {
     /// What is looked at when a definition is tried that would have these options.
@@ -60,24 +62,6 @@ impl Manage {
         Ok(Gates { enforces_consent: enforces, ..gates.clone() })
     }
 
-    /// Makes new versions of the audiences that are about a category of consent and enforce it otherwise than is said.
-    pub(super) async fn enforce_consent(&self, space: SpaceNo, enforces: bool) -> Result<()> {
-        let _editing = self.editing.lock().await;
-        for present in definitions::list_definitions(&self.pool, space, Some(Kind::Audience), None).await? {
-            let Options { gates, .. } = &present.latest.options;
-            if !present.enabled || gates.consent_category.is_none() || gates.enforces_consent == enforces {
-                continue;
-            }
-            let gates = Gates { enforces_consent: enforces, ..gates.clone() };
-            let options = Options { gates, ..present.latest.options.clone() };
-            let edit = Edit { version: Some((&present.latest.query, &options)), ..Edit::default() };
-            let update =
-                definitions::update_definition(&self.pool, space, present.no, &edit, self.clock.now());
-            self.reconfigure(space, update).await?;
-        }
-        Ok(())
-    }
-
     /// Compiles a query with what is asked besides; what is wrong with it is told of the query alone.
     pub(super) fn compile_gated(
         &self,
@@ -96,4 +80,24 @@ impl Manage {
         self.bind_sources(space, &mut plan)?;
         Ok(plan)
     }
+}
+
+/// Makes new versions of the enabled definitions that are to have other options. Part of a transaction that holds the lock of
+/// the space's configuration, so that nobody else edits one of them meanwhile.
+pub(super) async fn renew(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    kind: Option<Kind>,
+    now: Timestamp,
+    options: impl Fn(&Options) -> Options,
+) -> Result<()> {
+    let all = definitions::list_definitions_in(&mut *tx, space, kind, None).await?;
+    for present in all.iter().filter(|present| present.enabled) {
+        let wanted = options(&present.latest.options);
+        if wanted != present.latest.options {
+            let version = (present.latest.query.as_str(), &wanted);
+            definitions::insert_version(&mut *tx, space, present.no, version, now).await?;
+        }
+    }
+    Ok(())
 }

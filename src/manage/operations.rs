@@ -106,7 +106,7 @@ impl Manage {
         log::drop_before(&self.pool, ago(log_days).to_utc().date_naive()).await?;
         rejected::delete_rejected_before(&self.pool, ago(rejected_days)).await?;
         audiences::thin_size_changes(&self.pool, ago(SIZE_MINUTES_DAYS)).await?;
-        self.enforce_retention().await?;
+        self.enforce_retention().await;
         Ok(())
     }
 

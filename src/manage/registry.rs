@@ -104,7 +104,7 @@ async fn load_meters(
     }
     let month = Month::of(now);
     for (space, events, profiles) in usage::list_usage(pool, &limited, month).await? {
-        meters.note(space, month, Some(events), 0);
+        meters.note(space, month, events);
         meters.note_profiles(space, profiles);
     }
     Ok(())

@@ -253,9 +253,13 @@ impl Manage {
         Ok(true)
     }
 
-    /// Whether somebody waits to be erased.
+    /// Whether somebody waits to be erased whom a processor will erase. A space that only collects events has none: its profiles
+    /// are not answered for, and who waits there is erased when they are again.
     pub async fn has_waiting_erasures(&self) -> Result<bool> {
-        Ok(journal::has_waiting(&self.pool).await?)
+        let (snapshot, now) = (self.registry.snapshot(), self.clock.now());
+        let is_processed =
+            |no: &SpaceNo| snapshot.space(*no).is_none_or(|space| space.plan.has_profiles(now));
+        Ok(journal::list_waiting(&self.pool).await?.iter().any(is_processed))
     }
 
     /// A page of what is suppressed: hashes, in their order.

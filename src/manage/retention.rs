@@ -3,11 +3,11 @@
 //! An event that is over is as if it had never been sent: what counts it counts it no more, at the very instant, and it is
 //! taken out of the log within two days. Traits, identifiers and consent stay.
 
-use super::definitions::{Definition, Options};
+use super::definitions::Options;
+use super::gates::renew;
 use super::{Manage, ManageError, Result};
 use crate::domain::retention::Retention;
 use crate::domain::{Patch, SpaceNo, Timestamp};
-use crate::store::definitions;
 use crate::store::{StoreError, processor, retention};
 
 /// Longest time that can be asked for, in days.
@@ -38,43 +38,46 @@ impl Manage {
     /// that is done.
     pub async fn change_retention(&self, space: SpaceNo, change: RetentionChange) -> Result<Retention> {
         let _editing = self.editing.lock().await;
-        let wanted = apply(self.retention(space).await?, change)?;
-        let all = definitions::list_definitions(&self.pool, space, None, None).await?;
-        let differs = |d: &&Definition| d.enabled && d.latest.options.retention != wanted;
-        let renewed: Vec<(i32, &str, Options)> = all
-            .iter()
-            .filter(differs)
-            .map(|d| {
-                let options = Options { retention: wanted.clone(), ..d.latest.options.clone() };
-                (d.no, d.latest.query.as_str(), options)
-            })
-            .collect();
         let now = self.clock.now();
         let write = async {
             let mut tx = self.pool.begin().await.map_err(StoreError::from)?;
+            // Its row lock keeps out who edits in another process: what is read from here on is what they have left.
             processor::bump_config(&mut tx, space).await?;
+            let wanted = apply(retention::read(&mut *tx, space).await?, change)?;
             retention::write(&mut tx, space, &wanted).await?;
-            for (definition, query, options) in &renewed {
-                definitions::insert_version(&mut tx, space, *definition, (query, options), now).await?;
-            }
-            tx.commit().await.map_err(StoreError::from)
+            let options = |present: &Options| Options { retention: wanted.clone(), ..present.clone() };
+            renew(&mut tx, space, None, now, options).await?;
+            tx.commit().await.map_err(StoreError::from)?;
+            Ok(wanted)
         };
-        self.reconfigure(space, write).await?;
-        Ok(wanted)
+        self.reconfigure(space, write).await
     }
 
-    /// Takes out of all logs what is over. Returns how many chunks were dropped or written anew.
-    pub async fn enforce_retention(&self) -> Result<u64> {
-        let now = self.clock.now();
+    /// Takes out of all logs what is over; what goes wrong with one space keeps no other one waiting, and is tried again next
+    /// time. Returns how many chunks were dropped or written anew.
+    pub async fn enforce_retention(&self) -> u64 {
         let mut done = 0;
         for space in self.list_spaces(None) {
-            let kept = retention::read(&self.pool, space.no).await?;
-            if let Some(days) = kept.days {
-                done += retention::drop_before(&self.pool, space.no, day_before(now, days)).await?;
+            match self.enforce_retention_of(space.no).await {
+                Ok(count) => done += count,
+                Err(error) => {
+                    let space = space.no;
+                    tracing::error!(%space, %error, "could not take out of the log of space {space} what is over: {error}");
+                }
             }
-            for (name, days) in kept.shorter() {
-                done += retention::blank_before(&self.pool, space.no, name, day_before(now, days)).await?;
-            }
+        }
+        done
+    }
+
+    async fn enforce_retention_of(&self, space: SpaceNo) -> Result<u64> {
+        let now = self.clock.now();
+        let mut done = 0;
+        let kept = retention::read(&self.pool, space).await?;
+        if let Some(days) = kept.days {
+            done += retention::drop_before(&self.pool, space, day_before(now, days)).await?;
+        }
+        for (name, days) in kept.shorter() {
+            done += retention::blank_before(&self.pool, space, name, day_before(now, days)).await?;
         }
         Ok(done)
     }

@@ -80,6 +80,12 @@ pub(super) fn apply(work: &mut Work, user: ProfileNo, record: &Record<'_>, groun
     left_out
 }
 
+/// What a profile has consent to again that was part of one with these traits, which had none; as far as anybody asks.
+pub(super) fn given_back(before: &Traits, entry: &Entry, catalog: &Catalog) -> Vec<String> {
+    let given = given(entry, catalog).into_iter();
+    given.filter(|category| !is_given(before, category)).collect()
+}
+
 /// What a profile has consented to, as far as anybody asks; nothing where nobody does.
 pub(super) fn given(entry: &Entry, catalog: &Catalog) -> Vec<String> {
     let asked = &catalog.wanted.asked;

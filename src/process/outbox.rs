@@ -271,9 +271,11 @@ fn consented(work: &Work, catalog: &Catalog, changes: &[Change], rows: &mut Vec<
         let traits = entry.profile.traits.get();
         let begins = |wanting: &Wanting| wanted.asked.begins(wanting.destination, traits, &given);
         for change in standing(&entry.profile, wanted, present_or_past) {
-            let is_told = changes
-                .iter()
-                .any(|c| (c.profile, c.subject, c.definition) == (no, change.subject, change.definition));
+            // Of custom traits a change says what is another now, and nothing of the others.
+            let is_told = changes.iter().any(|c| {
+                (c.profile, c.subject, c.definition) == (no, change.subject, change.definition)
+                    && (c.subject != Subject::CustomTraits || c.value == change.value)
+            });
             if !is_told {
                 wanted.expand(&change, begins, rows);
             }

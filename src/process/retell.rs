@@ -5,6 +5,7 @@ use hashbrown::HashMap;
 
 use super::acts::Acting;
 use super::catalog::Catalog;
+use super::consent;
 use super::outbox::{self, Change, Compared};
 use super::unmerge::Half;
 use super::work::Work;
@@ -139,6 +140,18 @@ pub(super) fn tell_again(work: &mut Work, before: &Profile, halves: [Half; 2], a
             if !is_told {
                 work.out.changes.push(change);
             }
+        }
+    }
+}
+
+/// Who has consent of their own again that both together had not is told of as anybody who gives it: destinations that ask for
+/// it have heard nothing meanwhile.
+pub(super) fn note_consent(work: &mut Work, before: &Profile, halves: [Half; 2], acting: &Acting<'_>) {
+    for half in halves {
+        let Some(entry) = work.entries.get(&half.no) else { continue };
+        let given = consent::given_back(before.traits.get(), entry, acting.catalog());
+        if !given.is_empty() {
+            work.out.consented.entry(half.no).or_default().extend(given);
         }
     }
 }

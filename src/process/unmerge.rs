@@ -9,7 +9,7 @@ use super::acts::{Acting, Done, id_of, profile_effect};
 use super::apply::{catch_up, identify_again, look_again, type_name};
 use super::catalog::Catalog;
 use super::past::{Past, act_again, fold_again, offsets_of};
-use super::retell::{share_out, tell, tell_again, tell_separation, tell_traits};
+use super::retell::{note_consent, share_out, tell, tell_again, tell_separation, tell_traits};
 use super::surgery::{Table, make_accounts_anew};
 use super::work::{Entry, Work};
 use crate::domain::act::{Effect, IdentifierEffect, Named};
@@ -85,6 +85,7 @@ pub(super) async fn undo_merge(
     make_accounts_anew(work, table, acting, &affected).await?;
     decide(work, table, acting, &parted, halves).await?;
     tell_again(work, &case.merged, halves, acting);
+    note_consent(work, &case.merged, halves, acting);
     tell_separation(work, &parted, halves, acting);
     let effect = effect(work, &case, &parted, halves, acting.catalog());
     Ok(Ok(Effect { events_moved: moved, events_gone, ..effect }))

@@ -27,7 +27,7 @@ use tokio::sync::Semaphore;
 pub use audiences::{Size, ValueRow};
 pub use directory::Directory;
 pub use explain::{Explained, Why};
-pub use export::Pieces;
+pub use export::{FILES as EXPORTED_FILES, Pieces};
 pub use import::{ImportReport, NotYours};
 pub use lists::{Recent, RecentAfter, StartAfter, Started};
 pub use lookup::{LookupTask, lookup};

@@ -158,15 +158,13 @@ pub async fn update_category(
     Ok(true)
 }
 
-/// Removes a category; false when there is none of that id.
-pub async fn delete_category(pool: &PgPool, space: SpaceNo, id: &str, at: Timestamp) -> Result<bool> {
-    let mut tx = pool.begin().await?;
-    processor::bump_config(&mut tx, space).await?;
-    map(&mut tx, space, id, &[], at).await?;
+/// Removes a category; false when there is none of that id. Part of a transaction that has raised the version of the
+/// configuration.
+pub async fn delete_category(tx: &mut PgConnection, space: SpaceNo, id: &str, at: Timestamp) -> Result<bool> {
+    map(&mut *tx, space, id, &[], at).await?;
     let sql = "-- store::consents::delete_category
          DELETE FROM consent_category WHERE space_id = $1 AND category_id = $2";
-    let gone = sqlx::query(sql).bind(space.0).bind(id).execute(&mut *tx).await?.rows_affected();
-    tx.commit().await?;
+    let gone = sqlx::query(sql).bind(space.0).bind(id).execute(tx).await?.rows_affected();
     Ok(gone > 0)
 }
 

@@ -183,9 +183,8 @@ impl Definition {
 }
 
 impl Version {
-    /// See [`Definition::is_list`].
+    /// See [`Definition::is_list`]: no other query may name such a trait.
     pub fn is_list(&self) -> bool {
-        // No other query may name such a trait.
         self.query.contains(LIST_TRAIT)
     }
 }
@@ -193,6 +192,16 @@ impl Version {
 /// All live definitions of a space in order of their keys; one kind, one key, or all.
 pub async fn list_definitions(
     pool: &PgPool,
+    space: SpaceNo,
+    kind: Option<Kind>,
+    key: Option<&str>,
+) -> Result<Vec<Definition>> {
+    list_definitions_in(&mut *pool.acquire().await?, space, kind, key).await
+}
+
+/// The same as a transaction sees them.
+pub async fn list_definitions_in(
+    connection: &mut PgConnection,
     space: SpaceNo,
     kind: Option<Kind>,
     key: Option<&str>,
@@ -209,7 +218,7 @@ pub async fn list_definitions(
     .bind(space.0)
     .bind(kind.map(|k| k as i16))
     .bind(key)
-    .fetch_all(pool)
+    .fetch_all(&mut *connection)
     .await?;
     let numbers: Vec<i32> = definitions.iter().map(|d| d.definition_no).collect();
     let versions: Vec<VersionRow> = sqlx::query_as(
@@ -224,7 +233,7 @@ pub async fn list_definitions(
     )
     .bind(space.0)
     .bind(&numbers)
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await?;
     Ok(definitions.into_iter().filter_map(|d| assemble(d, &versions)).collect())
 }

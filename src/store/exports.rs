@@ -173,8 +173,9 @@ impl Paged {
     }
 }
 
-/// Tables that operators write, whole: what an import puts in place.
-pub const TABLES: [&str; 10] = [
+/// Tables that are exported whole, and that an import puts in place: what operators write, and who is kept out, by hashes that
+/// are of use only with the secret they were made under.
+pub const TABLES: [&str; 14] = [
     "source",
     "identity_settings",
     "identity_type",
@@ -185,7 +186,14 @@ pub const TABLES: [&str; 10] = [
     "consent_category",
     "consent_settings",
     "retention",
+    "sensitive_settings",
+    "privacy_secret",
+    "suppression",
+    "erased_identifier",
 ];
+
+/// Files of the log: which chunks there are, and what stands in them.
+pub const LOG: [&str; 3] = ["chunks", "events", "acts"];
 
 /// The rows of one of [`TABLES`] as JSON, without the space they belong to.
 pub async fn list_rows(

@@ -94,6 +94,12 @@ pub async fn blank_before(pool: &PgPool, space: SpaceNo, name: &str, day: NaiveD
         return Ok(0);
     }
     let Some(hold) = Hold::try_take(pool, space).await? else { return Ok(0) };
+    // What is not processed yet is passed over, so the days from there on are gone through again: looked up before, because
+    // it may be processed meanwhile.
+    let sql = "-- store::retention::blank_before
+         SELECT min(c.day) FROM event_chunk c JOIN processor p ON p.space_id = $1
+         WHERE c.space_id = $1 AND c.end_offset > p.processed_offset AND c.day < $2";
+    let waiting: Option<NaiveDate> = sqlx::query_scalar(sql).bind(space.0).bind(day).fetch_one(pool).await?;
     let (mut after, mut rewritten) = (0, 0);
     loop {
         let mut tx = pool.begin().await?;
@@ -115,7 +121,8 @@ pub async fn blank_before(pool: &PgPool, space: SpaceNo, name: &str, day: NaiveD
     hold.release().await?;
     let sql = "-- store::retention::blank_before
          UPDATE retention SET swept = swept || jsonb_build_object($2::text, $3::text) WHERE space_id = $1";
-    sqlx::query(sql).bind(space.0).bind(name).bind(day.to_string()).execute(pool).await?;
+    let swept = waiting.unwrap_or(day).to_string();
+    sqlx::query(sql).bind(space.0).bind(name).bind(swept).execute(pool).await?;
     Ok(rewritten)
 }
 

@@ -402,3 +402,33 @@ async fn a_destination_that_asks_no_more_is_told_of_everybody() {
     fans.fan("silent", false, None).await;
     assert_eq!(fans.told("silent")["ads"], [json!(true)]);
 }
+
+#[tokio::test]
+async fn who_has_consent_back_after_a_merge_is_told_of_whole() {
+    let receiver = Receiver::start().await;
+    let mut case = Case::start(sending()).await;
+    let ads = case.app.make_webhook("ads", &receiver, json!({})).await;
+    case.app.subscribe(&ads, json!({"subject": "custom_traits"})).await;
+    make(&case.app, "Ads", &[&ads]).await;
+    let call = |who: (&str, &str), minute: usize, traits: Value, consent: Value| {
+        let mut call = json!({"traits": traits, "timestamp": format!("2024-03-01T11:{minute:02}:00Z")});
+        call[who.0] = json!(who.1);
+        call["context"] = json!({"consent": {"categoryPreferences": consent}});
+        call
+    };
+    let (ada, bob) = (("userId", "ada"), ("anonymousId", "b1"));
+    case.app.processed("/v1/identify", call(ada, 1, json!({"plan": "pro"}), json!({"Ads": true}))).await;
+    case.app.processed("/v1/identify", call(bob, 2, json!({}), json!({"Ads": false}))).await;
+    case.app.wait_sent(&ads).await;
+    assert_eq!(receiver.taken().len(), 1);
+    case.send_all(&["track Seen user=ada anon=b1"]).await;
+    case.app.processed("/v1/identify", call(ada, 3, json!({"age": 7}), json!({}))).await;
+    case.app.wait_sent(&ads).await;
+    assert_eq!(receiver.taken().len(), 1, "the newest word of the two is no");
+    let merge = case.merge_of("user_id:ada").await;
+    case.undo(&merge).await;
+    case.app.wait_sent(&ads).await;
+    let told: Vec<Value> = receiver.taken().into_iter().filter(|e| e["userId"] == "ada").collect();
+    let last = told.last().unwrap();
+    assert_eq!((&last["traits"]["plan"], &last["traits"]["age"]), (&json!("pro"), &json!(7)), "{told:?}");
+}

@@ -195,7 +195,10 @@ async fn p7_a_person_of_ten_thousand_events_is_exported_in_a_minute() {
 }
 
 /// Runs a command of ours; says what it said.
-async fn run_cli(arguments: Vec<String>, variables: Vec<(&'static str, String)>) -> (bool, String) {
+pub(crate) async fn run_cli(
+    arguments: Vec<String>,
+    variables: Vec<(&'static str, String)>,
+) -> (bool, String) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_personas"));
     let inherited = std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with("PERSONAS_"));
     command

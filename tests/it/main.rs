@@ -77,6 +77,8 @@ mod identity_settings;
 #[cfg(test)]
 mod import;
 #[cfg(test)]
+mod import_space;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod links;

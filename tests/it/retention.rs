@@ -1,9 +1,10 @@
 //! Events are kept, and count, for as long as a space says: shown over 400 days of the test clock.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::acts::{Case, SPACE, USERS};
-use crate::harness::app::Wish;
+use crate::harness::acts::{Case, NOW, SPACE, USERS};
+use crate::harness::app::{Wish, send};
 use crate::harness::rebuild::{command, json_of, wait};
 
 const RETENTION: &str = "/v1/spaces/default/retention";
@@ -146,4 +147,85 @@ async fn p12_a_shorter_time_counts_at_once_and_a_longer_one_for_what_is_left() {
         assert_eq!(problem.json["field"], field, "{bad}");
     }
     case.check().await;
+}
+
+/// Waits until so many changes of a configuration wait for another one.
+async fn wait_for_changes(case: &Case, count: i64) {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+                   AND query LIKE '%store::processor::bump_config%'";
+    for _ in 0..1_000 {
+        if sqlx::query_scalar::<_, i64>(sql).fetch_one(&case.app.db.pool).await.unwrap() >= count {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("{count} changes never waited");
+}
+
+#[tokio::test]
+async fn an_edit_in_another_process_is_not_undone() {
+    let case = Case::start(Wish::default()).await;
+    case.app.make_live("audiences", "buyers", "event('Order').count() >= 1").await;
+    let beside = Wish::default().at(NOW).start_at(&case.app.db.url()).await;
+    let mut tx = case.app.db.pool.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM processor FOR UPDATE").execute(&mut *tx).await.unwrap();
+    let path = format!("{SPACE}/audiences/buyers");
+    let edit = json!({"definition": {"query": "event('Order').count() >= 2"}});
+    let (edited, set, ()) = tokio::join!(
+        beside.patch(&path, edit),
+        async {
+            wait_for_changes(&case, 1).await;
+            case.app.patch(RETENTION, json!({"days": 90})).await
+        },
+        async {
+            wait_for_changes(&case, 2).await;
+            tx.rollback().await.unwrap();
+        }
+    );
+    edited.expect(200);
+    set.expect(200);
+    let shown = case.app.live("audiences", "buyers").await;
+    assert_eq!(shown["definition"]["query"], "event('Order').count() >= 2");
+}
+
+#[tokio::test]
+async fn one_space_that_is_damaged_keeps_no_other_one_waiting() {
+    let mut case = Case::start(Wish::default()).await;
+    case.send_all(&["page user=u {}"]).await;
+    case.app.post("/v1/spaces", json!({"id": "other"})).await.expect(201);
+    let source = case.app.post("/v1/spaces/other/sources", json!({"name": "web"})).await.expect(201).json;
+    let key = source["write_key"].as_str().unwrap();
+    let call = json!({"userId": "u", "event": "Order"}).to_string();
+    let request = case.app.request(Method::POST, "/v1/track").basic_auth(key, Some("")).body(call);
+    let offset = send(request).await.expect(200).offset();
+    case.app.get(&format!("/v1/spaces/other/pipeline?min_offset={offset}")).await.expect(200);
+    case.app.patch(RETENTION, json!({"events": {"Page Viewed": 30}})).await.expect(200);
+    case.app.patch("/v1/spaces/other/retention", json!({"days": 30})).await.expect(200);
+    let sql = "UPDATE event_chunk SET body = 'damaged' WHERE space_id = 1";
+    sqlx::query(sql).execute(&case.app.db.pool).await.unwrap();
+    at(&case, 33, 0).await;
+    assert_eq!(chunks(&case).await.0, 1, "the one that is damaged");
+}
+
+#[tokio::test]
+async fn what_was_not_processed_is_taken_out_once_it_is() {
+    let mut case = Case::start(Wish::default()).await;
+    case.app.patch(RETENTION, json!({"events": {"Page Viewed": 30}})).await.expect(200);
+    let plan = json!({"plan": {"state": "ended", "collects_after_end": true}});
+    case.app.patch(SPACE, plan).await.expect(200);
+    let sql = "SELECT lease_until = '-infinity' FROM processor WHERE space_id = 1";
+    while !sqlx::query_scalar::<_, bool>(sql).fetch_one(&case.app.db.pool).await.unwrap() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    case.send("page user=u {}").await;
+    let says = async |case: &Case| -> bool {
+        let sql = "SELECT names && ARRAY['Page Viewed'] FROM event_chunk";
+        sqlx::query_scalar(sql).fetch_one(&case.app.db.pool).await.unwrap()
+    };
+    at(&case, 33, 0).await;
+    assert!(says(&case).await, "nobody has processed it");
+    case.app.patch(SPACE, json!({"plan": {"state": "active"}})).await.expect(200);
+    case.get(&format!("{SPACE}/pipeline")).await;
+    at(&case, 34, 0).await;
+    assert!(!says(&case).await, "it is over");
 }

@@ -250,6 +250,27 @@ async fn many_at_once_do_not_go_over_a_limit() {
 }
 
 #[tokio::test]
+async fn nobody_is_refused_for_good_because_of_what_is_on_its_way() {
+    let tenant = Tenant::start().await;
+    tenant.plan(json!({"limits": {"events_per_month": 10}})).await;
+    let db = &tenant.app.db;
+    let mut tx = db.pool.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM log_head FOR UPDATE").execute(&mut *tx).await.unwrap();
+    let (first, ()) = tokio::join!(tenant.batch(6), async {
+        db.wait_for_blocked().await;
+        // Nobody knows yet what becomes of the six.
+        let answer = tenant.batch(5).await.expect(503);
+        assert!(!answer.header("retry-after").is_empty(), "{}", answer.text);
+        refused(&tenant.batch(11).await, "quota_reached");
+        tx.rollback().await.unwrap();
+    });
+    first.expect(200);
+    refused(&tenant.batch(5).await, "quota_reached");
+    tenant.batch(4).await.expect(200);
+    assert_eq!(tenant.usage().await["events"], 10);
+}
+
+#[tokio::test]
 async fn a_space_ends_is_read_out_and_purged_and_others_are_as_they_were() {
     let tenant = Tenant::start().await;
     tenant.live().await;

@@ -47,6 +47,9 @@ pub(super) fn answer(kind: CallKind, result: Result<Receipt, IngestError>) -> Re
         Ok(receipt) => receipt,
         Err(IngestError::Refused(rejection)) => return refused(&rejection),
         Err(IngestError::Append(error)) => return Problem::from(error).into_response(),
+        Err(error @ IngestError::QuotaNear { .. }) => {
+            return Problem::new(Code::Overloaded, error.to_string()).into_response();
+        }
         Err(error @ IngestError::QuotaReached { .. }) => {
             return Problem::new(Code::QuotaReached, error.to_string()).into_response();
         }

@@ -37,7 +37,7 @@ const EVENTS: usize = 200;
 const CHUNKS: i64 = 8;
 
 /// Files of everything that is exported of people.
-const FILES: [&str; 11] = [
+pub const FILES: [&str; 11] = [
     "profiles",
     "external_ids",
     "traits",
@@ -143,7 +143,8 @@ impl Reader {
     ) -> Result<Pieces, QueryError> {
         let as_of = exports::as_of(&mut tx, space).await?;
         let mut manifest = Manifest::default();
-        for file in FILES {
+        let of_log = if matches!(of, Of::Space) { exports::LOG.as_slice() } else { &[] };
+        for file in FILES.iter().chain(of_log) {
             manifest.open(file);
         }
         let name = name.to_owned();

@@ -90,8 +90,9 @@ impl Chunk {
 }
 
 /// Appends a chunk in one statement, which is one transaction: when this returns, the events are durable.
-/// Returns the offset of its last event, and the events of the month with it, where it has some that count.
-pub async fn append(pool: &PgPool, chunk: &NewChunk<'_>) -> Result<(Offset, Option<u64>)> {
+/// Returns the offset of its last event, and where it has some that count, the month they count in and the events of the month
+/// with them.
+pub async fn append(pool: &PgPool, chunk: &NewChunk<'_>) -> Result<(Offset, Option<(Month, u64)>)> {
     match try_append(pool, chunk).await {
         // No partition for that week yet: make it and try once more.
         Err(error) if error.sqlstate().as_deref() == Some("23514") => {
@@ -102,7 +103,8 @@ pub async fn append(pool: &PgPool, chunk: &NewChunk<'_>) -> Result<(Offset, Opti
     }
 }
 
-async fn try_append(pool: &PgPool, chunk: &NewChunk<'_>) -> Result<(Offset, Option<u64>)> {
+async fn try_append(pool: &PgPool, chunk: &NewChunk<'_>) -> Result<(Offset, Option<(Month, u64)>)> {
+    let month = Month::of(chunk.received_at);
     let (end, used): (i64, Option<i64>) = sqlx::query_as(
         "-- store::log::append
          WITH head AS (
@@ -129,11 +131,11 @@ async fn try_append(pool: &PgPool, chunk: &NewChunk<'_>) -> Result<(Offset, Opti
     .bind(chunk.min_at.millis())
     .bind(chunk.max_at.millis())
     .bind(chunk.body)
-    .bind(Month::of(chunk.received_at).first_day())
+    .bind(month.first_day())
     .bind(i64::from(chunk.metered))
     .fetch_one(pool)
     .await?;
-    Ok((Offset(end as u64), used.and_then(|used| u64::try_from(used).ok())))
+    Ok((Offset(end as u64), used.and_then(|used| Some((month, u64::try_from(used).ok()?)))))
 }
 
 /// Makes the partitions for the week of `at`, the week after it, and the week the space's log has reached.

@@ -224,11 +224,12 @@ pub async fn put_back(tx: &mut PgConnection, space: SpaceNo, entry: &Entry, keys
     Ok(())
 }
 
-/// Whether anybody waits to be erased.
-pub async fn has_waiting(executor: impl PgExecutor<'_>) -> Result<bool> {
-    let sql = "-- store::regulations::journal::has_waiting
-         SELECT EXISTS (SELECT 1 FROM regulation_subject WHERE state = 0)";
-    Ok(sqlx::query_scalar(sql).fetch_one(executor).await?)
+/// Spaces in which somebody waits to be erased.
+pub async fn list_waiting(executor: impl PgExecutor<'_>) -> Result<Vec<SpaceNo>> {
+    let sql = "-- store::regulations::journal::list_waiting
+         SELECT DISTINCT space_id FROM regulation_subject WHERE state = 0 ORDER BY 1";
+    let spaces: Vec<i32> = sqlx::query_scalar(sql).fetch_all(executor).await?;
+    Ok(spaces.into_iter().map(SpaceNo).collect())
 }
 
 /// What all identifiers of a space are found by.
