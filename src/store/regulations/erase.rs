@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::people::{self, Found};
 use super::suppression::{self, Suppressed};
 use super::{forward, journal};
+use crate::domain::audit::{ERASED_ACT, ERASED_EFFECT};
 use crate::domain::regulation::{IdHash, is_of_device};
 use crate::domain::seen::Seen;
 use crate::domain::{EventType, IdKey, Offset, ProfileNo, SpaceNo, Timestamp};
@@ -174,15 +175,20 @@ impl Erasure {
              WHERE space_id = $1 AND (event ILIKE ANY($2) OR message ILIKE ANY($2) OR message_id = ANY($3))";
         sqlx::query(sql).bind(space.0).bind(self.patterns()).bind(&values).execute(&mut *tx).await?;
         let sql = "-- store::regulations::erase::erase_values
-             UPDATE audit_entry SET erased = true, act = '{\"erased\": true}', effect = jsonb_build_object(
-                     'profiles', '[]'::jsonb, 'identifiers', '[]'::jsonb, 'transitions', '[]'::jsonb,
+             UPDATE audit_entry SET erased = true, act = $3::jsonb, effect = $4::jsonb || jsonb_build_object(
                      'events_moved', effect->'events_moved', 'events_gone', effect->'events_gone')
              WHERE space_id = $1 AND (act::text ILIKE ANY($2) OR effect::text ILIKE ANY($2))";
         let mut patterns = self.patterns();
         // Effects name profiles by their public ids.
         let ids = self.people.iter().map(|person| crate::domain::ids::public_id("prf", person.profile_id));
         patterns.extend(ids.map(|id| format!("%{}%", id.replace('_', "\\_"))));
-        sqlx::query(sql).bind(space.0).bind(patterns).execute(tx).await?;
+        sqlx::query(sql)
+            .bind(space.0)
+            .bind(patterns)
+            .bind(ERASED_ACT)
+            .bind(ERASED_EFFECT)
+            .execute(tx)
+            .await?;
         Ok(())
     }
 
