@@ -13,6 +13,10 @@ ALTER TABLE space
     ADD COLUMN plan_audiences_max bigint CHECK (plan_audiences_max > 0),
     ADD COLUMN plan_computed_traits_max bigint CHECK (plan_computed_traits_max > 0);
 
+-- What is over was only locked until now, and nobody was told of a purge: its export window begins with this upgrade, not
+-- with the end of its term.
+UPDATE space SET plan_state = 'ended', plan_ended_at = now() WHERE plan_state = 'ended' OR plan_ends_at <= now();
+
 -- Events taken, by the month (UTC) they were received in. Counted in the statement that appends them to the log, so it says
 -- neither more nor less than what was taken.
 CREATE TABLE usage_month (

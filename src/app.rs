@@ -5,6 +5,7 @@
 //! elsewhere, requests under way end, the log writer empties its queue, the processor gives its leases back, Postgres
 //! stops. A part that ends by itself stops the process: half a service is worse than none.
 
+mod chores;
 mod import_space;
 mod measure;
 mod offline;
@@ -31,7 +32,6 @@ use crate::disk::DiskGuard;
 use crate::domain::Timestamp;
 use crate::embedded::Postgres;
 use crate::history::segments::Keeper;
-use crate::history::watch::Watch;
 use crate::http::health::Health;
 use crate::http::{self, Services, tracking};
 use crate::ingest::{self, BatcherLimits, Doors, Ingest};
@@ -54,14 +54,6 @@ pub(crate) use offline::{
 const FLUSHERS: usize = 2;
 /// Look-up statements under way at the same time.
 const LOOKUP_TASKS: u32 = 2;
-/// How often the log is prepared for the week to come.
-const PREPARE_EVERY: Duration = Duration::from_hours(1);
-/// How often reads of personal data are written into the audit log.
-const WRITE_READS_EVERY: Duration = Duration::from_secs(1);
-/// How often it is asked whether a space is to be purged; the database hears of it when one is.
-const PURGE_EVERY: Duration = Duration::from_secs(1);
-/// Of those times, how many until what was purged lately is looked at once more.
-const SWEEP_EVERY: u32 = 60;
 /// Longest wait for the parts behind the server to end.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
@@ -217,8 +209,8 @@ impl App {
             analytics_js,
         };
         let (disk, in_flight) = (tracking.disk.clone(), tracking.in_flight.clone());
-        start_housekeeping(&tasks, registry, manage.clone(), &config);
-        start_verifying(&tasks, &pool, &clock, &config);
+        chores::start(&tasks, registry, manage.clone(), &config);
+        chores::start_verifying(&tasks, &pool, &clock, &config);
         start_segments(&tasks, &pool, &config);
         let parts = (manage.clone(), health.clone());
         privacy::start(&tasks, &pool, (&clock, &ingest), parts, (journal, restored));
@@ -241,11 +233,16 @@ impl App {
             health: health.clone(),
             tracking,
             request_timeout: config.server.request_timeout,
+            changes: TaskTracker::new(),
             trusted_proxies: config.server.trusted_proxies.clone(),
         };
+        let changes = services.changes.clone();
         let (router, stop) = (http::router(Arc::new(services)), tasks.serving.clone());
         tasks.spawn(&tasks.server, "server", async move {
             server.run(router, stop).await;
+            // Those whose clients have hung up are no connection's any more.
+            changes.close();
+            changes.wait().await;
             Ok(())
         });
         Ok(Running { address, made, pool, postgres, health, disk, tasks })
@@ -364,71 +361,6 @@ fn start_ingest(
         });
     }
     (Ingest::new(batcher, config.limits, doors, clock.clone(), ids.clone()), appended)
-}
-
-/// Keeps the registry fresh, and the log a week ahead of its events.
-fn start_housekeeping(tasks: &Tasks, registry: Registry, manage: Manage, config: &Config) {
-    let (log_days, rejected_days) = (config.log.retention_days, config.ingest.rejected_events_retention_days);
-    let stop = tasks.working.clone();
-    tasks.work("registry", async move {
-        registry.run(stop).await;
-        Ok(())
-    });
-    let (stop, writing) = (tasks.working.clone(), manage.clone());
-    tasks.work("audit log", async move {
-        let mut ticks = tokio::time::interval(WRITE_READS_EVERY);
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            writing.write_reads().await;
-        }
-        // The last request is answered by now.
-        writing.write_reads().await;
-        Ok(())
-    });
-    let (stop, purging) = (tasks.working.clone(), manage.clone());
-    tasks.work("purges", async move {
-        let mut ticks = tokio::time::interval(PURGE_EVERY);
-        let mut count = 0_u32;
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            if let Err(error) = purging.purge_due().await {
-                tracing::warn!(%error, "could not purge what has ended; it is tried again: {error}");
-            }
-            if count.is_multiple_of(SWEEP_EVERY)
-                && let Err(error) = purging.sweep_purged().await
-            {
-                tracing::warn!(%error, "could not look again at what was purged: {error}");
-            }
-            count = count.wrapping_add(1);
-        }
-        Ok(())
-    });
-    let stop = tasks.working.clone();
-    tasks.work("housekeeping", async move {
-        let mut ticks = tokio::time::interval(PREPARE_EVERY);
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            if let Err(error) = manage.prepare_log().await {
-                tracing::warn!(%error, "could not prepare the log for next week: {error}");
-            }
-            if let Err(error) = manage.forget_old(log_days, rejected_days).await {
-                tracing::warn!(%error, "could not forget what has been kept long enough: {error}");
-            }
-        }
-        Ok(())
-    });
-}
-
-/// Verifies profiles in the background, where that is switched on.
-fn start_verifying(tasks: &Tasks, pool: &PgPool, clock: &Clock, config: &Config) {
-    let config::Verify { sample, every } = config.verify;
-    if sample == 0 {
-        return;
-    }
-    let limits = definition_limits(config).query;
-    let watch = Watch { pool: pool.clone(), clock: clock.clone(), every, sample, limits };
-    let stop = tasks.working.clone();
-    tasks.work("verification", async move {
-        watch.run(&stop).await;
-        Ok(())
-    });
 }
 
 /// Makes segments of the log, where that is switched on.

@@ -123,6 +123,24 @@ pub fn digest(salt: &[u8], act: &Value, effect: &Value) -> String {
     hex::encode(Sha256::new().chain_update(salt).chain_update(about.as_bytes()).finalize())
 }
 
+/// What stands where an act stood that somebody erased was named in.
+pub const ERASED_ACT: &str = r#"{"erased": true}"#;
+/// What stands where its effect stood, beside [`ERASED_COUNTS`], which are kept of it.
+pub const ERASED_EFFECT: &str = r#"{"profiles": [], "identifiers": [], "transitions": []}"#;
+const ERASED_COUNTS: [&str; 2] = ["events_moved", "events_gone"];
+
+/// Whether nothing is left of an act and its effect but what an erasure leaves.
+pub fn is_erased(act: &Value, effect: &Value) -> bool {
+    let mut rest = effect.clone();
+    let Some(fields) = rest.as_object_mut() else { return false };
+    let counts = ERASED_COUNTS.map(|name| fields.remove(name).unwrap_or_default());
+    let left =
+        |text: &str, found: &Value| serde_json::from_str::<Value>(text).is_ok_and(|left| left == *found);
+    counts.iter().all(|count| count.is_null() || count.is_u64())
+        && left(ERASED_ACT, act)
+        && left(ERASED_EFFECT, &rest)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

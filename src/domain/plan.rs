@@ -172,6 +172,11 @@ impl Plan {
         asked.into_iter().chain(due).min()
     }
 
+    /// Whether it is to be purged by `now`.
+    pub fn is_purge_due(&self, now: Timestamp) -> bool {
+        self.stage(now) == Stage::Closed && self.purge_at().is_some_and(|at| now >= at)
+    }
+
     /// What may be done at `now`.
     pub fn stage(&self, now: Timestamp) -> Stage {
         if self.is_over(now) {

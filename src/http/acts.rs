@@ -78,6 +78,9 @@ pub(super) async fn perform<P: Permission>(
     params: ActParams,
 ) -> Result<Json<EffectJson>, Problem> {
     let space = authed.space_no();
+    if params.dry_run {
+        authed.note_trial();
+    }
     let effect = state.manage.try_act(space, &act).await?;
     if let Some(why) = effect.refused {
         return Err(Problem::new(Code::Refused, why));

@@ -68,6 +68,10 @@ permission!(
     Privacy, Some(Scope::Privacy), true
 );
 permission!(
+    /// Everything there is, taken out: as long as anything can be taken out.
+    PrivacyData, Some(Scope::Privacy), false
+);
+permission!(
     /// Spaces, the test clock: only the server's owner.
     Owner, None, true
 );
@@ -88,6 +92,20 @@ impl<P> Authed<P> {
     pub fn note(&self, detail: impl FnOnce() -> serde_json::Value) {
         if let Some(trace) = &self.trace {
             trace.note(|notes| notes.detail = Some(detail()));
+        }
+    }
+
+    /// Says that whatever this request does is only tried. Who does not say so changes something.
+    pub fn note_trial(&self) {
+        if let Some(trace) = &self.trace {
+            trace.note(|notes| notes.is_trial = true);
+        }
+    }
+
+    /// Says for the audit log whose data it is about, by the public id of the profile.
+    pub fn note_profile(&self, id: &str) {
+        if let Some(trace) = &self.trace {
+            trace.note(|notes| notes.profiles.push(id.to_owned()));
         }
     }
 
@@ -161,19 +179,30 @@ async fn wait(parts: &mut Parts, state: &AppState, space: SpaceNo) -> Result<(),
 pub struct Caller<P> {
     /// The token used.
     pub token: Arc<Token>,
+    trace: Option<Trace>,
     permission: PhantomData<P>,
+}
+
+impl<P> Caller<P> {
+    /// Says for the audit log what is changed. Nothing secret, and nobody's data.
+    pub fn note(&self, detail: impl FnOnce() -> serde_json::Value) {
+        if let Some(trace) = &self.trace {
+            trace.note(|notes| notes.detail = Some(detail()));
+        }
+    }
 }
 
 impl<P: Permission> FromRequestParts<AppState> for Caller<P> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
-        if let Some(trace) = parts.extensions.get::<Trace>() {
+        let trace = parts.extensions.get::<Trace>().cloned();
+        if let Some(trace) = &trace {
             trace.set_scope(P::SCOPE);
         }
         let token = token(parts, state).await?;
         check_scope::<P>(&token)?;
-        Ok(Self { token, permission: PhantomData })
+        Ok(Self { token, trace, permission: PhantomData })
     }
 }
 

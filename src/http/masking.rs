@@ -4,11 +4,14 @@
 //! personal is replaced by [`MASK`]; an answer of a route that is not in the table is masked whole, so a route that is new
 //! shows nothing until somebody has said what is personal in it. Names of fields and ids of ours stay.
 
+use std::collections::BTreeMap;
+
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
-use serde_json::Value;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::etag::tag_of;
 use super::problem::{Code, Problem, to_json};
@@ -17,6 +20,22 @@ use crate::domain::Scope;
 
 /// What stands for a value that is not shown.
 pub(super) const MASK: &str = "***";
+
+/// What ids of ours begin with.
+const OWN_IDS: [&str; 9] = ["dlv", "dst", "mrg", "prf", "reg", "rej", "src", "sub", "tok"];
+/// Fields that hold what customers sent, as they sent it.
+const THEIRS: [&str; 10] = [
+    "context",
+    "event",
+    "hint",
+    "message",
+    "properties",
+    "request",
+    "response",
+    "traits",
+    "value",
+    "would_have_to_change",
+];
 
 /// What is in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,8 +150,12 @@ const OF_A_PROFILE: &[(&str, Content)] = &[
     ("/consent/history", People(&[])),
     ("/objections", People(&[])),
     ("/objections/lift", People(&["id"])),
-    ("/explain/{key}", People(&["value", "to", "hint"])),
+    ("/explain/{key}", People(&["value", "to", "hint", "would_have_to_change"])),
 ];
+
+/// The links of the audit log's chain are texts that are hashed as they stand, so that anybody can check them; they name
+/// nobody.
+const KEPT: (&str, &str) = ("/v1/spaces/{space}/audit-log", "entry");
 
 /// What answers of a route have in them.
 pub(super) fn content_of(route: &str) -> Content {
@@ -165,7 +188,10 @@ pub(super) async fn apply(trace: &Trace, route: Option<&str>, response: Response
     let is_json = kind == Some("application/json");
     match (fields, kind) {
         (None, _) if !response.headers().contains_key(header::ETAG) => response,
-        (Some(_), Some("application/x-ndjson")) => mask_lines(response, fields.unwrap_or_default(), is_whole),
+        (Some(_), Some("application/x-ndjson")) => {
+            let kept = (route == Some(KEPT.0)).then_some(KEPT.1);
+            mask_lines(response, fields.unwrap_or_default(), is_whole, kept)
+        }
         (_, None) => response,
         _ if is_json => {
             let (mut parts, body) = response.into_parts();
@@ -205,8 +231,13 @@ pub(super) async fn apply(trace: &Trace, route: Option<&str>, response: Response
     }
 }
 
-/// NDJSON, line by line as it comes.
-fn mask_lines(response: Response, fields: &'static [&'static str], is_whole: bool) -> Response {
+/// NDJSON, line by line as it comes; what stands in the field `kept` of a line stays, byte by byte.
+fn mask_lines(
+    response: Response,
+    fields: &'static [&'static str],
+    is_whole: bool,
+    kept: Option<&'static str>,
+) -> Response {
     let (mut parts, body) = response.into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
     let lines = body.into_data_stream().map(Some).chain(futures_util::stream::once(async { None }));
@@ -225,7 +256,7 @@ fn mask_lines(response: Response, fields: &'static [&'static str], is_whole: boo
             let lines = text.split_inclusive(|byte| *byte == b'\n');
             let mut masked = Vec::with_capacity(text.len());
             for line in lines {
-                masked.extend_from_slice(&mask_text(line, fields, is_whole));
+                masked.extend_from_slice(&mask_line(line, fields, is_whole, kept));
                 masked.push(b'\n');
             }
             Bytes::from(masked)
@@ -235,11 +266,25 @@ fn mask_lines(response: Response, fields: &'static [&'static str], is_whole: boo
     Response::from_parts(parts, Body::from_stream(masked))
 }
 
+fn mask_line(line: &[u8], fields: &[&str], is_whole: bool, kept: Option<&str>) -> Bytes {
+    type Line<'a> = BTreeMap<&'a str, &'a RawValue>;
+    let (Some(kept), Ok(line)) = (kept, serde_json::from_slice::<Line<'_>>(line)) else {
+        return mask_text(line, fields, is_whole);
+    };
+    let show = |(name, text): (&str, &RawValue)| {
+        let mut one = json!({ name: serde_json::from_str::<Value>(text.get()).unwrap_or_default() });
+        mask_fields(&mut one, fields);
+        let masked = one.get(name).map(|value| serde_json::value::to_raw_value(value).unwrap_or_default());
+        (name.to_owned(), if name == kept { text.to_owned() } else { masked.unwrap_or_default() })
+    };
+    to_json(&line.into_iter().map(show).collect::<BTreeMap<String, Box<RawValue>>>()).into()
+}
+
 /// JSON as it may be shown; what is no JSON is not shown at all.
 fn mask_text(text: &[u8], fields: &[&str], is_whole: bool) -> Bytes {
     let mut value: Value = serde_json::from_slice(text).unwrap_or_else(|_| Value::from(MASK));
     if is_whole {
-        mask(&mut value);
+        mask(&mut value, false);
     } else {
         mask_fields(&mut value, fields);
     }
@@ -250,8 +295,13 @@ fn mask_text(text: &[u8], fields: &[&str], is_whole: bool) -> Bytes {
 fn mask_fields(value: &mut Value, fields: &[&str]) {
     match value {
         Value::Object(map) => {
+            let is_identifier = map.contains_key("type");
             for (name, value) in map.iter_mut() {
-                if fields.contains(&name.as_str()) { mask(value) } else { mask_fields(value, fields) }
+                if fields.contains(&name.as_str()) {
+                    mask(value, is_theirs(name, is_identifier));
+                } else {
+                    mask_fields(value, fields);
+                }
             }
         }
         Value::Array(items) => items.iter_mut().for_each(|item| mask_fields(item, fields)),
@@ -259,13 +309,25 @@ fn mask_fields(value: &mut Value, fields: &[&str]) {
     }
 }
 
-/// Masks every value; null says only that there is none, and ids of ours say nothing to anybody else.
-fn mask(value: &mut Value) {
+/// Whether what is below a field is as a customer sent it: its values, and the id of an identifier, which stands beside its
+/// type. There, what has the shape of an id of ours need not be one.
+fn is_theirs(name: &str, is_identifier: bool) -> bool {
+    THEIRS.contains(&name) || (name == "id" && is_identifier)
+}
+
+/// Masks every value; null says only that there is none, and ids of ours say nothing to anybody else, but where everything
+/// is as somebody sent it.
+fn mask(value: &mut Value, all: bool) {
     match value {
         Value::Null => {}
-        Value::Object(map) => map.values_mut().for_each(mask),
-        Value::Array(items) => items.iter_mut().for_each(mask),
-        Value::String(text) if is_own_id(text) => {}
+        Value::Object(map) => {
+            let is_identifier = map.contains_key("type");
+            for (name, value) in map.iter_mut() {
+                mask(value, all || is_theirs(name, is_identifier));
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| mask(item, all)),
+        Value::String(text) if !all && is_own_id(text) => {}
         _ => *value = Value::from(MASK),
     }
 }
@@ -273,8 +335,7 @@ fn mask(value: &mut Value) {
 /// Whether it has the shape of an id that we made, such as `prf_` and 32 hexadecimal digits.
 fn is_own_id(text: &str) -> bool {
     let Some((prefix, digits)) = text.split_once('_') else { return false };
-    prefix.len() == 3
-        && prefix.bytes().all(|b| b.is_ascii_lowercase())
+    OWN_IDS.contains(&prefix)
         && digits.len() == 32
         && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
@@ -299,6 +360,21 @@ mod tests {
         assert_eq!(read(&masked(&text, &["traits", "id"], false)), read(&expected));
         assert_eq!(masked(r#"{"a":1,"b":["x"]}"#, &[], true), r#"{"a":"***","b":["***"]}"#);
         assert_eq!(masked("no json", &[], false), r#""***""#);
+    }
+
+    #[test]
+    fn what_somebody_sent_is_no_id_of_ours_whatever_it_looks_like() {
+        let own = "prf_0190163d86947b0b9a3e5fd3c2f1a7e4";
+        for theirs in [
+            format!(r#"{{"traits":{{"of":["{own}"]}}}}"#),
+            format!(r#"{{"data":[{{"type":"user_id","id":"{own}"}}]}}"#),
+            format!(r#"{{"act":{{"identifiers":[{{"id":"{own}","type":"email"}}]}}}}"#),
+            format!(r#"{{"id":"{}"}}"#, own.replace("prf", "cus")),
+        ] {
+            let shown = masked(&theirs, &["id", "traits", "act"], false);
+            assert!(!shown.contains("0190163d"), "{theirs}: {shown}");
+        }
+        assert!(masked(&format!(r#"{{"act":{{"from":"{own}"}}}}"#), &["act"], false).contains(own));
     }
 
     #[test]

@@ -31,6 +31,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use ipnet::IpNet;
+use tokio_util::task::TaskTracker;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::clock::{Clock, IdMaker};
@@ -66,6 +67,8 @@ pub struct Services {
     pub tracking: tracking::Settings,
     /// Time for a whole request except streamed answers.
     pub request_timeout: Duration,
+    /// What may change something and is under way: it is finished although whoever asked for it has hung up.
+    pub changes: TaskTracker,
     /// Proxies whose words about their clients are believed.
     pub trusted_proxies: Vec<IpNet>,
 }

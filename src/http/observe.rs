@@ -4,6 +4,7 @@
 //! `debug`.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
@@ -53,23 +54,21 @@ pub(super) async fn observe(State(around): State<Around>, mut request: Request, 
     if let Some(trace) = &trace {
         request.extensions_mut().insert(trace.clone());
         let (parts, body) = request.into_parts();
-        asked = Some(Asked::of(&parts, &services));
+        asked = Some((Asked::of(&parts, &services), trace.clone()));
         request = Request::from_parts(parts, body);
     }
-    let mut response = guarded(limit, next.run(request)).await;
-    if let Some(trace) = &trace {
-        if let Some(space) = trace.space().filter(|space| space.plan.may_warn()) {
-            let (plan, now) = (&space.plan, services.clock.now());
-            let usage = services.manage.registry().meters().usage(space.no, Month::of(now));
-            add_warnings(response.headers_mut(), plan.warnings(usage, now));
+    let may_change = ![Method::GET, Method::HEAD].contains(&method);
+    let inner =
+        Inner { services: Arc::clone(&services), dialect, limit, route: route.clone(), id: id.clone() };
+    let mut response = match asked {
+        None => guarded(limit, next.run(request)).await,
+        // What a client does that hangs up is done, and written down, like what others do.
+        Some(asked) if may_change => {
+            let answered = services.changes.spawn(inner.answer(asked, request, next)).await;
+            answered.unwrap_or_else(|_panic| failed())
         }
-        response = masking::apply(trace, route.as_ref().map(MatchedPath::as_str), response).await;
-    }
-    if let (Some(trace), Some(asked)) = (&trace, &asked) {
-        let problem = response.extensions().get::<Problem>().map(|problem| problem.status(dialect));
-        let status = problem.unwrap_or_else(|| response.status());
-        record::record(&services, asked, trace, status, id.to_str().unwrap_or_default()).await;
-    }
+        Some(asked) => inner.answer(asked, request, next).await,
+    };
     let mut is_readable = true;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         is_readable = problem.code != Code::OriginNotAllowed;
@@ -84,6 +83,32 @@ pub(super) async fn observe(State(around): State<Around>, mut request: Request, 
     response.headers_mut().insert(REQUEST_ID, id);
     protect(response.headers_mut(), dialect, is_secure);
     response
+}
+
+/// What is done for a request that may show or change something, whether anybody waits for it or not.
+struct Inner {
+    services: AppState,
+    dialect: Dialect,
+    limit: Option<Duration>,
+    route: Option<MatchedPath>,
+    id: HeaderValue,
+}
+
+impl Inner {
+    async fn answer(self, (asked, trace): (Asked, Trace), request: Request, next: Next) -> Response {
+        let Self { services, dialect, limit, route, id } = self;
+        let mut response = guarded(limit, next.run(request)).await;
+        if let Some(space) = trace.space().filter(|space| space.plan.may_warn()) {
+            let (plan, now) = (&space.plan, services.clock.now());
+            let usage = services.manage.registry().meters().usage(space.no, Month::of(now));
+            add_warnings(response.headers_mut(), plan.warnings(usage, now));
+        }
+        response = masking::apply(&trace, route.as_ref().map(MatchedPath::as_str), response).await;
+        let problem = response.extensions().get::<Problem>().map(|problem| problem.status(dialect));
+        let status = problem.unwrap_or_else(|| response.status());
+        record::record(&services, &asked, &trace, status, id.to_str().unwrap_or_default()).await;
+        response
+    }
 }
 
 /// Says what is coming: the end of a term, a limit. One header for each.
@@ -123,15 +148,18 @@ async fn guarded(limit: Option<Duration>, handler: impl Future<Output = Response
     };
     match outcome {
         Ok(Ok(response)) => response,
-        Ok(Err(_panic)) => {
-            metrics::PANICS.add(&[], 1);
-            tracing::error!("a handler panicked; the request is answered 500");
-            Problem::new(Code::Internal, "something went wrong in the service").into_response()
-        }
+        Ok(Err(_panic)) => failed(),
         Err(_) => {
             Problem::new(Code::Overloaded, "the request took too long; try again in a moment").into_response()
         }
     }
+}
+
+/// The answer of what has panicked.
+fn failed() -> Response {
+    metrics::PANICS.add(&[], 1);
+    tracing::error!("a handler panicked; the request is answered 500");
+    Problem::new(Code::Internal, "something went wrong in the service").into_response()
 }
 
 /// The client's id when it is short and harmless, else one of ours.

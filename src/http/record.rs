@@ -19,8 +19,19 @@ use crate::domain::ids::public_id;
 use crate::manage::audit::ReadOf;
 
 /// Names in paths that say what of the service is meant, and nobody.
-const NAMES: [&str; 9] =
-    ["collection", "id", "key", "merge", "name", "other", "prefix", "subscription", "space"];
+const NAMES: [&str; 11] = [
+    "category",
+    "collection",
+    "id",
+    "key",
+    "merge",
+    "name",
+    "other",
+    "prefix",
+    "regulation",
+    "subscription",
+    "space",
+];
 
 /// What is kept of a request until it is answered.
 #[derive(Debug)]
@@ -56,10 +67,6 @@ impl Asked {
         });
         named.collect()
     }
-
-    fn is_trial(&self) -> bool {
-        self.uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "dry_run=true"))
-    }
 }
 
 fn address(peer: Option<&Peer>, headers: &HeaderMap, services: &Services) -> IpAddr {
@@ -78,12 +85,12 @@ pub(super) async fn record(
 ) {
     let (Some(token), Some(of_readers)) = (trace.token(), trace.is_of_readers()) else { return };
     let is_read = [Method::GET, Method::HEAD].contains(&asked.method);
-    let reads = is_read || of_readers || asked.is_trial();
+    let notes = trace.notes();
+    let reads = is_read || of_readers || notes.is_trial;
     let space = trace.space().map(|space| space.no);
     let actor = Actor { id: public_id("tok", token.id), name: token.name.clone() };
     let action = format!("{} {}", asked.method, asked.template());
     if !reads {
-        let notes = trace.notes();
         let entry = Entry {
             address: Some(asked.address.to_string()),
             target: Some(Value::Object(asked.target())),
@@ -111,6 +118,6 @@ pub(super) async fn record(
             action,
             target: Value::Object(asked.target()).to_string(),
         };
-        app.manage.note_read(read, trace.notes().profiles).await;
+        app.manage.note_read(read, notes.profiles).await;
     }
 }

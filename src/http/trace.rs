@@ -30,6 +30,8 @@ pub(super) struct Notes {
     pub profiles: Vec<String>,
     /// What was changed, where the path does not say it all.
     pub detail: Option<Value>,
+    /// It was asked for what would happen, and nothing did.
+    pub is_trial: bool,
 }
 
 impl Trace {

@@ -1,10 +1,11 @@
 //! A space's plan, as the server's owner changes it; what a space has of it; and its purge.
 
+use super::registry::Space;
 use super::{Manage, ManageError, Result};
 use crate::domain::act::Actor;
 use crate::domain::audit::{Entry, EntryKind};
 use crate::domain::month::Month;
-use crate::domain::plan::{PlanLimits, Stage, Usage};
+use crate::domain::plan::{PlanLimits, Usage};
 use crate::domain::{Patch, Plan, PlanState, SpaceNo, Timestamp};
 use crate::store::definitions::Kind;
 use crate::store::purge::{self, PurgeReport};
@@ -121,29 +122,31 @@ impl Manage {
         Ok(now)
     }
 
-    /// Purges every space whose time has come. Asks the database for nothing when there is none.
-    pub async fn purge_due(&self) -> Result<()> {
+    /// Purges every space whose time has come. Asks the database for nothing when there is none. One that cannot be purged
+    /// now keeps none of the others.
+    pub async fn purge_due(&self) {
         let now = self.clock.now();
-        let is_due =
-            |plan: &Plan| plan.stage(now) == Stage::Closed && plan.purge_at().is_some_and(|at| now >= at);
-        for space in self.list_spaces(None).into_iter().filter(|space| is_due(&space.plan)) {
-            tracing::info!(space = %space.no, "purging space {}", space.no);
-            let last_hash = self.verify_audit(Some(space.no)).await?.last_hash;
-            if purge::purge(&self.pool, space.no, now).await? {
-                self.registry.reload().await?;
-                let detail = serde_json::json!({"space": space.key, "last_audit_hash": last_hash});
-                let (action, actor) = ("space.purge".to_owned(), Actor::default());
-                let entry = Entry::new(EntryKind::Change, now.to_string(), action, actor);
-                self.record(None, Entry { detail: Some(detail), ..entry }).await?;
-                tracing::info!(space = %space.no, "space {} is purged", space.no);
+        for space in self.list_spaces(None).into_iter().filter(|space| space.plan.is_purge_due(now)) {
+            if let Err(error) = self.purge(&space, now).await {
+                tracing::warn!(space = %space.no, %error, "could not purge space {}; it is tried again: {error}", space.no);
             }
         }
-        Ok(())
+    }
+
+    async fn purge(&self, space: &Space, now: Timestamp) -> Result<()> {
+        let Some(purged) = purge::purge(&self.pool, space.no, now).await? else { return Ok(()) };
+        tracing::info!(space = %space.no, "space {} is purged", space.no);
+        self.registry.reload().await?;
+        let detail = serde_json::json!({"space": space.key, "last_audit_hash": purged.last_audit_hash});
+        let (action, actor) = ("space.purge".to_owned(), Actor::default());
+        let entry = Entry::new(EntryKind::Change, now.to_string(), action, actor);
+        self.record(None, Entry { detail: Some(detail), ..entry }).await
     }
 
     /// Deletes what was written into spaces that were purged lately by whoever was still at work.
     pub async fn sweep_purged(&self) -> Result<()> {
-        Ok(purge::sweep_again(&self.pool, self.clock.now().plus_millis(-SWEEP_MS)).await?)
+        let now = self.clock.now();
+        Ok(purge::sweep_again(&self.pool, now.plus_millis(-SWEEP_MS), now).await?)
     }
 
     /// What was purged, newest first.

@@ -49,8 +49,11 @@ impl Recent {
     }
 }
 
-/// Where a list by the start of identifiers goes on: type, start of the value, and who brought it.
-pub type StartAfter = (i16, String, u64);
+/// Where a list by the start of identifiers goes on: behind the first such identifier of this type that this profile
+/// brought. Cursors are seen by whoever may not see identifiers, so the value is not in it; it is looked up again.
+pub type StartAfter = (i16, u64);
+/// The same as the index has it: type, start of the value, and who brought it.
+type Position = (i16, String, u64);
 
 /// A profile that was found by the start of an identifier.
 #[derive(Debug)]
@@ -115,15 +118,16 @@ impl Reader {
     }
 
     /// A page of live profiles that have an identifier whose value begins with `prefix`, each once, by the type and the
-    /// value of the first such identifier. Values of types that fold case are found in any case.
+    /// value of the first such identifier. Values of types that fold case are found in any case. `None` when the profile
+    /// that `after` names has no such identifier any more: then nobody can tell where the list was.
     pub async fn list_by_start(
         &self,
         space: SpaceNo,
         collection: Collection,
         prefix: &str,
-        mut after: Option<StartAfter>,
+        after: Option<StartAfter>,
         limit: usize,
-    ) -> Result<Vec<Started>, QueryError> {
+    ) -> Result<Option<Vec<Started>>, QueryError> {
         let directory = self.directory(space, None).await?;
         let mut prefixes = vec![normalise(prefix, false), normalise(prefix, true)];
         prefixes.sort_unstable();
@@ -131,12 +135,24 @@ impl Reader {
         let mut types: Vec<i16> =
             directory.settings.types().filter(|t| is_of(collection, &t.name)).map(|t| t.no).collect();
         types.sort_unstable();
+        let mut after: Option<Position> = match after {
+            None => None,
+            Some((type_no, no)) => {
+                let person = self.find_by_number(space, ProfileNo(no)).await?;
+                let held = person.iter().flat_map(|person| &person.profile.owned.get().identifiers);
+                let brought = held.filter(|held| held.type_no == type_no && held.brought_by.0 == no);
+                let starts =
+                    brought.filter(|held| begins(&held.value, &prefixes)).map(|held| start_of(&held.value));
+                let Some(start) = starts.min() else { return Ok(None) };
+                Some((type_no, start.to_owned(), no))
+            }
+        };
         let mut tx = people::begin(&self.pool).await?;
         let mut page = Vec::new();
         loop {
             let ranges = ranges(&types, &prefixes, after.as_ref());
             if ranges.is_empty() {
-                return Ok(page);
+                return Ok(Some(page));
             }
             let found = people::list_by_start(&mut tx, space, &ranges, limit as i64).await?;
             let is_last = found.len() < limit;
@@ -147,22 +163,26 @@ impl Reader {
                     continue;
                 }
                 let person = Person { profile, directory: Arc::clone(&directory) };
-                page.push(Started { person, after: position(&found) });
+                page.push(Started { person, after: (found.type_no, found.brought_by.0) });
             }
             if is_last || page.len() >= limit {
                 page.truncate(limit);
                 tx.commit().await.map_err(StoreError::from)?;
-                return Ok(page);
+                return Ok(Some(page));
             }
         }
     }
+}
+
+fn begins(value: &str, prefixes: &[String]) -> bool {
+    prefixes.iter().any(|prefix| value.starts_with(prefix))
 }
 
 fn is_of(collection: Collection, type_name: &str) -> bool {
     (type_name == ACCOUNT_TYPE) == (collection == Collection::Accounts)
 }
 
-fn position(found: &Found) -> StartAfter {
+fn position(found: &Found) -> Position {
     (found.type_no, found.start.clone(), found.brought_by.0)
 }
 
@@ -171,7 +191,7 @@ fn start_of(text: &str) -> &str {
 }
 
 /// What is left to be looked through.
-fn ranges(types: &[i16], prefixes: &[String], after: Option<&StartAfter>) -> Vec<Range> {
+fn ranges(types: &[i16], prefixes: &[String], after: Option<&Position>) -> Vec<Range> {
     let mut ranges = Vec::new();
     for type_no in types {
         for prefix in prefixes {
@@ -209,8 +229,7 @@ fn end_of(start: &str) -> String {
 /// Whether this is the identifier its profile is listed by: the first of those that begin as asked.
 fn is_first(profile: &Profile, found: &Found, types: &[i16], prefixes: &[String]) -> bool {
     let held = profile.owned.get().identifiers.iter();
-    let begins = |value: &str| prefixes.iter().any(|prefix| value.starts_with(prefix));
-    let matching = held.filter(|held| types.contains(&held.type_no) && begins(&held.value));
+    let matching = held.filter(|held| types.contains(&held.type_no) && begins(&held.value, prefixes));
     let first = matching.map(|held| (held.type_no, start_of(&held.value), held.brought_by)).min();
     first == Some((found.type_no, found.start.as_str(), found.brought_by))
 }

@@ -75,6 +75,51 @@ pub async fn insert(tx: &mut PgConnection, space: SpaceNo, entries: &[AuditEntry
     append(tx, space, links.collect()).await
 }
 
+/// Acts of one transaction of [`link_older`].
+const OLDER: i64 = 1_000;
+
+/// Adds acts to the chains of their spaces that were done before there were any (migration 0050). For who migrates.
+pub async fn link_older(connection: &mut PgConnection) -> Result<()> {
+    let sql =
+        "-- store::audit::link_older\nSELECT DISTINCT space_id FROM audit_entry WHERE salt = '' ORDER BY 1";
+    let spaces: Vec<i32> = sqlx::query_scalar(sql).fetch_all(&mut *connection).await?;
+    for space in spaces.into_iter().map(SpaceNo) {
+        while link_some(connection, space).await? {}
+    }
+    Ok(())
+}
+
+async fn link_some(connection: &mut PgConnection, space: SpaceNo) -> Result<bool> {
+    type Row = (i64, DateTime<Utc>, String, String, String, serde_json::Value, serde_json::Value);
+    let mut tx = sqlx::Connection::begin(connection).await?;
+    let sql = "-- store::audit::link_some
+         SELECT log_offset, at, action, actor_id, actor_name, act, effect FROM audit_entry
+         WHERE space_id = $1 AND salt = '' ORDER BY log_offset LIMIT $2 FOR UPDATE";
+    let rows: Vec<Row> = sqlx::query_as(sql).bind(space.0).bind(OLDER).fetch_all(&mut *tx).await?;
+    if rows.is_empty() {
+        return Ok(false);
+    }
+    let salts: Vec<[u8; SALT_BYTES]> = rows.iter().map(|_| rand::random()).collect();
+    let sql = "-- store::audit::link_some
+         UPDATE audit_entry e SET salt = s.salt FROM unnest($2::bigint[], $3::bytea[]) AS s (log_offset, salt)
+         WHERE e.space_id = $1 AND e.log_offset = s.log_offset";
+    sqlx::query(sql)
+        .bind(space.0)
+        .bind(rows.iter().map(|(offset, ..)| *offset).collect::<Vec<_>>())
+        .bind(salts.iter().map(<[u8; SALT_BYTES]>::as_slice).collect::<Vec<_>>())
+        .execute(&mut *tx)
+        .await?;
+    let links =
+        rows.into_iter().zip(&salts).map(|((offset, at, action, id, name, act, effect), salt)| Entry {
+            offset: Some(offset as u64),
+            digest: Some(audit::digest(salt, &act, &effect)),
+            ..Entry::new(EntryKind::Act, Timestamp::from(at).to_string(), action, Actor { id, name })
+        });
+    append(&mut tx, space, links.collect()).await?;
+    tx.commit().await?;
+    Ok(true)
+}
+
 /// Adds entries to the end of a chain.
 pub async fn append(tx: &mut PgConnection, space: SpaceNo, entries: Vec<Entry>) -> Result<()> {
     if entries.is_empty() {

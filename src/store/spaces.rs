@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::{PgPool, PgRow};
-use sqlx::{FromRow, Row};
+use sqlx::{FromRow, PgExecutor, Row};
 
 use super::registry::{Space, bump};
 use super::{Result, StoreError};
@@ -60,6 +60,12 @@ fn plan(row: &PgRow) -> sqlx::Result<Plan> {
 pub async fn list_spaces(pool: &PgPool) -> Result<Vec<Space>> {
     let sql = concat!("-- store::spaces::list_spaces\nSELECT ", columns!(), " FROM space");
     Ok(sqlx::query_as(sql).fetch_all(pool).await?)
+}
+
+/// A space; `None` when there is none of this number.
+pub async fn find_space(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<Option<Space>> {
+    let sql = concat!("-- store::spaces::find_space\nSELECT ", columns!(), " FROM space WHERE space_id = $1");
+    Ok(sqlx::query_as(sql).bind(space.0).fetch_optional(executor).await?)
 }
 
 /// Makes a space with everything that belongs to one: log, processor and default identity settings. The number of one that

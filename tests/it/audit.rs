@@ -179,6 +179,13 @@ async fn whatever_is_changed_or_taken_out_shows() {
         ("UPDATE audit_entry SET act = jsonb_set(act, '{force}', 'true')", "was changed"),
         ("UPDATE audit_entry SET effect = '{}'", "was changed"),
         ("DELETE FROM audit_entry", "is missing"),
+        ("UPDATE audit_entry SET act = '{}', effect = '{}', erased = true", "was changed"),
+        // As an erasure leaves it, and nobody was erased.
+        (
+            r#"UPDATE audit_entry SET act = '{"erased": true}', erased = true,
+                 effect = '{"profiles": [], "identifiers": [], "transitions": [], "events_moved": 1, "events_gone": 0}'"#,
+            "was changed",
+        ),
         (
             "INSERT INTO audit_entry SELECT space_id, 999, at, action, actor_id, actor_name, act, effect FROM audit_entry",
             "offset 999 is in no entry",
@@ -201,10 +208,13 @@ async fn whatever_is_changed_or_taken_out_shows() {
         }
     }
     assert_eq!(verified(&app).await["intact"], true);
-    // What is erased with leave leaves its hash.
-    copy(&app, "UPDATE audit_entry SET act = '{}', effect = '{}', salt = NULL, erased = true").await;
+    // What is erased with leave leaves its hash, and what it was done by.
+    app.regulated("DELETE_INTERNAL", "USER_ID", &["u1"]).await;
     let report = verified(&app).await;
     assert_eq!((&report["intact"], &report["erased"]), (&json!(true), &json!(1)), "{report}");
+    let more = "UPDATE audit_entry SET act = jsonb_set(act, '{more}', 'true') WHERE erased";
+    copy(&app, more).await;
+    assert_eq!(verified(&app).await["intact"], false, "more than an erasure leaves");
 }
 
 async fn copy(app: &TestApp, sql: &str) {
@@ -234,13 +244,10 @@ struct Line<'a> {
     effect: Option<Value>,
 }
 
-#[tokio::test]
-async fn an_export_can_be_checked_by_anybody() {
-    let app = busy().await;
-    let export = app.get(&format!("{LOG}?format=ndjson")).await.expect(200);
-    assert_eq!(export.header("content-type"), "application/x-ndjson");
+/// Goes through the chain of an export. Returns how many acts are what their digests say.
+fn check_chain(export: &str) -> usize {
     let (mut previous, mut acts) = (vec![0_u8; 32], 0);
-    let lines: Vec<&str> = export.text.lines().collect();
+    let lines: Vec<&str> = export.lines().filter(|line| !line.is_empty()).collect();
     assert!(lines.len() >= 3);
     for line in lines {
         let line: Line<'_> = serde_json::from_str(line).unwrap();
@@ -252,11 +259,125 @@ async fn an_export_can_be_checked_by_anybody() {
             let digest =
                 Sha256::new().chain_update(hex::decode(salt).unwrap()).chain_update(about).finalize();
             let entry: Value = serde_json::from_str(line.entry.get()).unwrap();
-            assert_eq!(entry["digest"], hex::encode(digest));
-            acts += 1;
+            acts += usize::from(entry["digest"] == hex::encode(digest));
         }
     }
-    assert_eq!(acts, 1);
+    acts
+}
+
+#[tokio::test]
+async fn an_export_can_be_checked_by_anybody() {
+    let app = busy().await;
+    let path = format!("{LOG}?format=ndjson");
+    let export = app.get(&path).await.expect(200);
+    assert_eq!(export.header("content-type"), "application/x-ndjson");
+    assert_eq!(check_chain(&export.text), 1);
+    // Also by who does not see what acts were about.
+    let (_, admin) = token(&app, "admin").await;
+    let masked = app.call_as(&admin, Method::GET, &path, None).await.expect(200);
+    assert_eq!(check_chain(&masked.text), 0);
+    assert!(export.text.contains("\"u1\"") && !masked.text.contains("\"u1\""), "{}", masked.text);
+}
+
+#[tokio::test]
+async fn only_what_was_really_tried_is_no_change() {
+    let app = start().await;
+    let made =
+        app.post(&format!("{SPACE}/tokens?dry_run=true"), json!({"name": "t", "role": "viewer"})).await;
+    let id = made.expect(201).json["id"].as_str().unwrap().to_owned();
+    app.delete(&format!("{SPACE}/tokens/{id}?dry_run=true")).await.expect(204);
+    let audience =
+        json!({"key": "seen", "definition": {"type": "users", "query": "event('Seen').count() >= 1"}});
+    app.post(&format!("{SPACE}/audiences?dry_run=true"), audience.clone()).await.expect(200);
+    app.post(&format!("{SPACE}/audiences?dry_run=false"), audience).await.expect(201);
+    let log = entries(&app, "&kind=change").await;
+    let told: Vec<&str> = log.iter().map(|e| e["action"].as_str().unwrap()).collect();
+    assert_eq!(
+        told,
+        [
+            "POST /v1/spaces/{space}/audiences",
+            "DELETE /v1/spaces/{space}/tokens/{id}",
+            "POST /v1/spaces/{space}/tokens",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn entries_say_whose_data_it_was_and_what_was_meant() {
+    let app = start().await;
+    processed(&app, "/v1/track", json!({"userId": "u1", "event": "Seen"})).await;
+    app.make_live("audiences", "seen", "event('Seen').count() >= 1").await;
+    let profile = format!("{SPACE}/collections/users/profiles/user_id:u1");
+    let found = app.get(&format!("{profile}/explain/seen")).await.expect(200).json;
+    app.get(&format!("{profile}/export")).await.expect(200);
+    let reads = entries(&app, "&kind=read").await;
+    for route in ["/explain/{key}", "/export"] {
+        let entry = reads.iter().find(|e| e["action"].as_str().unwrap().ends_with(route)).unwrap();
+        assert_eq!(entry["profiles"], json!([found["profile_id"]]), "{entry}");
+    }
+    let categories = format!("{SPACE}/consent/categories");
+    app.delete(&format!("{categories}/ads")).await.expect(404);
+    let log = entries(&app, "&kind=change").await;
+    assert_eq!(log[0]["target"], json!({"space": "default", "category": "ads"}));
+    app.post("/v1/spaces", json!({"id": "acme", "name": "Acme"})).await.expect(201);
+    let servers = app.get("/v1/audit-log").await.expect(200).json;
+    assert_eq!(servers["data"][0]["detail"], json!({"space": "acme", "name": "Acme"}));
+}
+
+#[tokio::test]
+async fn what_is_changed_for_a_client_that_hangs_up_is_written_down() {
+    let app = start().await;
+    let pool = app.db.pool.clone();
+    let mut held = pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE audit_head IN ACCESS EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
+    let request = app.request(Method::POST, &format!("{SPACE}/tokens")).bearer_auth(TOKEN);
+    let client = tokio::spawn(request.json(&json!({"name": "gone", "role": "viewer"})).send());
+    let until = async |sql: &str| {
+        for _ in 0..500 {
+            let sql = sqlx::AssertSqlSafe(sql.to_owned());
+            if sqlx::query_scalar::<_, bool>(sql).fetch_one(&pool).await.unwrap() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("never: {sql}");
+    };
+    until("SELECT EXISTS (SELECT 1 FROM access_token WHERE name = 'gone')").await;
+    app.db.wait_for_blocked().await;
+    client.abort();
+    assert!(client.await.unwrap_err().is_cancelled());
+    // The service has heard of it: the only connection is the one that asks.
+    let mut metrics = app.get("/metrics").await.text;
+    for _ in 0..500 {
+        if metrics.contains("personas_http_connections 1\n") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        metrics = app.get("/metrics").await.text;
+    }
+    assert!(metrics.contains("personas_http_connections 1\n"), "{metrics}");
+    held.commit().await.unwrap();
+    until("SELECT EXISTS (SELECT 1 FROM audit_record WHERE action = 'POST /v1/spaces/{space}/tokens')").await;
+}
+
+#[tokio::test]
+async fn acts_of_older_releases_are_in_the_log_after_an_upgrade() {
+    let app = busy().await;
+    let TestApp { running, db, .. } = app;
+    running.stop(Duration::ZERO).await.unwrap();
+    let before = "DROP INDEX audit_entry_older; UPDATE audit_entry SET salt = NULL;
+         DELETE FROM audit_record; DELETE FROM audit_head";
+    sqlx::raw_sql(before).execute(&db.pool).await.unwrap();
+    sqlx::raw_sql(include_str!("../../migrations/0050_older_acts.sql")).execute(&db.pool).await.unwrap();
+    let app = Wish::default().at(NOW).start_on(db).await;
+    let report = verified(&app).await;
+    assert_eq!((&report["intact"], &report["entries"]), (&json!(true), &json!(1)), "{report}");
+    let acts = entries(&app, "&kind=act").await;
+    assert_eq!(
+        (acts.len(), &acts[0]["action"], &acts[0]["at"]),
+        (1, &json!("profiles.merge"), &json!(NOW)),
+        "{acts:?}"
+    );
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ async fn token(app: &TestApp, role: &str) -> String {
 async fn populated(receiver: &Receiver) -> TestApp {
     let app = sending().start().await;
     app.make_live("audiences", "seen", "event('Seen').count() >= 1").await;
+    app.make_live("audiences", "elsewhere", "trait('city') = 'Paris'").await;
     app.make_live("computed-traits", "colour", "event('Seen').last(property('colour'))").await;
     let hook = app.make_webhook("Hook", receiver, json!({})).await;
     app.subscribe(&hook, json!({"subject": "computed_trait", "key": "colour"})).await;
@@ -114,6 +115,8 @@ async fn reads(app: &TestApp) -> Vec<(String, String)> {
     ));
     paths.push(("ndjson".into(), format!("{SPACE}/audiences/seen/members?format=ndjson&traits=email,city")));
     paths.push(("search".into(), format!("{SPACE}/collections/users/profiles?query=can")));
+    let explain = format!("{SPACE}/collections/users/profiles/profile_id:{user}/explain/elsewhere");
+    paths.push(("explain".into(), explain));
     paths
 }
 
@@ -153,6 +156,7 @@ async fn no_read_shows_it_to_those_who_may_not_see_it() {
         "verbose",
         "ndjson",
         "search",
+        "explain",
         "/v1/spaces/{space}/rejected-events",
         "/v1/spaces/{space}/deliveries",
         "/v1/spaces/{space}/deliveries/{id}",
@@ -226,6 +230,38 @@ async fn what_is_asked_by_post_is_masked_and_files_without_fields_are_refused() 
     let tried = format!("{SPACE}/identity/merges?dry_run=true");
     let effect = app.call_as(&editor, Method::POST, &tried, Some(pair)).await.expect(200);
     assert!(!effect.text.contains(CANARY), "{}", effect.text);
+}
+
+#[tokio::test]
+async fn pages_of_a_search_go_on_without_saying_whose_identifiers_they_end_with() {
+    use base64::Engine;
+    let app = TestApp::start().await;
+    for user in ["canary-1", "canary-2", "canary-3"] {
+        app.processed("/v1/identify", json!({"userId": user, "traits": {"email": format!("{user}@x.org")}}))
+            .await;
+    }
+    let viewer = token(&app, "viewer").await;
+    let search = format!("{SPACE}/collections/users/profiles?query=can&limit=1");
+    let (mut next, mut seen) = (String::new(), Vec::new());
+    loop {
+        let path = format!("{search}&cursor={next}");
+        let page = app.call_as(&viewer, Method::GET, &path, None).await.expect(200).json;
+        seen.push(page["data"][0]["profile_id"].as_str().unwrap().to_owned());
+        next = page["cursor"]["next"].as_str().unwrap().to_owned();
+        if next.is_empty() {
+            break;
+        }
+        let told = base64::prelude::BASE64_URL_SAFE_NO_PAD.decode(&next).unwrap();
+        assert!(!String::from_utf8_lossy(&told).contains(CANARY), "{next}");
+    }
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 3);
+    // Where the page ended there is nobody any more.
+    let next = app.get(&search).await.expect(200).json["cursor"]["next"].as_str().unwrap().to_owned();
+    app.regulated("DELETE_INTERNAL", "USER_ID", &["canary-1"]).await;
+    let lost = app.get(&format!("{search}&cursor={next}")).await.expect(400);
+    assert!(lost.text.contains("begin the list again"), "{}", lost.text);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::app::{Answer, TestApp, Wish, send};
+use crate::harness::cluster::TestDb;
 
 const SPACE: &str = "/v1/spaces/acme";
 const NOON: &str = "2024-03-01T12:00:00Z";
@@ -368,6 +369,83 @@ async fn a_purge_can_be_asked_for_and_not_by_mistake() {
     assert_eq!(tenant.rows("acme").await, []);
 }
 
+/// Stops the service. What is left is for the next one.
+async fn stopped(tenant: Tenant) -> (TestDb, String, String) {
+    let Tenant { app, key, token } = tenant;
+    let TestApp { running, db, .. } = app;
+    running.stop(Duration::ZERO).await.unwrap();
+    (db, key, token)
+}
+
+#[tokio::test]
+async fn what_is_agreed_while_a_purge_begins_counts() {
+    let tenant = Tenant::start().await;
+    tenant.see("u1").await.expect(200);
+    tenant.plan(json!({"ends_at": "2024-03-10T00:00:00Z", "export_days": 5})).await;
+    let pool = tenant.app.db.pool.clone();
+    let until = async |sql: &str| {
+        while !sqlx::query_scalar::<_, bool>(sqlx::AssertSqlSafe(sql.to_owned()))
+            .fetch_one(&pool)
+            .await
+            .unwrap()
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // The purge looks through the audit log, which others hold meanwhile.
+    let mut held = pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE audit_head IN ACCESS EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
+    let agree = async {
+        until(
+            "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database()
+                 AND wait_event_type = 'Lock' AND query LIKE '-- store::audit::verify%')",
+        )
+        .await;
+        let release = async {
+            until("SELECT plan_state = 'active' AND plan_ends_at IS NULL FROM space WHERE space_id = 2")
+                .await;
+            held.commit().await.unwrap();
+        };
+        tokio::join!(tenant.plan(json!({"state": "active", "ends_at": null})), release).0
+    };
+    let ((), plan) = tokio::join!(tenant.to("2024-03-15T00:00:00Z"), agree);
+    assert_eq!((&plan["state"], &plan["purge_at"]), (&json!("active"), &json!(null)));
+    // Whatever had begun is done by then.
+    let (db, key, token) = stopped(tenant).await;
+    let tenant = Tenant { app: Wish::default().at(NOON).start_on(db).await, key, token };
+    tenant.see("u2").await.expect(200);
+    assert_eq!(tenant.app.get("/v1/purge-reports").await.expect(200).json["data"], json!([]));
+    tenant.members_settled().await;
+    assert_eq!(tenant.usage().await["profiles"], 2);
+}
+
+#[tokio::test]
+async fn a_purge_takes_copies_along_and_is_finished_whenever_it_was_broken_off() {
+    let tenant = Tenant::start().await;
+    tenant.see("u1").await.expect(200);
+    tenant.members_settled().await;
+    // As a rebuild leaves it that was broken off.
+    let pool = tenant.app.db.pool.clone();
+    let copy = "CREATE SCHEMA rebuild_2; CREATE TABLE rebuild_2.external_id AS SELECT * FROM external_id";
+    sqlx::raw_sql(copy).execute(&pool).await.unwrap();
+    tenant.plan(json!({"state": "ended"})).await;
+    tenant.app.post(&format!("{SPACE}/purge"), json!({"confirm": "acme"})).await.expect(202);
+    purged(&tenant, "acme").await;
+    let is_gone = "SELECT to_regnamespace('rebuild_2') IS NULL";
+    assert!(sqlx::query_scalar::<_, bool>(is_gone).fetch_one(&pool).await.unwrap(), "the copy is left");
+    let reports = tenant.app.get("/v1/purge-reports").await.expect(200).json;
+    assert_eq!(reports["data"][0]["report"]["last_audit_hash"].as_str().unwrap().len(), 64);
+
+    // As it was left by somebody who stopped before writing down that it was done.
+    let (db, key, token) = stopped(tenant).await;
+    let broken_off =
+        "UPDATE purge_report SET purged_at = NULL; INSERT INTO usage_month VALUES (2, '2024-03-01', 1)";
+    sqlx::raw_sql(broken_off).execute(&db.pool).await.unwrap();
+    let tenant = Tenant { app: Wish::default().at(NOON).start_on(db).await, key, token };
+    purged(&tenant, "acme").await;
+    assert_eq!(tenant.rows("acme").await, []);
+}
+
 #[tokio::test]
 async fn ending_the_profile_service_need_not_end_the_collection_of_events() {
     let tenant = Tenant::start().await;
@@ -386,8 +464,12 @@ async fn ending_the_profile_service_need_not_end_the_collection_of_events() {
     }
     tenant.see("u2").await.expect(200);
     refused(&tenant.make("other").await, "space_ended");
+    tenant.get("/export").await.expect(200);
     tenant.to("2024-03-02T12:00:00Z").await;
     tenant.see("u3").await.expect(200);
+    for export in ["/export", "/collections/users/profiles/user_id:u1/export"] {
+        refused(&tenant.get(export).await, "space_ended");
+    }
     refused(&tenant.get("/audiences/seen/members").await, "space_ended");
     let profile = tenant.get("/collections/users/profiles/user_id:u1/traits").await.expect(403);
     assert_eq!(profile.json["error"]["code"], "space_ended");

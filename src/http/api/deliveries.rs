@@ -253,6 +253,9 @@ async fn replay_deliveries(
     Json(meant): Json<Meant>,
 ) -> Result<Json<Affected>, Problem> {
     let dry_run = meant.dry_run;
+    if dry_run {
+        caller.note_trial();
+    }
     let count = app.manage.replay_deliveries(caller.space_no(), &meant.which()?, dry_run).await?;
     Ok(Json(Affected { count, dry_run }))
 }
@@ -267,6 +270,9 @@ async fn discard_deliveries(
     Json(meant): Json<Meant>,
 ) -> Result<Json<Affected>, Problem> {
     let dry_run = meant.dry_run;
+    if dry_run {
+        caller.note_trial();
+    }
     let count = app.manage.discard_deliveries(caller.space_no(), &meant.which()?, dry_run).await?;
     Ok(Json(Affected { count, dry_run }))
 }

@@ -10,7 +10,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::domain::Collection;
 use crate::http::AppState;
-use crate::http::auth::{Authed, Privacy};
+use crate::http::auth::{Authed, PrivacyData};
 use crate::http::extract::Path;
 use crate::http::problem::{Code, Problem};
 use crate::query::{Pieces, Selector};
@@ -54,7 +54,7 @@ fn file(pieces: Pieces) -> Response {
         (status = 404, description = "No such profile")))]
 async fn export_person(
     State(app): State<AppState>,
-    caller: Authed<Privacy>,
+    caller: Authed<PrivacyData>,
     Path(path): Path<ProfilePath>,
 ) -> Result<Response, Problem> {
     let collection = Collection::parse(&path.collection).ok_or_else(|| {
@@ -66,7 +66,9 @@ async fn export_person(
     })?;
     let space = (caller.space_no(), path.space.as_str());
     let pieces = app.reader.export_person(space, collection, &selector).await?;
-    Ok(file(pieces.ok_or_else(|| Problem::not_found("Profile was not found."))?))
+    let (id, pieces) = pieces.ok_or_else(|| Problem::not_found("Profile was not found."))?;
+    caller.note_profile(&id);
+    Ok(file(pieces))
 }
 
 /// Export everything there is of a space
@@ -78,7 +80,7 @@ async fn export_person(
     responses((status = 200, description = "NDJSON", content_type = "application/x-ndjson")))]
 async fn export_space(
     State(app): State<AppState>,
-    caller: Authed<Privacy>,
+    caller: Authed<PrivacyData>,
     Path(path): Path<SpacePath>,
 ) -> Result<Response, Problem> {
     Ok(file(app.reader.export_space((caller.space_no(), &path.space)).await?))

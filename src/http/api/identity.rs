@@ -371,6 +371,7 @@ async fn change_or_try(
 ) -> Result<Json<AnswerJson>, Problem> {
     let space = caller.space_no();
     if params.dry_run {
+        caller.note_trial();
         let trial = app.manage.try_identity_settings(space, change).await?;
         return Ok(Json(AnswerJson::Tried(trial.into())));
     }

@@ -84,10 +84,11 @@ async fn list_spaces(
     request_body = NewSpace, responses((status = 201, body = SpaceJson)))]
 async fn create_space(
     State(app): State<AppState>,
-    _owner: Caller<Owner>,
+    owner: Caller<Owner>,
     Json(new): Json<NewSpace>,
 ) -> Result<(StatusCode, Json<SpaceJson>), Problem> {
     let space = app.manage.create_space(&new.id, new.name.as_deref()).await?;
+    owner.note(|| json!({"space": space.key, "name": space.name}));
     Ok((StatusCode::CREATED, Json(space.into())))
 }
 

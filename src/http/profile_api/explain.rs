@@ -211,7 +211,9 @@ pub(super) async fn explain(
         let shown: String = key.chars().take(255).collect();
         Problem::not_found(format!("there is no audience or computed trait {shown}")).at("key")
     };
-    Ok(Json(show(found.ok_or_else(missing)?)))
+    let explained = found.ok_or_else(missing)?;
+    authed.note_profile(&explained.profile_id);
+    Ok(Json(show(explained)))
 }
 
 const ANONYMOUS: &str = "the profile has only anonymous identifiers; it would have to get one such as user_id or email, or \

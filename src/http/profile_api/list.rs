@@ -96,7 +96,12 @@ pub(super) async fn list_profiles(
         (Some(prefix), None, None) => {
             let after = page.after::<StartAfter>("profiles_by_prefix")?;
             let found = state.reader.list_by_start(space, collection, prefix, after, limit).await?;
-            let list = page.list("profiles_by_prefix", found, |f| f.after.clone(), |f| show(&f.person));
+            let found = found.ok_or_else(|| {
+                let message = "the profile this page would begin behind is gone or has lost the identifier it was found by; \
+                               begin the list again";
+                Problem::new(Code::InvalidCursor, message).at("cursor")
+            })?;
+            let list = page.list("profiles_by_prefix", found, |f| f.after, |f| show(&f.person));
             Ok(Json(list.into()))
         }
         (None, Some(name), Some(value)) => {

@@ -98,13 +98,13 @@ struct Export {
 pub type Pieces = std::pin::Pin<Box<dyn Stream<Item = Result<Vec<u8>, QueryError>> + Send>>;
 
 impl Reader {
-    /// Everything there is of a profile; none where there is none. `name` is the space's own.
+    /// Everything there is of a profile, with its public id; none where there is none. `name` is the space's own.
     pub async fn export_person(
         &self,
         (space, name): (SpaceNo, &str),
         collection: Collection,
         selector: &Selector,
-    ) -> Result<Option<Pieces>, QueryError> {
+    ) -> Result<Option<(String, Pieces)>, QueryError> {
         let permit = Arc::clone(&self.exports).acquire_owned().await.map_err(|_| QueryError::Stopping)?;
         let mut tx = audiences::begin_snapshot(&self.pool).await?;
         let Some(profile) = self.profile_in(&mut tx, space, collection, selector).await? else {
@@ -120,9 +120,10 @@ impl Reader {
         pointers.sort_unstable_by_key(|pointer| pointer.offset);
         pointers.dedup_by_key(|pointer| pointer.offset);
         let person = Person { profile, directory: Arc::clone(&directory) };
+        let id = person.id();
         let of = Of::Person(Box::new(person), pointers);
         let export = self.export((space, name), directory, tx, (of, Stage::One), permit).await?;
-        Ok(Some(export))
+        Ok(Some((id, export)))
     }
 
     /// Everything there is of a space.

@@ -59,6 +59,9 @@ pub async fn verify(pool: &PgPool, space: SpaceNo) -> Result<Report> {
     .await?;
     // What is added meanwhile is not looked at.
     let (end, end_hash) = head.unwrap_or((0, START.to_vec()));
+    let sql = "-- store::audit::verify
+         SELECT max(entry_no) FROM audit_record WHERE space_id = $1 AND kind = 'act' AND action = 'profiles.erase'";
+    let last_erasure: Option<i64> = sqlx::query_scalar(sql).bind(space.0).fetch_one(pool).await?;
     let (mut no, mut hash) = (0_i64, START);
     while no < end {
         let rows = read(pool, space, no, end).await?;
@@ -77,7 +80,7 @@ pub async fn verify(pool: &PgPool, space: SpaceNo) -> Result<Report> {
             }
             // Told once: what follows is judged by what is there.
             hash = row.hash.as_slice().try_into().unwrap_or(expected);
-            check_columns(&row, &mut report);
+            check_columns(&row, last_erasure, &mut report);
         }
     }
     if no < end {
@@ -100,7 +103,7 @@ pub async fn verify(pool: &PgPool, space: SpaceNo) -> Result<Report> {
 }
 
 /// The columns say what the content says, and what an act was about is what was hashed.
-fn check_columns(row: &Row, report: &mut Report) {
+fn check_columns(row: &Row, last_erasure: Option<i64>, report: &mut Report) {
     let no = row.entry_no;
     let Ok(entry) = serde_json::from_str::<Entry>(&row.content) else {
         return report.fault(format!("entry {no} cannot be read"));
@@ -115,7 +118,12 @@ fn check_columns(row: &Row, report: &mut Report) {
     }
     let (Some(digest), Some(offset)) = (entry.digest, offset) else { return };
     match (&row.act, &row.effect, &row.salt, row.erased) {
-        (.., Some(true)) => report.erased += 1,
+        // Whoever says that somebody was erased shows that it was done, behind it in the same chain.
+        (Some(act), Some(effect), _, Some(true))
+            if audit::is_erased(act, effect) && last_erasure > Some(no) =>
+        {
+            report.erased += 1;
+        }
         (Some(act), Some(effect), Some(salt), _) if audit::digest(salt, act, effect) == digest => {}
         (Some(_), ..) => {
             report.fault(format!("entry {no}: what the act at offset {offset} was about was changed"));

@@ -137,6 +137,13 @@ pub async fn try_guard(connection: &mut PgConnection, space: SpaceNo) -> Result<
     Ok(sqlx::query_scalar(sql).bind(space.0).fetch_one(connection).await?)
 }
 
+/// Lets others rebuild the space again, before the connection of [`try_guard`] is closed.
+pub async fn release_guard(connection: &mut PgConnection, space: SpaceNo) -> Result<()> {
+    let sql = "-- store::rebuild::release_guard\nSELECT pg_advisory_unlock(hashtext('rebuild'), $1)";
+    sqlx::query(sql).bind(space.0).execute(connection).await?;
+    Ok(())
+}
+
 /// Whether a rebuild of the space is under way, or was broken off and may be taken up again: its chunks have to stay as
 /// they are. Who asks inside of a transaction that holds the lock of the space's segments may rely on the answer.
 pub async fn is_under_way(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<bool> {

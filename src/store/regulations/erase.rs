@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::people::{self, Found};
 use super::suppression::{self, Suppressed};
 use super::{forward, journal};
+use crate::domain::audit::{ERASED_ACT, ERASED_EFFECT};
 use crate::domain::regulation::{IdHash, is_of_device};
 use crate::domain::seen::Seen;
 use crate::domain::{EventType, IdKey, Offset, ProfileNo, SpaceNo, Timestamp};
@@ -174,15 +175,15 @@ impl Erasure {
         let rejected = sqlx::query(sql).bind(space.0).bind(self.pattern()).bind(&values).bind(shown);
         rejected.execute(&mut *tx).await?;
         let sql = "-- store::regulations::erase::erase_values
-             UPDATE audit_entry SET erased = true, act = '{\"erased\": true}', effect = jsonb_build_object(
-                     'profiles', '[]'::jsonb, 'identifiers', '[]'::jsonb, 'transitions', '[]'::jsonb,
+             UPDATE audit_entry SET erased = true, act = $4::jsonb, effect = $5::jsonb || jsonb_build_object(
                      'events_moved', effect->'events_moved', 'events_gone', effect->'events_gone')
              WHERE space_id = $1 AND NOT erased
                  AND (act::text ~* $2 OR effect::text ~* $2 OR act::text LIKE ANY($3) OR effect::text LIKE ANY($3))";
         // Effects name profiles by their public ids, and nothing else looks like one.
         let ids = self.people.iter().map(|person| crate::domain::ids::public_id("prf", person.profile_id));
         let ids: Vec<String> = ids.map(|id| format!("%{}%", liked(&id))).collect();
-        sqlx::query(sql).bind(space.0).bind(self.pattern()).bind(ids).execute(tx).await?;
+        let audited = sqlx::query(sql).bind(space.0).bind(self.pattern()).bind(ids);
+        audited.bind(ERASED_ACT).bind(ERASED_EFFECT).execute(tx).await?;
         Ok(())
     }
 

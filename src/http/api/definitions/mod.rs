@@ -14,6 +14,7 @@ use super::schema::WarningJson;
 use crate::domain::ids::public_id;
 use crate::domain::{Collection, Patch, SpaceNo};
 use crate::http::AppState;
+use crate::http::auth::{Authed, Write};
 use crate::http::etag::IfNoneMatch;
 use crate::http::extract::Json;
 use crate::http::page::Page;
@@ -211,6 +212,14 @@ struct DryRunParams {
     /// Check everything and change nothing; say how many would enter and leave.
     #[serde(default)]
     dry_run: bool,
+}
+
+impl DryRunParams {
+    fn note(&self, caller: &Authed<Write>) {
+        if self.dry_run {
+            caller.note_trial();
+        }
+    }
 }
 
 /// A version of a definition.

@@ -61,6 +61,7 @@ macro_rules! routes_over {
             Query(params): Query<DryRunParams>,
             Json(new): Json<NewDefinition>,
         ) -> Result<Response, Problem> {
+            params.note(&caller);
             super::create(&app, caller.space_no(), $kind, new, &params).await
         }
 
@@ -115,6 +116,7 @@ macro_rules! routes_over {
             Query(params): Query<DryRunParams>,
             Json(change): Json<DefinitionChange>,
         ) -> Result<Response, Problem> {
+            params.note(&caller);
             super::change(&app, caller.space_no(), $kind, &path.key, change, &params).await
         }
 
