@@ -331,7 +331,8 @@ async fn what_is_changed_for_a_client_that_hangs_up_is_written_down() {
     let mut held = pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE audit_head IN ACCESS EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
     let request = app.request(Method::POST, &format!("{SPACE}/tokens")).bearer_auth(TOKEN);
-    let client = tokio::spawn(request.json(&json!({"name": "gone", "role": "viewer"})).send());
+    let client = tokio_util::task::TaskTracker::new()
+        .spawn(request.json(&json!({"name": "gone", "role": "viewer"})).send());
     let until = async |sql: &str| {
         for _ in 0..500 {
             let sql = sqlx::AssertSqlSafe(sql.to_owned());
