@@ -11,9 +11,6 @@ use futures_util::future::BoxFuture;
 
 use crate::domain::{ProfileNo, Timestamp};
 
-/// Shown in the place of a secret.
-pub const MASK: &str = "***";
-
 /// A change as it is sent to one destination.
 #[derive(Debug, Clone)]
 pub struct Item {

@@ -8,11 +8,12 @@ use serde_json::{Map, Value};
 
 use super::budget::Budget;
 use super::http::Transport;
-use super::kind::{Exchange, HttpKind, Invalid, Item, Kind, MASK, Reason, Request, Sent, Sifted, Verdict};
+use super::kind::{Exchange, HttpKind, Invalid, Item, Kind, Reason, Request, Sent, Sifted, Verdict};
 use super::kinds::{self, Opened};
 use super::reach::Reach;
 use super::secrets::{Keys, SecretsError};
 use crate::clock::Clock;
+use crate::domain::sensitive::MASKED;
 use crate::store::destinations::Destination;
 
 /// Bytes of a body that are kept to be looked at.
@@ -156,7 +157,7 @@ fn describe(request: &Request) -> String {
     let mut text = format!("{} {}\n", request.method, request.url);
     for (name, value) in &request.headers {
         let is_secret = request.secret_headers.iter().any(|secret| secret.eq_ignore_ascii_case(name));
-        let value = if is_secret { MASK } else { value.as_str() };
+        let value = if is_secret { MASKED } else { value.as_str() };
         let _infallible = writeln!(text, "{name}: {value}");
     }
     text.push('\n');

@@ -1,7 +1,7 @@
 //! Sensitive data: what is looked for in events before they are stored, and what becomes of it (terms, section 4;
 //! privacy duty P11).
 
-/// How everything begins that was masked. No identifier does: what was masked is not known any more, and whoever has a masked
+/// What stands for a value that is not shown, and how everything begins that was masked. No identifier does: what was masked is not known any more, and whoever has a masked
 /// value is not the same person for it.
 pub const MASKED: &str = "***";
 

@@ -1,7 +1,7 @@
 //! Who sees personal data: one place decides it for every answer of the service.
 //!
 //! An answer to a token without the scope `pii:read` passes through here before it is sent. What the table below calls
-//! personal is replaced by [`MASK`]; an answer of a route that is not in the table is masked whole, so a route that is new
+//! personal is replaced by [`MASKED`]; an answer of a route that is not in the table is masked whole, so a route that is new
 //! shows nothing until somebody has said what is personal in it. Names of fields and ids of ours stay.
 
 use std::collections::BTreeMap;
@@ -17,9 +17,7 @@ use super::etag::tag_of;
 use super::problem::{Code, Problem, to_json};
 use super::trace::Trace;
 use crate::domain::Scope;
-
-/// What stands for a value that is not shown.
-pub(super) const MASK: &str = "***";
+use crate::domain::sensitive::MASKED;
 
 /// What ids of ours begin with.
 const OWN_IDS: [&str; 9] = ["dlv", "dst", "mrg", "prf", "reg", "rej", "src", "sub", "tok"];
@@ -282,7 +280,7 @@ fn mask_line(line: &[u8], fields: &[&str], is_whole: bool, kept: Option<&str>) -
 
 /// JSON as it may be shown; what is no JSON is not shown at all.
 fn mask_text(text: &[u8], fields: &[&str], is_whole: bool) -> Bytes {
-    let mut value: Value = serde_json::from_slice(text).unwrap_or_else(|_| Value::from(MASK));
+    let mut value: Value = serde_json::from_slice(text).unwrap_or_else(|_| Value::from(MASKED));
     if is_whole {
         mask(&mut value, false);
     } else {
@@ -328,7 +326,7 @@ fn mask(value: &mut Value, all: bool) {
         }
         Value::Array(items) => items.iter_mut().for_each(|item| mask(item, all)),
         Value::String(text) if !all && is_own_id(text) => {}
-        _ => *value = Value::from(MASK),
+        _ => *value = Value::from(MASKED),
     }
 }
 

@@ -10,10 +10,11 @@ use uuid::Uuid;
 
 use super::spaces::check_name;
 use super::{Manage, ManageError, Result};
-use crate::deliver::kind::{Item, MASK};
+use crate::deliver::kind::Item;
 use crate::deliver::kinds::{self, Defaults, Spec, new_secret};
 use crate::deliver::opener::OpenError;
 use crate::domain::ids::public_id;
+use crate::domain::sensitive::MASKED;
 use crate::domain::{DestinationNo, Patch, ProfileNo, SpaceNo, Timestamp};
 use crate::store::StoreError;
 use crate::store::deliveries::book;
@@ -282,8 +283,8 @@ impl Manage {
             }
             // Names of headers are no secret.
             match value {
-                Value::Object(fields) => fields.values_mut().for_each(|field| *field = MASK.into()),
-                value => *value = MASK.into(),
+                Value::Object(fields) => fields.values_mut().for_each(|field| *field = MASKED.into()),
+                value => *value = MASKED.into(),
             }
         }
         settings
@@ -295,11 +296,11 @@ fn apply(settings: &mut Map<String, Value>, given: Map<String, Value>) {
     let before = settings.get("secret").cloned();
     let names_previous = given.contains_key("previous_secret");
     for (name, mut value) in given {
-        if value == MASK {
+        if value == MASKED {
             continue;
         }
         if let (Value::Object(fields), Some(Value::Object(known))) = (&mut value, settings.get(&name)) {
-            for (field, value) in fields.iter_mut().filter(|(_, value)| **value == MASK) {
+            for (field, value) in fields.iter_mut().filter(|(_, value)| **value == MASKED) {
                 *value = known.get(field).cloned().unwrap_or_default();
             }
         }

@@ -10,7 +10,7 @@ use super::{Manage, ManageError, Result};
 use crate::domain::origin::{AllowedOrigin, ORIGINS_MAX};
 use crate::domain::{Patch, SpaceNo};
 use crate::store::registry::Source;
-use crate::store::sources::{self, KeyView, NewSource, SourceUpdate};
+use crate::store::sources::{self, KeyFate, KeyView, NewSource, SourceUpdate};
 
 pub use crate::store::registry::visible_prefix;
 
@@ -90,13 +90,15 @@ impl Manage {
 
     /// Takes a write key out of use for ever. This process knows at once, others within a second.
     pub async fn revoke_write_key(&self, space: SpaceNo, id: Uuid, prefix: &str) -> Result<()> {
+        self.decide_write_key(space, id, prefix, KeyFate::Revoked(self.clock.now())).await
+    }
+
+    async fn decide_write_key(&self, space: SpaceNo, id: Uuid, prefix: &str, fate: KeyFate) -> Result<()> {
         let source = self.find_source(space, id)?;
-        let now = self.clock.now();
-        if !sources::revoke_write_key(&self.pool, space, source.no, prefix, now).await? {
+        if !sources::decide_write_key(&self.pool, space, source.no, prefix, fate).await? {
             return Err(ManageError::not_found("write key", prefix.chars().take(60).collect::<String>()));
         }
-        self.registry.reload().await?;
-        Ok(())
+        Ok(self.registry.reload().await?)
     }
 
     fn find_source(&self, space: SpaceNo, id: Uuid) -> Result<Source> {
@@ -133,7 +135,6 @@ impl Manage {
         prefix: &str,
         expires_at: Patch<String>,
     ) -> Result<()> {
-        let source = self.find_source(space, id)?;
         let expires_at = match expires_at {
             Patch::Keep => {
                 let message = "say when it stops working, such as 2024-03-01T12:00:00Z, or null for never";
@@ -142,10 +143,7 @@ impl Manage {
             Patch::Clear => None,
             Patch::Set(text) => Some(read_instant("expires_at", &text)?),
         };
-        if !sources::expire_write_key(&self.pool, space, source.no, prefix, expires_at).await? {
-            return Err(ManageError::not_found("write key", prefix.chars().take(60).collect::<String>()));
-        }
-        Ok(self.registry.reload().await?)
+        self.decide_write_key(space, id, prefix, KeyFate::Expires(expires_at)).await
     }
 }
 

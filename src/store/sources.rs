@@ -198,58 +198,42 @@ pub async fn add_write_key(
     Ok(())
 }
 
-/// Takes the write key of a source that is recognised by `prefix` out of use for ever; false when there is none, or when
-/// more than one has it.
-pub async fn revoke_write_key(
-    pool: &PgPool,
-    space: SpaceNo,
-    source: SourceNo,
-    prefix: &str,
-    at: Timestamp,
-) -> Result<bool> {
-    let mut tx = pool.begin().await?;
-    bump(&mut tx).await?;
-    let done = sqlx::query(
-        "-- store::sources::revoke_write_key
-         UPDATE write_key SET revoked_at = $4
-         WHERE space_id = $1 AND source_no = $2 AND prefix = $3 AND revoked_at IS NULL",
-    )
-    .bind(space.0)
-    .bind(source.0)
-    .bind(prefix)
-    .bind(at.to_utc())
-    .execute(&mut *tx)
-    .await?;
-    let is_one = done.rows_affected() == 1;
-    if is_one {
-        tx.commit().await?;
-    }
-    Ok(is_one)
+/// What becomes of a write key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyFate {
+    /// It is out of use for ever, from this instant.
+    Revoked(Timestamp),
+    /// It works until this instant; `None` is without end.
+    Expires(Option<Timestamp>),
 }
 
-/// Lets the write key of a source that is recognised by `prefix` work until an instant, `None` without end; false when there
-/// is none, or when more than one has it.
-pub async fn expire_write_key(
+/// Decides what becomes of the write key of a source that is recognised by `prefix`; false when there is none, or when more
+/// than one has it.
+pub async fn decide_write_key(
     pool: &PgPool,
     space: SpaceNo,
     source: SourceNo,
     prefix: &str,
-    expires_at: Option<Timestamp>,
+    fate: KeyFate,
 ) -> Result<bool> {
+    let (sql, at) = match fate {
+        KeyFate::Revoked(at) => (
+            "-- store::sources::decide_write_key: revoked
+             UPDATE write_key SET revoked_at = $4
+             WHERE space_id = $1 AND source_no = $2 AND prefix = $3 AND revoked_at IS NULL",
+            Some(at),
+        ),
+        KeyFate::Expires(at) => (
+            "-- store::sources::decide_write_key: expires
+             UPDATE write_key SET expires_at = $4
+             WHERE space_id = $1 AND source_no = $2 AND prefix = $3 AND revoked_at IS NULL",
+            at,
+        ),
+    };
     let mut tx = pool.begin().await?;
     bump(&mut tx).await?;
-    let done = sqlx::query(
-        "-- store::sources::expire_write_key
-         UPDATE write_key SET expires_at = $4
-         WHERE space_id = $1 AND source_no = $2 AND prefix = $3 AND revoked_at IS NULL",
-    )
-    .bind(space.0)
-    .bind(source.0)
-    .bind(prefix)
-    .bind(expires_at.map(Timestamp::to_utc))
-    .execute(&mut *tx)
-    .await?;
-    let is_one = done.rows_affected() == 1;
+    let query = sqlx::query(sql).bind(space.0).bind(source.0).bind(prefix).bind(at.map(Timestamp::to_utc));
+    let is_one = query.execute(&mut *tx).await?.rows_affected() == 1;
     if is_one {
         tx.commit().await?;
     }

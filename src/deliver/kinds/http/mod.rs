@@ -17,8 +17,9 @@ use serde_json::{Map, Value};
 pub use self::presets::{Preset, presets};
 use self::settings::{Rule, Settings};
 use self::templates::{Escape, Templates};
-use crate::deliver::kind::{Answer, HttpKind, Invalid, Item, MASK, Reason, Request, Verdict};
+use crate::deliver::kind::{Answer, HttpKind, Invalid, Item, Reason, Request, Verdict};
 use crate::domain::Timestamp;
+use crate::domain::sensitive::MASKED;
 
 /// Shorter secrets are not looked for in what is shown: they would be found everywhere.
 const MASKED_MIN: usize = 4;
@@ -199,7 +200,7 @@ impl HttpKind for HttpMapping {
         let long = self.secrets.values().filter(|secret| secret.len() >= MASKED_MIN);
         long.fold(text.to_owned(), |text, secret| {
             let escaped = templates::percent_encoded(secret);
-            text.replace(secret.as_str(), MASK).replace(&escaped, MASK)
+            text.replace(secret.as_str(), MASKED).replace(&escaped, MASKED)
         })
     }
 
