@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sends generated requests to every route of a server of its own, with all checks on: no 5xx, no status and no body that the
-# description does not have. CASES says how many at least; PERSONAS_BIN which build (else the debug build).
+# Sends generated requests to every route of a server of its own, most of them about what is there: no 5xx, no status and no body
+# that the description does not have. CASES says how many at least; PERSONAS_BIN which build (else the debug build).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin="${PERSONAS_BIN:-${CARGO_TARGET_DIR:-target}/debug/personas}"
@@ -17,8 +17,10 @@ export PERSONAS_DATA_DIR="$folder/data" PERSONAS_BOOTSTRAP_TOKEN=tok_generated P
 "$bin" serve --listen 127.0.0.1:18765 2>"$folder/log" &
 server=$!
 until curl -fs http://127.0.0.1:18765/readyz >/dev/null; do kill -0 "$server"; sleep 0.2; done
+python3 scripts/schemathesis.py http://127.0.0.1:18765 tok_generated wk_generated <docs/openapi.json >"$folder/description.json"
 routes=$(python3 -c 'import json; d=json.load(open("docs/openapi.json")); print(sum(len(p) for p in d["paths"].values()))')
-st run docs/openapi.json --url http://127.0.0.1:18765 --header "Authorization: Bearer tok_generated" \
+cd "$folder"
+st run description.json --url http://127.0.0.1:18765 --header "Authorization: Bearer tok_generated" \
     --max-examples $((cases / routes + 1)) --phases examples,fuzzing --checks all --workers 2 \
     --exclude-checks positive_data_acceptance,unsupported_method,missing_required_header,ignored_auth --continue-on-failure
 kill -0 "$server"
