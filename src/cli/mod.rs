@@ -12,6 +12,7 @@ mod import_space;
 mod migrate;
 mod openapi;
 mod rebuild;
+mod scrub;
 mod serve;
 mod verify;
 
@@ -50,6 +51,8 @@ enum Command {
     Backup(backup::Backup),
     /// Put a backup in the place of the private Postgres, while nothing runs
     Restore(backup::Restore),
+    /// Take what was deleted out of the files of the database and its write-ahead log, too; the service may run meanwhile
+    Scrub(Common),
     /// Make a space with a small shop, and watch its audiences fill
     Demo(demo::Demo),
     /// Send a file of tracking calls, one JSON object a line, plain or gzip, to a running server
@@ -88,6 +91,7 @@ pub fn run() -> ExitCode {
         Command::Rebuild(rebuild) => rebuild::run(&rebuild),
         Command::Backup(backup) => backup::backup(&backup),
         Command::Restore(restore) => backup::restore(&restore),
+        Command::Scrub(common) => scrub::run(&common),
         Command::Doctor(common) => doctor::run(&common),
         Command::Bench(bench) => bench::run(&bench),
         Command::Demo(demo) => demo::run(&demo),

@@ -24,7 +24,7 @@ use crate::store::deliveries::queue::{DefinitionRow, Queued};
 use crate::store::destinations::Destination;
 use crate::store::destinations::subscriptions::{self, Subscription};
 use crate::store::profiles::{self, Loaded};
-use crate::store::{Result, StoreError, consents, deliveries, identity_settings};
+use crate::store::{Result, StoreError, consents, deliveries, identity_settings, walled};
 
 /// What a definition is used for may be this old when it is told.
 const WORDS_FRESH: Duration = Duration::from_secs(1);
@@ -118,7 +118,7 @@ impl Builder {
 
     /// Definitions and identifier types, which come and go without the destination being changed.
     async fn reload_words(&mut self, pool: &PgPool) -> Result<()> {
-        let types = identity_settings::read_settings(pool, self.space).await?.types;
+        let types = identity_settings::read_settings(&walled(pool, self.space), self.space).await?.types;
         self.types = types.into_iter().map(|t| (t.no, t.name)).collect();
         let told = deliveries::queue::list_definitions(pool, self.space).await?;
         self.definitions = told

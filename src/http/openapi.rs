@@ -163,7 +163,9 @@ pub(super) fn tracking_calls(calls: &[(CallKind, &[&str], &str)], metrics_path: 
             api.paths.add_path_operation(*path, vec![HttpMethod::Post], operation);
         }
     }
-    let drop = tracking_call(metrics_path, "Accept and forget the browser SDK's numbers about itself");
+    let mut drop = tracking_call(metrics_path, "Accept and forget the browser SDK's numbers about itself");
+    // Nobody reads the body: there is none that could be wrong.
+    drop.request_body = None;
     api.paths.add_path_operation(metrics_path, vec![HttpMethod::Post], drop);
     api
 }

@@ -54,8 +54,8 @@ impl Manage {
     /// What a destination wants, in the order it was asked for.
     pub async fn list_subscriptions(&self, space: SpaceNo, destination: Uuid) -> Result<Vec<Keyed>> {
         let destination = self.stored(space, destination).await?;
-        let list = subscriptions::list(&self.pool, space, Some(destination.no)).await?;
-        let told = crate::store::deliveries::queue::list_definitions(&self.pool, space).await?;
+        let list = subscriptions::list(&self.door(space), space, Some(destination.no)).await?;
+        let told = crate::store::deliveries::queue::list_definitions(&self.door(space), space).await?;
         let key = |of: &Subscription| match of.all() {
             Some(_) => Some(ALL.to_owned()),
             None => told.iter().find(|d| d.no == of.definition).map(|d| d.key.clone()),
@@ -117,7 +117,7 @@ impl Manage {
         };
         apply(&mut new, wish)?;
         let id = new.id;
-        match self.reconfigure(space, subscriptions::insert(&self.pool, space, &new)).await {
+        match self.reconfigure(space, subscriptions::insert(&self.door(space), space, &new)).await {
             Err(StoreError::Exists) => {
                 let name = key.unwrap_or_else(|| subject.word().to_owned());
                 return Err(ManageError::Exists { what: "a subscription of this destination to", name });
@@ -147,14 +147,16 @@ impl Manage {
         apply(&mut subscription, wish)?;
         let begins = !was_enabled && subscription.enabled && subscription.subject != Subject::Merges;
         let sync_at = begins.then(|| self.clock.now());
-        self.reconfigure(space, subscriptions::update(&self.pool, space, &subscription, sync_at)).await?;
+        self.reconfigure(space, subscriptions::update(&self.door(space), space, &subscription, sync_at))
+            .await?;
         self.find_subscription(space, destination, id).await
     }
 
     /// Removes a subscription. What waits of it is not sent any more.
     pub async fn delete_subscription(&self, space: SpaceNo, destination: Uuid, id: Uuid) -> Result<()> {
         let (found, _) = self.find_subscription(space, destination, id).await?;
-        let delete = subscriptions::delete(&self.pool, space, &found, self.clock.now());
+        let door = self.door(space);
+        let delete = subscriptions::delete(&door, space, &found, self.clock.now());
         self.reconfigure(space, delete).await?;
         Ok(())
     }

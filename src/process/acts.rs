@@ -177,8 +177,12 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
 /// Puts the profiles it names onto a list, or takes them off it.
 fn change_list(work: &mut Work, acting: &Acting<'_>, list: &str, listed: bool) {
     let record = acting.event.record;
-    let write =
-        Write { at: record.received_at, message_id: record.message_id.to_owned(), source: record.source };
+    let write = Write {
+        at: record.received_at,
+        message_id: record.message_id.to_owned(),
+        source: record.source,
+        public: false,
+    };
     for named in &acting.event.ids.users {
         let Some(no) = work.owner(named.key) else { continue };
         let at = acting.touch(work, no);

@@ -349,8 +349,12 @@ pub(super) fn set_traits(
         work.out.warnings.push(warning(space, event, code, seq as u32 + 1, message));
     }
     let Some(entry) = work.entries.get_mut(&no) else { return };
-    let write =
-        Write { at: record.timestamp, message_id: record.message_id.to_owned(), source: record.source };
+    let write = Write {
+        at: record.timestamp,
+        message_id: record.message_id.to_owned(),
+        source: record.source,
+        public: record.public,
+    };
     let changed = entry.profile.traits.update(|traits| {
         let changed = traits.apply(&write, values);
         traits.tidy();

@@ -129,6 +129,8 @@ mod retention;
 #[cfg(test)]
 mod schema;
 #[cfg(test)]
+mod scrub;
+#[cfg(test)]
 mod search;
 #[cfg(test)]
 mod seen;
@@ -160,5 +162,7 @@ mod unmerge;
 mod vectors;
 #[cfg(test)]
 mod verify;
+#[cfg(test)]
+mod wall;
 #[cfg(test)]
 mod wholes;

@@ -117,6 +117,9 @@ pub(super) struct EventRow {
     clamped: bool,
     /// It said that it makes no profile.
     unprofiled: bool,
+    /// It came with a key that anybody may know.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    public: bool,
     /// Whose it was is erased: it is a place in the log, and what it said of an account.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     erased: bool,
@@ -157,6 +160,7 @@ pub(super) fn event(record: &Record<'_>, offset: Offset, directory: &Directory) 
         message_id: record.message_id.to_owned(),
         name: record.name.to_owned(),
         unprofiled: record.unprofiled,
+        public: record.public,
         erased: record.erased,
         received_at: record.received_at.to_string(),
         source_id: directory.source_id(record.source),

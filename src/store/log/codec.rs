@@ -14,6 +14,7 @@ const FLAG_CLAMPED: u8 = 1;
 const FLAG_UNPROFILED: u8 = 2;
 const FLAG_ACT: u8 = 4;
 const FLAG_ERASED: u8 = 8;
+const FLAG_PUBLIC: u8 = 16;
 
 /// One accepted event, borrowing from the call (when written) or from the decompressed chunk (when read).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct Record<'a> {
     pub clamped: bool,
     /// `integrations.Personas` was false: kept in the log, not profiled (T16).
     pub unprofiled: bool,
+    /// Sent with a key that anybody may know: it sets no trait that others have set.
+    pub public: bool,
     /// Not an event but an operator's act, described by `body`: in the log so that a rebuild repeats it.
     pub act: bool,
     /// Whose it was is erased, and so is what it said: only its place in the log is left, and what it said of an account.
@@ -63,6 +66,7 @@ impl<'a> Record<'a> {
             event_type: EventType::Identify,
             clamped: false,
             unprofiled: false,
+            public: false,
             act: true,
             erased: false,
             timestamp: at,
@@ -141,6 +145,9 @@ impl<'a> Record<'a> {
         if self.unprofiled {
             flags |= FLAG_UNPROFILED;
         }
+        if self.public {
+            flags |= FLAG_PUBLIC;
+        }
         if self.act {
             flags |= FLAG_ACT;
         }
@@ -201,6 +208,7 @@ impl<'a> Records<'a> {
             event_type,
             clamped: flags & FLAG_CLAMPED != 0,
             unprofiled: flags & FLAG_UNPROFILED != 0,
+            public: flags & FLAG_PUBLIC != 0,
             act: flags & FLAG_ACT != 0,
             erased: flags & FLAG_ERASED != 0,
             timestamp,
@@ -279,10 +287,10 @@ mod tests {
         #[test]
         fn what_is_written_is_read_back(
             texts in proptest::collection::vec(".{0,40}", 10), kind in 0_usize..6, clamped: bool, act: bool,
-            unprofiled: bool, at: i64, received: i64, source in 0_i32..i32::MAX,
+            unprofiled: bool, public: bool, at: i64, received: i64, source in 0_i32..i32::MAX,
         ) {
             let record = Record {
-                event_type: EventType::ALL[kind], clamped, unprofiled, act, erased: !act,
+                event_type: EventType::ALL[kind], clamped, unprofiled, public, act, erased: !act,
                 timestamp: Timestamp::from_millis(at), received_at: Timestamp::from_millis(received),
                 source: SourceNo(source), message_id: &texts[0], name: &texts[1], user_id: &texts[2],
                 anonymous_id: &texts[3], group_id: &texts[4], previous_id: &texts[5], body: &texts[6],
