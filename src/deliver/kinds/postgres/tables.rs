@@ -18,6 +18,8 @@ const COLUMNS_MAX: usize = 800;
 const CELLS_MAX: usize = 300;
 /// Tables for names of events (personas.md 10.1).
 const NAMED_MAX: usize = 2_000;
+/// How long a table may be in use before it is tried again later.
+const LOCK_TIMEOUT: &str = "set local lock_timeout = '3s'";
 /// What is kept without a column of its own.
 const MORE: &str = "_more";
 /// The view that has a column for each trait.
@@ -119,7 +121,12 @@ impl Tables {
         for line in lines {
             self.take(line, &mut plan);
         }
-        for text in self.ddl(&plan) {
+        let made = self.ddl(&plan);
+        if !made.is_empty() {
+            // Whoever reads a table for long is not to have all others wait behind this.
+            sqlx::raw_sql(LOCK_TIMEOUT).execute(&mut *tx).await?;
+        }
+        for text in made {
             sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut *tx).await?;
         }
         for ((table, is_guess), rows) in plan.rows {
