@@ -105,6 +105,10 @@ mod profiles;
 #[cfg(test)]
 mod profiles_sync;
 #[cfg(test)]
+mod profiles_sync_events;
+#[cfg(test)]
+mod profiles_sync_history;
+#[cfg(test)]
 mod queries;
 #[cfg(test)]
 mod rates;

@@ -138,7 +138,7 @@ pub async fn insert(door: &Walled, space: SpaceNo, new: &Subscription) -> Result
     .bind(new.created_at.to_utc())
     .fetch_one(&mut *tx)
     .await?;
-    if new.enabled && new.subject != Subject::Merges {
+    if new.enabled && new.subject.has_present() {
         syncs::begin(&mut tx, space, new.destination, &[no], new.created_at).await?;
     }
     tx.commit().await?;

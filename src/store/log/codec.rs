@@ -4,6 +4,8 @@
 //! parses the call again; JSON objects stay the text they were; whatever else was sent is kept in `extra`.
 //! The format is versioned by the first byte of a chunk's content.
 
+use std::borrow::Cow;
+
 use crate::domain::varint::{get_varint, put_varint, unzigzag, zigzag};
 use crate::domain::{Act, EventType, Facts, Offset, Parts, SourceNo, Timestamp, json};
 
@@ -134,6 +136,35 @@ impl<'a> Record<'a> {
         }
         let [traits] = json::pick(self.context, ["traits"]);
         Some(traits.unwrap_or_default())
+    }
+
+    /// The call it was, field by field, each value as JSON. What nobody knows comes first: where a name stands twice, the last
+    /// one is meant.
+    pub fn fields(&self) -> Vec<(Cow<'a, str>, Cow<'a, str>)> {
+        let mut fields: Vec<_> =
+            json::entries(self.extra).map(|(key, value)| (key, Cow::Borrowed(value))).collect();
+        let is_track = self.event_type == EventType::Track;
+        let at = self.timestamp.to_string();
+        let texts = [
+            ("type", self.event_type.as_str()),
+            ("messageId", self.message_id),
+            ("timestamp", &at),
+            ("userId", self.user_id),
+            ("anonymousId", self.anonymous_id),
+            ("groupId", self.group_id),
+            ("previousId", self.previous_id),
+            ("event", if is_track { self.name } else { "" }),
+        ];
+        let texts = texts.into_iter().filter(|(_, value)| !value.is_empty());
+        fields.extend(texts.map(|(key, value)| (key.into(), json::quote(value).into())));
+        let body = match self.event_type {
+            EventType::Identify | EventType::Group => "traits",
+            EventType::Track | EventType::Page | EventType::Screen | EventType::Alias => "properties",
+        };
+        let objects = [(body, self.body), ("context", self.context), ("integrations", self.integrations)];
+        let objects = objects.into_iter().filter(|(_, value)| !value.is_empty());
+        fields.extend(objects.map(|(key, value)| (key.into(), value.into())));
+        fields
     }
 
     /// Appends the record to `out`.
