@@ -5,9 +5,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 bin="${PERSONAS_BIN:-${CARGO_TARGET_DIR:-target}/debug/personas}"
 cases="${CASES:-10000}"
+# The service refuses variables it does not know.
+unset PERSONAS_BIN
 folder=$(mktemp -d)
 chmod 755 "$folder"
-trap 'kill "${server:-}" 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$folder"' EXIT
+trap 'code=$?; kill "${server:-}" 2>/dev/null || true; wait 2>/dev/null || true
+    [ "$code" = 0 ] || tail -n 20 "$folder/log"; rm -rf "$folder"' EXIT
 if ! command -v st >/dev/null 2>&1; then
     python3 -m venv "$folder/venv"
     "$folder/venv/bin/pip" install --quiet schemathesis

@@ -20,7 +20,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::{self, Config, ConfigError, Sources};
 use crate::embedded::EmbeddedError;
@@ -65,6 +65,11 @@ enum Command {
     Bench(bench::Bench),
     /// Print the description of the HTTP interface
     Openapi,
+    /// Print what makes a shell complete these commands: `personas completions bash > /etc/bash_completion.d/personas`
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// What most commands take.
@@ -99,6 +104,10 @@ pub fn run() -> ExitCode {
         Command::Export(export) => export::run(&export),
         Command::ImportSpace(import) => import_space::run(&import),
         Command::Openapi => openapi::run(),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "personas", &mut io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
     };
     match result {
         Ok(code) => code,

@@ -93,6 +93,8 @@ mod masking;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
+mod ops;
+#[cfg(test)]
 mod plans;
 #[cfg(test)]
 mod poisoning;
