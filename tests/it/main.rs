@@ -57,6 +57,8 @@ mod destinations_under_way;
 #[cfg(test)]
 mod destinations_unmerge;
 #[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod durability;
 #[cfg(test)]
 mod egress;

@@ -134,10 +134,14 @@ pub(super) async fn list_sizes(
 /// Sizes as a metric; keys of spaces and audiences have no character that would have to be escaped.
 fn scraped(space: &str, sizes: &[crate::query::Size]) -> Response {
     let mut text =
-        "# HELP personas_audience_size Members of an audience.\n# TYPE personas_audience_size gauge\n".to_owned();
+        "# HELP personas_audience_size Members of an audience.\n# TYPE personas_audience_size gauge\n"
+            .to_owned();
     for size in sizes {
-        let _infallible =
-            writeln!(text, "personas_audience_size{{space=\"{space}\",audience=\"{}\"}} {}", size.key, size.size);
+        let _infallible = writeln!(
+            text,
+            "personas_audience_size{{space=\"{space}\",audience=\"{}\"}} {}",
+            size.key, size.size
+        );
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
