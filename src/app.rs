@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
 use futures_util::FutureExt;
 use sqlx::postgres::PgPool;
 use tokio::sync::watch;
@@ -28,6 +29,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, IdMaker};
 use crate::config::{self, Config};
+use crate::console;
 use crate::disk::DiskGuard;
 use crate::domain::Timestamp;
 use crate::embedded::Postgres;
@@ -166,7 +168,7 @@ fn start_serving(tasks: &Tasks, services: Services, server: Server, internal: Op
         });
     }
     let changes = services.changes.clone();
-    let (router, stop) = (http::router(Arc::new(services)), tasks.serving.clone());
+    let (router, stop) = (with_console(services), tasks.serving.clone());
     tasks.spawn(&tasks.server, "server", async move {
         server.run(router, stop).await;
         // Those whose clients have hung up are no connection's any more.
@@ -268,6 +270,18 @@ impl App {
         start_serving(&tasks, services, server, internal);
         Ok(Running { address, internal_address, made, pool, postgres, health, disk, tasks })
     }
+}
+
+/// All routes: the service's, and the pages that are its clients.
+fn with_console(services: Services) -> Router {
+    let settings = console::Settings {
+        clock: services.clock.clone(),
+        ids: services.ids.clone(),
+        trusted_proxies: services.trusted_proxies.clone(),
+    };
+    let services = Arc::new(services);
+    let api = http::router(Arc::clone(&services));
+    http::with_pages(api.clone(), console::router(api, settings), &services)
 }
 
 impl Running {

@@ -123,12 +123,17 @@ pub fn internal_router(services: AppState) -> Router {
     layered(routes, Dialect::Problem, Some(services.request_timeout), &services).with_state(services)
 }
 
-fn layered(
-    routes: Router<AppState>,
+/// The service with pages beside it, which are observed like any other route.
+pub fn with_pages(api: Router, pages: Router, services: &AppState) -> Router {
+    api.merge(layered(pages, Dialect::Problem, Some(services.request_timeout), services))
+}
+
+fn layered<S: Clone + Send + Sync + 'static>(
+    routes: Router<S>,
     dialect: Dialect,
     limit: Option<Duration>,
     services: &AppState,
-) -> Router<AppState> {
+) -> Router<S> {
     let around = observe::Around { services: Arc::clone(services), dialect, limit };
     routes.layer(from_fn_with_state(around, observe::observe))
 }

@@ -26,9 +26,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "app",
         &[
             "deliver", "domain", "engine", "history", "store", "ingest", "process", "query", "manage",
-            "http", "embedded",
+            "http", "embedded", "console",
         ],
     ),
+    // A client of the router it is handed; of `http` it names only who is at the other end of a connection.
+    ("console", &["domain", "http"]),
     ("cli", &["domain", "app", "http", "manage", "embedded"]),
     ("embedded", &[]),
     ("clock", &["domain"]),

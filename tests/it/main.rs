@@ -27,6 +27,8 @@ mod config;
 #[cfg(test)]
 mod consent;
 #[cfg(test)]
+mod console;
+#[cfg(test)]
 mod crowded;
 #[cfg(test)]
 mod definitions;
