@@ -54,7 +54,7 @@ async fn the_commands_of_the_readme_work() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_commands_of_the_first_five_minutes_work() {
-    run_all("docs/start.md", 6).await;
+    run_all("docs/start.md", 5).await;
 }
 
 #[test]
