@@ -18,7 +18,8 @@ export PERSONAS_DATA_DIR="$folder/data" PERSONAS_BOOTSTRAP_TOKEN=tok_generated P
 server=$!
 until curl -fs http://127.0.0.1:18765/readyz >/dev/null; do kill -0 "$server"; sleep 0.2; done
 routes=$(python3 -c 'import json; d=json.load(open("docs/openapi.json")); print(sum(len(p) for p in d["paths"].values()))')
-st run docs/openapi.json --url http://127.0.0.1:18765 --header "Authorization: Bearer tok_generated" \
+# What answers for as long as somebody listens is left out.
+st run docs/openapi.json --exclude-path-regex 'events/tail$' --url http://127.0.0.1:18765 --header "Authorization: Bearer tok_generated" \
     --max-examples $((cases / routes + 1)) --phases examples,fuzzing --checks all --workers 2 \
     --exclude-checks positive_data_acceptance,unsupported_method,missing_required_header,ignored_auth --continue-on-failure
 kill -0 "$server"
