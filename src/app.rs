@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
 use futures_util::FutureExt;
 use sqlx::postgres::PgPool;
 use tokio::sync::watch;
@@ -28,11 +29,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, IdMaker};
 use crate::config::{self, Config};
+use crate::console;
 use crate::disk::DiskGuard;
 use crate::domain::Timestamp;
 use crate::embedded::Postgres;
 use crate::history::segments::Keeper;
 use crate::http::health::Health;
+use crate::http::server::Server;
 use crate::http::{self, Services, tracking};
 use crate::ingest::{self, BatcherLimits, Doors, Ingest};
 use crate::manage::bootstrap::{Made, Wanted};
@@ -47,7 +50,7 @@ use reach::{Ready, bind, connect, read_analytics_js};
 
 pub(crate) use offline::{
     Rebuild, Rebuilt, Restored, Some20, Told, Verified, backup, import_space, inspect, migrate, rebuild,
-    restore, verify,
+    restore, scrub, verify,
 };
 
 /// Flushes under way at the same time: while one waits for its commit the next one compresses.
@@ -74,6 +77,7 @@ pub struct App;
 #[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
+    internal_address: Option<SocketAddr>,
     made: Made,
     pool: PgPool,
     postgres: Option<Arc<Postgres>>,
@@ -153,14 +157,40 @@ fn start_reading(tasks: &Tasks, pool: &PgPool, board: &Board, clock: &Clock, cac
     Reader::new(pool.clone(), board.clone(), clock.clone(), lookup)
 }
 
+/// Takes requests: all of them, and with an address of their own those for what is nobody's business outside.
+fn start_serving(tasks: &Tasks, services: Services, server: Server, internal: Option<Server>) {
+    if let Some(internal) = internal {
+        let services = Services { shows_internals: true, ..services.clone() };
+        let (router, stop) = (http::internal_router(Arc::new(services)), tasks.serving.clone());
+        tasks.spawn(&tasks.server, "internal server", async move {
+            internal.run(router, stop).await;
+            Ok(())
+        });
+    }
+    let changes = services.changes.clone();
+    let (router, stop) = (with_console(services), tasks.serving.clone());
+    tasks.spawn(&tasks.server, "server", async move {
+        server.run(router, stop).await;
+        // Those whose clients have hung up are no connection's any more.
+        changes.close();
+        changes.wait().await;
+        Ok(())
+    });
+}
+
 impl App {
     /// Starts everything and returns once requests are taken.
     pub async fn start(config: Config, overrides: Overrides) -> anyhow::Result<Running> {
         metrics::install();
         // Whatever can be wrong without a database is found first.
         let analytics_js = read_analytics_js(config.ingest.analytics_js_file.as_ref())?;
-        let server = bind(&config.server).await?;
+        let server = bind(config.server.listen, &config.server).await?;
         let address = server.address().context("the address of the server")?;
+        let internal = match config.server.internal_listen {
+            Some(listen) => Some(bind(listen, &config.server).await?),
+            None => None,
+        };
+        let internal_address = internal.as_ref().map(Server::address).transpose()?;
 
         let Ready { pool, options, postgres } = connect(&config).await?;
         let clock = clock(&pool, overrides.test_clock).await?;
@@ -231,28 +261,38 @@ impl App {
             clock,
             ids,
             health: health.clone(),
+            shows_internals: internal.is_none(),
             tracking,
             request_timeout: config.server.request_timeout,
             changes: TaskTracker::new(),
             trusted_proxies: config.server.trusted_proxies.clone(),
         };
-        let changes = services.changes.clone();
-        let (router, stop) = (http::router(Arc::new(services)), tasks.serving.clone());
-        tasks.spawn(&tasks.server, "server", async move {
-            server.run(router, stop).await;
-            // Those whose clients have hung up are no connection's any more.
-            changes.close();
-            changes.wait().await;
-            Ok(())
-        });
-        Ok(Running { address, made, pool, postgres, health, disk, tasks })
+        start_serving(&tasks, services, server, internal);
+        Ok(Running { address, internal_address, made, pool, postgres, health, disk, tasks })
     }
+}
+
+/// All routes: the service's, and the pages that are its clients.
+fn with_console(services: Services) -> Router {
+    let settings = console::Settings {
+        clock: services.clock.clone(),
+        ids: services.ids.clone(),
+        trusted_proxies: services.trusted_proxies.clone(),
+    };
+    let services = Arc::new(services);
+    let api = http::router(Arc::clone(&services));
+    http::with_pages(api.clone(), console::router(api, settings), &services)
 }
 
 impl Running {
     /// Where it listens.
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its metrics are, when they have an address of their own.
+    pub const fn internal_address(&self) -> Option<SocketAddr> {
+        self.internal_address
     }
 
     /// What this start made: secrets that are shown once.

@@ -2,13 +2,14 @@
 //!
 //! Modules are rooms and data walks through them in one direction:
 //! `domain` knows nothing; `engine` and `store` know `domain`; `ingest`, `process`, `query`, `deliver` and `manage` know
-//! those three and never each other; `http` turns requests into calls of them; `app` is the only place that
-//! knows everything. `tests/it/architecture.rs` enforces it.
+//! those three and never each other; `http` turns requests into calls of them; `console` is a client of `http`; `app` is the
+//! only place that knows everything. `tests/it/architecture.rs` enforces it.
 
 pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod console;
 pub mod deliver;
 pub mod disk;
 pub mod domain;

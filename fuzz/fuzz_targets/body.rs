@@ -11,7 +11,8 @@ use personas::config::{Config, Sources};
 use personas::domain::{EventType, SourceNo, SpaceNo, Timestamp};
 use personas::engine::guard::Guards;
 use personas::engine::keep_out::KeepOuts;
-use personas::ingest::{BatcherLimits, CallKind, Ingest, Sender, batcher};
+use personas::engine::meters::Meters;
+use personas::ingest::{BatcherLimits, CallKind, Doors, Ingest, Sender, batcher};
 use tokio::runtime::Runtime;
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
@@ -22,10 +23,11 @@ static INGEST: LazyLock<Ingest> = LazyLock::new(|| {
     let config = Config::load(&Sources::default()).expect("the defaults are good").ingest;
     let pool = sqlx::PgPool::connect_lazy("postgres://nobody@127.0.0.1:1/none").expect("it is not connected");
     let limits = BatcherLimits { queue_events_max: 1, flush_events_max: 1, flush_bytes_max: 1 };
-    let (batcher, _) = batcher(pool, limits, tokio::sync::watch::channel(0).0);
+    let (batcher, _) = batcher(pool, limits, tokio::sync::watch::channel(0).0, Meters::default());
     let clock = Clock::test(Timestamp::from_millis(1_700_000_000_000));
     let ids = IdMaker::seeded(clock.clone(), 1);
-    Ingest::new(batcher, config.limits, (Guards::default(), KeepOuts::default()), clock, ids)
+    let doors = Doors { guards: Guards::default(), keep_outs: KeepOuts::default(), meters: Meters::default() };
+    Ingest::new(batcher, config.limits, doors, clock, ids)
 });
 
 fuzz_target!(|data: &[u8]| {
@@ -34,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
         6 => CallKind::Batch,
         no => CallKind::Single(EventType::ALL[no]),
     };
-    let sender = Sender { space: SpaceNo(1), source: SourceNo(1), events_per_second_max: None };
+    let sender = Sender { space: SpaceNo(1), source: SourceNo(1), is_public: false, events_per_second_max: None, limits: None, may_warn: false };
     if let Ok(judged) = INGEST.judge(sender, kind, body, Timestamp::from_millis(1_700_000_000_000)) {
         assert!(judged.reads_back, "a record that was written does not read back");
     }

@@ -64,6 +64,8 @@ struct EventLine {
     #[serde(default)]
     unprofiled: bool,
     #[serde(default)]
+    public: bool,
+    #[serde(default)]
     erased: bool,
     #[serde(default)]
     call: Option<Box<RawValue>>,
@@ -382,6 +384,7 @@ impl Making {
             event_type,
             clamped: line.clamped,
             unprofiled: line.unprofiled,
+            public: line.public,
             erased: line.erased,
             timestamp,
             source: source.and_then(|id| sources.get(&id).copied()).unwrap_or(SourceNo(0)),

@@ -20,7 +20,7 @@ use crate::manage::identity_settings::{SettingsChange, propose};
 use crate::process::{self, rebuild::Task};
 use crate::progress::Board;
 use crate::read_cache::ReadCache;
-use crate::store;
+use crate::store::{self, scrub};
 
 /// Connections of a rebuild, besides those of its processor.
 const REBUILD_CONNECTIONS: u32 = 4;
@@ -57,13 +57,17 @@ pub(crate) async fn verify(
             let limits = definition_limits(config).query;
             let task = verify::Task { space: known.no, sample, now: clock.now(), limits, idle_factor: 0 };
             let mut report = task.run(&pool).await?;
-            let audit = store::audit::verify::verify(&pool, known.no).await?;
+            let audit = store::audit::verify::verify(&store::walled(&pool, known.no), known.no).await?;
             report.mismatches += audit.faults;
             report.told.extend(audit.told.into_iter().map(|fault| format!("audit log: {fault}")));
             reports.push((known.key, report));
         }
         if space.is_none() {
-            let audit = store::audit::verify::verify(&pool, store::audit::SERVER).await?;
+            let audit = store::audit::verify::verify(
+                &store::walled(&pool, store::audit::SERVER),
+                store::audit::SERVER,
+            )
+            .await?;
             if audit.faults > 0 {
                 let told = audit.told.into_iter().map(|fault| format!("audit log: {fault}")).collect();
                 let report = Verified { mismatches: audit.faults, told, ..Verified::default() };
@@ -120,7 +124,7 @@ pub(crate) async fn rebuild(
         let known = spaces.into_iter().find(|known| known.key == space);
         let Some(known) = known else { anyhow::bail!("there is no space {space}") };
         let tried = match settings {
-            Some(change) => Some(propose(&pool, known.no, &change).await?.wanted),
+            Some(change) => Some(propose(&store::walled(&pool, known.no), known.no, &change).await?.wanted),
             None => None,
         };
         let (_appended, appended) = watch::channel(0);
@@ -239,6 +243,56 @@ pub(crate) async fn backup(config: &Config, out: &mut (dyn Write + Send)) -> any
         postgres.stop().await?;
     }
     Ok(copied?)
+}
+
+/// What was written anew.
+#[derive(Debug)]
+pub(crate) struct Scrubbed {
+    /// Tables and partitions.
+    pub tables: usize,
+    /// Their bytes before.
+    pub before: i64,
+    /// Their bytes now.
+    pub bytes: i64,
+    /// Whether the write-ahead log was, too: that of the private Postgres.
+    pub has_wal: bool,
+}
+
+/// Takes what was deleted out of the files of the database: `personas scrub`. A server may run meanwhile: whoever wants a table
+/// that is being written waits for it.
+pub(crate) async fn scrub(config: &Config) -> anyhow::Result<Scrubbed> {
+    let beside = match config.database.url {
+        None => Postgres::beside(&config.embedded.data_dir)?,
+        Some(_) => None,
+    };
+    let (options, postgres) = match beside {
+        Some(options) => (named(options), None),
+        None => reach(config).await?,
+    };
+    let scrubbed = async {
+        let mut connection = PgConnection::connect_with(&options).await?;
+        let all = scrub::list_tables(&mut connection).await?;
+        for (table, _) in &all {
+            scrub::rewrite(&mut connection, table).await?;
+        }
+        let after = scrub::list_tables(&mut connection).await?;
+        let has_wal = config.database.url.is_none();
+        if has_wal {
+            // Those of a database of one's own may be another's.
+            for table in scrub::STATISTICS {
+                scrub::rewrite(&mut connection, table).await?;
+            }
+            scrub::renew_wal(&mut connection).await?;
+        }
+        connection.close().await?;
+        let bytes = |tables: &[scrub::Table]| tables.iter().map(|(_, bytes)| bytes).sum();
+        anyhow::Ok(Scrubbed { tables: after.len(), before: bytes(&all), bytes: bytes(&after), has_wal })
+    };
+    let scrubbed = scrubbed.await;
+    if let Some(postgres) = postgres {
+        postgres.stop().await?;
+    }
+    scrubbed
 }
 
 /// Puts a backup in the place of the private Postgres: `personas restore`.

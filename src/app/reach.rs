@@ -1,5 +1,6 @@
 //! What a process reaches before it does anything: its files, its address, its database.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -35,16 +36,14 @@ pub(super) fn read_analytics_js(file: Option<&PathBuf>) -> anyhow::Result<Option
     file.map(read).transpose()
 }
 
-pub(super) async fn bind(config: &config::Server) -> anyhow::Result<Server> {
+pub(super) async fn bind(listen: SocketAddr, config: &config::Server) -> anyhow::Result<Server> {
     let limits = server::Limits {
         connections_max: config.max_connections,
         header_timeout: config.header_timeout,
         shutdown_grace: config.shutdown_grace,
     };
     let tls = config.tls.as_ref().map(|(certificate, key)| Tls::load(certificate, key)).transpose()?;
-    Server::bind(config.listen, limits, tls)
-        .await
-        .with_context(|| format!("cannot listen on {}", config.listen))
+    Server::bind(listen, limits, tls).await.with_context(|| format!("cannot listen on {listen}"))
 }
 
 /// The database of the configuration, or a private one, which is started.

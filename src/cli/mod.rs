@@ -12,6 +12,7 @@ mod import_space;
 mod migrate;
 mod openapi;
 mod rebuild;
+mod scrub;
 mod serve;
 mod verify;
 
@@ -19,7 +20,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::{self, Config, ConfigError, Sources};
 use crate::embedded::EmbeddedError;
@@ -50,6 +51,8 @@ enum Command {
     Backup(backup::Backup),
     /// Put a backup in the place of the private Postgres, while nothing runs
     Restore(backup::Restore),
+    /// Take what was deleted out of the files of the database and its write-ahead log, too; the service may run meanwhile
+    Scrub(Common),
     /// Make a space with a small shop, and watch its audiences fill
     Demo(demo::Demo),
     /// Send a file of tracking calls, one JSON object a line, plain or gzip, to a running server
@@ -62,6 +65,11 @@ enum Command {
     Bench(bench::Bench),
     /// Print the description of the HTTP interface
     Openapi,
+    /// Print what makes a shell complete these commands: `personas completions bash > /etc/bash_completion.d/personas`
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// What most commands take.
@@ -88,6 +96,7 @@ pub fn run() -> ExitCode {
         Command::Rebuild(rebuild) => rebuild::run(&rebuild),
         Command::Backup(backup) => backup::backup(&backup),
         Command::Restore(restore) => backup::restore(&restore),
+        Command::Scrub(common) => scrub::run(&common),
         Command::Doctor(common) => doctor::run(&common),
         Command::Bench(bench) => bench::run(&bench),
         Command::Demo(demo) => demo::run(&demo),
@@ -95,6 +104,10 @@ pub fn run() -> ExitCode {
         Command::Export(export) => export::run(&export),
         Command::ImportSpace(import) => import_space::run(&import),
         Command::Openapi => openapi::run(),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "personas", &mut io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
     };
     match result {
         Ok(code) => code,

@@ -58,6 +58,8 @@ pub struct Config {
 pub struct Server {
     /// Address to listen on.
     pub listen: SocketAddr,
+    /// Address of the metrics and the reasons of readiness, when they are not shown with everything else.
+    pub internal_listen: Option<SocketAddr>,
     /// Connections open at the same time.
     pub max_connections: usize,
     /// Time for a request's head.
@@ -289,6 +291,13 @@ impl Server {
     fn read(r: &mut Reader<'_>) -> Self {
         let wanted = "an IP address and a port such as 127.0.0.1:8080 or [::]:8080";
         let listen = r.parsed("server.listen", wanted, |text| text.parse().ok());
+        let internal_listen = r.optional("server.internal_listen").and_then(|text| {
+            let address = text.parse().ok();
+            if address.is_none() {
+                r.refuse("server.internal_listen", &format!("{wanted}, or empty"));
+            }
+            address
+        });
         let tls = match (r.path("server.tls_certificate_file"), r.path("server.tls_key_file")) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
@@ -303,6 +312,7 @@ impl Server {
         };
         Self {
             listen: listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into()),
+            internal_listen,
             max_connections: r.number("server.max_connections", 1..=1_000_000),
             header_timeout: r.millis("server.header_timeout_ms", 1..=DAY_MS),
             body_idle_timeout: r.millis("server.body_idle_timeout_ms", 1..=DAY_MS),

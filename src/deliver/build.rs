@@ -11,12 +11,14 @@ use tokio::time::Instant;
 use super::choice::{Choice, Identifier};
 use super::ids::delivery_id;
 use super::kind::{Item, Reason};
-use super::payload::{self, Call, Change, Envelope, EventNames, Subject as Whose};
+use super::kinds;
+use super::payload::{self, Call, Change, Envelope, EventNames, Kept, Subject as Whose};
 use crate::domain::delivery::{Form, OtherProfile, Subject};
 use crate::domain::id_type::TypeNo;
 use crate::domain::ids::public_id;
 use crate::domain::regulation::{Erased, Known};
 use crate::domain::trait_names::is_hidden;
+use crate::domain::update::{ProfileUpdate, SentEvent, SourceNames};
 use crate::domain::{Collection, ComputationNo, DestinationNo, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::consent;
 use crate::engine::profile::{OutcomeValue, Profile};
@@ -24,7 +26,7 @@ use crate::store::deliveries::queue::{DefinitionRow, Queued};
 use crate::store::destinations::Destination;
 use crate::store::destinations::subscriptions::{self, Subscription};
 use crate::store::profiles::{self, Loaded};
-use crate::store::{Result, StoreError, consents, deliveries, identity_settings};
+use crate::store::{Result, StoreError, consents, deliveries, identity_settings, sources, walled};
 
 /// What a definition is used for may be this old when it is told.
 const WORDS_FRESH: Duration = Duration::from_secs(1);
@@ -68,6 +70,9 @@ pub(super) struct Builder {
     subscriptions: HashMap<i32, Sending>,
     definitions: HashMap<i32, Told>,
     types: HashMap<TypeNo, String>,
+    sources: SourceNames,
+    /// It keeps what it is told by the profile's id.
+    is_store: bool,
     /// What people have to consent to before the destination is told of them.
     categories: Vec<String>,
     /// When words were read last.
@@ -91,6 +96,8 @@ impl Builder {
             subscriptions: HashMap::new(),
             definitions: HashMap::new(),
             types: HashMap::new(),
+            sources: SourceNames::new(),
+            is_store: kinds::find(&destination.kind).is_some_and(|spec| spec.is_store),
             reloaded: None,
             categories: consents::list_categories_of(pool, space, destination.no).await?,
         };
@@ -118,8 +125,12 @@ impl Builder {
 
     /// Definitions and identifier types, which come and go without the destination being changed.
     async fn reload_words(&mut self, pool: &PgPool) -> Result<()> {
-        let types = identity_settings::read_settings(pool, self.space).await?.types;
+        let types = identity_settings::read_settings(&walled(pool, self.space), self.space).await?.types;
         self.types = types.into_iter().map(|t| (t.no, t.name)).collect();
+        let mut connection = pool.acquire().await?;
+        let sources = sources::list_source_names(&mut connection, self.space).await?.into_iter();
+        self.sources = sources.map(|(no, id, name)| (no.0, (public_id("src", id), name))).collect();
+        drop(connection);
         let told = deliveries::queue::list_definitions(pool, self.space).await?;
         self.definitions = told
             .into_iter()
@@ -195,7 +206,12 @@ impl Builder {
                 &format!("there is no consent to the category {category}"),
             );
         }
+        if row.subject == Subject::Events {
+            return self.event(row, attempts, profile, sending);
+        }
         let told = self.definitions.get(&row.definition);
+        let update = (row.subject == Subject::ProfileUpdates).then(|| serde_json::from_str(&row.value));
+        let update: Option<ProfileUpdate> = update.and_then(std::result::Result::ok);
         let value: Value = serde_json::from_str(&row.value).unwrap_or_default();
         let change = match (row.subject, told, &value) {
             (Subject::Audience, Some(Told { id, key, .. }), value) => {
@@ -205,6 +221,9 @@ impl Builder {
                 Change::ComputedTrait { id, key, value }
             }
             (Subject::CustomTraits, _, Value::Object(traits)) => Change::CustomTraits(traits),
+            (Subject::ProfileUpdates, ..) if let Some(update) = &update => {
+                Change::Update { update, source: self.sources.get(&update.by.source) }
+            }
             (Subject::Merges, ..) => {
                 let other = other(&row.value);
                 match (other, other.and_then(|other| others.get(&other.number()))) {
@@ -225,7 +244,8 @@ impl Builder {
             })
         });
         let identifiers: Vec<Identifier<'_>> = identifiers.collect();
-        if sending.choice.identifiers(&identifiers).is_empty() {
+        let is_known_by_id = self.is_store && row.subject == Subject::ProfileUpdates;
+        if !is_known_by_id && sending.choice.identifiers(&identifiers).is_empty() {
             return nothing("NO_IDENTIFIER", "the profile has none of the identifiers that are sent");
         }
         let profile_id = public_id("prf", profile.id);
@@ -242,12 +262,9 @@ impl Builder {
             traits: &traits,
         };
         let envelope = Envelope {
-            message_id: &id,
-            at: row.at,
-            space_id: &self.space_id,
-            destination: &self.name,
             purpose: told.and_then(|told| told.purpose.as_deref()),
             requires_human_review: told.is_some_and(|told| told.requires_human_review),
+            ..self.envelope(&id, row.at)
         };
         match payload::build(change, &call, whose, envelope, &sending.choice) {
             Some(event) => {
@@ -257,9 +274,38 @@ impl Builder {
         }
     }
 
+    /// An event as it came.
+    fn event(&self, row: &Queued, attempts: u32, profile: &Profile, sending: &Sending) -> Built {
+        let Ok(sent) = serde_json::from_str::<SentEvent>(&row.value) else {
+            return nothing("NO_MATCHING_MAPPING", "the event cannot be read any more");
+        };
+        let id = delivery_id(self.destination, row.no, row.at);
+        let profile_id = public_id("prf", profile.id);
+        let envelope = self.envelope(&id, row.at);
+        let (source, by) = (self.sources.get(&sent.source), (&sending.choice, self.is_store));
+        match payload::pass_on(sent, &profile_id, source, envelope, by) {
+            Ok(event) => {
+                Built::Item(Item { id, profile: profile.no, profile_id, at: row.at, attempts, event })
+            }
+            Err(Kept::Filter) => {
+                nothing("FILTERED_BY_RULES", "the filter of the subscription does not let it through")
+            }
+            Err(Kept::Integrations) => {
+                nothing("FILTERED_BY_INTEGRATIONS", "the event says in `integrations` that it is not for it")
+            }
+        }
+    }
+
+    /// What is called what, where no definition is told of.
+    fn envelope<'a>(&'a self, message_id: &'a str, at: Timestamp) -> Envelope<'a> {
+        let (space_id, destination) = (&self.space_id, &self.name);
+        Envelope { message_id, at, space_id, destination, purpose: None, requires_human_review: false }
+    }
+
     /// What tells of a profile that is no more: whom it was known as is in the row.
     fn deletion(&self, row: &Queued, attempts: u32) -> Built {
-        let Ok(Erased { profile_id, identifiers }) = serde_json::from_str::<Erased>(&row.value) else {
+        let Ok(Erased { profile_id, former_ids, identifiers }) = serde_json::from_str::<Erased>(&row.value)
+        else {
             return nothing("PROFILE_GONE", "whom it is about was forgotten");
         };
         let identifiers: Vec<Identifier<'_>> = identifiers.iter().map(known).collect();
@@ -270,15 +316,9 @@ impl Builder {
             identifiers: &identifiers,
             traits: &Map::new(),
         };
-        let envelope = Envelope {
-            message_id: &id,
-            at: row.at,
-            space_id: &self.space_id,
-            destination: &self.name,
-            purpose: None,
-            requires_human_review: false,
-        };
-        match payload::build(Change::Delete, &Call::Identify, whose, envelope, &Choice::default()) {
+        let envelope = self.envelope(&id, row.at);
+        let change = Change::Delete { former: &former_ids };
+        match payload::build(change, &Call::Identify, whose, envelope, &Choice::default()) {
             Some(event) => {
                 Built::Item(Item { id, profile: row.profile, profile_id, at: row.at, attempts, event })
             }

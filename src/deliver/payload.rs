@@ -4,10 +4,15 @@
 //! stands where the protocol has it, and where all values are asked for they are listed in `context.externalIds`. An
 //! e-mail address goes into `traits.email` of an identify and `context.traits.email` of any other call.
 
+mod passed_on;
+
 use serde_json::{Map, Value, json};
 
 use super::choice::{Choice, Chosen, Identifier};
+use crate::domain::update::{Cause, ProfileUpdate, Update};
 use crate::domain::{Collection, Timestamp};
+
+pub use passed_on::{Kept, is_passed_on, pass_on};
 
 /// How a change of a computation is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,8 +77,18 @@ pub enum Change<'a> {
         /// Public id of the profile that it was part of.
         from: &'a str,
     },
+    /// Something that made the profile what it is.
+    Update {
+        /// What, and why.
+        update: &'a ProfileUpdate,
+        /// Public id and name of the source of the event that did it.
+        source: Option<&'a (String, String)>,
+    },
     /// The profile was erased.
-    Delete,
+    Delete {
+        /// Public ids of profiles that had become part of it.
+        former: &'a [String],
+    },
 }
 
 /// Whom it happened to, and to whom and when it is told.
@@ -116,7 +131,7 @@ pub fn build(
 ) -> Option<Value> {
     let (kind, event_name, mut values) = body(change, call, subject);
     let values_field = if kind == "track" { "properties" } else { "traits" };
-    let is_delete = matches!(change, Change::Delete);
+    let is_delete = matches!(change, Change::Delete { .. });
     if !is_delete {
         choice.enrich(&mut values, subject.traits);
     }
@@ -130,13 +145,35 @@ pub fn build(
     set(&mut event, "event", event_name.map(Value::from));
     set(&mut event, values_field, (!is_delete).then_some(Value::Object(values)));
     for chosen in choice.identifiers(subject.identifiers) {
+        // What an update says of a trait is what it is about, whatever the identifiers are.
+        if let Change::Update { update, .. } = change
+            && let Update::Traits(traits) | Update::TraitsMerged(traits) = &update.what
+            && chosen.map_to.is_none()
+            && traits.contains_key(chosen.id_type)
+        {
+            continue;
+        }
         place(&mut event, &chosen, subject.collection, values_field);
     }
     if !choice.lets_through(&event) {
         return None;
     }
+    let personas = event.pointer("/context/personas").cloned();
     choice.restrict(&mut event);
+    if matches!(change, Change::Update { .. }) {
+        // What it is about is no field of the customer's.
+        put_personas(&mut event, personas.unwrap_or_default());
+    }
     Some(event)
+}
+
+fn put_personas(event: &mut Value, personas: Value) {
+    let Some(event) = event.as_object_mut() else { return };
+    let context = event.entry("context").or_insert_with(|| json!({}));
+    if !context.is_object() {
+        *context = json!({});
+    }
+    set(context, "personas", Some(personas));
 }
 
 fn set(event: &mut Value, key: &str, value: Option<Value>) {
@@ -180,8 +217,38 @@ fn body<'a>(
             properties.insert("separated_from_profile_id".to_owned(), from.into());
             ("track", Some("Profile Separated"), properties)
         }
-        (Change::Delete, _) => ("delete", None, Map::new()),
+        (Change::Update { update, .. }, _) => update_body(update, identify),
+        (Change::Delete { .. }, _) => ("delete", None, Map::new()),
     }
+}
+
+/// The call an update is told as, in the words of `merges` where those have any.
+fn update_body<'a>(
+    ProfileUpdate { profile_id, what, .. }: &ProfileUpdate,
+    identify: &'static str,
+) -> (&'static str, Option<&'a str>, Map<String, Value>) {
+    let (name, more): (_, &[(&str, &String)]) = match what {
+        Update::Traits(traits) | Update::TraitsMerged(traits) => return (identify, None, traits.clone()),
+        Update::Created => ("Profile Created", &[]),
+        Update::IdentifierAdded { id_type, id } => ("Identifier Added", &[("type", id_type), ("id", id)]),
+        Update::IdentifierRemoved { id_type, id } => ("Identifier Removed", &[("type", id_type), ("id", id)]),
+        Update::Merged { merged } => ("Profile Merged", &[("merged_profile_id", merged)]),
+        Update::Separated { from } => ("Profile Separated", &[("separated_from_profile_id", from)]),
+    };
+    let all = [("profile_id", profile_id)].into_iter().chain(more.iter().copied());
+    let properties = all.map(|(key, value)| (key.to_owned(), Value::from(value.as_str())));
+    ("track", Some(name), properties.collect())
+}
+
+/// What did something, as far as it is known.
+fn trigger(by: &Cause, source: Option<&(String, String)>) -> Value {
+    let text = |text: &str| (!text.is_empty()).then(|| Value::from(text));
+    let at = |millis| Timestamp::from_millis(millis).to_string();
+    json!({
+        "id": by.id, "type": text(&by.kind), "name": text(&by.name), "source_id": source.map(|(id, _)| id),
+        "source_name": source.map(|(_, name)| name), "timestamp": at(by.at), "received_at": at(by.received_at),
+        "offset": by.offset,
+    })
 }
 
 /// `context.personas`: which computation it is about, and whose profile.
@@ -194,7 +261,20 @@ fn personas(change: Change<'_>, subject: Subject<'_>, envelope: Envelope<'_>) ->
     let computation = match change {
         Change::Audience { id, key, .. } => Some(("audience", id, key)),
         Change::ComputedTrait { id, key, .. } => Some(("trait", id, key)),
-        Change::CustomTraits(_) | Change::Merge { .. } | Change::Separation { .. } | Change::Delete => None,
+        Change::Update { update, source } => {
+            set(&mut personas, "update", Some(update.what.word().into()));
+            set(&mut personas, "segment_id", Some(update.profile_id.clone().into()));
+            set(&mut personas, "triggering_event", Some(trigger(&update.by, source)));
+            if let Update::Traits(traits) | Update::TraitsMerged(traits) = &update.what {
+                set(&mut personas, "changed_traits", Some(traits.keys().cloned().collect()));
+            }
+            None
+        }
+        Change::Delete { former } => {
+            set(&mut personas, "former_profile_ids", Some(json!(former)));
+            None
+        }
+        Change::CustomTraits(_) | Change::Merge { .. } | Change::Separation { .. } => None,
     };
     if let Some((class, id, key)) = computation {
         set(&mut personas, "computation_class", Some(class.into()));

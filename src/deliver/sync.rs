@@ -1,11 +1,16 @@
 //! Full syncs: everybody's present value goes into the queue, a page at a time, each in a transaction that notes how far it
 //! has come. A restart goes on; the next page waits until the one before is nearly sent, so nothing grows.
 
+mod history;
+
+use std::sync::Arc;
+
 use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 
 use super::ledger::Lease;
 use crate::domain::delivery::{Form, Subject};
+use crate::domain::trait_names::is_hidden;
 use crate::domain::{Collection, ComputationNo, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::profile::{OutcomeValue, Profile};
 use crate::store::deliveries::sync::Serving;
@@ -44,6 +49,7 @@ pub(super) async fn step(pool: &PgPool, lease: Lease, now: Timestamp) -> Result<
     let (present, reached) = page.read(&mut tx).await?;
     let mut rows = Vec::with_capacity(present.len());
     for Present { profile, value, at } in present {
+        let value: Arc<str> = value.into();
         for form in Form::of_set(subscription.forms) {
             if form == Form::Track && is_account {
                 continue;
@@ -57,7 +63,7 @@ pub(super) async fn step(pool: &PgPool, lease: Lease, now: Timestamp) -> Result<
                 subject: subscription.subject,
                 form: form as i16,
                 definition: running.definition,
-                value: value.clone(),
+                value: Arc::clone(&value),
                 at,
             });
         }
@@ -91,6 +97,11 @@ impl Page<'_> {
             let reached = members.last().filter(|_| is_full).map(|(no, _)| no.0 as i64);
             let present =
                 members.into_iter().map(|(profile, at)| Present { profile, value: "true".to_owned(), at });
+            return Ok((present.collect(), reached));
+        }
+        if self.subject == Subject::ProfileUpdates {
+            let (told, reached) = history::page(tx, self.space, (after, until)).await?;
+            let present = told.into_iter().map(|(profile, value, at)| Present { profile, value, at });
             return Ok((present.collect(), reached));
         }
         let states = sync::list_states(tx, self.space, (after, until, PROFILES)).await?;
@@ -128,7 +139,8 @@ impl Page<'_> {
 /// newer than the next one.
 fn custom(profile: &Profile) -> Option<(String, Timestamp)> {
     let traits = profile.traits.get();
-    let fields = traits.iter().map(|(name, json, _)| format!("{}:{json}", serde_json::Value::from(name)));
+    let own = traits.iter().filter(|(name, ..)| !is_hidden(name));
+    let fields = own.map(|(name, json, _)| format!("{}:{json}", serde_json::Value::from(name)));
     let fields: Vec<String> = fields.collect();
     (!fields.is_empty()).then(|| (format!("{{{}}}", fields.join(",")), profile.last_event_at))
 }

@@ -19,18 +19,28 @@ pub enum Subject {
     /// A profile was erased, and is to be erased where it was told, too: the value is what it was known by. Nobody subscribes
     /// to it: it goes to all.
     Deletion = 4,
+    /// How a profile came to be what it is: made, given identifiers, merged, given traits, each with the event that did it.
+    /// The value is a [`ProfileUpdate`](super::update::ProfileUpdate).
+    ProfileUpdates = 5,
+    /// An event as it was received, with the profile it was counted for: the value is a
+    /// [`SentEvent`](super::update::SentEvent).
+    Events = 6,
 }
 
 impl Subject {
-    /// Those that can be subscribed to, by number.
-    pub const ALL: [Self; 4] = [Self::Audience, Self::ComputedTrait, Self::CustomTraits, Self::Merges];
+    /// Those that can be subscribed to.
+    pub const ALL: [Self; 6] = [
+        Self::Audience,
+        Self::ComputedTrait,
+        Self::CustomTraits,
+        Self::Merges,
+        Self::ProfileUpdates,
+        Self::Events,
+    ];
 
     /// The one with this number.
     pub fn from_number(number: i16) -> Option<Self> {
-        if number == Self::Deletion as i16 {
-            return Some(Self::Deletion);
-        }
-        Self::ALL.get(usize::try_from(number).ok()?).copied()
+        Self::ALL.into_iter().chain([Self::Deletion]).find(|subject| *subject as i16 == number)
     }
 
     /// Its word in JSON.
@@ -41,7 +51,14 @@ impl Subject {
             Self::CustomTraits => "custom_traits",
             Self::Merges => "merges",
             Self::Deletion => "deletion",
+            Self::ProfileUpdates => "profile_updates",
+            Self::Events => "events",
         }
+    }
+
+    /// Whether there is something to be told of everybody when a subscription begins: of the others, only what comes is told.
+    pub const fn has_present(self) -> bool {
+        !matches!(self, Self::Merges | Self::Deletion | Self::Events)
     }
 
     /// Whether it is about one definition.

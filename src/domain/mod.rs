@@ -24,6 +24,7 @@ pub mod seen;
 pub mod sensitive;
 pub mod time;
 pub mod trait_names;
+pub mod update;
 pub mod value;
 pub mod varint;
 

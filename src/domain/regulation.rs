@@ -152,6 +152,9 @@ pub const SECRET_BYTES: usize = 32;
 pub struct Erased {
     /// Public id that the profile had.
     pub profile_id: String,
+    /// Public ids of profiles that had become part of it.
+    #[serde(default)]
+    pub former_ids: Vec<String>,
     /// What it was known by.
     pub identifiers: Vec<Known>,
 }

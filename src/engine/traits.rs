@@ -1,7 +1,7 @@
 //! Custom traits of a profile: what identify and group calls set (decisions R1-R4).
 //!
 //! Per trait the newest event time wins and ties go to the larger message id, so the same writes in any order leave
-//! the same traits. A removed trait remembers when, so that an older write does not bring it back.
+//! the same traits. What came with a key that anybody may know stands behind everything else, whenever it was. A removed trait remembers when, so that an older write does not bring it back.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,15 @@ pub struct Write {
     pub message_id: String,
     /// The source that sent it.
     pub source: SourceNo,
+    /// Sent with a key that anybody may know: whatever else was written stands before it.
+    pub public: bool,
+}
+
+impl Write {
+    /// The larger one wins.
+    fn weight(&self) -> (bool, Timestamp, &str) {
+        (!self.public, self.at, &self.message_id)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,9 +98,7 @@ impl Traits {
         for (name, raw) in values {
             let place = self.find(&name);
             if let Ok(found) = place
-                && self
-                    .write_of(found)
-                    .is_some_and(|old| (old.at, &old.message_id) >= (write.at, &write.message_id))
+                && self.write_of(found).is_some_and(|old| old.weight() >= write.weight())
             {
                 continue;
             }
@@ -165,7 +172,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn write(at: i64, id: &str) -> Write {
-        Write { at: Timestamp::from_millis(at), message_id: id.into(), source: SourceNo(1) }
+        Write { at: Timestamp::from_millis(at), message_id: id.into(), source: SourceNo(1), public: false }
     }
 
     #[test]
@@ -179,6 +186,18 @@ mod tests {
         assert_eq!(traits.get("plan"), None);
         traits.apply(&write(21, "m"), [("plan".into(), "\"\"")]);
         assert_eq!(traits.get("plan"), Some("\"\""));
+    }
+
+    #[test]
+    fn what_came_with_a_public_key_stands_behind_everything_else() {
+        let forged = |at, id| Write { public: true, ..write(at, id) };
+        let mut traits = Traits::default();
+        traits.apply(&forged(1, "a"), [("plan".into(), "1"), ("city".into(), "1")]);
+        traits.apply(&forged(2, "b"), [("plan".into(), "2")]);
+        assert_eq!(traits.get("plan"), Some("2"));
+        traits.apply(&write(0, "c"), [("plan".into(), "3"), ("city".into(), "null")]);
+        traits.apply(&forged(9, "d"), [("plan".into(), "4"), ("city".into(), "4")]);
+        assert_eq!((traits.get("plan"), traits.get("city")), (Some("3"), None));
     }
 
     #[test]
@@ -215,7 +234,8 @@ mod tests {
                     // One message id means one message, so its content follows from it.
                     let id = format!("{id}{name}{value}");
                     let raw = if *value == 0 { "null".to_owned() } else { value.to_string() };
-                    traits.apply(&write(*at, &id), [(format!("t{name}"), raw.as_str())]);
+                    let write = Write { public: id.starts_with('0'), ..write(*at, &id) };
+                    traits.apply(&write, [(format!("t{name}"), raw.as_str())]);
                 }
                 traits.tidy();
                 traits

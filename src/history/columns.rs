@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use sqlx::postgres::PgPool;
+use sqlx::PgExecutor;
 use tokio::task::JoinSet;
 
 use super::gathered::{Gathered, OfLeaf};
-use super::{Leaf, Scan, event_names};
+use super::{Leaf, Scan, Source, event_names};
 use crate::domain::{Facts, LeafNo, Offset, Timestamp};
 use crate::engine::{ByProperty, FieldValue};
 use crate::store::log::codec::Damaged;
@@ -92,16 +92,23 @@ impl Columns {
     }
 
     /// Folds them from the segments; returns the stretches that have to be read from the chunks, too.
-    pub(super) async fn fold(&self, pool: &PgPool, everything: Stretch) -> Result<(Gathered, Vec<Stretch>)> {
+    pub(super) async fn fold<D: Source>(
+        &self,
+        db: &D,
+        everything: Stretch,
+    ) -> Result<(Gathered, Vec<Stretch>)>
+    where
+        for<'d> &'d D: PgExecutor<'d>,
+    {
         let shared = &self.0;
         if shared.leaves.is_empty() {
             return Ok((Gathered::new(shared.scan.after), Vec::new()));
         }
-        let covered: Arc<[Covered]> = segments::list(pool, shared.scan.space, everything.end).await?.into();
+        let covered: Arc<[Covered]> = segments::list(db, shared.scan.space, everything.end).await?.into();
         let mut tasks = JoinSet::new();
         for _ in 0..shared.scan.tasks.clamp(1, covered.len().max(1)) {
-            let (shared, pool, covered) = (Arc::clone(shared), pool.clone(), Arc::clone(&covered));
-            tasks.spawn(async move { shared.fold_some(&pool, &covered).await });
+            let (shared, db, covered) = (Arc::clone(shared), db.clone(), Arc::clone(&covered));
+            tasks.spawn(async move { shared.fold_some(&db, &covered).await });
         }
         let (mut gathered, mut read) = (Gathered::new(shared.scan.after), Vec::new());
         while let Some(ended) = tasks.join_next().await {
@@ -159,7 +166,10 @@ impl<'a> Picked<'a> {
 
 impl Shared {
     /// Folds segments that no other task folds, until there are none.
-    async fn fold_some(&self, pool: &PgPool, covered: &[Covered]) -> Result<Folded> {
+    async fn fold_some<D: Source>(&self, db: &D, covered: &[Covered]) -> Result<Folded>
+    where
+        for<'d> &'d D: PgExecutor<'d>,
+    {
         let keys: BTreeSet<&str> = self.leaves.iter().flat_map(Columnar::keys).collect();
         let keys: Vec<&str> = keys.into_iter().collect();
         let wanted = Wanted {
@@ -178,7 +188,7 @@ impl Shared {
                 return Ok(folded);
             }
             let began = Instant::now();
-            let (sections, there) = segments::read(pool, &wanted, &ends).await?;
+            let (sections, there) = segments::read(db, &wanted, &ends).await?;
             for segment in some {
                 let of_it: Vec<&Stored> = sections.iter().filter(|s| s.end == segment.end).collect();
                 // One that was forgotten meanwhile says nothing: its events are read from the chunks.

@@ -15,13 +15,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hashbrown::HashMap;
+use sqlx::PgExecutor;
 use sqlx::postgres::PgPool;
 
 use crate::domain::{LeafNo, Offset, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::{LeafSpec, LeafStates, Scope};
 use crate::store::log::codec::Records;
 use crate::store::log::numbers::Fate;
-use crate::store::{Result, log};
+use crate::store::{Result, Walled, log};
 use columns::{Columnar, Columns, Stretch};
 use gathered::Gathered;
 use pace::Pace;
@@ -81,12 +82,21 @@ pub struct Scan {
     pub pace: Pace,
 }
 
+/// Where the log is read: through the wall of its space, or as the owner of the tables, who may read copies beside them.
+pub trait Source: Clone + Send + Sync + 'static {}
+
+impl Source for Walled {}
+impl Source for PgPool {}
+
 type Leaf = (LeafNo, Offset, LeafSpec);
 
 impl Scan {
     /// Reads the log and folds what counts; to be dropped when nobody waits for it any more. Leaves that read nothing
     /// but properties are folded from segments as far as there are any, everything else from chunks.
-    pub async fn run(mut self, pool: PgPool) -> Result<Partials> {
+    pub async fn run<D: Source>(mut self, db: D) -> Result<Partials>
+    where
+        for<'d> &'d D: PgExecutor<'d>,
+    {
         let leaves = std::mem::take(&mut self.leaves);
         let end = leaves.iter().map(|(_, until, _)| *until).max().unwrap_or_default();
         let everything = Stretch { after: Offset(0), end };
@@ -99,12 +109,12 @@ impl Scan {
         }
         let scan = Arc::new(self);
         let columns = Columns::new(Arc::clone(&scan), columnar);
-        let (mut gathered, gaps) = columns.fold(&pool, everything).await?;
+        let (mut gathered, gaps) = columns.fold(&db, everything).await?;
         let columnar: Vec<Leaf> = columns.leaves().collect();
         for gap in gaps {
-            scan.fold_chunks(&pool, &columnar, gap, &mut gathered).await?;
+            scan.fold_chunks(&db, &columnar, gap, &mut gathered).await?;
         }
-        scan.fold_chunks(&pool, &whole, everything, &mut gathered).await?;
+        scan.fold_chunks(&db, &whole, everything, &mut gathered).await?;
         Ok(gathered.into_partials())
     }
 
@@ -114,13 +124,16 @@ impl Scan {
         (self.after < user && user <= self.until).then_some(user)
     }
 
-    async fn fold_chunks(
+    async fn fold_chunks<D: Source>(
         &self,
-        pool: &PgPool,
+        db: &D,
         leaves: &[Leaf],
         Stretch { after, end }: Stretch,
         gathered: &mut Gathered,
-    ) -> Result<()> {
+    ) -> Result<()>
+    where
+        for<'d> &'d D: PgExecutor<'d>,
+    {
         if leaves.is_empty() {
             return Ok(());
         }
@@ -129,7 +142,7 @@ impl Scan {
         while position < end {
             let began = Instant::now();
             let chunks =
-                log::read_history(pool, self.space, position, end, names.as_deref(), SCAN_CHUNKS).await?;
+                log::read_history(db, self.space, position, end, names.as_deref(), SCAN_CHUNKS).await?;
             let Some(last) = chunks.last() else { break };
             let within = Stretch { after: std::mem::replace(&mut position, last.chunk.end_offset), end };
             for history in &chunks {

@@ -29,7 +29,9 @@ use crate::engine::{
 use crate::store::definitions::Kind;
 use crate::store::log::codec::{Record, Records};
 use crate::store::log::numbers::Fate;
-use crate::store::{Result, StoreError, audiences, computations, log, processor, profiles, sources, verify};
+use crate::store::{
+    Result, StoreError, audiences, computations, log, processor, profiles, sources, verify, walled,
+};
 
 /// Profiles one pass makes again: bounds the memory it takes.
 const PASS_PROFILES: i64 = 100_000;
@@ -117,7 +119,7 @@ impl Task {
         let mut report = Report::default();
         let mut after = ProfileNo(0);
         loop {
-            let mut tx = audiences::begin_snapshot(pool).await?;
+            let mut tx = audiences::begin_snapshot(&walled(pool, self.space)).await?;
             let Some(standing) = processor::status(&mut *tx, self.space).await? else { break };
             let judge = Judge::load(&mut tx, self.space, self.limits).await?;
             if after.0 == 0 && self.sample.is_none() {
@@ -281,6 +283,7 @@ impl Again {
                 at: record.timestamp,
                 message_id: record.message_id.to_owned(),
                 source: record.source,
+                public: record.public,
             };
             let mut values: Vec<(String, &str)> = Vec::new();
             for (name, value) in json::entries(record.traits().unwrap_or_default()) {
@@ -295,7 +298,8 @@ impl Again {
             && let Some(stated) = consent::stated(record.context)
         {
             let at = record.timestamp;
-            let write = Write { at, message_id: record.message_id.to_owned(), source: record.source };
+            let write =
+                Write { at, message_id: record.message_id.to_owned(), source: record.source, public: false };
             consent::note(&mut self.traits, &write, &stated);
         }
         let (facts, unused) = (record.facts(offset), &mut Dirty::default());

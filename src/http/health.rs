@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -59,7 +59,7 @@ async fn livez() -> &'static str {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ReadyParams {
-    /// Says which checks failed and why.
+    /// Says which checks failed and why; with `server.internal_listen`, at that address alone.
     verbose: Option<String>,
 }
 
@@ -117,13 +117,18 @@ async fn readyz(State(app): State<AppState>, Query(params): Query<ReadyParams>) 
     ];
     let ready = checks.iter().all(|c| c.ok);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let checks = if params.verbose.is_some() { checks } else { Vec::new() };
+    let checks = if params.verbose.is_some() && app.shows_internals { checks } else { Vec::new() };
     (status, Json(Readiness { ready, checks })).into_response()
 }
 
 /// All metrics, for Prometheus
+///
+/// With `server.internal_listen`, at that address alone: 404 elsewhere.
 #[utoipa::path(get, path = "/metrics", tag = "Operations", security(()),
     responses((status = 200, body = String, content_type = "text/plain")))]
-async fn metrics_page() -> Response {
+async fn metrics_page(State(app): State<AppState>, uri: Uri) -> Response {
+    if !app.shows_internals {
+        return super::problem::no_such_route(uri).await.into_response();
+    }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics::render()).into_response()
 }

@@ -47,7 +47,7 @@ pub use problem::{Dialect, Problem};
 pub type AppState = Arc<Services>;
 
 /// The services behind the routes, and what the routes themselves need.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Services {
     /// Takes tracking calls.
     pub ingest: Ingest,
@@ -63,6 +63,8 @@ pub struct Services {
     pub ids: IdMaker,
     /// Whether this process may be sent requests.
     pub health: health::Health,
+    /// Whether what is nobody's business outside is shown: metrics, and why the process is not ready.
+    pub shows_internals: bool,
     /// What the tracking routes need.
     pub tracking: tracking::Settings,
     /// Time for a whole request except streamed answers.
@@ -113,12 +115,25 @@ pub fn router(services: AppState) -> Router {
     all.merge(layered(unknown, Dialect::Problem, None, &services)).with_state(services)
 }
 
-fn layered(
-    routes: Router<AppState>,
+/// The router of the address for what is nobody's business outside.
+pub fn internal_router(services: AppState) -> Router {
+    let (routes, _) = health::routes().split_for_parts();
+    let routes =
+        routes.fallback(problem::no_such_route).method_not_allowed_fallback(problem::method_not_allowed);
+    layered(routes, Dialect::Problem, Some(services.request_timeout), &services).with_state(services)
+}
+
+/// The service with pages beside it, which are observed like any other route.
+pub fn with_pages(api: Router, pages: Router, services: &AppState) -> Router {
+    api.merge(layered(pages, Dialect::Problem, Some(services.request_timeout), services))
+}
+
+fn layered<S: Clone + Send + Sync + 'static>(
+    routes: Router<S>,
     dialect: Dialect,
     limit: Option<Duration>,
     services: &AppState,
-) -> Router<AppState> {
+) -> Router<S> {
     let around = observe::Around { services: Arc::clone(services), dialect, limit };
     routes.layer(from_fn_with_state(around, observe::observe))
 }

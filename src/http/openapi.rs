@@ -107,12 +107,30 @@ fn complete(operation: &mut Operation, dialect: Dialect, scope: &str) {
     // A token can be sent in either way, and does the same.
     let twins: Vec<SecurityRequirement> = security.iter().filter_map(as_user).collect();
     security.extend(twins);
+    // OpenAPI asks for one; generators refuse a description without.
+    for (status, response) in &mut operation.responses.responses {
+        if let RefOr::T(response) = response
+            && response.description.is_empty()
+        {
+            response.description = done(status).to_owned();
+        }
+    }
     let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(problem))).build();
     let response = ResponseBuilder::new()
         .description("What is wrong, and whether to try again: docs/errors.md")
         .content(media, content)
         .build();
     operation.responses.responses.entry("default".to_owned()).or_insert(RefOr::T(response));
+}
+
+fn done(status: &str) -> &'static str {
+    match status {
+        "200" => "What was asked for, or what was changed",
+        "201" => "It was made",
+        "202" => "It will be done",
+        "204" => "It is done, and there is nothing to say",
+        _ => "See the status",
+    }
 }
 
 /// The same need, with the token as a user's name.
@@ -163,7 +181,9 @@ pub(super) fn tracking_calls(calls: &[(CallKind, &[&str], &str)], metrics_path: 
             api.paths.add_path_operation(*path, vec![HttpMethod::Post], operation);
         }
     }
-    let drop = tracking_call(metrics_path, "Accept and forget the browser SDK's numbers about itself");
+    let mut drop = tracking_call(metrics_path, "Accept and forget the browser SDK's numbers about itself");
+    // Nobody reads the body: there is none that could be wrong.
+    drop.request_body = None;
     api.paths.add_path_operation(metrics_path, vec![HttpMethod::Post], drop);
     api
 }

@@ -54,6 +54,8 @@ pub struct Sender {
     pub space: SpaceNo,
     /// Which source.
     pub source: SourceNo,
+    /// Whether anybody may know its key.
+    pub is_public: bool,
     /// Events it may send this process in a second; `None` is no limit.
     pub events_per_second_max: Option<u32>,
     /// What the plan of its space limits; `None` is nothing.
@@ -308,6 +310,7 @@ impl Ingest {
             .map_err(|_| Rejection::new("bad_request", "the body is not valid UTF-8"))?;
         let around = Surroundings {
             source: sender.source,
+            public: sender.is_public,
             received_at,
             path_type: None,
             context: None,

@@ -16,6 +16,8 @@ use super::{lexical, merge, names};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Surroundings<'a> {
     pub source: SourceNo,
+    /// Whether anybody may know the key it came with.
+    pub public: bool,
     pub received_at: Timestamp,
     /// The call named by the path; a batch's items name their own.
     pub path_type: Option<EventType>,
@@ -99,6 +101,7 @@ fn check_and_encode(
         clamped,
         unprofiled: integrations.contains("Personas")
             && matches!(json::pick(&integrations, ["Personas"]), [Some("false")]),
+        public: around.public,
         act: false,
         erased: false,
         timestamp,

@@ -14,16 +14,16 @@ pub use crate::store::identity::Merge;
 impl Manage {
     /// What an act would do to the space as it stands now. Nothing is changed.
     pub async fn try_act(&self, space: SpaceNo, act: &Act) -> Result<Effect> {
-        Ok(process::try_act(&self.pool, space, act, self.clock.now(), self.limits.query).await?)
+        Ok(process::try_act(&self.door(space), space, act, self.clock.now(), self.limits.query).await?)
     }
 
     /// What the act at a place of the log did; none while it is not done yet.
     pub async fn find_act(&self, space: SpaceNo, offset: Offset) -> Result<Option<AuditEntry>> {
-        Ok(audit::find(&self.pool, space, offset).await?)
+        Ok(audit::find(&self.door(space), space, offset).await?)
     }
 
     /// A merge, also one that was taken back.
     pub async fn find_merge(&self, space: SpaceNo, id: Uuid) -> Result<Option<Merge>> {
-        Ok(identity::find_merge(&self.pool, space, id).await?)
+        Ok(identity::find_merge(&self.door(space), space, id).await?)
     }
 }

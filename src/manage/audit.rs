@@ -10,8 +10,8 @@ use super::{Manage, Result};
 use crate::domain::act::Actor;
 use crate::domain::audit::{Entry, EntryKind};
 use crate::domain::{SpaceNo, Timestamp};
-use crate::store;
 use crate::store::audit::{self, Wanted};
+use crate::store::{self, walled};
 use crate::telemetry::metrics;
 
 pub use crate::store::audit::Told;
@@ -86,7 +86,8 @@ impl Reads {
 impl Manage {
     /// Writes an entry down; returns once it is durable.
     pub async fn record(&self, space: Option<SpaceNo>, entry: Entry) -> Result<()> {
-        Ok(audit::append_alone(&self.pool, space.unwrap_or(audit::SERVER), vec![entry]).await?)
+        let space = space.unwrap_or(audit::SERVER);
+        Ok(audit::append_alone(&self.door(space), space, vec![entry]).await?)
     }
 
     /// Takes note of a read of personal data. It is written within a second; what has gathered in unusual numbers is written
@@ -128,22 +129,25 @@ impl Manage {
         // U+0000 is in no action and not in Postgres' texts either.
         let action = action.map(|action| action.replace('\0', ""));
         let wanted = Wanted { kind, action: action.as_deref() };
-        Ok(audit::list(&self.pool, space.unwrap_or(audit::SERVER), wanted, before, limit as i64).await?)
+        let space = space.unwrap_or(audit::SERVER);
+        Ok(audit::list(&self.door(space), space, wanted, before, limit as i64).await?)
     }
 
     /// The whole audit log, oldest first, as it is read.
     pub fn stream_audit(&self, space: Option<SpaceNo>) -> BoxStream<'static, store::Result<Told>> {
-        audit::stream(self.pool.clone(), space.unwrap_or(audit::SERVER))
+        let space = space.unwrap_or(audit::SERVER);
+        audit::stream(self.door(space), space)
     }
 
     /// Whether the audit log is as it was written.
     pub async fn verify_audit(&self, space: Option<SpaceNo>) -> Result<Report> {
-        Ok(audit::verify::verify(&self.pool, space.unwrap_or(audit::SERVER)).await?)
+        let space = space.unwrap_or(audit::SERVER);
+        Ok(audit::verify::verify(&self.door(space), space).await?)
     }
 }
 
 async fn write(pool: &PgPool, space: SpaceNo, entries: Vec<Entry>) -> store::Result<()> {
-    audit::append_alone(pool, space, entries).await
+    audit::append_alone(&walled(pool, space), space, entries).await
 }
 
 fn entry_of(read: &ReadOf, of: &Gathered) -> Entry {

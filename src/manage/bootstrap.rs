@@ -78,7 +78,7 @@ impl Manage {
         let Some(key) = fixed else {
             return match first {
                 Some(_) => Ok(None),
-                None => Ok(Some(self.create_source(space.no, "default", None, None).await?.1)),
+                None => Ok(Some(self.create_source(space.no, "default", false, None, None).await?.1)),
             };
         };
         if snapshot.write_keys.contains_key(&hash_secret(key)) {
@@ -86,12 +86,19 @@ impl Manage {
         }
         let now = self.clock.now();
         let added = if let Some(source) = first {
-            sources::add_write_key(&self.pool, space.no, source.no, key, now).await
+            sources::add_write_key(&self.door(space.no), space.no, source.no, key, now).await
         } else {
             let id = self.ids.uuid();
             let (name, write_key) = ("default", key);
-            let new = NewSource { id, name, events_per_second_max: None, allowed_origins: None, write_key };
-            sources::insert_source(&self.pool, space.no, &new, now).await.map(drop)
+            let new = NewSource {
+                id,
+                name,
+                events_per_second_max: None,
+                allowed_origins: None,
+                is_public: false,
+                write_key,
+            };
+            sources::insert_source(&self.door(space.no), space.no, &new, now).await.map(drop)
         };
         tolerate_known("PERSONAS_BOOTSTRAP_WRITE_KEY", added)?;
         Ok(None)

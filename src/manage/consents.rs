@@ -34,7 +34,7 @@ pub struct CategoryChange {
 impl Manage {
     /// The categories of a space in order of their ids.
     pub async fn list_consent_categories(&self, space: SpaceNo) -> Result<Vec<Category>> {
-        Ok(consents::list_categories(&self.pool, space).await?)
+        Ok(consents::list_categories(&self.door(space), space).await?)
     }
 
     /// One of them.
@@ -57,7 +57,8 @@ impl Manage {
         }
         let mapped = self.mapped(space, new.destinations.as_deref()).await?;
         let wanted = Wanted { id, name, destinations: mapped.as_deref() };
-        let insert = consents::insert_category(&self.pool, space, wanted, self.clock.now());
+        let door = self.door(space);
+        let insert = consents::insert_category(&door, space, wanted, self.clock.now());
         match self.reconfigure(space, insert).await {
             Err(StoreError::Exists) => {
                 return Err(ManageError::Exists { what: "the category", name: shown(id) });
@@ -78,7 +79,8 @@ impl Manage {
         let name = change.name.as_deref().map(check_name).transpose()?;
         let mapped = self.mapped(space, change.destinations.as_deref()).await?;
         let wanted = Wanted { id, name, destinations: mapped.as_deref() };
-        let update = consents::update_category(&self.pool, space, wanted, self.clock.now());
+        let door = self.door(space);
+        let update = consents::update_category(&door, space, wanted, self.clock.now());
         if !self.reconfigure(space, update).await? {
             return Err(missing(id));
         }
@@ -87,7 +89,7 @@ impl Manage {
 
     /// Whether audiences leave out who does not consent to their category.
     pub async fn consent_settings(&self, space: SpaceNo) -> Result<bool> {
-        Ok(consents::read_membership(&self.pool, space).await?)
+        Ok(consents::read_membership(&self.door(space), space).await?)
     }
 
     /// Sets whether they do: the audiences it is about are computed anew, and answer as before until that is done.
@@ -95,7 +97,7 @@ impl Manage {
         let _editing = self.editing.lock().await;
         let now = self.clock.now();
         let write = async {
-            let mut tx = self.pool.begin().await.map_err(StoreError::from)?;
+            let mut tx = self.door(space).begin().await?;
             // Its row lock keeps out who edits in another process: what is read from here on is what they have left.
             processor::bump_config(&mut tx, space).await?;
             consents::set_membership(&mut *tx, space, membership).await?;
@@ -120,7 +122,7 @@ impl Manage {
         };
         let now = self.clock.now();
         let delete = async {
-            let mut tx = self.pool.begin().await.map_err(StoreError::from)?;
+            let mut tx = self.door(space).begin().await?;
             // Its row lock keeps out who makes an audience about it in another process.
             processor::bump_config(&mut tx, space).await?;
             let audiences = list_definitions_in(&mut tx, space, Some(Kind::Audience), None).await?;
@@ -140,7 +142,7 @@ impl Manage {
     /// The numbers of destinations.
     async fn mapped(&self, space: SpaceNo, ids: Option<&[Uuid]>) -> Result<Option<Vec<DestinationNo>>> {
         let Some(ids) = ids else { return Ok(None) };
-        let known = destinations::list(&self.pool, space).await?;
+        let known = destinations::list(&self.door(space), space).await?;
         let mut numbers = BTreeSet::new();
         for (place, id) in ids.iter().enumerate() {
             let found = known.iter().find(|destination| destination.id == *id);

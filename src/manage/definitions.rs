@@ -118,7 +118,8 @@ impl Manage {
             options,
             purpose: new.purpose.as_deref(),
         };
-        let insert = definitions::insert_definition(&self.pool, space, &row, self.clock.now());
+        let door = self.door(space);
+        let insert = definitions::insert_definition(&door, space, &row, self.clock.now());
         match self.reconfigure(space, insert).await {
             Err(StoreError::Exists) => return Err(taken(&new.key)),
             made => made?,
@@ -151,7 +152,7 @@ impl Manage {
                 return Err(ManageError::invalid("definition.list", "only audiences can be lists"));
             }
         };
-        let others = definitions::list_definitions(&self.pool, space, None, None).await?;
+        let others = definitions::list_definitions(&self.door(space), space, None, None).await?;
         if others.iter().any(|d| d.key == new.key) {
             return Err(taken(&new.key));
         }
@@ -208,13 +209,13 @@ impl Manage {
 
     /// A definition by its key.
     pub async fn find_definition(&self, space: SpaceNo, kind: Kind, key: &str) -> Result<Definition> {
-        let found = definitions::list_definitions(&self.pool, space, Some(kind), Some(key)).await?;
+        let found = definitions::list_definitions(&self.door(space), space, Some(kind), Some(key)).await?;
         found.into_iter().next().ok_or_else(|| ManageError::not_found(noun(kind), shown(key)))
     }
 
     /// All definitions of a kind, in order of their keys.
     pub async fn list_definitions(&self, space: SpaceNo, kind: Kind) -> Result<Vec<Definition>> {
-        Ok(definitions::list_definitions(&self.pool, space, Some(kind), None).await?)
+        Ok(definitions::list_definitions(&self.door(space), space, Some(kind), None).await?)
     }
 
     /// Changes a definition. Another query or other options make a new version, and so does switching it on again:
@@ -244,7 +245,8 @@ impl Manage {
             enabled: change.enabled,
             version: (is_new || is_resumed).then_some((query, &options)),
         };
-        let update = definitions::update_definition(&self.pool, space, present.no, &edit, self.clock.now());
+        let door = self.door(space);
+        let update = definitions::update_definition(&door, space, present.no, &edit, self.clock.now());
         self.reconfigure(space, update).await?;
         self.find_definition(space, kind, key).await
     }
@@ -283,7 +285,7 @@ impl Manage {
             return Err(ManageError::invalid("definition", message));
         }
         if let Some(plan) = &plan {
-            let others = definitions::list_definitions(&self.pool, space, None, None).await?;
+            let others = definitions::list_definitions(&self.door(space), space, None, None).await?;
             check_references(&others, plan)?;
             self.check_circles(&others, key, plan)?;
         }
@@ -307,7 +309,10 @@ impl Manage {
     ) -> Result<Plan> {
         let plan = self.compile_in(space, check_collection(collection)?, query, kind)?;
         if !plan.traits().is_empty() {
-            check_references(&definitions::list_definitions(&self.pool, space, None, None).await?, &plan)?;
+            check_references(
+                &definitions::list_definitions(&self.door(space), space, None, None).await?,
+                &plan,
+            )?;
         }
         Ok(plan)
     }
@@ -335,25 +340,26 @@ impl Manage {
     pub async fn delete_definition(&self, space: SpaceNo, kind: Kind, key: &str) -> Result<()> {
         let _editing = self.editing.lock().await;
         let definition = self.find_definition(space, kind, key).await?;
-        let all = definitions::list_definitions(&self.pool, space, None, None).await?;
+        let all = definitions::list_definitions(&self.door(space), space, None, None).await?;
         let by = self.graph(&all).referrers(key);
         if !by.is_empty() {
             return Err(ManageError::Referenced { key: key.to_owned(), by });
         }
-        let delete = definitions::delete_definition(&self.pool, space, definition.no, self.clock.now());
+        let door = self.door(space);
+        let delete = definitions::delete_definition(&door, space, definition.no, self.clock.now());
         Ok(self.reconfigure(space, delete).await?)
     }
 
     /// All versions of a definition, newest first.
     pub async fn list_versions(&self, space: SpaceNo, kind: Kind, key: &str) -> Result<Vec<Version>> {
         let definition = self.find_definition(space, kind, key).await?;
-        Ok(definitions::list_versions(&self.pool, space, definition.no).await?)
+        Ok(definitions::list_versions(&self.door(space), space, definition.no).await?)
     }
 
     /// Who refers to a definition, and to whom it refers.
     pub async fn references(&self, space: SpaceNo, kind: Kind, key: &str) -> Result<References> {
         self.find_definition(space, kind, key).await?;
-        let all = definitions::list_definitions(&self.pool, space, None, None).await?;
+        let all = definitions::list_definitions(&self.door(space), space, None, None).await?;
         let graph = self.graph(&all);
         let with_kinds = |keys: Vec<String>| {
             let kind_of = |key: &String| all.iter().find(|d| d.key == *key).map(|d| d.kind);

@@ -57,7 +57,7 @@ impl Manage {
     ) -> Result<Vec<Named>> {
         let filter = self.filter(space, which).await?;
         let before = before.unwrap_or((i32::MAX, i64::MAX));
-        let rows = history::list(&self.pool, space, &filter, before, limit as i64).await?;
+        let rows = history::list(&self.door(space), space, &filter, before, limit as i64).await?;
         Ok(rows.into_iter().map(named).collect())
     }
 
@@ -69,10 +69,11 @@ impl Manage {
         };
         let no = delivery_no(id).ok_or_else(missing)?;
         let filter = history::Filter { numbers: Some(vec![no]), ..history::Filter::default() };
-        let rows = history::list(&self.pool, space, &filter, (i32::MAX, i64::MAX), NAMED_MAX as i64).await?;
+        let rows =
+            history::list(&self.door(space), space, &filter, (i32::MAX, i64::MAX), NAMED_MAX as i64).await?;
         let found = rows.into_iter().map(named).find(|(name, _)| name == id).ok_or_else(missing)?;
         let destination = DestinationNo(found.1.destination_no);
-        let attempts = history::list_attempts(&self.pool, space, destination, no).await?;
+        let attempts = history::list_attempts(&self.door(space), space, destination, no).await?;
         Ok((found, attempts))
     }
 
@@ -81,13 +82,14 @@ impl Manage {
     pub async fn replay_deliveries(&self, space: SpaceNo, which: &Which, dry_run: bool) -> Result<i64> {
         let (destination, filter) = self.ended(space, which).await?;
         if dry_run {
-            return Ok(history::count(&self.pool, space, destination, &filter, AT_ONCE_MAX).await?);
+            return Ok(history::count(&self.door(space), space, destination, &filter, AT_ONCE_MAX).await?);
         }
         let (mut all, mut after) = (0, 0);
         while all < AT_ONCE_MAX {
             // Each once, although what was put back may have been sent meanwhile.
             let within = (after, SLICE);
-            let (count, last) = history::replay(&self.pool, space, destination, &filter, within).await?;
+            let (count, last) =
+                history::replay(&self.door(space), space, destination, &filter, within).await?;
             (all, after) = (all + count, last);
             if count < SLICE {
                 break;
@@ -102,11 +104,11 @@ impl Manage {
         let which = Which { state: Some(Some(State::Dead)), ..which.clone() };
         let (destination, filter) = self.ended(space, &which).await?;
         if dry_run {
-            return Ok(history::count(&self.pool, space, destination, &filter, AT_ONCE_MAX).await?);
+            return Ok(history::count(&self.door(space), space, destination, &filter, AT_ONCE_MAX).await?);
         }
         let mut all = 0;
         while all < AT_ONCE_MAX {
-            let count = history::discard(&self.pool, space, destination, &filter, SLICE).await?;
+            let count = history::discard(&self.door(space), space, destination, &filter, SLICE).await?;
             all += count;
             if count < SLICE {
                 break;
@@ -151,7 +153,7 @@ impl Manage {
         };
         let profiles = match profile {
             // Whom nobody knows has no deliveries.
-            Some(id) => match profiles::find_number(&self.pool, space, *id).await? {
+            Some(id) => match profiles::find_number(&self.door(space), space, *id).await? {
                 Some(no) => Some(self.numbers_of(space, no).await?),
                 None => Some(Vec::new()),
             },
@@ -169,7 +171,7 @@ impl Manage {
 
     /// The numbers that a profile has and had: what became of changes stays under that of the time.
     async fn numbers_of(&self, space: SpaceNo, profile: ProfileNo) -> Result<Vec<i64>> {
-        let found = profiles::load_states(&self.pool, space, &[profile]).await?;
+        let found = profiles::load_states(&self.door(space), space, &[profile]).await?;
         let mut numbers = vec![profile];
         for (no, loaded) in found {
             let Loaded::Live(state) = loaded else { continue };
@@ -193,7 +195,8 @@ impl Manage {
             numbers: Some(numbers),
             ..history::Filter::default()
         };
-        let rows = history::list(&self.pool, space, &filter, (i32::MAX, i64::MAX), NAMED_MAX as i64).await?;
+        let rows =
+            history::list(&self.door(space), space, &filter, (i32::MAX, i64::MAX), NAMED_MAX as i64).await?;
         let known: Vec<Named> = rows.into_iter().map(named).collect();
         let number = |id: &String| {
             let found = known.iter().find(|(name, _)| name == id).map(|(_, delivery)| delivery.delivery_no);

@@ -80,9 +80,9 @@ pub struct View {
 impl Manage {
     /// The destinations of a space, by number.
     pub async fn list_destinations(&self, space: SpaceNo) -> Result<Vec<View>> {
-        let list = destinations::list(&self.pool, space).await?;
-        let status = worker::list_status(&self.pool, space).await?;
-        let failures = worker::list_failures(&self.pool, space).await?;
+        let list = destinations::list(&self.door(space), space).await?;
+        let status = worker::list_status(&self.door(space), space).await?;
+        let failures = worker::list_failures(&self.door(space), space).await?;
         let view = |destination: Destination| {
             let no = destination.no.0;
             let status = status.iter().find(|status| status.destination_no == no)?.clone();
@@ -104,7 +104,7 @@ impl Manage {
     pub async fn create_destination(&self, space: SpaceNo, new: New) -> Result<(View, Option<String>)> {
         check_name(&new.name)?;
         let spec = spec_of(&new.kind)?;
-        let known = destinations::list(&self.pool, space).await?;
+        let known = destinations::list(&self.door(space), space).await?;
         if known.len() >= DESTINATIONS_MAX {
             return Err(ManageError::TooMany { what: "destinations", most: DESTINATIONS_MAX });
         }
@@ -130,7 +130,7 @@ impl Manage {
             updated_at: now,
         };
         self.put_settings(&mut destination, spec, settings)?;
-        if destinations::insert(&self.pool, space, &destination).await?.is_none() {
+        if destinations::insert(&self.door(space), space, &destination).await?.is_none() {
             return Err(ManageError::Exists { what: "destination", name: destination.name });
         }
         Ok((self.find_destination(space, destination.id).await?, made))
@@ -140,7 +140,7 @@ impl Manage {
     ///
     /// What is changed is what is there under the lock: of changes at one time none undoes another.
     pub async fn change_destination(&self, space: SpaceNo, id: Uuid, change: Change) -> Result<View> {
-        let mut tx = self.pool.begin().await.map_err(StoreError::from)?;
+        let mut tx = self.door(space).begin().await?;
         if let Some(name) = &change.name {
             check_name(name)?;
             if !destinations::take_name(&mut tx, space, name, id).await? {
@@ -184,7 +184,7 @@ impl Manage {
     /// Removes a destination with everything that waits for it.
     pub async fn delete_destination(&self, space: SpaceNo, id: Uuid) -> Result<()> {
         let destination = self.stored(space, id).await?;
-        self.reconfigure(space, destinations::delete(&self.pool, space, destination.no)).await?;
+        self.reconfigure(space, destinations::delete(&self.door(space), space, destination.no)).await?;
         Ok(())
     }
 
@@ -193,7 +193,7 @@ impl Manage {
     pub async fn set_paused(&self, space: SpaceNo, id: Uuid, paused: bool) -> Result<View> {
         let destination = self.stored(space, id).await?;
         let now = self.clock.now();
-        let mut tx = self.pool.begin().await.map_err(crate::store::StoreError::from)?;
+        let mut tx = self.door(space).begin().await?;
         if !paused {
             book::hurry(&mut tx, space, destination.no, now).await?;
             // Also where it is connected already.
@@ -226,7 +226,7 @@ impl Manage {
     /// Sends everybody's present values again: of one subscription, or of all that are enabled.
     pub async fn resync(&self, space: SpaceNo, id: Uuid, only: Option<Uuid>) -> Result<()> {
         let destination = self.stored(space, id).await?;
-        let list = subscriptions::list(&self.pool, space, Some(destination.no)).await?;
+        let list = subscriptions::list(&self.door(space), space, Some(destination.no)).await?;
         let wanted = |s: &&subscriptions::Subscription| only.map_or(s.enabled, |only| s.id == only);
         let numbers: Vec<i32> = list.iter().filter(wanted).map(|s| s.no).collect();
         if numbers.is_empty()
@@ -234,14 +234,14 @@ impl Manage {
         {
             return Err(ManageError::not_found("subscription", public_id("sub", only)));
         }
-        let mut tx = self.pool.begin().await.map_err(StoreError::from)?;
+        let mut tx = self.door(space).begin().await?;
         syncs::begin(&mut tx, space, destination.no, &numbers, self.clock.now()).await?;
         tx.commit().await.map_err(StoreError::from)?;
         Ok(())
     }
 
     pub(super) async fn stored(&self, space: SpaceNo, id: Uuid) -> Result<Destination> {
-        destinations::find(&self.pool, space, id).await?.ok_or_else(|| missing(id))
+        destinations::find(&self.door(space), space, id).await?.ok_or_else(|| missing(id))
     }
 
     /// Judges settings, and puts them into a destination: what is secret is sealed.

@@ -5,13 +5,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use sqlx::postgres::PgPool;
-
 use super::{Manage, ManageError, Result};
 use crate::domain::id_type::{Frequency, IdType, TYPES_MAX, TypeNo};
 use crate::domain::identifier::{is_type_name, normalise};
 use crate::domain::{Patch, SpaceNo};
 use crate::engine::identity::{Settings, check_pattern};
+use crate::store::Walled;
 use crate::store::identity_settings::{self as store, Changed};
 
 pub use crate::store::identity::SettingsRow as IdentitySettings;
@@ -87,7 +86,7 @@ pub fn in_order_of_trust(types: Vec<IdType>) -> Vec<IdType> {
 impl Manage {
     /// The identity settings of a space.
     pub async fn identity_settings(&self, space: SpaceNo) -> Result<IdentitySettings> {
-        Ok(store::read_settings(&self.pool, space).await?)
+        Ok(store::read_settings(&self.door(space), space).await?)
     }
 
     /// Changes the settings of a space. Events that come after this returns are resolved by the new ones.
@@ -96,7 +95,8 @@ impl Manage {
         space: SpaceNo,
         change: &SettingsChange,
     ) -> Result<IdentitySettings> {
-        let make = store::change_settings(&self.pool, space, |present| apply(change, present));
+        let door = self.door(space);
+        let make = store::change_settings(&door, space, |present| apply(change, present));
         match self.reconfigure::<_, ManageError>(space, make).await? {
             Changed::To(settings) => Ok(settings),
             Changed::Held(no) => Err(held(&self.identity_settings(space).await?, no)),
@@ -129,10 +129,10 @@ impl Manage {
 }
 
 /// The settings a change would make of those there are, checked as if it were made.
-pub async fn propose(pool: &PgPool, space: SpaceNo, change: &SettingsChange) -> Result<Proposal> {
-    let present = store::read_settings(pool, space).await?;
+pub async fn propose(door: &Walled, space: SpaceNo, change: &SettingsChange) -> Result<Proposal> {
+    let present = store::read_settings(door, space).await?;
     let wanted = apply(change, &present)?;
-    match store::find_held(pool, space, &store::gone(&present, &wanted)).await? {
+    match store::find_held(door, space, &store::gone(&present, &wanted)).await? {
         Some(no) => Err(held(&present, no)),
         None => Ok(Proposal { present, wanted }),
     }

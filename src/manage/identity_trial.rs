@@ -49,10 +49,10 @@ pub struct Blocked {
 impl Manage {
     /// Says what a change would mean, and changes nothing.
     pub async fn try_identity_settings(&self, space: SpaceNo, change: &SettingsChange) -> Result<Trial> {
-        let Proposal { present, wanted: settings } = propose(&self.pool, space, change).await?;
+        let Proposal { present, wanted: settings } = propose(&self.door(space), space, change).await?;
         let windowed = self.above_within_windows(space, &settings).await?;
         let (profiles, sample) =
-            store::find_excess(&self.pool, space, &settings, &windowed, SAMPLE as i64).await?;
+            store::find_excess(&self.door(space), space, &settings, &windowed, SAMPLE as i64).await?;
         let blocked = self.newly_blocked(space, &present, &settings).await?;
         Ok(Trial { settings, profiles, sample, blocked })
     }
@@ -70,9 +70,9 @@ impl Manage {
             return Ok(Vec::new());
         }
         let (now, mut above) = (self.clock.now(), Vec::new());
-        let candidates = store::list_above(&self.pool, space, &windowed).await?;
+        let candidates = store::list_above(&self.door(space), space, &windowed).await?;
         for numbers in candidates.chunks(PROFILES) {
-            for (no, _, state) in profiles::find_by_numbers(&self.pool, space, numbers).await? {
+            for (no, _, state) in profiles::find_by_numbers(&self.door(space), space, numbers).await? {
                 let damaged = |e| StoreError::Damaged(format!("profile {no} of space {space}: {e}"));
                 let profile = Profile::decode(&state).map_err(damaged)?;
                 above.extend(windowed.iter().filter_map(|t| excess_of(&profile, t, now)));
@@ -102,7 +102,7 @@ impl Manage {
         let (before, after) = (compile(present)?, compile(wanted)?);
         let (mut owners, mut sample, mut key) = (HashSet::new(), Vec::new(), IdKey(0));
         loop {
-            let held = store::list_held(&self.pool, space, &types, key, IDENTIFIERS).await?;
+            let held = store::list_held(&self.door(space), space, &types, key, IDENTIFIERS).await?;
             let Some(last) = held.last().map(|h| h.key) else { break };
             key = last;
             for held in held {
@@ -119,7 +119,7 @@ impl Manage {
         }
         found.profiles = owners.len();
         let numbers: Vec<ProfileNo> = sample.iter().map(|h| h.owner).collect();
-        let ids = profiles::list_ids(&self.pool, space, &numbers).await?;
+        let ids = profiles::list_ids(&self.door(space), space, &numbers).await?;
         let id = |no| ids.iter().find(|(of, _)| *of == no).map(|(_, id)| *id);
         found.sample = sample.into_iter().filter_map(|h| Some((h.type_no, h.value, id(h.owner)?))).collect();
         Ok(found)

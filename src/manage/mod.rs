@@ -39,7 +39,7 @@ use crate::deliver::opener::Opener;
 use crate::domain::SpaceNo;
 use crate::engine::Limits;
 use crate::read_cache::{ReadCache, TRUST};
-use crate::store::processor;
+use crate::store::{Walled, processor, walled};
 
 pub use crate::engine::{QueryError, query::ErrorKind};
 pub use error::{ManageError, Result};
@@ -94,6 +94,11 @@ impl Manage {
         Self { pool, clock, ids, registry, limits, read_cache, opener, reads, editing }
     }
 
+    /// Where statements about one space go.
+    fn door(&self, space: SpaceNo) -> Walled {
+        walled(&self.pool, space)
+    }
+
     /// Who may do what.
     pub const fn registry(&self) -> &Registry {
         &self.registry
@@ -110,7 +115,7 @@ impl Manage {
         let changed = change.await;
         drop(changing);
         // Only who holds the space answers from memory; if that is another process, it looks again in time.
-        let is_alone = match processor::find_holder(&self.pool, space).await {
+        let is_alone = match processor::find_holder(&self.door(space), space).await {
             Ok(epoch) => epoch.is_none_or(|epoch| self.read_cache.is_held(space, epoch)),
             Err(_) => false,
         };

@@ -41,15 +41,15 @@ pub struct Backfill {
 impl Manage {
     /// How far a space is.
     pub async fn pipeline(&self, space: SpaceNo) -> Result<Pipeline> {
-        let status = processor::status(&self.pool, space).await?;
+        let status = processor::status(&self.door(space), space).await?;
         let status = status.ok_or_else(|| ManageError::not_found("space", space.to_string()))?;
         let oldest = if status.log_end > status.processed {
-            log::oldest_after(&self.pool, space, status.processed).await?
+            log::oldest_after(&self.door(space), space, status.processed).await?
         } else {
             None
         };
         let age = |at| self.age_ms(at);
-        let all = definitions::list_definitions(&self.pool, space, None, None).await?;
+        let all = definitions::list_definitions(&self.door(space), space, None, None).await?;
         let is_new = |version: &Version| matches!(version.status.as_str(), "pending" | "backfilling");
         // One that answers is walked again when something it refers to was replaced: until then it is not up to date.
         let unfinished = |d: definitions::Definition| {
@@ -60,7 +60,7 @@ impl Manage {
         Ok(Pipeline {
             status,
             lag_ms: oldest.map_or(0, age),
-            segments_end: segments::end(&self.pool, space).await?,
+            segments_end: segments::end(&self.door(space), space).await?,
             backfills: all.into_iter().filter_map(unfinished).collect(),
         })
     }
@@ -90,7 +90,7 @@ impl Manage {
     ) -> Result<Vec<RejectedEvent>> {
         // U+0000 is in no code and not in Postgres' texts either.
         let code = code.map(|code| code.replace('\0', ""));
-        Ok(rejected::list_rejected(&self.pool, space, code.as_deref(), before, limit as i64).await?)
+        Ok(rejected::list_rejected(&self.door(space), space, code.as_deref(), before, limit as i64).await?)
     }
 
     /// Makes room in the log for this week and the next, before an event needs it. The partitions are all spaces'.

@@ -77,14 +77,15 @@ impl Manage {
     /// Changes the plan of a space. This process knows at once, others within a second.
     pub async fn change_plan(&self, space: SpaceNo, change: PlanChange) -> Result<Plan> {
         let now = self.clock.now();
-        let changed = spaces::update_plan(&self.pool, space, |present| change.apply(present, now)).await?;
+        let changed =
+            spaces::update_plan(&self.door(space), space, |present| change.apply(present, now)).await?;
         self.registry.reload().await?;
         Ok(changed)
     }
 
     /// Gives a space another name.
     pub async fn rename_space(&self, space: SpaceNo, name: &str) -> Result<()> {
-        spaces::rename(&self.pool, space, super::spaces::check_name(name)?).await?;
+        spaces::rename(&self.door(space), space, super::spaces::check_name(name)?).await?;
         Ok(self.registry.reload().await?)
     }
 
@@ -93,21 +94,21 @@ impl Manage {
         let month = Month::of(self.clock.now());
         let counted = usage::list_usage(&self.pool, &[space], month).await?;
         let (events, profiles) = counted.first().map_or((0, 0), |(_, events, profiles)| (*events, *profiles));
-        let all = definitions::list_definitions(&self.pool, space, None, None).await?;
+        let all = definitions::list_definitions(&self.door(space), space, None, None).await?;
         let audiences = all.iter().filter(|d| d.kind == Kind::Audience).count();
         Ok(SpaceUsage {
             month,
             usage: Usage { events, profiles },
             audiences,
             computed_traits: all.len() - audiences,
-            months: usage::list_months(&self.pool, space, MONTHS_SHOWN).await?,
+            months: usage::list_months(&self.door(space), space, MONTHS_SHOWN).await?,
         })
     }
 
     /// Has a space purged that has ended: its export window is over as of now. Returns the instant.
     pub async fn ask_for_purge(&self, space: SpaceNo) -> Result<Timestamp> {
         let now = self.clock.now();
-        spaces::update_plan(&self.pool, space, |present| {
+        spaces::update_plan(&self.door(space), space, |present| {
             if present.state != PlanState::Ended {
                 let message = format!(
                     "the plan is {}; only a space whose plan has ended is purged: set plan.state to ended first",

@@ -24,17 +24,17 @@ impl Manage {
         after: Option<(i64, Uuid)>,
         limit: usize,
     ) -> Result<Vec<(IdentityProblem, Option<Timestamp>)>> {
-        let rows = identity_problems::list_problems(&self.pool, space, after, limit as i64).await?;
+        let rows = identity_problems::list_problems(&self.door(space), space, after, limit as i64).await?;
         let key = |p: &IdentityProblem| IdKey::of(collection_of(&p.id_type), &p.id_type, &p.value);
         let keys: Vec<IdKey> = rows.iter().map(key).collect();
-        let known = quarantine::find_suspects(&self.pool, space, &keys).await?;
+        let known = quarantine::find_suspects(&self.door(space), space, &keys).await?;
         let at = |key: IdKey| known.iter().find(|(of, _)| *of == key).and_then(|(_, row)| row.quarantined_at);
         Ok(rows.into_iter().zip(keys).map(|(row, key)| (row, at(key))).collect())
     }
 
     /// What each rule has refused in a space, the one that refuses most first.
     pub async fn count_identity_problems(&self, space: SpaceNo) -> Result<Vec<RuleCount>> {
-        Ok(identity_problems::list_rules(&self.pool, space).await?)
+        Ok(identity_problems::list_rules(&self.door(space), space).await?)
     }
 
     /// The values in quarantine, the newest first, behind (time, key).
@@ -44,7 +44,7 @@ impl Manage {
         after: Option<(Timestamp, Uuid)>,
         limit: usize,
     ) -> Result<Vec<Quarantined>> {
-        Ok(quarantine::list_quarantined(&self.pool, space, after, limit as i64).await?)
+        Ok(quarantine::list_quarantined(&self.door(space), space, after, limit as i64).await?)
     }
 
     /// Whose a value in quarantine would be, and the value normalised; none when it is not in quarantine.
@@ -58,7 +58,7 @@ impl Manage {
         let Some(known) = settings.types.into_iter().find(|t| t.name == id_type) else { return Ok(None) };
         let (collection, value) = (collection_of(id_type), normalise(value, known.case_insensitive));
         let key = IdKey::of(collection, id_type, &value);
-        let found = quarantine::find_suspects(&self.pool, space, &[key]).await?;
+        let found = quarantine::find_suspects(&self.door(space), space, &[key]).await?;
         let is_in = found.iter().any(|(_, row)| row.quarantined_at.is_some());
         Ok(is_in.then_some((collection, value)))
     }

@@ -25,7 +25,7 @@ use crate::engine::meters::Meters;
 use crate::store;
 use crate::store::registry::{self, SecretHash, WriteKey, hash_secret};
 use crate::store::regulations::suppression::{self, Blocked};
-use crate::store::{identity_settings, sensitive, usage};
+use crate::store::{identity_settings, sensitive, usage, walled};
 
 pub use crate::domain::{Role, Scope};
 pub use crate::store::registry::{Registry as Snapshot, Space, Token};
@@ -50,6 +50,8 @@ pub struct KeyOf {
     pub events_per_second_max: Option<u32>,
     /// Pages the source takes events from; `None` is any.
     pub allowed_origins: Option<Arc<[AllowedOrigin]>>,
+    /// Whether anybody may know the key, so that less weight is given to what it sends.
+    pub is_public: bool,
     /// What the plan of the space limits; `None` is nothing.
     pub limits: Option<EventLimits>,
     /// Whether something could be coming that its senders are told of.
@@ -78,7 +80,7 @@ async fn load_keep_outs(
         if known.get(space) == Some(version) {
             continue;
         }
-        let row = identity_settings::read_settings(pool, *space).await?;
+        let row = identity_settings::read_settings(&walled(pool, *space), *space).await?;
         let settings =
             Settings::new(row.types, 0, 0).map_err(|error| store::StoreError::Damaged(error.to_string()))?;
         let secret = suppression::find_secret(pool, *space).await?.unwrap_or_default();
@@ -231,11 +233,22 @@ impl Registry {
         let enabled = sends.is_some_and(|s| s.enabled);
         let events_per_second_max = sends.and_then(|s| s.events_per_second_max);
         let allowed_origins = sends.and_then(|s| s.allowed_origins.clone());
+        let is_public = sends.is_some_and(|s| s.is_public);
         let plan = snapshot.space(space).map(|s| &s.plan);
         let lock = plan.and_then(|plan| plan.lock(now));
         let limits = plan.and_then(|plan| plan.limits.of_events());
         let may_warn = plan.is_some_and(Plan::may_warn);
-        Some(KeyOf { space, source, enabled, events_per_second_max, allowed_origins, limits, may_warn, lock })
+        Some(KeyOf {
+            space,
+            source,
+            enabled,
+            events_per_second_max,
+            allowed_origins,
+            is_public,
+            limits,
+            may_warn,
+            lock,
+        })
     }
 
     /// The access token with this secret; `None` for an unknown, revoked or expired one.

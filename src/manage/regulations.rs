@@ -86,7 +86,7 @@ impl Manage {
             let message = format!("it names {} people; 1 to {SUBJECTS_MAX} can be", wish.subject_ids.len());
             return Err(ManageError::invalid("subject_ids", message));
         }
-        let types = identity_settings::read_settings(&self.pool, space).await?.types;
+        let types = identity_settings::read_settings(&self.door(space), space).await?.types;
         let subject_type = wish.subject_type.to_lowercase();
         let named = if subject_type == BY_PROFILE {
             self.by_profile(space, &types, &wish.subject_ids).await?
@@ -116,7 +116,7 @@ impl Manage {
     }
 
     async fn write_regulation(&self, space: SpaceNo, new: &NewRegulation, named: &[Named]) -> Result<()> {
-        let mut tx = self.pool.begin().await.map_err(StoreError::from)?;
+        let mut tx = self.door(space).begin().await?;
         let secret = suppression::secret(&mut tx, space, &self.ids.bytes::<SECRET_BYTES>()).await?;
         regulations::insert(&mut tx, space, new).await?;
         let hash = |key: IdKey| IdHash::of(&secret, key);
@@ -167,7 +167,8 @@ impl Manage {
             }
             keys.push(IdKey::of(Collection::Users, &id_type.name, &value));
         }
-        let found = profiles::find_by_keys(&self.pool, space, &keys, std::time::Duration::ZERO).await?;
+        let found =
+            profiles::find_by_keys(&self.door(space), space, &keys, std::time::Duration::ZERO).await?;
         let mut named = Vec::with_capacity(keys.len());
         for key in keys {
             let mut all = vec![(id_type.name.clone(), key)];
@@ -186,7 +187,7 @@ impl Manage {
                 ManageError::invalid(format!("subject_ids[{place}]"), "it is no id of a profile: prf_…")
             })?);
         }
-        let found = profiles::find_by_ids(&self.pool, space, &wanted).await?;
+        let found = profiles::find_by_ids(&self.door(space), space, &wanted).await?;
         let mut named = Vec::with_capacity(wanted.len());
         for (place, id) in wanted.iter().enumerate() {
             let missing = || {
@@ -220,9 +221,9 @@ impl Manage {
     }
 
     async fn list_regulations_of(&self, space: SpaceNo, wanted: &Wanted) -> Result<Vec<Progress>> {
-        let all = regulations::list(&self.pool, space, wanted).await?;
+        let all = regulations::list(&self.door(space), space, wanted).await?;
         let ids: Vec<Uuid> = all.iter().map(|regulation| regulation.id).collect();
-        let streams = regulations::list_streams(&self.pool, space, &ids).await?;
+        let streams = regulations::list_streams(&self.door(space), space, &ids).await?;
         let progress = |regulation: Regulation| {
             let of = streams.iter().filter(|(id, _)| *id == regulation.id);
             Progress { streams: of.map(|(_, stream)| stream.clone()).collect(), regulation }
@@ -269,7 +270,7 @@ impl Manage {
         after: Option<IdHash>,
         limit: usize,
     ) -> Result<Vec<Suppressed>> {
-        Ok(suppression::list(&self.pool, space, (after, limit as i64), None).await?)
+        Ok(suppression::list(&self.door(space), space, (after, limit as i64), None).await?)
     }
 
     /// Whether an identifier is suppressed at this moment.
@@ -279,12 +280,12 @@ impl Manage {
         id_type: &str,
         id: &str,
     ) -> Result<Option<Suppressed>> {
-        let types = identity_settings::read_settings(&self.pool, space).await?.types;
+        let types = identity_settings::read_settings(&self.door(space), space).await?.types;
         let known = types.iter().find(|known| known.name == id_type);
         let folds = known.is_some_and(|known| known.case_insensitive);
-        let Some(secret) = suppression::find_secret(&self.pool, space).await? else { return Ok(None) };
+        let Some(secret) = suppression::find_secret(&self.door(space), space).await? else { return Ok(None) };
         let hash = IdHash::of(&secret, IdKey::of(Collection::Users, id_type, &normalise(id, folds)));
-        let found = suppression::list(&self.pool, space, (None, 1), Some(hash)).await?.pop();
+        let found = suppression::list(&self.door(space), space, (None, 1), Some(hash)).await?.pop();
         let now: Timestamp = self.clock.now();
         Ok(found.filter(|found| found.expires_at.is_none_or(|end| now < end)))
     }

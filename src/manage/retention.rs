@@ -31,7 +31,7 @@ pub struct RetentionChange {
 impl Manage {
     /// How long a space keeps its events.
     pub async fn retention(&self, space: SpaceNo) -> Result<Retention> {
-        Ok(retention::read(&self.pool, space).await?)
+        Ok(retention::read(&self.door(space), space).await?)
     }
 
     /// Changes how long a space keeps its events. Definitions are computed anew from what is kept, and answer as before until
@@ -40,7 +40,7 @@ impl Manage {
         let _editing = self.editing.lock().await;
         let now = self.clock.now();
         let write = async {
-            let mut tx = self.pool.begin().await.map_err(StoreError::from)?;
+            let mut tx = self.door(space).begin().await?;
             // Its row lock keeps out who edits in another process: what is read from here on is what they have left.
             processor::bump_config(&mut tx, space).await?;
             let wanted = apply(retention::read(&mut *tx, space).await?, change)?;
@@ -72,7 +72,7 @@ impl Manage {
     async fn enforce_retention_of(&self, space: SpaceNo) -> Result<u64> {
         let now = self.clock.now();
         let mut done = 0;
-        let kept = retention::read(&self.pool, space).await?;
+        let kept = retention::read(&self.door(space), space).await?;
         if let Some(days) = kept.days {
             done += retention::drop_before(&self.pool, space, day_before(now, days)).await?;
         }

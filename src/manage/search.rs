@@ -34,14 +34,15 @@ impl SearchSettings {
 impl Manage {
     /// The searchable traits of a space.
     pub async fn search_settings(&self, space: SpaceNo) -> Result<SearchSettings> {
-        Ok(SearchSettings::of(&search::list_traits(&self.pool, space).await?))
+        Ok(SearchSettings::of(&search::list_traits(&self.door(space), space).await?))
     }
 
     /// Makes these traits the searchable ones, and no others. New ones are filled in from now on.
     pub async fn change_search_settings(&self, space: SpaceNo, traits: &[String]) -> Result<SearchSettings> {
         check(traits)?;
+        let door = self.door(space);
         let change =
-            search::change_traits(&self.pool, space, |present| Ok::<_, ManageError>(plan(traits, present)));
+            search::change_traits(&door, space, |present| Ok::<_, ManageError>(plan(traits, present)));
         Ok(SearchSettings::of(&self.reconfigure(space, change).await?))
     }
 }

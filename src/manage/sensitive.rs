@@ -43,7 +43,7 @@ pub struct PatternChange {
 impl Manage {
     /// What a space does about sensitive data.
     pub async fn sensitive_settings(&self, space: SpaceNo) -> Result<SensitiveSettings> {
-        Ok(sensitive::read_settings(&self.pool, space).await?)
+        Ok(sensitive::read_settings(&self.door(space), space).await?)
     }
 
     /// Changes what a space does about sensitive data. This process does so at once, others within a second.
@@ -54,7 +54,8 @@ impl Manage {
     ) -> Result<SensitiveSettings> {
         let key: Vec<u8> = rand::random::<[u8; HASH_KEY_BYTES]>().to_vec();
         let changed =
-            sensitive::change_settings(&self.pool, space, key, |present| apply(change, present)).await?;
+            sensitive::change_settings(&self.door(space), space, key, |present| apply(change, present))
+                .await?;
         self.registry.reload().await?;
         Ok(changed)
     }
@@ -68,7 +69,7 @@ impl Manage {
 
     /// Everything that was found, what was found most often first.
     pub async fn list_sensitive_findings(&self, space: SpaceNo) -> Result<Vec<(Place, Count)>> {
-        let mut found = sensitive::list_findings(&self.pool, space).await?;
+        let mut found = sensitive::list_findings(&self.door(space), space).await?;
         found.sort_by_key(|(_, count)| std::cmp::Reverse(count.occurrences));
         Ok(found)
     }

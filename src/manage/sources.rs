@@ -35,6 +35,8 @@ pub struct SourceChange {
     pub events_per_second_max: Patch<i64>,
     /// Pages it takes events from; none is any.
     pub allowed_origins: Patch<Vec<String>>,
+    /// Whether its write key is known to anybody, as those of pages and apps are.
+    pub is_public: Option<bool>,
 }
 
 fn check_rate(rate: i64) -> Result<u32> {
@@ -51,6 +53,7 @@ impl Manage {
         &self,
         space: SpaceNo,
         name: &str,
+        is_public: bool,
         events_per_second_max: Option<i64>,
         allowed_origins: Option<Vec<String>>,
     ) -> Result<(Source, String)> {
@@ -59,8 +62,9 @@ impl Manage {
         let origins = allowed_origins.as_deref().map(read_origins).transpose()?;
         let (id, now) = (self.ids.uuid(), self.clock.now());
         let allowed_origins = origins.as_deref();
-        let new = NewSource { id, name, events_per_second_max: rate, allowed_origins, write_key: &key };
-        let source = sources::insert_source(&self.pool, space, &new, now).await?;
+        let new =
+            NewSource { id, name, events_per_second_max: rate, allowed_origins, is_public, write_key: &key };
+        let source = sources::insert_source(&self.door(space), space, &new, now).await?;
         self.registry.reload().await?;
         Ok((source, key))
     }
@@ -68,7 +72,7 @@ impl Manage {
     /// All sources of a space, in the order they were made.
     pub async fn list_sources(&self, space: SpaceNo) -> Result<Vec<SourceView>> {
         let mut keys: HashMap<_, Vec<_>> = HashMap::new();
-        for key in sources::list_write_keys(&self.pool, space).await? {
+        for key in sources::list_write_keys(&self.door(space), space).await? {
             keys.entry(key.source).or_default().push(key);
         }
         let snapshot = self.registry.snapshot();
@@ -83,7 +87,7 @@ impl Manage {
     /// it again.
     pub async fn create_write_key(&self, space: SpaceNo, id: Uuid) -> Result<String> {
         let (source, key) = (self.find_source(space, id)?, self.secret("wk"));
-        sources::add_write_key(&self.pool, space, source.no, &key, self.clock.now()).await?;
+        sources::add_write_key(&self.door(space), space, source.no, &key, self.clock.now()).await?;
         self.registry.reload().await?;
         Ok(key)
     }
@@ -95,7 +99,7 @@ impl Manage {
 
     async fn decide_write_key(&self, space: SpaceNo, id: Uuid, prefix: &str, fate: KeyFate) -> Result<()> {
         let source = self.find_source(space, id)?;
-        if !sources::decide_write_key(&self.pool, space, source.no, prefix, fate).await? {
+        if !sources::decide_write_key(&self.door(space), space, source.no, prefix, fate).await? {
             return Err(ManageError::not_found("write key", prefix.chars().take(60).collect::<String>()));
         }
         Ok(self.registry.reload().await?)
@@ -110,17 +114,20 @@ impl Manage {
     /// Switches a source on or off, or changes its rate or its pages. This process knows at once, others within a second.
     pub async fn change_source(&self, space: SpaceNo, id: Uuid, change: SourceChange) -> Result<Source> {
         let missing = || ManageError::not_found("source", crate::domain::ids::public_id("src", id));
-        let SourceChange { enabled, events_per_second_max: rate, allowed_origins: origins } = change;
-        if enabled.is_none() && rate.is_keep() && origins.is_keep() {
-            let message = "name what is to be changed: enabled, events_per_second_max or allowed_origins";
+        let SourceChange { enabled, events_per_second_max: rate, allowed_origins: origins, is_public } =
+            change;
+        if enabled.is_none() && is_public.is_none() && rate.is_keep() && origins.is_keep() {
+            let message =
+                "name what is to be changed: enabled, events_per_second_max, allowed_origins or public";
             return Err(ManageError::invalid("enabled", message));
         }
         let update = SourceUpdate {
             enabled,
             events_per_second_max: rate.try_map(check_rate)?,
             allowed_origins: origins.try_map(|texts| read_origins(&texts))?,
+            is_public,
         };
-        if !sources::update_source(&self.pool, space, id, update).await? {
+        if !sources::update_source(&self.door(space), space, id, update).await? {
             return Err(missing());
         }
         self.registry.reload().await?;

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::definitions::Kind;
 use super::{Manage, ManageError, Result};
 use crate::deliver::choice::Choice;
+use crate::deliver::kinds;
 use crate::domain::delivery::{ALL, Form, Subject, SubscriptionOptions, all_of};
 use crate::domain::ids::public_id;
 use crate::domain::{Collection, SpaceNo};
@@ -54,8 +55,8 @@ impl Manage {
     /// What a destination wants, in the order it was asked for.
     pub async fn list_subscriptions(&self, space: SpaceNo, destination: Uuid) -> Result<Vec<Keyed>> {
         let destination = self.stored(space, destination).await?;
-        let list = subscriptions::list(&self.pool, space, Some(destination.no)).await?;
-        let told = crate::store::deliveries::queue::list_definitions(&self.pool, space).await?;
+        let list = subscriptions::list(&self.door(space), space, Some(destination.no)).await?;
+        let told = crate::store::deliveries::queue::list_definitions(&self.door(space), space).await?;
         let key = |of: &Subscription| match of.all() {
             Some(_) => Some(ALL.to_owned()),
             None => told.iter().find(|d| d.no == of.definition).map(|d| d.key.clone()),
@@ -78,14 +79,15 @@ impl Manage {
             (Subject::ComputedTrait, Some(key)) => {
                 Ok(self.find_definition(space, Kind::ComputedTrait, key).await?.no)
             }
-            (Subject::CustomTraits | Subject::Merges, None) => Ok(0),
+            (Subject::CustomTraits | Subject::Merges | Subject::ProfileUpdates | Subject::Events, None) => {
+                Ok(0)
+            }
             (_, None) => {
-                let which = subject.word().replace('_', " ");
+                let which = words(*subject);
                 Err(ManageError::invalid("key", format!("key is missing: which {which}, or * for all")))
             }
             (_, Some(_)) => {
-                let message =
-                    format!("{} are of no definition: leave key out", subject.word().replace('_', " "));
+                let message = format!("{} are of no definition: leave key out", words(*subject));
                 Err(ManageError::invalid("key", message))
             }
         }
@@ -103,6 +105,16 @@ impl Manage {
         let destination = self.stored(space, destination).await?;
         let definition = self.find_definition_no(space, &about).await?;
         let About { subject, key, .. } = about;
+        let takes_events = kinds::find(&destination.kind).is_some_and(|spec| spec.takes_events);
+        if subject == Subject::Events && !takes_events {
+            let able = kinds::KINDS.iter().filter(|spec| spec.takes_events).map(|spec| spec.name);
+            let message = format!(
+                "destinations of kind {} do not take events as they came, only what follows from them; {} do",
+                destination.kind,
+                able.collect::<Vec<_>>().join(", ")
+            );
+            return Err(ManageError::invalid("subject", message));
+        }
         let mut new = Subscription {
             destination: destination.no,
             no: 0,
@@ -110,14 +122,14 @@ impl Manage {
             subject,
             definition,
             enabled: true,
-            forms: Form::set_of(&[if subject == Subject::Merges { Form::Track } else { Form::Identify }]),
+            forms: Form::set_of(&[usual_form(subject)]),
             options: SubscriptionOptions::default(),
             sync: subscriptions::Sync::default(),
             created_at: self.clock.now(),
         };
         apply(&mut new, wish)?;
         let id = new.id;
-        match self.reconfigure(space, subscriptions::insert(&self.pool, space, &new)).await {
+        match self.reconfigure(space, subscriptions::insert(&self.door(space), space, &new)).await {
             Err(StoreError::Exists) => {
                 let name = key.unwrap_or_else(|| subject.word().to_owned());
                 return Err(ManageError::Exists { what: "a subscription of this destination to", name });
@@ -145,29 +157,50 @@ impl Manage {
         let (mut subscription, _) = self.find_subscription(space, destination, id).await?;
         let was_enabled = subscription.enabled;
         apply(&mut subscription, wish)?;
-        let begins = !was_enabled && subscription.enabled && subscription.subject != Subject::Merges;
+        let begins = !was_enabled && subscription.enabled && subscription.subject.has_present();
         let sync_at = begins.then(|| self.clock.now());
-        self.reconfigure(space, subscriptions::update(&self.pool, space, &subscription, sync_at)).await?;
+        self.reconfigure(space, subscriptions::update(&self.door(space), space, &subscription, sync_at))
+            .await?;
         self.find_subscription(space, destination, id).await
     }
 
     /// Removes a subscription. What waits of it is not sent any more.
     pub async fn delete_subscription(&self, space: SpaceNo, destination: Uuid, id: Uuid) -> Result<()> {
         let (found, _) = self.find_subscription(space, destination, id).await?;
-        let delete = subscriptions::delete(&self.pool, space, &found, self.clock.now());
+        let door = self.door(space);
+        let delete = subscriptions::delete(&door, space, &found, self.clock.now());
         self.reconfigure(space, delete).await?;
         Ok(())
     }
 }
 
+/// The call that changes of a subject are sent as where nothing is said.
+const fn usual_form(subject: Subject) -> Form {
+    match subject {
+        Subject::Merges | Subject::ProfileUpdates | Subject::Events => Form::Track,
+        Subject::Audience | Subject::ComputedTrait | Subject::CustomTraits | Subject::Deletion => {
+            Form::Identify
+        }
+    }
+}
+
+fn words(subject: Subject) -> String {
+    subject.word().replace('_', " ")
+}
+
 fn apply(subscription: &mut Subscription, wish: Wish) -> Result<()> {
     let Wish { enabled, send, entered_event, exited_event, computed_event, data } = wish;
+    let subject = subscription.subject;
     subscription.enabled = enabled.unwrap_or(subscription.enabled);
     if let Some(send) = send {
-        let only = match subscription.subject {
+        let only = match subject {
             Subject::Audience | Subject::ComputedTrait => None,
             Subject::CustomTraits | Subject::Deletion => Some(Form::Identify),
             Subject::Merges => Some(Form::Track),
+            Subject::ProfileUpdates | Subject::Events => {
+                let message = format!("{} are sent as what they are: leave send out", words(subject));
+                return Err(ManageError::invalid("send", message));
+            }
         };
         if send.is_empty() {
             return Err(ManageError::invalid("send", "it must name identify, track, or both"));
@@ -175,8 +208,8 @@ fn apply(subscription: &mut Subscription, wish: Wish) -> Result<()> {
         if let Some(only) = only
             && send.iter().any(|form| *form != only)
         {
-            let subject = subscription.subject.word().replace('_', " ");
-            return Err(ManageError::invalid("send", format!("{subject} are sent as {} only", only.word())));
+            let message = format!("{} are sent as {} only", words(subject), only.word());
+            return Err(ManageError::invalid("send", message));
         }
         subscription.forms = Form::set_of(&send);
     }
@@ -194,6 +227,12 @@ fn apply(subscription: &mut Subscription, wish: Wish) -> Result<()> {
         *name = given;
     }
     if let Some(data) = data {
+        if subject == Subject::Events
+            && let Some(field) = ["id_sync", "traits"].into_iter().find(|field| data.contains_key(*field))
+        {
+            let message = "an event is sent with the identifiers and values it came with: leave it out";
+            return Err(ManageError::invalid(format!("data.{field}"), message));
+        }
         let data = Value::Object(data);
         Choice::parse(&data).map_err(|wrong| {
             let field =

@@ -45,7 +45,7 @@ impl Manage {
         // Nobody processes what is only collected.
         let processed = |space: &Space| space.plan.has_profiles(now);
         for space in self.list_spaces(None).into_iter().filter(processed) {
-            let end = log::tail(&self.pool, space.no).await?;
+            let end = log::tail(&self.door(space.no), space.no).await?;
             let waited = tokio::time::timeout_at(deadline, wait(board, space.no, |p| is_there(p, end))).await;
             waited.map_err(|_| {
                 ManageError::NotSettled(format!(

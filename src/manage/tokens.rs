@@ -68,7 +68,7 @@ impl Manage {
     /// All tokens of a space that have not been revoked, oldest first.
     pub async fn list_tokens(&self, space: SpaceNo) -> Result<Vec<TokenView>> {
         let used: HashMap<Uuid, Timestamp> =
-            tokens::list_token_uses(&self.pool, space).await?.into_iter().collect();
+            tokens::list_token_uses(&self.door(space), space).await?.into_iter().collect();
         let snapshot = self.registry.snapshot();
         let of_space = snapshot.tokens.values().filter(|t| t.space == Some(space));
         let view = |token: &Arc<Token>| TokenView {
@@ -82,7 +82,7 @@ impl Manage {
 
     /// Takes a token out of use for ever.
     pub async fn revoke_token(&self, space: SpaceNo, id: Uuid) -> Result<()> {
-        if !tokens::revoke_token(&self.pool, space, id, self.clock.now()).await? {
+        if !tokens::revoke_token(&self.door(space), space, id, self.clock.now()).await? {
             return Err(ManageError::not_found("token", crate::domain::ids::public_id("tok", id)));
         }
         Ok(self.registry.reload().await?)

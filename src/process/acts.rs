@@ -7,6 +7,7 @@
 use super::apply::{self, Ground, Incoming, catch_up, look_again};
 use super::catalog::Catalog;
 use super::objections;
+use super::updates;
 use super::work::{Output, Work};
 use crate::domain::act::{
     Effect, IdentifierEffect, LIST_TRAIT, Named, ProfileEffect, Signed, TransitionEffect,
@@ -177,8 +178,12 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
 /// Puts the profiles it names onto a list, or takes them off it.
 fn change_list(work: &mut Work, acting: &Acting<'_>, list: &str, listed: bool) {
     let record = acting.event.record;
-    let write =
-        Write { at: record.received_at, message_id: record.message_id.to_owned(), source: record.source };
+    let write = Write {
+        at: record.received_at,
+        message_id: record.message_id.to_owned(),
+        source: record.source,
+        public: false,
+    };
     for named in &acting.event.ids.users {
         let Some(no) = work.owner(named.key) else { continue };
         let at = acting.touch(work, no);
@@ -204,6 +209,7 @@ fn delete_identifier(work: &mut Work, acting: &Acting<'_>, collection: Collectio
     let no = work.owner(key).ok_or_else(nobody)?;
     let at = acting.touch(work, no);
     take_away(work, no, key, gone, acting.catalog())?;
+    updates::removed(work, no, (gone.id_type.clone(), &gone.id), acting.event, acting.catalog());
     work.owners.insert(key, None);
     let before = work.out.identifiers.len();
     work.out.identifiers.retain(|new| new.key != key);
@@ -267,6 +273,8 @@ fn move_identifier(work: &mut Work, acting: &Acting<'_>, moved: &Named, to: &Nam
         entry.touched = true;
         catalog.program.mark_all(&mut entry.dirty);
     }
+    updates::removed(work, from, (moved.id_type.clone(), &moved.id), acting.event, catalog);
+    updates::added(work, to, (moved.id_type.clone(), &moved.id), acting.event, catalog);
     work.owners.insert(key, Some(to));
     match work.out.identifiers.iter_mut().find(|new| new.key == key) {
         Some(new) => new.profile = to,
@@ -347,7 +355,9 @@ fn merge_profiles(work: &mut Work, acting: &Acting<'_>, ids: &[Named], force: bo
     let profiles = absorbed.iter().filter_map(|no| profile_effect(work, *no, "absorbed"));
     let mut profiles: Vec<ProfileEffect> = profiles.collect();
     let identifiers = absorbed.iter().flat_map(|no| taken_over(work, *no, *survivor, catalog)).collect();
+    let mut joining = Vec::new();
     for other in absorbed {
+        joining.extend(updates::joining(work, *survivor, *other, catalog));
         work.absorb(*survivor, *other, catalog);
         work.out.merges.push(Merge {
             id: apply::merge_id(acting.ground.space, acting.event.offset, *other, received_at),
@@ -361,6 +371,7 @@ fn merge_profiles(work: &mut Work, acting: &Acting<'_>, ids: &[Named], force: bo
             undone_at: None,
         });
     }
+    updates::joined(work, *survivor, joining, acting.event, catalog);
     look_again(work, *survivor, at, acting.ground);
     profiles.extend(profile_effect(work, *survivor, "changed"));
     Ok(Effect { profiles, identifiers, ..Effect::default() })

@@ -15,6 +15,7 @@ use super::evaluate::{Waiting, evaluate, fire, spill};
 use super::left_out::LeftOut;
 use super::outbox::{self, Change};
 use super::refusals::{refuse, refuse_all, suspect};
+use super::updates;
 use super::work::Work;
 use crate::domain::delivery::Subject;
 use crate::domain::id_type::TYPES_MAX;
@@ -119,6 +120,7 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
         return Attribution::default();
     }
     let user = settle(work, event, &event.ids.users, Collection::Users, ground);
+    let of_user = work.out.arrived.take();
     let account = settle(work, event, &event.ids.accounts, Collection::Accounts, ground);
     let blocked = event.ids.blocked.iter().map(|(type_no, value)| (*type_no, value));
     refuse_all(work, user.or(account).unwrap_or_default(), Rule::Blocked, blocked, event, catalog);
@@ -152,6 +154,11 @@ pub(super) fn apply(work: &mut Work, event: &Incoming<'_>, ground: &Ground<'_>) 
             );
             work.out.warnings.push(warning(space, event, "consent_left_out", u32::MAX - 4, message));
         }
+    }
+    if let Some(no) = user.or(account) {
+        let of_account = work.out.arrived.take();
+        let arrived = if user.is_some() { of_user } else { of_account };
+        updates::raw(work, no, arrived.map(|(_, id)| id), event, catalog);
     }
     match (record.event_type, user, account) {
         (EventType::Identify, Some(user), _) => set_traits(work, space, user, event, catalog),
@@ -264,10 +271,15 @@ fn settle(
         catch_up(work, *owner, record.received_at, ground);
     }
     let no = profile.unwrap_or_else(|| work.create(collection, event.offset, record.received_at, catalog));
+    if profile.is_none() {
+        updates::created(work, no, event, catalog);
+    }
     if !absorbed.is_empty() {
         let words = matched.iter().filter_map(|i| candidates.get(*i)).map(|c| identifier_json(c, catalog));
         let matched = serde_json::Value::Array(words.collect());
+        let mut joining = Vec::new();
         for other in absorbed {
+            joining.extend(updates::joining(work, no, other, catalog));
             work.absorb(no, other, catalog);
             work.out.merges.push(Merge {
                 id: merge_id(space, event.offset, other, record.received_at),
@@ -281,6 +293,7 @@ fn settle(
                 undone_at: None,
             });
         }
+        updates::joined(work, no, joining, event, catalog);
     }
     for candidate in added.iter().filter_map(|i| candidates.get(*i)) {
         add_identifier(work, no, candidate, event, catalog);
@@ -316,6 +329,9 @@ fn add_identifier(work: &mut Work, no: ProfileNo, new: &Candidate, event: &Incom
         profile: no,
         value: new.value.clone(),
     });
+    if catalog.wanted.updates {
+        updates::added(work, no, (type_name(new.type_no, catalog), &new.value), event, catalog);
+    }
 }
 
 pub(super) fn set_traits(
@@ -349,24 +365,32 @@ pub(super) fn set_traits(
         work.out.warnings.push(warning(space, event, code, seq as u32 + 1, message));
     }
     let Some(entry) = work.entries.get_mut(&no) else { return };
-    let write =
-        Write { at: record.timestamp, message_id: record.message_id.to_owned(), source: record.source };
+    let write = Write {
+        at: record.timestamp,
+        message_id: record.message_id.to_owned(),
+        source: record.source,
+        public: record.public,
+    };
     let changed = entry.profile.traits.update(|traits| {
         let changed = traits.apply(&write, values);
         traits.tidy();
         changed
     });
-    if !changed.is_empty() && catalog.wanted.wants(Subject::CustomTraits, 0) {
+    for name in &changed {
+        catalog.program.mark_trait(&canonical(name), &mut entry.dirty);
+    }
+    let wants_traits = catalog.wanted.wants(Subject::CustomTraits, 0);
+    if !changed.is_empty() && (wants_traits || catalog.wanted.updates) {
         let traits = entry.profile.traits.get();
         let values = changed.iter().map(|name| (name.as_str(), traits.get(name).unwrap_or("null")));
         let value = outbox::object(values);
         // As of its newest event: that never goes back, also where one was received before another and logged after it.
         let at = entry.profile.last_event_at;
-        let change = Change::new(no, (Subject::CustomTraits, 0), value, at);
-        work.out.changes.push(change.by(Some(event.offset)));
-    }
-    for name in changed {
-        catalog.program.mark_trait(&canonical(&name), &mut entry.dirty);
+        updates::set(work, no, &value, event, catalog);
+        if wants_traits {
+            let change = Change::new(no, (Subject::CustomTraits, 0), value, at);
+            work.out.changes.push(change.by(Some(event.offset)));
+        }
     }
 }
 

@@ -55,8 +55,12 @@ impl Asked {
 /// and for those of the past alike.
 pub(super) fn set(entry: &mut Entry, record: &Record<'_>, catalog: &Catalog) -> (Vec<String>, usize) {
     let Some(stated) = stated(record.context) else { return (Vec::new(), 0) };
-    let write =
-        Write { at: record.timestamp, message_id: record.message_id.to_owned(), source: record.source };
+    let write = Write {
+        at: record.timestamp,
+        message_id: record.message_id.to_owned(),
+        source: record.source,
+        public: false,
+    };
     let (changed, no_room) = entry.profile.traits.update(|traits| note(traits, &write, &stated));
     for name in &changed {
         catalog.program.mark_trait(name, &mut entry.dirty);

@@ -18,9 +18,9 @@ use crate::domain::ids::public_id;
 use crate::domain::regulation::{Erased, Known};
 use crate::domain::{Collection, IdKey, ProfileNo};
 use crate::engine::identity::Graph;
-use crate::store::Result;
 use crate::store::regulations::erase::{Erasure, Person};
 use crate::store::regulations::people::{self, Waiting};
+use crate::store::{Result, deliveries};
 
 /// Milliseconds of a day.
 const DAY_MS: i64 = 86_400_000;
@@ -104,7 +104,11 @@ async fn person(
         (known.id_type.clone(), known.id.clone(), key)
     });
     let identifiers = identifiers.collect();
-    let told = Erased { profile_id: public_id("prf", profile.id), identifiers: known };
+    let numbers: Vec<i64> = profile.kin.get().former.iter().map(|no| no.0 as i64).collect();
+    let former =
+        deliveries::queue::list_profile_ids(&mut *table.connection, acting.ground.space, &numbers).await?;
+    let former_ids = former.into_iter().map(|(_, id)| public_id("prf", id)).collect();
+    let told = Erased { profile_id: public_id("prf", profile.id), former_ids, identifiers: known };
     Ok(Some(Person {
         subjects,
         no,

@@ -31,6 +31,7 @@ mod suspects;
 mod timers;
 mod trial;
 mod unmerge;
+mod updates;
 mod warned;
 mod work;
 mod write;

@@ -22,7 +22,7 @@ pub(super) fn set(entry: &mut Entry, record: &Record<'_>, act: &Act) {
         _ => return,
     };
     let (at, message_id) = (record.received_at, record.message_id.to_owned());
-    let write = Write { at, message_id, source: record.source };
+    let write = Write { at, message_id, source: record.source, public: false };
     entry.profile.traits.update(|traits| {
         traits.apply(&write, values);
         traits.tidy();

@@ -31,8 +31,8 @@ pub(super) struct Change {
     pub subject: Subject,
     /// 0 for subjects without one.
     pub definition: i32,
-    /// JSON text.
-    pub value: String,
+    /// JSON text. One for all that want it: an event may be long.
+    pub value: Arc<str>,
     pub at: Timestamp,
     /// Whose it was when it happened: one that was absorbed in the same batch, or the same.
     origin: ProfileNo,
@@ -41,12 +41,13 @@ pub(super) struct Change {
 }
 
 impl Change {
-    pub(super) const fn new(
+    pub(super) fn new(
         profile: ProfileNo,
         (subject, definition): (Subject, i32),
         value: String,
         at: Timestamp,
     ) -> Self {
+        let value = value.into();
         Self { profile, subject, definition, value, at, origin: profile, cause: None }
     }
 
@@ -76,6 +77,10 @@ pub(super) struct Wanted {
     destinations: Vec<DestinationNo>,
     /// Which of them ask for consent.
     pub asked: Asked,
+    /// Some of them want to hear how profiles come to be what they are.
+    pub updates: bool,
+    /// Some of them want events as they came.
+    pub events: bool,
 }
 
 impl Wanted {
@@ -118,6 +123,8 @@ impl Wanted {
         if !destinations.is_empty() {
             wanted.asked = Asked::of(consents::list_mappings(tx, space).await?);
         }
+        wanted.updates = wanted.wants(Subject::ProfileUpdates, 0);
+        wanted.events = wanted.wants(Subject::Events, 0);
         wanted.destinations = destinations.into_iter().collect();
         for (no, collection, meta) in plans {
             if collection == Collection::Accounts {
@@ -172,7 +179,7 @@ impl Wanted {
                     subject: change.subject,
                     form: *form as i16,
                     definition: change.definition,
-                    value: change.value.clone(),
+                    value: Arc::clone(&change.value),
                     at: change.at,
                 });
             }

@@ -155,7 +155,7 @@ pub(super) fn act_again(work: &mut Work, user: ProfileNo, event: &Incoming<'_>) 
     match serde_json::from_str(record.body) {
         Ok(Act::ChangeList { list, listed, .. }) => {
             let (at, message_id) = (record.received_at, record.message_id.to_owned());
-            let write = Write { at, message_id, source: record.source };
+            let write = Write { at, message_id, source: record.source, public: false };
             entry.profile.traits.update(|traits| {
                 traits.apply(&write, [(list, list_value(listed))]);
                 traits.tidy();

@@ -1,7 +1,5 @@
 //! What an operator's act would do: it is done, and rolled back.
 
-use sqlx::postgres::PgPool;
-
 use super::acts;
 use super::apply::{Ground, identify_again};
 use super::catalog::Catalog;
@@ -12,20 +10,20 @@ use crate::domain::act::{Actor, Effect, Signed};
 use crate::domain::{Act, IdKey, Offset, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::Limits;
 use crate::store::log::codec::Record;
-use crate::store::{Result, StoreError, processor};
+use crate::store::{Result, StoreError, Walled, processor};
 
 /// The owners a trial remembers: it looks each one up once.
 const CACHE_MAX: usize = 1;
 
 /// Does an act to the space as it stands, as of `now`, and forgets it again.
 pub async fn try_act(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     act: &Act,
     now: Timestamp,
     limits: Limits,
 ) -> Result<Effect> {
-    let mut tx = pool.begin().await?;
+    let mut tx = door.begin().await?;
     processor::freeze(&mut tx).await?;
     let version = processor::config_version(&mut *tx, space).await?;
     let standing = processor::status(&mut *tx, space).await?;

@@ -11,8 +11,10 @@ use super::catalog::Catalog;
 use super::past::{Past, act_again, fold_again, offsets_of};
 use super::retell::{note_consent, share_out, tell, tell_again, tell_separation, tell_traits};
 use super::surgery::{Table, make_accounts_anew};
+use super::updates;
 use super::work::{Entry, Work};
 use crate::domain::act::{Effect, IdentifierEffect, Named};
+use crate::domain::ids::public_id;
 use crate::domain::{Collection, IdKey, Offset, ProfileNo, Timestamp};
 use crate::engine::Dirty;
 use crate::engine::identity::resolve::Held;
@@ -24,7 +26,7 @@ use crate::store::deliveries::part::Separated;
 use crate::store::identity::{self, Merge};
 use crate::store::log::numbers::Fate;
 use crate::store::memberships::Transition;
-use crate::store::{Result, StoreError, corrections};
+use crate::store::{Result, StoreError, corrections, deliveries};
 
 /// The merge to be taken back, and the profile it is part of.
 struct Case {
@@ -87,6 +89,10 @@ pub(super) async fn undo_merge(
     tell_again(work, &case.merged, halves, acting);
     note_consent(work, &case.merged, halves, acting);
     tell_separation(work, &parted, halves, acting);
+    if acting.catalog().wanted.updates {
+        let former = former_ids(table, acting, &parted, halves[1]).await?;
+        updates::separated(work, &case.merged, former, halves, acting);
+    }
     let effect = effect(work, &case, &parted, halves, acting.catalog());
     Ok(Ok(Effect { events_moved: moved, events_gone, ..effect }))
 }
@@ -187,6 +193,21 @@ async fn find_origin(
     }
     let found = corrections::find_origin(&mut *table.connection, acting.ground.space, half.no).await?;
     found.ok_or_else(|| StoreError::Damaged(format!("profile {} does not exist", half.no)))
+}
+
+/// The public ids of profiles that had become part of the separated side before.
+async fn former_ids(
+    table: &mut Table<'_>,
+    acting: &Acting<'_>,
+    parted: &Parted,
+    goes: Half,
+) -> Result<Vec<String>> {
+    let is_former = |(no, side): &(&ProfileNo, &Side)| **side == goes.side && **no != goes.no;
+    let mut numbers: Vec<i64> = parted.numbers.iter().filter(is_former).map(|(no, _)| no.0 as i64).collect();
+    numbers.sort_unstable();
+    let space = acting.ground.space;
+    let ids = deliveries::queue::list_profile_ids(&mut *table.connection, space, &numbers).await?;
+    Ok(ids.into_iter().map(|(_, id)| public_id("prf", id)).collect())
 }
 
 /// The profile of a side before its events are folded in: who it is, and what it said until now.

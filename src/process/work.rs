@@ -171,6 +171,8 @@ pub(super) struct Output {
     /// By how much sizes change in each minute, and when they did last in it.
     pub sizes: BTreeMap<(ComputationNo, i64), (i64, Timestamp)>,
     pub transitions: Vec<Transition>,
+    /// The youngest profile that the event being applied has made part of another one, and its id, where that is told.
+    pub arrived: Option<(ProfileNo, String)>,
     /// What has changed besides memberships and is wanted by a destination, each profile's in order.
     pub changes: Vec<Change>,
     /// Who has consented to what, where destinations ask for it.

@@ -44,12 +44,12 @@ impl Reader {
         kind: Kind,
         key: &str,
     ) -> Result<Option<Definition>, QueryError> {
-        Ok(definitions::list_definitions(&self.pool, space, Some(kind), Some(key)).await?.pop())
+        Ok(definitions::list_definitions(&self.door(space), space, Some(kind), Some(key)).await?.pop())
     }
 
     /// Sizes of all audiences that have a complete version, by key.
     pub async fn list_sizes(&self, space: SpaceNo) -> Result<Vec<Size>, QueryError> {
-        let rows = definitions::list_sizes(&self.pool, space).await?;
+        let rows = definitions::list_sizes(&self.door(space), space).await?;
         Ok(rows.into_iter().map(|(key, size, changed_at)| Size { key, size, changed_at }).collect())
     }
 
@@ -61,7 +61,7 @@ impl Reader {
         after: ProfileNo,
         limit: i64,
     ) -> Result<Vec<Member>, QueryError> {
-        Ok(memberships::list_members(&self.pool, space, computation, after, limit).await?)
+        Ok(memberships::list_members(&self.door(space), space, computation, after, limit).await?)
     }
 
     /// A page of an audience's transitions, newest first.
@@ -72,7 +72,7 @@ impl Reader {
         before: i64,
         limit: i64,
     ) -> Result<Vec<(Transition, Uuid)>, QueryError> {
-        Ok(memberships::list_transitions(&self.pool, space, definition, before, limit).await?)
+        Ok(memberships::list_transitions(&self.door(space), space, definition, before, limit).await?)
     }
 
     /// A page of the values of a computed trait, by profile number; profiles without one are left out.
@@ -86,7 +86,7 @@ impl Reader {
         let (mut rows, mut after) = (Vec::new(), after);
         // Nothing serves yet, so nobody has a value.
         while computation.0 != 0 && rows.len() < limit {
-            let page = profiles::list_states(&self.pool, space, after, READ_AT_A_TIME).await?;
+            let page = profiles::list_states(&self.door(space), space, after, READ_AT_A_TIME).await?;
             let Some(last) = page.last() else { break };
             after = last.0;
             for (no, state) in page {

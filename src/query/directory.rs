@@ -4,13 +4,12 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use hashbrown::HashMap;
-use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
 use crate::domain::{ComputationNo, SourceNo, SpaceNo};
 use crate::engine::identity::{IdType, Settings};
 use crate::store::definitions::{self, Kind, ServingVersion};
-use crate::store::{Result, StoreError, identity, processor, registry};
+use crate::store::{Result, StoreError, Walled, identity, processor, sources};
 
 /// A version that answers for its key.
 #[derive(Debug)]
@@ -63,36 +62,36 @@ pub(super) struct Directories(RwLock<HashMap<SpaceNo, Arc<Directory>>>);
 impl Directories {
     pub(super) async fn get(
         &self,
-        pool: &PgPool,
+        door: &Walled,
         space: SpaceNo,
         version: Option<i64>,
     ) -> Result<Arc<Directory>> {
         let version = match version {
             Some(version) => version,
-            None => processor::config_version(pool, space).await?,
+            None => processor::config_version(door, space).await?,
         };
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&space).cloned();
         if let Some(known) = known.filter(|d| d.version >= version) {
             return Ok(known);
         }
-        let directory = Arc::new(load(pool, space).await?);
+        let directory = Arc::new(load(door, space).await?);
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(space, Arc::clone(&directory));
         Ok(directory)
     }
 }
 
-async fn load(pool: &PgPool, space: SpaceNo) -> Result<Directory> {
+async fn load(door: &Walled, space: SpaceNo) -> Result<Directory> {
     // Read first: what is read after it is at least as new.
-    let version = processor::config_version(pool, space).await?;
-    let mut connection = pool.acquire().await?;
-    let row = identity::get_settings(&mut connection, space).await?;
-    drop(connection);
+    let version = processor::config_version(door, space).await?;
+    let mut tx = door.begin().await?;
+    let row = identity::get_settings(&mut tx, space).await?;
+    tx.commit().await?;
     let settings = Settings::new(row.types, row.merges_max.max(0) as u32, row.identifiers_max.max(0) as u32)
         .map_err(|e| StoreError::Damaged(e.to_string()))?;
-    let mut serving = definitions::list_serving(pool, space).await?;
+    let mut serving = definitions::list_serving(door, space).await?;
     serving.sort_by(|a, b| a.key.cmp(&b.key));
     let serving = serving.into_iter().enumerate();
-    let sources = registry::load(pool).await?.sources;
+    let sources = sources::list_sources(door, Some(space)).await?;
     Ok(Directory {
         version,
         settings,
@@ -101,6 +100,6 @@ async fn load(pool: &PgPool, space: SpaceNo) -> Result<Directory> {
                 (no, Serving { kind, key, place, purpose, requires_human_review })
             })
             .collect(),
-        sources: sources.into_values().filter(|s| s.space == space).map(|s| (s.no, s.id)).collect(),
+        sources: sources.into_iter().map(|source| (source.no, source.id)).collect(),
     })
 }

@@ -76,7 +76,7 @@ impl Reader {
         selector: &Selector,
         key: &str,
     ) -> Result<Option<Option<Explained>>, QueryError> {
-        let mut tx = audiences::begin_snapshot(&self.pool).await?;
+        let mut tx = audiences::begin_snapshot(&self.door(space)).await?;
         let Some(profile) = self.profile_in(&mut tx, space, collection, selector).await? else {
             return Ok(None);
         };
@@ -88,7 +88,8 @@ impl Reader {
             None => None,
         };
         drop(tx);
-        let Some(definition) = list_definitions(&self.pool, space, None, Some(key)).await?.pop() else {
+        let Some(definition) = list_definitions(&self.door(space), space, None, Some(key)).await?.pop()
+        else {
             return Ok(Some(None));
         };
         // Never before an event that is in its states.

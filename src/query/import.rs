@@ -35,7 +35,7 @@ impl Reader {
         source: SourceNo,
         ranges: &[(Offset, Offset)],
     ) -> Result<ImportReport, NotYours> {
-        let status = processor::status(&self.pool, space).await.map_err(QueryError::from)?;
+        let status = processor::status(&self.door(space), space).await.map_err(QueryError::from)?;
         let processed = status.map(|s| s.processed).unwrap_or_default();
         let last = ranges.iter().map(|(_, last)| *last).max().unwrap_or_default();
         if last > processed {
@@ -58,7 +58,7 @@ impl Reader {
         let (mut after, mut duplicates) = (Offset(first.0.saturating_sub(1)), 0);
         while after < last {
             let chunks =
-                log::read_fates(&self.pool, space, after, last, 32).await.map_err(QueryError::from)?;
+                log::read_fates(&self.door(space), space, after, last, 32).await.map_err(QueryError::from)?;
             let Some(end) = chunks.last().map(|c| c.chunk.end_offset) else { break };
             for history in &chunks {
                 let content = history.chunk.content().map_err(QueryError::from)?;

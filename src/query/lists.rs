@@ -73,7 +73,7 @@ impl Reader {
         after: Option<RecentAfter>,
         limit: i64,
     ) -> Result<Vec<Recent>, QueryError> {
-        let mut tx = people::begin(&self.pool).await?;
+        let mut tx = people::begin(&self.door(space)).await?;
         let connection = &mut *tx;
         let (mut exact, mut crowd, below) = match after {
             None => (Vec::new(), Vec::new(), i32::MAX),
@@ -147,7 +147,7 @@ impl Reader {
                 Some((type_no, start.to_owned(), no))
             }
         };
-        let mut tx = people::begin(&self.pool).await?;
+        let mut tx = people::begin(&self.door(space)).await?;
         let mut page = Vec::new();
         loop {
             let ranges = ranges(&types, &prefixes, after.as_ref());

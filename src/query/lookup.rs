@@ -13,8 +13,8 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use super::QueryError;
 use crate::domain::{IdKey, SpaceNo};
 use crate::read_cache::{self, Found, LEASE_LEFT_MIN, ReadCache};
-use crate::store::StoreError;
 use crate::store::profiles;
+use crate::store::{StoreError, walled};
 
 /// Questions one statement answers at most.
 const COALESCE_MAX: usize = 512;
@@ -116,7 +116,7 @@ impl LookupTask {
     async fn ask(&self, space: SpaceNo, keys: &[IdKey]) -> Result<HashMap<IdKey, Answered>, StoreError> {
         // Before the statement: what it finds is good from now on.
         let look = self.cache.look(space, Instant::now());
-        let found = profiles::find_by_keys(&self.pool, space, keys, LEASE_LEFT_MIN).await?;
+        let found = profiles::find_by_keys(&walled(&self.pool, space), space, keys, LEASE_LEFT_MIN).await?;
         if let (Some(look), Some(first)) = (look, found.first()) {
             let standing = read_cache::Standing {
                 version: first.version,

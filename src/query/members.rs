@@ -76,7 +76,7 @@ impl Reader {
         definition: i32,
     ) -> Result<impl Stream<Item = Result<FullMember, QueryError>> + Send + 'static, QueryError> {
         let permit = Arc::clone(&self.exports).acquire_owned().await.map_err(|_| QueryError::Stopping)?;
-        let mut tx = audiences::begin_snapshot(&self.pool).await?;
+        let mut tx = audiences::begin_snapshot(&self.door(space)).await?;
         let serving = audiences::find_serving(&mut tx, space, definition).await?;
         let export = Export {
             space,
@@ -107,9 +107,10 @@ impl Reader {
                 }
             }
         }
-        let by_key = profiles::find_by_keys(&self.pool, space, &keys, std::time::Duration::ZERO).await?;
+        let by_key =
+            profiles::find_by_keys(&self.door(space), space, &keys, std::time::Duration::ZERO).await?;
         let by_key: HashMap<IdKey, _> = by_key.into_iter().map(|found| (found.key, found.state)).collect();
-        let by_id = profiles::find_by_ids(&self.pool, space, &ids).await?;
+        let by_id = profiles::find_by_ids(&self.door(space), space, &ids).await?;
         let by_id: HashMap<_, _> = by_id.into_iter().map(|(id, _, state)| (id, state)).collect();
         // As new as what was read.
         let directory = self.directory(space, None).await?;
@@ -130,7 +131,7 @@ impl Reader {
 
     /// Members of two audiences and of both, as of one instant.
     pub async fn overlap(&self, space: SpaceNo, one: i32, other: i32) -> Result<[i64; 3], QueryError> {
-        Ok(audiences::count_overlap(&self.pool, space, one, other).await?)
+        Ok(audiences::count_overlap(&self.door(space), space, one, other).await?)
     }
 
     /// The size of an audience and how many members have an identifier of each type, most frequent first.
@@ -139,7 +140,7 @@ impl Reader {
         space: SpaceNo,
         definition: i32,
     ) -> Result<(i64, Vec<TypeCount>), QueryError> {
-        let (size, counts) = audiences::count_identifiers(&self.pool, space, definition).await?;
+        let (size, counts) = audiences::count_identifiers(&self.door(space), space, definition).await?;
         let directory = self.directory(space, None).await?;
         let count = |(no, members)| TypeCount { id_type: directory.type_name(no).to_owned(), members };
         let mut types: Vec<TypeCount> = counts.into_iter().map(count).collect();
@@ -156,6 +157,6 @@ impl Reader {
         span: (Timestamp, Timestamp),
         limit: usize,
     ) -> Result<Vec<SizePoint>, QueryError> {
-        Ok(audiences::list_size_points(&self.pool, space, definition, span, limit as i64).await?)
+        Ok(audiences::list_size_points(&self.door(space), space, definition, span, limit as i64).await?)
     }
 }

@@ -51,7 +51,7 @@ pub use crate::store::memberships::{Member, Transition};
 use crate::clock::Clock;
 use crate::domain::SpaceNo;
 use crate::progress::Board;
-use crate::store::StoreError;
+use crate::store::{StoreError, Walled, walled};
 use directory::Directories;
 use lookup::Lookup;
 
@@ -97,12 +97,17 @@ impl Reader {
         Self { pool, board, clock, lookup, directories: Arc::default(), previews, exports }
     }
 
+    /// Where statements about one space go.
+    fn door(&self, space: SpaceNo) -> Walled {
+        walled(&self.pool, space)
+    }
+
     /// What names and numbers of a space mean, at least as new as `version` of its configuration.
     pub async fn directory(
         &self,
         space: SpaceNo,
         version: Option<i64>,
     ) -> Result<Arc<Directory>, QueryError> {
-        Ok(self.directories.get(&self.pool, space, version).await?)
+        Ok(self.directories.get(&self.door(space), space, version).await?)
     }
 }

@@ -195,7 +195,7 @@ impl Reader {
         selector: &Selector,
     ) -> Result<Option<Person>, QueryError> {
         let (state, directory) = match selector {
-            Selector::Id(id) => match profiles::find_by_ids(&self.pool, space, &[*id]).await?.pop() {
+            Selector::Id(id) => match profiles::find_by_ids(&self.door(space), space, &[*id]).await?.pop() {
                 Some((.., state)) => (state, self.directory(space, None).await?),
                 None => return Ok(None),
             },
@@ -220,7 +220,7 @@ impl Reader {
 
     /// The live profile that a number means or meant.
     pub async fn find_by_number(&self, space: SpaceNo, no: ProfileNo) -> Result<Option<Person>, QueryError> {
-        let state = profiles::find_by_number(&self.pool, space, no).await?;
+        let state = profiles::find_by_number(&self.door(space), space, no).await?;
         Ok(self.people(space, state).await?.into_iter().next())
     }
 
@@ -264,7 +264,8 @@ impl Reader {
         let profile = &person.profile;
         let numbers = profile.numbers();
         let found =
-            profiles::list_linked(&self.pool, space, profile.collection, &numbers, after, limit).await?;
+            profiles::list_linked(&self.door(space), space, profile.collection, &numbers, after, limit)
+                .await?;
         let (states, times): (Vec<Bytes>, Vec<Timestamp>) = found.into_iter().unzip();
         let people = self.people(space, states).await?;
         Ok(people
@@ -282,12 +283,12 @@ impl Reader {
         person: &Person,
     ) -> Result<(Vec<Merge>, BTreeMap<ProfileNo, Uuid>), QueryError> {
         let numbers = person.profile.numbers();
-        let merges = identity::list_merges(&self.pool, space, &numbers).await?;
+        let merges = identity::list_merges(&self.door(space), space, &numbers).await?;
         // Those of merges that were taken back are other profiles' again.
         let named = merges.iter().flat_map(|merge| [merge.survivor, merge.absorbed]);
         let all: BTreeSet<ProfileNo> = numbers.into_iter().chain(named).collect();
         let all: Vec<ProfileNo> = all.into_iter().collect();
-        let ids = profiles::list_ids(&self.pool, space, &all).await?.into_iter().collect();
+        let ids = profiles::list_ids(&self.door(space), space, &all).await?.into_iter().collect();
         Ok((merges, ids))
     }
 
@@ -306,7 +307,7 @@ impl Reader {
         }
         let numbers: Vec<ProfileNo> = apart.iter().map(|apart| apart.other).collect();
         let mut ids = BTreeMap::new();
-        for (no, _, state) in profiles::find_by_numbers(&self.pool, space, &numbers).await? {
+        for (no, _, state) in profiles::find_by_numbers(&self.door(space), space, &numbers).await? {
             ids.insert(no, Profile::decode(&state)?.id);
         }
         Ok(apart.iter().filter_map(|apart| Some((apart.clone(), *ids.get(&apart.other)?))).collect())
@@ -319,7 +320,7 @@ impl Reader {
         person: &Person,
         limit: i64,
     ) -> Result<Vec<RefusalRow>, QueryError> {
-        Ok(identity::list_refusals(&self.pool, space, &person.profile.numbers(), limit).await?)
+        Ok(identity::list_refusals(&self.door(space), space, &person.profile.numbers(), limit).await?)
     }
 
     /// The time, for relative answers.

@@ -64,22 +64,23 @@ impl Reader {
         let began = Instant::now();
         let directory = self.directory(space, None).await?;
         // Never before an event that is in the log, whatever the clock says.
-        let newest = log::newest_received(&self.pool, space).await?;
+        let newest = log::newest_received(&self.door(space), space).await?;
         let look = Look {
             draft,
             answers: answers(&directory),
             now: newest.into_iter().fold(self.clock.now(), Timestamp::max),
             conditions: draft.plan.conditions(),
         };
-        let last = profiles::newest(&self.pool, space).await?;
+        let last = profiles::newest(&self.door(space), space).await?;
         // Who has no events is not looked at, when having none is all it takes not to be concerned.
         let only_those_with_events =
             draft.replaces.is_none() && look.concern(&LeafStates::default()) == Concern::Nothing;
         let conditions = look.conditions.iter().map(|(text, _)| ((*text).to_owned(), 0)).collect();
         let mut preview = Preview { conditions, ..Preview::default() };
-        let end = processor::status(&self.pool, space).await?.map_or(Offset(0), |status| status.processed);
+        let end =
+            processor::status(&self.door(space), space).await?.map_or(Offset(0), |status| status.processed);
         let absorbed: hashbrown::HashMap<ProfileNo, ProfileNo> =
-            profiles::list_absorbed(&self.pool, space).await?.into_iter().collect();
+            profiles::list_absorbed(&self.door(space), space).await?.into_iter().collect();
         if draft.plan.collection() == Collection::Accounts {
             self.look_at_accounts(space, &look, &Fold { end, absorbed, last }, &mut preview).await?;
             preview.took = began.elapsed();
@@ -123,7 +124,7 @@ impl Reader {
         mut each: impl FnMut(&Profile),
     ) -> Result<(), QueryError> {
         while after < until {
-            let rows = profiles::list_states(&self.pool, space, after, READ_AT_A_TIME).await?;
+            let rows = profiles::list_states(&self.door(space), space, after, READ_AT_A_TIME).await?;
             let Some((last, _)) = rows.last() else { break };
             after = *last;
             for (_, state) in rows.iter().filter(|(no, _)| *no <= until) {
@@ -139,7 +140,7 @@ impl Reader {
         space: SpaceNo,
         numbers: &[ProfileNo],
     ) -> Result<Vec<Profile>, QueryError> {
-        let mut rows = profiles::load_states(&self.pool, space, numbers).await?;
+        let mut rows = profiles::load_states(&self.door(space), space, numbers).await?;
         rows.sort_unstable_by_key(|(no, _)| *no);
         let live = rows.iter().filter_map(|(_, row)| match row {
             Loaded::Live(state) => Some(Profile::decode(state)),
@@ -191,7 +192,8 @@ impl Reader {
     ) -> Result<(), QueryError> {
         for some in concerned.chunks(2 * READ_AT_A_TIME as usize) {
             let (first, second) = some.split_at(some.len().div_ceil(2));
-            let load = |part| profiles::load_starts(&self.pool, space, part, WHO_BYTES);
+            let door = self.door(space);
+            let load = |part| profiles::load_starts(&door, space, part, WHO_BYTES);
             let (first, second) = tokio::try_join!(load(first), load(second))?;
             for (no, start) in first.into_iter().chain(second) {
                 let Some(states) = partials.get(no) else { continue };
@@ -216,7 +218,7 @@ impl Reader {
         let leaves = draft.plan.leaves().map(|(no, spec)| (no, end, spec.clone())).collect();
         let tasks = std::thread::available_parallelism().map_or(1, NonZero::get);
         let scan = Scan { space, leaves, after, until, absorbed, at, tasks, pace: Pace::default() };
-        Ok(scan.run(self.pool.clone()).await?)
+        Ok(scan.run(self.door(space)).await?)
     }
 }
 

@@ -42,7 +42,7 @@ impl Reader {
         let mut after = ProfileNo(0);
         loop {
             let most = READ_AT_A_TIME;
-            let numbers = profiles::list_accounts(&self.pool, space, after, fold.last, most).await?;
+            let numbers = profiles::list_accounts(&self.door(space), space, after, fold.last, most).await?;
             let Some(last) = numbers.last() else { return Ok(()) };
             after = *last;
             for profile in self.live_profiles(space, &numbers).await? {

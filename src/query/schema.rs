@@ -16,14 +16,14 @@ const NAMES_MAX: usize = 1_000;
 impl Reader {
     /// All event names that have been seen, with what has been seen of them.
     pub async fn list_seen_events(&self, space: SpaceNo) -> Result<Vec<(String, Seen)>, QueryError> {
-        Ok(schema::list_seen(&self.pool, space, SeenKind::Event, None).await?)
+        Ok(schema::list_seen(&self.door(space), space, SeenKind::Event, None).await?)
     }
 
     /// What has been seen of the events of one name.
     pub async fn find_seen_event(&self, space: SpaceNo, name: &str) -> Result<Option<Seen>, QueryError> {
         // U+0000 is in no name and not in Postgres' texts either.
         let name = name.replace('\0', "");
-        let found = schema::list_seen(&self.pool, space, SeenKind::Event, Some(&name)).await?.pop();
+        let found = schema::list_seen(&self.door(space), space, SeenKind::Event, Some(&name)).await?.pop();
         Ok(found.map(|(_, seen)| seen))
     }
 
@@ -33,13 +33,13 @@ impl Reader {
             Collection::Users => SeenKind::UserTraits,
             Collection::Accounts => SeenKind::AccountTraits,
         };
-        let found = schema::list_seen(&self.pool, space, kind, None).await?.pop();
+        let found = schema::list_seen(&self.door(space), space, kind, None).await?.pop();
         Ok(found.map(|(_, seen)| seen).unwrap_or_default())
     }
 
     /// A word about each name of a query that has not been seen. Never a reason to refuse: events may be about to come.
     pub async fn remarks(&self, space: SpaceNo, plan: &Plan) -> Result<Vec<Remark>, QueryError> {
-        let names = schema::list_names(&self.pool, space, SeenKind::Event).await?;
+        let names = schema::list_names(&self.door(space), space, SeenKind::Event).await?;
         let has_more_events = names.len() >= NAMES_MAX;
         let mut known = Known { has_more_events, ..Known::default() };
         for name in names {
@@ -50,7 +50,7 @@ impl Reader {
             let properties = seen.fields.known.into_keys().filter(|path| !path.contains('.')).collect();
             known.events.insert(event.to_owned(), Some(properties).filter(|_| !seen.fields.is_cut));
         }
-        let definitions = definitions::list_definitions(&self.pool, space, None, None).await?;
+        let definitions = definitions::list_definitions(&self.door(space), space, None, None).await?;
         known.traits = self.known_traits(space, plan.collection(), &definitions).await?;
         if !plan.traits_of_users().is_empty() {
             known.traits_of_users = self.known_traits(space, Collection::Users, &definitions).await?;

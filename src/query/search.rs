@@ -43,7 +43,7 @@ impl Reader {
         if let Some(serving) = directory.serving.values().find(|serving| serving.key == name) {
             return Ok(Searchability::Computed(serving.kind));
         }
-        let rows = search::list_traits(&self.pool, space).await?;
+        let rows = search::list_traits(&self.door(space), space).await?;
         let found = rows.into_iter().find(|row| !row.removed && canonical(&row.name) == canonical(name));
         Ok(found.map_or(Searchability::No, |row| Searchability::Yes {
             no: row.no,
@@ -62,7 +62,7 @@ impl Reader {
     ) -> Result<Vec<Person>, QueryError> {
         let directory = self.directory(space, None).await?;
         let key = (wanted.no, hash_of(collection, wanted.value));
-        let mut tx = people::begin(&self.pool).await?;
+        let mut tx = people::begin(&self.door(space)).await?;
         let mut page = Vec::new();
         loop {
             let found = search::list_candidates(&mut *tx, space, key, after, limit as i64).await?;

@@ -150,7 +150,8 @@ impl Reader {
     ) -> Result<Vec<Pointer>, QueryError> {
         let numbers = person.profile.numbers();
         let mut pointers = person.profile.pointers();
-        for page in timeline::list_pages(&self.pool, space, &numbers, filter.start, filter.end).await? {
+        for page in timeline::list_pages(&self.door(space), space, &numbers, filter.start, filter.end).await?
+        {
             pointers.extend(decode_pointers(&page).ok_or(DecodeError::Format)?);
         }
         pointers.retain(|p| p.at >= filter.start && p.at <= filter.end);
@@ -178,7 +179,7 @@ impl Reader {
         let mut offsets: Vec<Offset> = pointers.iter().map(|p| p.offset).collect();
         offsets.sort_unstable();
         let mut events = BTreeMap::new();
-        for chunk in log::read_containing(&self.pool, space, &offsets).await? {
+        for chunk in log::read_containing(&self.door(space), space, &offsets).await? {
             let content = chunk.content()?;
             let records = Records::new(&content).map_err(|e| QueryError::Store(e.into()))?;
             for (record, offset) in records.zip(chunk.first_offset().0..) {

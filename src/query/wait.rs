@@ -57,7 +57,7 @@ impl Reader {
     }
 
     async fn processed(&self, space: SpaceNo) -> Result<Offset, QueryError> {
-        let status = processor::status(&self.pool, space).await?;
+        let status = processor::status(&self.door(space), space).await?;
         Ok(status.map(|s| s.processed).unwrap_or_default())
     }
 }

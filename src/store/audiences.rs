@@ -7,12 +7,12 @@ use chrono::{DateTime, Utc};
 use sqlx::postgres::PgPool;
 use sqlx::{PgConnection, Postgres, Transaction};
 
-use super::Result;
+use super::{Result, Walled};
 use crate::domain::{ComputationNo, ProfileNo, SpaceNo, Timestamp};
 
 /// Begins a look at one instant, however many statements it takes: what is written meanwhile is not seen.
-pub async fn begin_snapshot(pool: &PgPool) -> Result<Transaction<'static, Postgres>> {
-    let mut tx = pool.begin().await?;
+pub async fn begin_snapshot(door: &Walled) -> Result<Transaction<'static, Postgres>> {
+    let mut tx = door.begin().await?;
     let sql = "-- store::audiences::begin_snapshot
          SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY";
     sqlx::query(sql).execute(&mut *tx).await?;
@@ -74,7 +74,7 @@ pub async fn list_member_states(
 }
 
 /// How many members two definitions have, and how many both have.
-pub async fn count_overlap(pool: &PgPool, space: SpaceNo, one: i32, other: i32) -> Result<[i64; 3]> {
+pub async fn count_overlap(door: &Walled, space: SpaceNo, one: i32, other: i32) -> Result<[i64; 3]> {
     let (one, other, both) = sqlx::query_as(
         "-- store::audiences::count_overlap
          WITH of AS (
@@ -91,14 +91,14 @@ pub async fn count_overlap(pool: &PgPool, space: SpaceNo, one: i32, other: i32) 
     .bind(space.0)
     .bind(one)
     .bind(other)
-    .fetch_one(pool)
+    .fetch_one(door)
     .await?;
     Ok([one, other, both])
 }
 
 /// How many members a definition has, and how many of them have an identifier of each type.
 pub async fn count_identifiers(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     definition: i32,
 ) -> Result<(i64, Vec<(i16, i64)>)> {
@@ -115,13 +115,13 @@ pub async fn count_identifiers(
          SELECT e.type_no, count(DISTINCT m.profile_no)
          FROM external_id e
          JOIN profile p ON p.space_id = $1 AND p.profile_no = e.profile_no
-         JOIN member m ON m.profile_no = coalesce(p.merged_into, p.profile_no)
+         JOIN member m ON m.profile_no = CASE WHEN p.merged_into IS NULL THEN p.profile_no ELSE p.merged_into END
          WHERE e.space_id = $1
          GROUP BY e.type_no",
     )
     .bind(space.0)
     .bind(definition)
-    .fetch_all(pool)
+    .fetch_all(door)
     .await?;
     let size = rows.iter().find(|(type_no, _)| type_no.is_none()).map_or(0, |(_, count)| *count);
     Ok((size, rows.into_iter().filter_map(|(type_no, count)| Some((type_no?, count))).collect()))
@@ -132,7 +132,7 @@ pub type SizePoint = (Timestamp, i64);
 
 /// The changes of a size from the last one before `from` until `to`, oldest first, at most `limit`.
 pub async fn list_size_points(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     definition: i32,
     (from, to): (Timestamp, Timestamp),
@@ -153,7 +153,7 @@ pub async fn list_size_points(
     .bind(from.to_utc())
     .bind(to.to_utc())
     .bind(limit)
-    .fetch_all(pool)
+    .fetch_all(door)
     .await?;
     Ok(rows.into_iter().map(|(at, size)| (at.into(), size)).collect())
 }

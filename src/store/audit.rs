@@ -8,10 +8,9 @@ pub mod verify;
 use chrono::{DateTime, Utc};
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
-use sqlx::postgres::PgPool;
 use sqlx::{PgConnection, PgExecutor};
 
-use super::{Result, StoreError};
+use super::{Result, StoreError, Walled};
 use crate::domain::act::{Actor, Effect};
 use crate::domain::audit::{self, Entry, EntryKind, Hash, START};
 use crate::domain::{Offset, SpaceNo, Timestamp};
@@ -166,8 +165,8 @@ pub async fn append(tx: &mut PgConnection, space: SpaceNo, entries: Vec<Entry>) 
 }
 
 /// Adds entries in a transaction of their own. A space that was purged meanwhile gets none.
-pub async fn append_alone(pool: &PgPool, space: SpaceNo, entries: Vec<Entry>) -> Result<()> {
-    let mut tx = pool.begin().await?;
+pub async fn append_alone(door: &Walled, space: SpaceNo, entries: Vec<Entry>) -> Result<()> {
+    let mut tx = door.begin().await?;
     if space != SERVER {
         let sql = "-- store::audit::append_alone\nSELECT 1 FROM space WHERE space_id = $1 FOR KEY SHARE";
         let known: Option<i32> = sqlx::query_scalar(sql).bind(space.0).fetch_optional(&mut *tx).await?;
@@ -230,7 +229,7 @@ pub struct Wanted<'a> {
 
 /// A page of a chain, newest first, older than `before`.
 pub async fn list(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     wanted: Wanted<'_>,
     before: Option<i64>,
@@ -249,21 +248,21 @@ pub async fn list(
     .bind(wanted.kind.map(EntryKind::as_str))
     .bind(wanted.action)
     .bind(limit)
-    .fetch_all(pool)
+    .fetch_all(door)
     .await?;
     Ok(rows.into_iter().map(told).collect())
 }
 
 /// A whole chain, oldest first, as it is read.
-pub fn stream(pool: PgPool, space: SpaceNo) -> BoxStream<'static, Result<Told>> {
-    async_stream(pool, space).boxed()
+pub fn stream(door: Walled, space: SpaceNo) -> BoxStream<'static, Result<Told>> {
+    async_stream(door, space).boxed()
 }
 
-fn async_stream(pool: PgPool, space: SpaceNo) -> impl futures_util::Stream<Item = Result<Told>> {
+fn async_stream(door: Walled, space: SpaceNo) -> impl futures_util::Stream<Item = Result<Told>> {
     let pages = futures_util::stream::try_unfold(0_i64, move |after| {
-        let pool = pool.clone();
+        let door = door.clone();
         async move {
-            let page = page_after(&pool, space, after).await?;
+            let page = page_after(&door, space, after).await?;
             let last = page.last().map(|(no, _)| *no);
             Ok::<_, StoreError>(
                 last.map(|last| (futures_util::stream::iter(page.into_iter().map(|(_, row)| Ok(row))), last)),
@@ -277,7 +276,7 @@ fn async_stream(pool: PgPool, space: SpaceNo) -> impl futures_util::Stream<Item 
 const PAGE: i64 = 1_000;
 
 /// The next entries of a chain with their numbers, oldest first.
-async fn page_after(pool: &PgPool, space: SpaceNo, after: i64) -> Result<Vec<(i64, Told)>> {
+async fn page_after(door: &Walled, space: SpaceNo, after: i64) -> Result<Vec<(i64, Told)>> {
     type Row = (i64, String, Vec<u8>, Option<serde_json::Value>, Option<serde_json::Value>, Option<Vec<u8>>);
     let rows: Vec<Row> = sqlx::query_as(
         "-- store::audit::page_after
@@ -288,7 +287,7 @@ async fn page_after(pool: &PgPool, space: SpaceNo, after: i64) -> Result<Vec<(i6
     .bind(space.0)
     .bind(after)
     .bind(PAGE)
-    .fetch_all(pool)
+    .fetch_all(door)
     .await?;
     let row = |(no, content, hash, act, effect, salt): Row| (no, told((content, hash, act, effect, salt)));
     Ok(rows.into_iter().map(row).collect())

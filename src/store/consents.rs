@@ -7,12 +7,11 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use sqlx::postgres::PgPool;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::destinations::{subscriptions, syncs, worker};
-use super::{Result, StoreError, processor};
+use super::{Result, StoreError, Walled, processor};
 use crate::domain::{DestinationNo, SpaceNo, Timestamp};
 
 /// A category.
@@ -118,8 +117,8 @@ pub struct Wanted<'a> {
 }
 
 /// Makes a category; `Exists` when its id is in use.
-pub async fn insert_category(pool: &PgPool, space: SpaceNo, new: Wanted<'_>, at: Timestamp) -> Result<()> {
-    let mut tx = pool.begin().await?;
+pub async fn insert_category(door: &Walled, space: SpaceNo, new: Wanted<'_>, at: Timestamp) -> Result<()> {
+    let mut tx = door.begin().await?;
     // Its row lock lets changes follow one another.
     processor::bump_config(&mut tx, space).await?;
     let sql = "-- store::consents::insert_category
@@ -137,12 +136,12 @@ pub async fn insert_category(pool: &PgPool, space: SpaceNo, new: Wanted<'_>, at:
 
 /// Changes a category; false when there is none of that id.
 pub async fn update_category(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     changed: Wanted<'_>,
     at: Timestamp,
 ) -> Result<bool> {
-    let mut tx = pool.begin().await?;
+    let mut tx = door.begin().await?;
     processor::bump_config(&mut tx, space).await?;
     let sql = "-- store::consents::update_category
          UPDATE consent_category SET name = coalesce($3, name), updated_at = $4

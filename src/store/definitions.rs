@@ -5,11 +5,10 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
-use sqlx::postgres::PgPool;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::{Result, processor};
+use super::{Result, Walled, processor};
 use crate::domain::act::LIST_TRAIT;
 use crate::domain::gate::Gates;
 use crate::domain::retention::Retention;
@@ -191,12 +190,12 @@ impl Version {
 
 /// All live definitions of a space in order of their keys; one kind, one key, or all.
 pub async fn list_definitions(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     kind: Option<Kind>,
     key: Option<&str>,
 ) -> Result<Vec<Definition>> {
-    list_definitions_in(&mut *pool.acquire().await?, space, kind, key).await
+    list_definitions_in(&mut *door.begin().await?, space, kind, key).await
 }
 
 /// The same as a transaction sees them.
@@ -285,12 +284,12 @@ pub struct NewDefinition<'a> {
 
 /// Makes a definition with its first version; `Exists` when the key is in use.
 pub async fn insert_definition(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     new: &NewDefinition<'_>,
     at: Timestamp,
 ) -> Result<()> {
-    let mut tx = pool.begin().await?;
+    let mut tx = door.begin().await?;
     // Taken first: changes of one space's definitions follow one another.
     processor::bump_config(&mut tx, space).await?;
     let no: i32 = sqlx::query_scalar(
@@ -377,13 +376,13 @@ pub struct Edit<'a> {
 
 /// Applies an edit.
 pub async fn update_definition(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     definition: i32,
     edit: &Edit<'_>,
     at: Timestamp,
 ) -> Result<()> {
-    let mut tx = pool.begin().await?;
+    let mut tx = door.begin().await?;
     processor::bump_config(&mut tx, space).await?;
     sqlx::query(
         "-- store::definitions::update_definition
@@ -417,8 +416,8 @@ pub async fn update_definition(
 }
 
 /// Marks a definition as deleted: its key is free at once, the processor clears what it left.
-pub async fn delete_definition(pool: &PgPool, space: SpaceNo, definition: i32, at: Timestamp) -> Result<()> {
-    let mut tx = pool.begin().await?;
+pub async fn delete_definition(door: &Walled, space: SpaceNo, definition: i32, at: Timestamp) -> Result<()> {
+    let mut tx = door.begin().await?;
     processor::bump_config(&mut tx, space).await?;
     let sql = "-- store::definitions::delete_definition
          UPDATE computation SET status = 'superseded'
@@ -433,7 +432,7 @@ pub async fn delete_definition(pool: &PgPool, space: SpaceNo, definition: i32, a
 }
 
 /// All versions of a definition, newest first.
-pub async fn list_versions(pool: &PgPool, space: SpaceNo, definition: i32) -> Result<Vec<Version>> {
+pub async fn list_versions(door: &Walled, space: SpaceNo, definition: i32) -> Result<Vec<Version>> {
     let rows: Vec<VersionRow> = sqlx::query_as(
         "-- store::definitions::list_versions
          SELECT definition_no, computation_no, version, query, include_anonymous, include_history, consent_category,
@@ -442,13 +441,13 @@ pub async fn list_versions(pool: &PgPool, space: SpaceNo, definition: i32) -> Re
     )
     .bind(space.0)
     .bind(definition)
-    .fetch_all(pool)
+    .fetch_all(door)
     .await?;
     Ok(rows.into_iter().map(Version::from).collect())
 }
 
 /// Size of every serving audience: key, size, when it changed.
-pub async fn list_sizes(pool: &PgPool, space: SpaceNo) -> Result<Vec<(String, i64, Timestamp)>> {
+pub async fn list_sizes(door: &Walled, space: SpaceNo) -> Result<Vec<(String, i64, Timestamp)>> {
     let rows: Vec<(String, i64, DateTime<Utc>)> = sqlx::query_as(
         "-- store::definitions::list_sizes
          SELECT d.key, c.size, c.changed_at FROM definition d
@@ -456,7 +455,7 @@ pub async fn list_sizes(pool: &PgPool, space: SpaceNo) -> Result<Vec<(String, i6
          WHERE d.space_id = $1 AND d.kind = 0 AND NOT d.deleted ORDER BY d.key",
     )
     .bind(space.0)
-    .fetch_all(pool)
+    .fetch_all(door)
     .await?;
     Ok(rows.into_iter().map(|(key, size, at)| (key, size, at.into())).collect())
 }
@@ -477,7 +476,7 @@ pub struct ServingVersion {
 }
 
 /// Serving definitions of a space: which version answers for which key.
-pub async fn list_serving(pool: &PgPool, space: SpaceNo) -> Result<Vec<ServingVersion>> {
+pub async fn list_serving(door: &Walled, space: SpaceNo) -> Result<Vec<ServingVersion>> {
     let rows: Vec<(i32, i16, String, Option<String>, bool)> = sqlx::query_as(
         "-- store::definitions::list_serving
          SELECT d.serving_no, d.kind, d.key, d.purpose, c.requires_human_review FROM definition d
@@ -485,7 +484,7 @@ pub async fn list_serving(pool: &PgPool, space: SpaceNo) -> Result<Vec<ServingVe
          WHERE d.space_id = $1 AND NOT d.deleted",
     )
     .bind(space.0)
-    .fetch_all(pool)
+    .fetch_all(door)
     .await?;
     Ok(rows
         .into_iter()

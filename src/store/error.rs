@@ -23,6 +23,17 @@ pub enum StoreError {
     /// Anything else the database said: a fault in our statements or schema.
     #[error("database error: {0}")]
     Database(#[source] sqlx::Error),
+    /// The login of the database may not make the role that statements for callers run as.
+    #[error(
+        "the role {role} is missing or cannot be used by {login:?}, and {login:?} may not make it. Ask whoever may: \
+         CREATE ROLE {role} NOLOGIN; GRANT {role} TO \"{login}\";"
+    )]
+    NoRole {
+        /// The role, shared by all databases of the server.
+        role: &'static str,
+        /// Who the service is for the database.
+        login: String,
+    },
     /// The schema could not be brought up to date.
     #[error("migration failed: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),

@@ -40,7 +40,7 @@ pub async fn list_links(
         "-- store::exports::list_links
          SELECT l.profile_id, min(k.created_at) FROM account_link k
          JOIN profile p ON p.space_id = $1 AND p.profile_no = k.user_no
-         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
+         JOIN profile l ON l.space_id = $1 AND l.profile_no = CASE WHEN p.merged_into IS NULL THEN p.profile_no ELSE p.merged_into END
          WHERE k.space_id = $1 AND k.account_no = ANY($2) GROUP BY l.profile_no, l.profile_id ORDER BY l.profile_no"
     };
     let numbers: Vec<i64> = numbers.iter().map(|no| no.0 as i64).collect();

@@ -1,11 +1,10 @@
 //! Identity settings, identifiers, merges and refusals.
 
 use chrono::{DateTime, Utc};
-use sqlx::postgres::PgPool;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use super::{Result, StoreError};
+use super::{Result, StoreError, Walled};
 use crate::domain::id_type::{Frequency, IdType};
 use crate::domain::identifier::IdKey;
 use crate::domain::{Collection, Offset, ProfileNo, SpaceNo, Timestamp};
@@ -332,7 +331,7 @@ pub async fn find_merge(executor: impl PgExecutor<'_>, space: SpaceNo, id: Uuid)
 
 /// The newest refusals of these profile numbers.
 pub async fn list_refusals(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     profiles: &[ProfileNo],
     limit: i64,
@@ -347,7 +346,7 @@ pub async fn list_refusals(
     .bind(space.0)
     .bind(profiles.iter().map(|p| p.0 as i64).collect::<Vec<_>>())
     .bind(limit)
-    .fetch_all(pool)
+    .fetch_all(door)
     .await?;
     let refusal =
         |(profile, rule, id_type, value, occurrences, offset, message_id, first_at, last_at): Row| {

@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
-use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
-use super::Result;
 use super::identity::RefusalRow;
+use super::{Result, Walled};
 use crate::domain::{SpaceNo, Timestamp};
 
 /// A value that a rule refuses, however often and to whomever.
@@ -35,7 +34,7 @@ pub struct Problem {
 
 /// A page of the problems of a space, those with most occurrences first, behind the one with these occurrences and key.
 pub async fn list_problems(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     after: Option<(i64, Uuid)>,
     limit: i64,
@@ -52,7 +51,7 @@ pub async fn list_problems(
     .bind(occurrences)
     .bind(key)
     .bind(limit)
-    .fetch_all(pool)
+    .fetch_all(door)
     .await?;
     let problem = |(key, rule, id_type, value, occurrences, profiles, first_at, last_at): Row| Problem {
         key,
@@ -79,13 +78,13 @@ pub struct RuleCount {
 }
 
 /// What each rule has refused in a space, the one that refuses most first.
-pub async fn list_rules(pool: &PgPool, space: SpaceNo) -> Result<Vec<RuleCount>> {
+pub async fn list_rules(door: &Walled, space: SpaceNo) -> Result<Vec<RuleCount>> {
     let rows: Vec<(String, i64, i64)> = sqlx::query_as(
         "-- store::identity_problems::list_rules
          SELECT rule, ids, occurrences FROM identity_rule WHERE space_id = $1 ORDER BY occurrences DESC, rule",
     )
     .bind(space.0)
-    .fetch_all(pool)
+    .fetch_all(door)
     .await?;
     Ok(rows.into_iter().map(|(rule, ids, occurrences)| RuleCount { rule, ids, occurrences }).collect())
 }

@@ -1,10 +1,9 @@
 //! Identity settings as operators change them.
 
-use sqlx::postgres::PgPool;
 use sqlx::{PgConnection, PgExecutor};
 
 use super::identity::{SettingsRow, get_settings, write_type};
-use super::{Result, StoreError, processor};
+use super::{Result, StoreError, Walled, processor};
 use crate::domain::SpaceNo;
 use crate::domain::id_type::{IdType, TypeNo};
 
@@ -18,19 +17,19 @@ pub enum Changed {
 }
 
 /// The settings of a space, for reading.
-pub async fn read_settings(pool: &PgPool, space: SpaceNo) -> Result<SettingsRow> {
-    get_settings(&mut *pool.acquire().await?, space).await
+pub async fn read_settings(door: &Walled, space: SpaceNo) -> Result<SettingsRow> {
+    get_settings(&mut *door.begin().await?, space).await
 }
 
 /// Changes the settings of a space to what `change` makes of the present ones, which nobody else changes meanwhile; the
 /// processor takes them in between two batches. An error of `change` leaves everything as it is, and so does a change
 /// that changes nothing. Types are told apart by their numbers.
 pub async fn change_settings<E: From<StoreError>>(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     change: impl FnOnce(&SettingsRow) -> std::result::Result<SettingsRow, E>,
 ) -> std::result::Result<Changed, E> {
-    let mut tx = pool.begin().await.map_err(StoreError::from)?;
+    let mut tx = door.begin().await?;
     // Its row lock keeps others out: other changes, and batches of the processor, which add types as well.
     processor::bump_config(&mut tx, space).await?;
     let present = get_settings(&mut tx, space).await?;

@@ -1,10 +1,9 @@
 //! What a change of identity settings would mean for the profiles there are.
 
-use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
-use super::Result;
 use super::identity::SettingsRow;
+use super::{Result, Walled};
 use crate::domain::id_type::{IdType, TypeNo};
 use crate::domain::{IdKey, ProfileNo, SpaceNo};
 
@@ -46,7 +45,7 @@ pub struct WithinWindow {
 }
 
 /// Live profiles that have more values of one of these types than its limit, however old.
-pub async fn list_above(pool: &PgPool, space: SpaceNo, types: &[&IdType]) -> Result<Vec<ProfileNo>> {
+pub async fn list_above(door: &Walled, space: SpaceNo, types: &[&IdType]) -> Result<Vec<ProfileNo>> {
     let rows: Vec<i64> = sqlx::query_scalar(
         "-- store::identity_trials::list_above
          SELECT DISTINCT h.owner FROM (
@@ -60,7 +59,7 @@ pub async fn list_above(pool: &PgPool, space: SpaceNo, types: &[&IdType]) -> Res
     .bind(space.0)
     .bind(types.iter().map(|t| t.no).collect::<Vec<_>>())
     .bind(types.iter().map(|t| t.limit as i32).collect::<Vec<_>>())
-    .fetch_all(pool)
+    .fetch_all(door)
     .await?;
     Ok(rows.into_iter().map(|no| ProfileNo(no as u64)).collect())
 }
@@ -68,7 +67,7 @@ pub async fn list_above(pool: &PgPool, space: SpaceNo, types: &[&IdType]) -> Res
 /// Profiles that have more values of a type than its limit, more identifiers than they may, or have taken more merges: how
 /// many, and those that are most above, `sample` of them. Types with a window are those of `windowed`.
 pub async fn find_excess(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     settings: &SettingsRow,
     windowed: &[WithinWindow],
@@ -110,7 +109,7 @@ pub async fn find_excess(
     .bind(windowed.iter().map(|w| w.limit).collect::<Vec<_>>())
     .bind(i64::from(settings.merges_max))
     .bind(sample)
-    .fetch_all(pool)
+    .fetch_all(door)
     .await?;
     let profiles = rows.first().map_or(0, |row| row.5);
     let excess = |(profile, merges, type_no, values, limit, _): Row| Excess {
@@ -138,7 +137,7 @@ pub struct Held {
 
 /// Identifiers of some types, by their keys, behind one of them.
 pub async fn list_held(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     types: &[TypeNo],
     after: IdKey,
@@ -154,7 +153,7 @@ pub async fn list_held(
     .bind(after.to_uuid())
     .bind(types)
     .bind(limit)
-    .fetch_all(pool)
+    .fetch_all(door)
     .await?;
     let held = |(key, type_no, value, no): (Uuid, TypeNo, String, i64)| Held {
         key: IdKey(key.as_u128()),

@@ -52,7 +52,8 @@ pub async fn insert_rows(
     let conflict = if is_source {
         "ON CONFLICT (space_id, source_no) DO UPDATE SET source_id = excluded.source_id, name = excluded.name,
              enabled = excluded.enabled, created_at = excluded.created_at,
-             events_per_second_max = excluded.events_per_second_max, allowed_origins = excluded.allowed_origins"
+             events_per_second_max = excluded.events_per_second_max, allowed_origins = excluded.allowed_origins,
+             is_public = excluded.is_public"
     } else {
         ""
     };

@@ -1,11 +1,10 @@
 //! Members, sizes and transitions. They change together in the micro-batch's transaction and nowhere else.
 
 use chrono::{DateTime, Utc};
-use sqlx::postgres::PgPool;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use super::Result;
+use super::{Result, Walled};
 use crate::domain::{ComputationNo, ProfileNo, SpaceNo, Timestamp};
 
 /// A change of one profile's membership.
@@ -168,7 +167,7 @@ pub async fn list_members(
 
 /// A page of an audience's transitions, newest first, behind number `before`, with the live profile's id.
 pub async fn list_transitions(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     definition: i32,
     before: i64,
@@ -180,14 +179,14 @@ pub async fn list_transitions(
          FROM (SELECT * FROM transition WHERE space_id = $1 AND definition_no = $2 AND transition_no < $3
                ORDER BY transition_no DESC LIMIT $4) t
          JOIN profile p ON p.space_id = $1 AND p.profile_no = t.profile_no
-         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
+         JOIN profile l ON l.space_id = $1 AND l.profile_no = CASE WHEN p.merged_into IS NULL THEN p.profile_no ELSE p.merged_into END
          ORDER BY t.transition_no DESC",
     )
     .bind(space.0)
     .bind(definition)
     .bind(before)
     .bind(limit)
-    .fetch_all(pool)
+    .fetch_all(door)
     .await?;
     let row = |(no, profile, entered, at, id): (i64, i64, bool, DateTime<Utc>, Uuid)| {
         (Transition { definition, no, profile: ProfileNo(profile as u64), entered, at: at.into() }, id)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::{Connection, PgConnection, migrate::Migrator, postgres::PgPool};
 
-use super::{Result, audit};
+use super::{Result, audit, wall};
 
 /// The migrations of this build.
 pub static MIGRATOR: Migrator = sqlx::migrate!();
@@ -21,6 +21,7 @@ pub async fn migrate(pool: &PgPool) -> Result<()> {
     let mut migrator = Migrator { locking: false, ..Migrator::DEFAULT };
     migrator.migrations.clone_from(&MIGRATOR.migrations);
     migrator.run_direct(None, &mut connection, false).await?;
+    wall::raise(&mut connection).await?;
     audit::link_older(&mut connection).await?;
     // Closing the session gives the lock back.
     connection.close().await?;

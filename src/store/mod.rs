@@ -33,6 +33,7 @@ pub mod regulations;
 pub mod rejected;
 pub mod retention;
 pub mod schema;
+pub mod scrub;
 pub mod search;
 pub mod segments;
 pub mod sensitive;
@@ -43,9 +44,11 @@ pub mod timeline;
 pub mod tokens;
 pub mod usage;
 pub mod verify;
+pub mod wall;
 
 pub use error::StoreError;
 pub use migrate::migrate;
+pub use wall::{Walled, walled};
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use std::time::Duration;

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use sqlx::postgres::PgPool;
 use sqlx::{PgConnection, Postgres, Transaction};
 
-use super::Result;
+use super::{Result, Walled};
 use crate::domain::{Collection, ProfileNo, SpaceNo, Timestamp};
 
 /// Times of last sight are indexed by slots of this length.
@@ -16,8 +15,8 @@ pub const START_CHARS: usize = 64;
 
 /// Begins to read a list: one way to read each of them is good, which is to follow its index, whatever Postgres knows of
 /// the tables. What it takes for a handful of rows may be thousands since a minute.
-pub async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>> {
-    let mut tx = pool.begin().await?;
+pub async fn begin(door: &Walled) -> Result<Transaction<'static, Postgres>> {
+    let mut tx = door.begin().await?;
     sqlx::query(
         "-- store::people::begin
          SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
@@ -166,18 +165,11 @@ pub async fn list_by_start(
              SELECT r.type_no, e.start, e.profile_no
              FROM unnest($2::smallint[], $3::text[], $4::text[], $5::bigint[], $6::text[])
                  AS r (type_no, prefix, after, after_no, before)
-             CROSS JOIN LATERAL (
-                 SELECT left(e.value, 64) COLLATE \"C\" AS start, e.profile_no FROM external_id e
-                 WHERE e.space_id = $1 AND e.type_no = r.type_no
-                     AND (left(e.value, 64) COLLATE \"C\", e.profile_no) > (r.after, r.after_no)
-                     AND left(e.value, 64) COLLATE \"C\" < r.before
-                     AND starts_with(e.value, r.prefix)
-                 ORDER BY left(e.value, 64) COLLATE \"C\", e.profile_no LIMIT $7
-             ) e
+             CROSS JOIN LATERAL identifiers_by_start(r.type_no, r.prefix, r.after, r.after_no, r.before, $7) e
              ORDER BY r.type_no, e.start, e.profile_no LIMIT $7
          ) f
          JOIN profile p ON p.space_id = $1 AND p.profile_no = f.profile_no
-         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
+         JOIN profile l ON l.space_id = $1 AND l.profile_no = CASE WHEN p.merged_into IS NULL THEN p.profile_no ELSE p.merged_into END
          ORDER BY f.type_no, f.start, f.profile_no",
     )
     .bind(space.0)

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use sqlx::postgres::PgPool;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use super::{Result, StoreError};
+use super::{Result, StoreError, Walled};
 use crate::domain::identifier::IdKey;
 use crate::domain::{Collection, ProfileNo, SourceNo, SpaceNo, Timestamp};
 
@@ -255,7 +254,7 @@ pub async fn find_by_ids(
              SELECT profile_id, profile_no FROM former_profile WHERE space_id = $1 AND profile_id = ANY($2)
          ) n
          JOIN profile p ON p.space_id = $1 AND p.profile_no = n.profile_no
-         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)",
+         JOIN profile l ON l.space_id = $1 AND l.profile_no = CASE WHEN p.merged_into IS NULL THEN p.profile_no ELSE p.merged_into END",
     )
     .bind(space.0)
     .bind(ids)
@@ -288,7 +287,7 @@ pub async fn find_by_number(
         "-- store::profiles::find_by_number
          SELECT l.state
          FROM profile p
-         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
+         JOIN profile l ON l.space_id = $1 AND l.profile_no = CASE WHEN p.merged_into IS NULL THEN p.profile_no ELSE p.merged_into END
          WHERE p.space_id = $1 AND p.profile_no = $2",
     )
     .bind(space.0)
@@ -308,7 +307,7 @@ pub async fn find_by_numbers(
         "-- store::profiles::find_by_numbers
          SELECT p.profile_no, p.profile_id, l.state
          FROM profile p
-         JOIN profile l ON l.space_id = $1 AND l.profile_no = coalesce(p.merged_into, p.profile_no)
+         JOIN profile l ON l.space_id = $1 AND l.profile_no = CASE WHEN p.merged_into IS NULL THEN p.profile_no ELSE p.merged_into END
          WHERE p.space_id = $1 AND p.profile_no = ANY($2)",
     )
     .bind(space.0)
@@ -371,7 +370,7 @@ pub async fn insert_links(tx: &mut PgConnection, space: SpaceNo, links: &[Link])
 /// The other side of the links of a profile, given all its numbers: live profiles behind `after`, once each, with the
 /// time of the first link.
 pub async fn list_linked(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     collection: Collection,
     numbers: &[ProfileNo],
@@ -402,7 +401,7 @@ pub async fn list_linked(
         .bind(numbers.iter().map(|n| n.0 as i64).collect::<Vec<_>>())
         .bind(after.0 as i64)
         .bind(limit)
-        .fetch_all(pool)
+        .fetch_all(door)
         .await?;
     Ok(rows.into_iter().map(|(state, since)| (state.into(), since.into())).collect())
 }

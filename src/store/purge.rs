@@ -74,7 +74,7 @@ async fn purge_guarded(
         Some(false) => {}
         None => {
             // Takes as long as the log is long, so nobody waits for it; the plan is looked at again behind it.
-            let last_hash = audit::verify::verify(pool, space).await?.last_hash;
+            let last_hash = audit::verify::verify(&super::walled(pool, space), space).await?.last_hash;
             if !begin(connection, space, now, last_hash).await? {
                 return Ok(None);
             }

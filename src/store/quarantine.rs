@@ -1,11 +1,10 @@
 //! Refused values on their way to quarantine, in it, and let out of it.
 
 use chrono::{DateTime, Utc};
-use sqlx::postgres::PgPool;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use super::Result;
+use super::{Result, Walled};
 use crate::domain::identifier::IdKey;
 use crate::domain::{ProfileNo, SpaceNo, Timestamp};
 
@@ -105,7 +104,7 @@ pub struct Quarantined {
 
 /// A page of the values in quarantine, the newest first, behind the one with this time and key.
 pub async fn list_quarantined(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     after: Option<(Timestamp, Uuid)>,
     limit: i64,
@@ -121,7 +120,7 @@ pub async fn list_quarantined(
     .bind(after.map(|(at, _)| at.to_utc()))
     .bind(after.map(|(_, key)| key))
     .bind(limit)
-    .fetch_all(pool)
+    .fetch_all(door)
     .await?;
     let quarantined = |(key, id_type, value, at): (Uuid, String, String, DateTime<Utc>)| Quarantined {
         key,

@@ -52,6 +52,8 @@ pub struct Source {
     pub events_per_second_max: Option<u32>,
     /// Pages it takes events from; `None` is any. Calls that no page makes are not asked.
     pub allowed_origins: Option<Arc<[AllowedOrigin]>>,
+    /// Whether its write key is known to anybody, as those of pages and apps are.
+    pub is_public: bool,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -121,7 +123,7 @@ pub async fn version(pool: &PgPool) -> Result<i64> {
 pub async fn load(pool: &PgPool) -> Result<Registry> {
     let version = version(pool).await?;
     let spaces = super::spaces::list_spaces(pool).await?;
-    let sources = super::sources::list_sources(pool).await?;
+    let sources = super::sources::list_sources(pool, None).await?;
     let keys = super::sources::load_write_keys(pool).await?;
     Ok(Registry {
         version,

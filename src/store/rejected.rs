@@ -4,7 +4,7 @@ use sqlx::PgExecutor;
 use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
-use super::Result;
+use super::{Result, Walled};
 use crate::domain::{SourceNo, SpaceNo, Timestamp};
 
 /// One refused (or partly taken) event.
@@ -67,7 +67,7 @@ type Row =
 
 /// A page of the list, newest first, of rows older than `before`.
 pub async fn list_rejected(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     code: Option<&str>,
     before: Option<Uuid>,
@@ -84,7 +84,7 @@ pub async fn list_rejected(
     .bind(code)
     .bind(before)
     .bind(limit)
-    .fetch_all(pool)
+    .fetch_all(door)
     .await?;
     Ok(rows
         .into_iter()

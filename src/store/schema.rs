@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgExecutor;
 use sqlx::postgres::PgPool;
 
-use super::{Result, StoreError};
+use super::{Result, StoreError, Walled};
 use crate::domain::seen::{Fields, Seen};
 use crate::domain::{Offset, SpaceNo};
 
@@ -57,10 +57,10 @@ pub async fn list_seen(
 }
 
 /// The names that have been seen of one kind.
-pub async fn list_names(pool: &PgPool, space: SpaceNo, kind: SeenKind) -> Result<Vec<String>> {
+pub async fn list_names(door: &Walled, space: SpaceNo, kind: SeenKind) -> Result<Vec<String>> {
     let sql = "-- store::schema::list_names
          SELECT name FROM seen WHERE space_id = $1 AND kind = $2 ORDER BY name";
-    Ok(sqlx::query_scalar(sql).bind(space.0).bind(kind as i16).fetch_all(pool).await?)
+    Ok(sqlx::query_scalar(sql).bind(space.0).bind(kind as i16).fetch_all(door).await?)
 }
 
 /// Up to where the log has been looked at.

@@ -1,10 +1,9 @@
 //! Traits that profiles can be searched by, and which profiles have which of their values.
 
 use bytes::Bytes;
-use sqlx::postgres::PgPool;
 use sqlx::{PgConnection, PgExecutor};
 
-use super::{Result, StoreError, processor};
+use super::{Result, StoreError, Walled, processor};
 use crate::domain::{ProfileNo, SpaceNo};
 
 /// Traits of a new space.
@@ -69,11 +68,11 @@ pub async fn list_traits(executor: impl PgExecutor<'_>, space: SpaceNo) -> Resul
 /// Changes the traits of a space to what `change` makes of the present ones, which nobody else changes meanwhile: which to
 /// remove, and which to add. The processor takes them in between two batches.
 pub async fn change_traits<E: From<StoreError>>(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     change: impl FnOnce(&[TraitRow]) -> std::result::Result<(Vec<i16>, Vec<(i16, String)>), E>,
 ) -> std::result::Result<Vec<TraitRow>, E> {
-    let mut tx = pool.begin().await.map_err(StoreError::from)?;
+    let mut tx = door.begin().await?;
     // Its row lock keeps others out, batches of the processor included.
     processor::bump_config(&mut tx, space).await?;
     let present = list_traits(&mut *tx, space).await?;
@@ -185,12 +184,12 @@ pub async fn list_candidates(
 ) -> Result<Vec<(ProfileNo, Option<Bytes>)>> {
     let rows: Vec<(i64, Option<Vec<u8>>)> = sqlx::query_as(
         "-- store::search::list_candidates
-         SELECT c.profile_no, p.state FROM (
+         SELECT c.profile_no, CASE WHEN p.merged_into IS NULL THEN p.state END FROM (
              SELECT profile_no FROM search_entry
              WHERE space_id = $1 AND trait_no = $2 AND value_hash = $3 AND profile_no > $4
              ORDER BY profile_no LIMIT $5
          ) c
-         LEFT JOIN profile p ON p.space_id = $1 AND p.profile_no = c.profile_no AND p.merged_into IS NULL
+         LEFT JOIN profile p ON p.space_id = $1 AND p.profile_no = c.profile_no
          ORDER BY c.profile_no",
     )
     .bind(space.0)

@@ -9,7 +9,7 @@ use sqlx::postgres::PgPool;
 use sqlx::types::Json;
 
 use super::registry::bump;
-use super::{Result, StoreError};
+use super::{Result, StoreError, Walled};
 use crate::domain::sensitive::{Action, Category, SensitivePattern, SensitiveSettings};
 use crate::domain::{SourceNo, SpaceNo, Timestamp};
 
@@ -67,12 +67,12 @@ pub async fn read_settings(executor: impl PgExecutor<'_>, space: SpaceNo) -> Res
 /// Changes the settings of a space to what `change` makes of the present ones, which nobody else changes meanwhile. An
 /// error of `change` leaves everything as it is. `new_key` is taken where there are none yet.
 pub async fn change_settings<E: From<StoreError>>(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     new_key: Vec<u8>,
     change: impl FnOnce(&SensitiveSettings) -> std::result::Result<SensitiveSettings, E>,
 ) -> std::result::Result<SensitiveSettings, E> {
-    let mut tx = pool.begin().await.map_err(StoreError::from)?;
+    let mut tx = door.begin().await?;
     // Its row lock keeps others out.
     bump(&mut tx).await?;
     let mut present = read_settings(&mut *tx, space).await?;
@@ -177,14 +177,14 @@ pub async fn add_findings(pool: &PgPool, space: SpaceNo, found: &BTreeMap<Place,
 type FindingRow = (i32, String, String, String, i64, DateTime<Utc>, DateTime<Utc>);
 
 /// Everything that was found in a space: at most some thousand places.
-pub async fn list_findings(pool: &PgPool, space: SpaceNo) -> Result<Vec<(Place, Count)>> {
+pub async fn list_findings(door: &Walled, space: SpaceNo) -> Result<Vec<(Place, Count)>> {
     let rows: Vec<FindingRow> = sqlx::query_as(
         "-- store::sensitive::list_findings
          SELECT source_no, what, path, action, occurrences, first_at, last_at FROM sensitive_finding
          WHERE space_id = $1 ORDER BY source_no, what, path, action",
     )
     .bind(space.0)
-    .fetch_all(pool)
+    .fetch_all(door)
     .await?;
     let row = |(source, what, path, action, occurrences, first_at, last_at): FindingRow| {
         let action = Action::parse(&action).unwrap_or(Action::Drop);

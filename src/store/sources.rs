@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::{PgPool, PgRow};
-use sqlx::{FromRow, PgConnection, Row};
+use sqlx::{FromRow, PgConnection, PgExecutor, Row};
 use uuid::Uuid;
 
-use super::Result;
 use super::registry::{SecretHash, Source, WriteKey, bump, hash_secret, visible_prefix};
+use super::{Result, Walled};
 use crate::domain::origin::AllowedOrigin;
 use crate::domain::{Patch, SourceNo, SpaceNo, Timestamp};
 
@@ -27,17 +27,19 @@ impl FromRow<'_, PgRow> for Source {
             // One that cannot be read allows nothing, which is the safe side.
             allowed_origins: origins
                 .map(|all| all.iter().filter_map(|text| AllowedOrigin::parse(text)).collect()),
+            is_public: row.try_get("is_public")?,
             created_at: row.try_get::<DateTime<Utc>, _>("created_at")?.into(),
         })
     }
 }
 
 /// All sources.
-pub async fn list_sources(pool: &PgPool) -> Result<Vec<Source>> {
+pub async fn list_sources(executor: impl PgExecutor<'_>, only: Option<SpaceNo>) -> Result<Vec<Source>> {
     let sql = "-- store::sources::list_sources
-         SELECT space_id, source_no, source_id, name, enabled, events_per_second_max, allowed_origins, created_at
-         FROM source";
-    Ok(sqlx::query_as(sql).fetch_all(pool).await?)
+         SELECT space_id, source_no, source_id, name, enabled, events_per_second_max, allowed_origins,
+             is_public, created_at
+         FROM source WHERE $1::int IS NULL OR space_id = $1";
+    Ok(sqlx::query_as(sql).bind(only.map(|space| space.0)).fetch_all(executor).await?)
 }
 
 /// All write keys that have not been revoked.
@@ -79,25 +81,27 @@ pub struct NewSource<'a> {
     pub events_per_second_max: Option<u32>,
     /// Pages it takes events from; `None` is any.
     pub allowed_origins: Option<&'a [AllowedOrigin]>,
+    /// Whether its write key is known to anybody, as those of pages and apps are.
+    pub is_public: bool,
     /// Its first write key.
     pub write_key: &'a str,
 }
 
 /// Makes a source and its first write key.
 pub async fn insert_source(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     new: &NewSource<'_>,
     at: Timestamp,
 ) -> Result<Source> {
-    let NewSource { id, name, events_per_second_max, allowed_origins, write_key } = *new;
-    let mut tx = pool.begin().await?;
+    let NewSource { id, name, events_per_second_max, allowed_origins, is_public, write_key } = *new;
+    let mut tx = door.begin().await?;
     bump(&mut tx).await?;
     let no: i32 = sqlx::query_scalar(
         "-- store::sources::insert_source
          INSERT INTO source
-             (space_id, source_no, source_id, name, created_at, events_per_second_max, allowed_origins)
-         SELECT $1, coalesce(max(source_no), 0) + 1, $2, $3, $4, $5, $6 FROM source WHERE space_id = $1
+             (space_id, source_no, source_id, name, created_at, events_per_second_max, allowed_origins, is_public)
+         SELECT $1, coalesce(max(source_no), 0) + 1, $2, $3, $4, $5, $6, $7 FROM source WHERE space_id = $1
          RETURNING source_no",
     )
     .bind(space.0)
@@ -106,6 +110,7 @@ pub async fn insert_source(
     .bind(at.to_utc())
     .bind(events_per_second_max.map(|rate| rate as i32))
     .bind(allowed_origins.map(texts))
+    .bind(is_public)
     .fetch_one(&mut *tx)
     .await?;
     insert_write_key(&mut tx, space, SourceNo(no), write_key, at).await?;
@@ -118,6 +123,7 @@ pub async fn insert_source(
         enabled: true,
         events_per_second_max,
         allowed_origins: allowed_origins.map(Arc::from),
+        is_public,
         created_at: at,
     })
 }
@@ -156,18 +162,21 @@ pub struct SourceUpdate {
     pub events_per_second_max: Patch<u32>,
     /// Pages it takes events from.
     pub allowed_origins: Patch<Vec<AllowedOrigin>>,
+    /// Whether its write key is known to anybody, as those of pages and apps are.
+    pub is_public: Option<bool>,
 }
 
 /// Changes a source. False when there is no such source.
-pub async fn update_source(pool: &PgPool, space: SpaceNo, id: Uuid, update: SourceUpdate) -> Result<bool> {
-    let SourceUpdate { enabled, events_per_second_max, allowed_origins } = update;
-    let mut tx = pool.begin().await?;
+pub async fn update_source(door: &Walled, space: SpaceNo, id: Uuid, update: SourceUpdate) -> Result<bool> {
+    let SourceUpdate { enabled, events_per_second_max, allowed_origins, is_public } = update;
+    let mut tx = door.begin().await?;
     bump(&mut tx).await?;
     let done = sqlx::query(
         "-- store::sources::update_source
          UPDATE source SET enabled = coalesce($3, enabled),
              events_per_second_max = CASE WHEN $4 THEN $5 ELSE events_per_second_max END,
-             allowed_origins = CASE WHEN $6 THEN $7 ELSE allowed_origins END
+             allowed_origins = CASE WHEN $6 THEN $7 ELSE allowed_origins END,
+             is_public = coalesce($8, is_public)
          WHERE space_id = $1 AND source_id = $2",
     )
     .bind(space.0)
@@ -177,6 +186,7 @@ pub async fn update_source(pool: &PgPool, space: SpaceNo, id: Uuid, update: Sour
     .bind(events_per_second_max.over(None).map(|rate| rate as i32))
     .bind(!allowed_origins.is_keep())
     .bind(allowed_origins.over(None).as_deref().map(texts))
+    .bind(is_public)
     .execute(&mut *tx)
     .await?;
     tx.commit().await?;
@@ -185,13 +195,13 @@ pub async fn update_source(pool: &PgPool, space: SpaceNo, id: Uuid, update: Sour
 
 /// Adds a write key to a source; `Exists` when it has been used before, revoked ones included.
 pub async fn add_write_key(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     source: SourceNo,
     key: &str,
     at: Timestamp,
 ) -> Result<()> {
-    let mut tx = pool.begin().await?;
+    let mut tx = door.begin().await?;
     bump(&mut tx).await?;
     insert_write_key(&mut tx, space, source, key, at).await?;
     tx.commit().await?;
@@ -210,7 +220,7 @@ pub enum KeyFate {
 /// Decides what becomes of the write key of a source that is recognised by `prefix`; false when there is none, or when more
 /// than one has it.
 pub async fn decide_write_key(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     source: SourceNo,
     prefix: &str,
@@ -230,7 +240,7 @@ pub async fn decide_write_key(
             at,
         ),
     };
-    let mut tx = pool.begin().await?;
+    let mut tx = door.begin().await?;
     bump(&mut tx).await?;
     let query = sqlx::query(sql).bind(space.0).bind(source.0).bind(prefix).bind(at.map(Timestamp::to_utc));
     let is_one = query.execute(&mut *tx).await?.rows_affected() == 1;
@@ -256,7 +266,7 @@ pub struct KeyView {
 }
 
 /// The write keys of a space that have not been revoked, oldest first.
-pub async fn list_write_keys(pool: &PgPool, space: SpaceNo) -> Result<Vec<KeyView>> {
+pub async fn list_write_keys(door: &Walled, space: SpaceNo) -> Result<Vec<KeyView>> {
     type Row = (i32, String, DateTime<Utc>, Option<DateTime<Utc>>, Option<DateTime<Utc>>);
     let rows: Vec<Row> = sqlx::query_as(
         "-- store::sources::list_write_keys
@@ -264,7 +274,7 @@ pub async fn list_write_keys(pool: &PgPool, space: SpaceNo) -> Result<Vec<KeyVie
          WHERE space_id = $1 AND revoked_at IS NULL ORDER BY created_at, key_hash",
     )
     .bind(space.0)
-    .fetch_all(pool)
+    .fetch_all(door)
     .await?;
     let view = |(source, prefix, created_at, used, expires): Row| KeyView {
         source: SourceNo(source),

@@ -5,7 +5,7 @@ use sqlx::postgres::{PgPool, PgRow};
 use sqlx::{FromRow, PgExecutor, Row};
 
 use super::registry::{Space, bump};
-use super::{Result, StoreError};
+use super::{Result, StoreError, Walled};
 use crate::domain::plan::PlanLimits;
 use crate::domain::{Plan, PlanState, SpaceNo, Timestamp};
 
@@ -97,8 +97,8 @@ pub async fn insert_space(pool: &PgPool, key: &str, name: &str, at: Timestamp) -
 }
 
 /// Gives a space another name.
-pub async fn rename(pool: &PgPool, space: SpaceNo, name: &str) -> Result<()> {
-    let mut tx = pool.begin().await?;
+pub async fn rename(door: &Walled, space: SpaceNo, name: &str) -> Result<()> {
+    let mut tx = door.begin().await?;
     bump(&mut tx).await?;
     let sql = "-- store::spaces::rename\nUPDATE space SET name = $2 WHERE space_id = $1";
     sqlx::query(sql).bind(space.0).bind(name).execute(&mut *tx).await?;
@@ -109,11 +109,11 @@ pub async fn rename(pool: &PgPool, space: SpaceNo, name: &str) -> Result<()> {
 /// Changes the plan of a space to what `change` makes of the present one, which nobody else changes meanwhile. An
 /// error of `change` leaves everything as it is.
 pub async fn update_plan<E: From<StoreError>>(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     change: impl FnOnce(Plan) -> std::result::Result<Plan, E>,
 ) -> std::result::Result<Plan, E> {
-    let mut tx = pool.begin().await.map_err(StoreError::from)?;
+    let mut tx = door.begin().await?;
     // Its row lock is what keeps others out.
     bump(&mut tx).await?;
     let sql =

@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
-use super::Result;
 use super::registry::{SecretHash, Token, bump, hash_secret, visible_prefix};
+use super::{Result, Walled};
 use crate::domain::{Scope, SpaceNo, Timestamp};
 
 /// All tokens that have not been revoked.
@@ -61,8 +61,8 @@ pub async fn insert_token(pool: &PgPool, token: &Token, secret: &str) -> Result<
 }
 
 /// Takes a token out of use for ever; false when there is no such token.
-pub async fn revoke_token(pool: &PgPool, space: SpaceNo, id: Uuid, at: Timestamp) -> Result<bool> {
-    let mut tx = pool.begin().await?;
+pub async fn revoke_token(door: &Walled, space: SpaceNo, id: Uuid, at: Timestamp) -> Result<bool> {
+    let mut tx = door.begin().await?;
     bump(&mut tx).await?;
     let done = sqlx::query(
         "-- store::tokens::revoke_token
@@ -78,14 +78,14 @@ pub async fn revoke_token(pool: &PgPool, space: SpaceNo, id: Uuid, at: Timestamp
 }
 
 /// When the live tokens of a space were last used; those that never were are left out.
-pub async fn list_token_uses(pool: &PgPool, space: SpaceNo) -> Result<Vec<(Uuid, Timestamp)>> {
+pub async fn list_token_uses(door: &Walled, space: SpaceNo) -> Result<Vec<(Uuid, Timestamp)>> {
     let rows: Vec<(Uuid, DateTime<Utc>)> = sqlx::query_as(
         "-- store::tokens::list_token_uses
          SELECT token_id, last_used_at FROM access_token
          WHERE space_id = $1 AND revoked_at IS NULL AND last_used_at IS NOT NULL",
     )
     .bind(space.0)
-    .fetch_all(pool)
+    .fetch_all(door)
     .await?;
     Ok(rows.into_iter().map(|(id, at)| (id, at.into())).collect())
 }

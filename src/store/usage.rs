@@ -3,7 +3,7 @@
 use chrono::NaiveDate;
 use sqlx::postgres::PgPool;
 
-use super::Result;
+use super::{Result, Walled};
 use crate::domain::SpaceNo;
 use crate::domain::month::Month;
 
@@ -23,9 +23,9 @@ pub async fn list_usage(pool: &PgPool, spaces: &[SpaceNo], month: Month) -> Resu
 }
 
 /// Events of a space by month, newest first.
-pub async fn list_months(pool: &PgPool, space: SpaceNo, limit: i64) -> Result<Vec<(Month, u64)>> {
+pub async fn list_months(door: &Walled, space: SpaceNo, limit: i64) -> Result<Vec<(Month, u64)>> {
     let sql = "-- store::usage::list_months
          SELECT month, events FROM usage_month WHERE space_id = $1 ORDER BY month DESC LIMIT $2";
-    let rows: Vec<(NaiveDate, i64)> = sqlx::query_as(sql).bind(space.0).bind(limit).fetch_all(pool).await?;
+    let rows: Vec<(NaiveDate, i64)> = sqlx::query_as(sql).bind(space.0).bind(limit).fetch_all(door).await?;
     Ok(rows.into_iter().map(|(month, events)| (Month::of_day(month), events.max(0) as u64)).collect())
 }

@@ -17,6 +17,15 @@ fn only(query: &str, kind: Kind) -> (QueryError, String) {
 }
 
 #[test]
+fn nothing_stands_for_what_cannot_be_stored() {
+    for query in ["event('A\0') >= 1", "event('A\\\0') >= 1", "event('A') >= 1 -- \0"] {
+        let (error, text) = only(query, Kind::Audience);
+        assert_eq!((error.kind, text.as_str()), (ErrorKind::Syntax, "\0"), "{query:?}: {error}");
+        assert!(error.message.contains("U+0000"), "{error}");
+    }
+}
+
+#[test]
 fn any_and_all_stand_in_definitions_of_accounts_alone() {
     for (query, place) in [("ANY event('A') >= 1", "ANY"), ("ALL NOT event('A').count() >= 1", "ALL")] {
         let (error, text) = only(query, Kind::Audience);

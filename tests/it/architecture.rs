@@ -26,9 +26,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "app",
         &[
             "deliver", "domain", "engine", "history", "store", "ingest", "process", "query", "manage",
-            "http", "embedded",
+            "http", "embedded", "console",
         ],
     ),
+    // A client of the router it is handed; of `http` it names only who is at the other end of a connection.
+    ("console", &["domain", "http"]),
     ("cli", &["domain", "app", "http", "manage", "embedded"]),
     ("embedded", &[]),
     ("clock", &["domain"]),
@@ -133,6 +135,45 @@ fn sql_is_in_store_only() {
     };
     let wrong: Vec<String> = source_files().into_iter().filter(outside).map(|(file, _)| file).collect();
     assert!(wrong.is_empty(), "SQL outside of store: {}", wrong.join(", "));
+}
+
+/// What may be asked as the owner of the tables where callers are answered: it serves several spaces at once, makes a space or
+/// a token of the server, or is work of the server by the clock.
+const AS_OWNER: [&str; 18] = [
+    "walled(&self.pool, space)",
+    "backlog(",
+    "blank_before(",
+    "count_quarantined(",
+    "delete_rejected_before(",
+    "drop_before(",
+    "ensure_partitions(",
+    "insert_space(",
+    "insert_token(",
+    "journal::list_waiting(",
+    "list_usage(",
+    "migrate::versions(",
+    "purge::",
+    "registry::",
+    "set_test_clock(",
+    "thin_size_changes(",
+    "write(&self.pool, space, entries)",
+    // What the journal says may be of any space.
+    "let mut tx = self.pool.begin()",
+];
+
+#[test]
+fn statements_for_callers_go_through_the_wall() {
+    let answers = |file: &str| ["http", "manage", "query"].contains(&module_of(file));
+    let wrong: Vec<String> = source_files()
+        .into_iter()
+        .filter(|(file, _)| answers(file) && !file.ends_with("manage/registry.rs"))
+        .flat_map(|(file, text)| {
+            let owners = text.lines().filter(|line| line.contains("self.pool"));
+            let open = owners.filter(|line| !AS_OWNER.iter().any(|known| line.contains(known)));
+            open.map(|line| format!("{file}: {}", line.trim())).collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(wrong.is_empty(), "not through `store::walled` (ADR 0018): {}", wrong.join(", "));
 }
 
 #[test]

@@ -250,6 +250,11 @@ async fn polling_is_cheap_and_pages_are_complete() {
         (&first.json["data"][0]["key"], &first.json["data"][0]["size"]),
         (&json!("buyers"), &json!(7))
     );
+    let scraped = app.get(&format!("{AUDIENCES}/sizes?format=prometheus")).await.expect(200);
+    assert!(scraped.header("content-type").starts_with("text/plain"));
+    let line = "\npersonas_audience_size{space=\"default\",audience=\"buyers\"} 7\n";
+    assert!(scraped.text.contains(line), "{}", scraped.text);
+    app.get(&format!("{AUDIENCES}/sizes?format=xml")).await.expect(400);
     let again = app.request(reqwest::Method::GET, &format!("{AUDIENCES}/sizes"));
     let again = again.bearer_auth(crate::harness::app::TOKEN).header("if-none-match", first.header("etag"));
     assert_eq!(crate::harness::app::send(again).await.status, 304);

@@ -11,17 +11,18 @@ use tempfile::TempDir;
 
 use crate::harness::process::Server;
 
-const TOKEN: &str = "tok_backup";
+pub(crate) const TOKEN: &str = "tok_backup";
 const KEY: &str = "wk_backup";
-const KEYS: [(&str, &str); 2] = [("PERSONAS_BOOTSTRAP_TOKEN", TOKEN), ("PERSONAS_BOOTSTRAP_WRITE_KEY", KEY)];
+pub(crate) const KEYS: [(&str, &str); 2] =
+    [("PERSONAS_BOOTSTRAP_TOKEN", TOKEN), ("PERSONAS_BOOTSTRAP_WRITE_KEY", KEY)];
 
 /// A folder an unprivileged account can reach.
-fn open_folder() -> TempDir {
+pub(crate) fn open_folder() -> TempDir {
     tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap()
 }
 
 /// Runs a command on a data folder.
-fn personas(folder: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn personas(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_personas"))
         .args(arguments)
         .env("PERSONAS_DATA_DIR", folder)
@@ -31,11 +32,11 @@ fn personas(folder: &Path, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-async fn send(server: &Server, user: &str, email: &str) -> u64 {
+pub(crate) async fn send(server: &Server, user: &str, email: &str) -> u64 {
     let call = json!({"userId": user, "traits": {"email": email}});
     let request = reqwest::Client::builder()
         .build()
@@ -48,7 +49,7 @@ async fn send(server: &Server, user: &str, email: &str) -> u64 {
 }
 
 /// The status of a look at a user, as of an offset.
-async fn look(server: &Server, user: &str, offset: u64) -> Value {
+pub(crate) async fn look(server: &Server, user: &str, offset: u64) -> Value {
     server.get(&format!("collections/users/profiles/user_id:{user}/traits?min_offset={offset}")).await
 }
 

@@ -424,6 +424,7 @@ fn identified(calls: &[(&str, &str)]) -> Vec<u8> {
             event_type: EventType::Identify,
             clamped: false,
             unprofiled: false,
+            public: false,
             act: false,
             erased: false,
             // They happened in the order of the log, long ago.

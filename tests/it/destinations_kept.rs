@@ -158,7 +158,7 @@ async fn writing_down_what_was_sent_does_not_go_through_the_queue() {
             subject: personas::domain::delivery::Subject::Audience,
             form: 1,
             definition: 1,
-            value: "true".to_owned(),
+            value: "true".into(),
             at: Timestamp::from_millis(n as i64),
         };
         (0..count).map(row).collect()

@@ -112,7 +112,7 @@ async fn a_profile_is_let_go_when_nothing_of_it_waits() {
         subject: Subject::Audience,
         form: 1,
         definition: 1,
-        value: "true".to_owned(),
+        value: "true".into(),
         at: Timestamp::EPOCH,
     };
     enqueue(&mut tx, SPACE, &[row(other), row(one), row(other)]).await.unwrap();

@@ -4,6 +4,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::app::{Answer, TOKEN, TestApp, Wish, send};
+use crate::harness::destinations::sending;
+use crate::harness::receiver::Receiver;
 
 const SPACE: &str = "/v1/spaces/default";
 const NOW: &str = "2024-03-01T12:00:00.000Z";
@@ -14,7 +16,11 @@ async fn upload(app: &TestApp, list: &str, kind: &str, rows: &str) -> Answer {
 }
 
 async fn start() -> TestApp {
-    let app = Wish::default().at(NOW).start().await;
+    start_as(Wish::default()).await
+}
+
+async fn start_as(wish: Wish) -> TestApp {
+    let app = wish.at(NOW).start().await;
     let batch = json!({"batch": [
         {"type": "identify", "userId": "ada", "traits": {"email": "ada@example.com", "plan": "pro"}},
         {"type": "identify", "userId": "bob", "traits": {"email": "bob@example.com"}},
@@ -150,4 +156,17 @@ async fn what_is_no_list_or_no_rows_is_refused() {
     let offset = app.track("/v1/identify", forged).await.expect(200).offset();
     assert_eq!(traits(&app, "bob", offset).await, json!({"email": "bob@example.com"}));
     assert_eq!(sizes(&app).await, [0, 0]);
+}
+
+#[tokio::test]
+async fn a_full_sync_of_traits_says_nothing_of_lists() {
+    let (app, receiver) = (start_as(sending()).await, Receiver::start().await);
+    upload(&app, "vip/members", "text/csv", "user_id\nada\n").await.expect(200);
+    assert_eq!(sizes(&app).await, [1, 1]);
+    let hook = app.make_webhook("Hook", &receiver, json!({})).await;
+    app.subscribe(&hook, json!({"subject": "custom_traits"})).await;
+    let taken = receiver.wait_taken(2).await;
+    let told = |user: &str| taken.iter().find(|event| event["userId"] == user).unwrap()["traits"].clone();
+    assert_eq!(told("ada"), json!({"email": "ada@example.com", "plan": "pro"}));
+    assert_eq!(told("bob"), json!({"email": "bob@example.com"}));
 }

@@ -58,6 +58,7 @@ fn other_event() -> Vec<u8> {
         event_type: EventType::Track,
         clamped: false,
         unprofiled: false,
+        public: false,
         act: false,
         erased: false,
         timestamp: at,

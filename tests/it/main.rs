@@ -27,6 +27,8 @@ mod config;
 #[cfg(test)]
 mod consent;
 #[cfg(test)]
+mod console;
+#[cfg(test)]
 mod crowded;
 #[cfg(test)]
 mod definitions;
@@ -56,6 +58,8 @@ mod destinations_tls;
 mod destinations_under_way;
 #[cfg(test)]
 mod destinations_unmerge;
+#[cfg(test)]
+mod docs;
 #[cfg(test)]
 mod durability;
 #[cfg(test)]
@@ -93,6 +97,8 @@ mod masking;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
+mod ops;
+#[cfg(test)]
 mod plans;
 #[cfg(test)]
 mod poisoning;
@@ -104,6 +110,10 @@ mod preview;
 mod profiles;
 #[cfg(test)]
 mod profiles_sync;
+#[cfg(test)]
+mod profiles_sync_events;
+#[cfg(test)]
+mod profiles_sync_history;
 #[cfg(test)]
 mod queries;
 #[cfg(test)]
@@ -128,6 +138,8 @@ mod relative_dates;
 mod retention;
 #[cfg(test)]
 mod schema;
+#[cfg(test)]
+mod scrub;
 #[cfg(test)]
 mod search;
 #[cfg(test)]
@@ -160,5 +172,7 @@ mod unmerge;
 mod vectors;
 #[cfg(test)]
 mod verify;
+#[cfg(test)]
+mod wall;
 #[cfg(test)]
 mod wholes;

@@ -1,11 +1,8 @@
 //! Kind `postgres`: a customer's database that is kept as the profiles are, however often it is told.
 
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -19,6 +16,7 @@ use serde_json::{Map, Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::harness::cluster::TestDb;
+use crate::harness::warehouse::door;
 
 /// Every name is this machine.
 #[derive(Debug)]
@@ -37,34 +35,6 @@ fn reach() -> Reach {
 fn reach_within(timeout: Duration) -> Reach {
     let settings = Settings { allow_hosts: vec!["warehouse.test".to_owned()], ..Settings::default() };
     Reach { guard: Arc::new(Guard::new(&settings)), lookup: Arc::new(Loopback), folder: None, timeout }
-}
-
-fn pass_on(mut from: impl Read, mut to: impl Write) {
-    let _ = io::copy(&mut from, &mut to);
-}
-
-/// The tests' Postgres listens on a socket only: this is its door over TCP.
-fn door(db: &TestDb) -> u16 {
-    let folder: PathBuf = db.connect_options().get_socket().unwrap().clone();
-    let socket = folder.join(".s.PGSQL.5432");
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    thread::spawn(move || {
-        for outside in listener.incoming().flatten() {
-            let inside = UnixStream::connect(&socket).unwrap();
-            let (outside_too, inside_too): (TcpStream, UnixStream) =
-                (outside.try_clone().unwrap(), inside.try_clone().unwrap());
-            thread::spawn(move || {
-                pass_on(&outside_too, &inside_too);
-                let _ = inside_too.shutdown(Shutdown::Both);
-            });
-            thread::spawn(move || {
-                pass_on(&inside, &outside);
-                let _ = outside.shutdown(Shutdown::Both);
-            });
-        }
-    });
-    port
 }
 
 fn open(db: &TestDb, port: u16, changes: &[(&str, Value)]) -> PostgresKind {

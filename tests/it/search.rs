@@ -125,7 +125,7 @@ async fn twenty_thousand_profiles_are_listed_page_by_page_and_no_page_goes_throu
 
 /// What pages of 100 read of the tables, before and after Postgres knows how large they are.
 async fn pages_are_cheap(app: &TestApp, analysed: bool) {
-    let mut tx = people::begin(&app.db.pool).await.unwrap();
+    let mut tx = people::begin(&personas::store::walled(&app.db.pool, SPACE)).await.unwrap();
     let users = Collection::Users;
     let slot = people::slot_of(Timestamp::parse("2024-03-01T22:00:00Z").unwrap());
     assert_eq!(people::find_slot(&mut tx, SPACE, users, i32::MAX, 101).await.unwrap(), Some(slot));

@@ -24,6 +24,74 @@ async fn track_as(app: &TestApp, key: &str, call: Value) -> u64 {
     send(request.body(call.to_string())).await.expect(200).offset()
 }
 
+/// Whoever reads the key in a page can say anything of anybody whose user id is known or guessed.
+#[tokio::test]
+async fn t02_forged_calls_merge_nobody_and_change_nothing_that_others_have_said() {
+    let app = TestApp::start().await;
+    let sources = format!("{SPACE}/sources");
+    let page = app.post(&sources, json!({"name": "page", "public": true})).await.expect(201).json;
+    assert_eq!(page["public"], true);
+    let key = page["write_key"].as_str().unwrap();
+    let users = 20;
+    let own = |n: usize| json!({"plan": "gold", "email": format!("u{n}@x.org")});
+    let known = (0..users).map(|n| {
+        json!({"type": "identify", "userId": format!("u{n}"), "timestamp": "2024-03-01T00:00:00Z",
+        "traits": own(n)})
+    });
+    app.processed("/v1/batch", json!({"batch": known.collect::<Vec<_>>()})).await;
+    // Each says it is somebody, and gives them the address of another and a plan, now and later.
+    let forged = (0..1_000).map(|n| {
+        let (user, other) = (n % users, (n * 7 + 1) % users);
+        json!({"type": "identify", "userId": format!("u{user}"), "anonymousId": format!("thief{}", n % 3),
+            "traits": {"plan": format!("stolen{n}"), "email": format!("u{other}@x.org"), "note": "theirs"}})
+    });
+    let calls = json!({"batch": forged.collect::<Vec<_>>()});
+    let request = app.request(reqwest::Method::POST, "/v1/batch").basic_auth(key, Some(""));
+    let offset = send(request.body(calls.to_string())).await.expect(200).offset();
+    let mut profiles = std::collections::BTreeSet::new();
+    for n in 0..users {
+        let profile = format!("{SPACE}/collections/users/profiles/user_id:u{n}");
+        let traits = app.get(&format!("{profile}/traits?min_offset={offset}")).await.expect(200).json;
+        let expected = own(n);
+        assert_eq!(
+            (&traits["traits"]["plan"], &traits["traits"]["email"]),
+            (&expected["plan"], &expected["email"]),
+            "{n}"
+        );
+        // What nobody else has said, they may say.
+        assert_eq!(traits["traits"]["note"], "theirs", "{n}");
+        let identity = app.get(&format!("{profile}/identity")).await.expect(200).json;
+        profiles.insert(identity["profile_id"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(profiles.len(), users);
+    // It can be heard again: from a source whose key is kept, the newest word holds.
+    app.processed("/v1/identify", json!({"userId": "u1", "traits": {"note": "ours", "plan": "none"}})).await;
+    let traits =
+        app.get(&format!("{SPACE}/collections/users/profiles/user_id:u1/traits")).await.expect(200).json;
+    assert_eq!((&traits["traits"]["note"], &traits["traits"]["plan"]), (&json!("ours"), &json!("none")));
+    let path = format!("{sources}/{}", page["id"].as_str().unwrap());
+    app.patch(&path, json!({"public": null})).await.expect(422);
+    assert_eq!(app.patch(&path, json!({"public": false})).await.expect(200).json["public"], false);
+    let (said, code) = crate::verify::verify(&app.db, &[]);
+    assert_eq!(code, 0, "{said}");
+}
+
+#[tokio::test]
+async fn t37_what_is_nobodys_business_outside_has_an_address_of_its_own() {
+    let app = Wish::default().option("server.internal_listen", "127.0.0.1:0").start().await;
+    let internal = app.running.internal_address().unwrap();
+    let get = async |address: &str, path: &str| send(app.client.get(format!("{address}{path}"))).await;
+    let inside = format!("http://{internal}");
+    assert!(get(&inside, "/metrics").await.expect(200).text.contains("personas_"));
+    assert_eq!(get(&inside, "/livez").await.expect(200).text, "ok");
+    assert!(get(&inside, "/readyz?verbose").await.expect(200).json["checks"].is_array());
+    // Nothing else is there; and nothing of it is outside.
+    get(&inside, "/v1/spaces").await.expect_problem(404, "not_found");
+    get(&app.url, "/metrics").await.expect_problem(404, "not_found");
+    assert_eq!(get(&app.url, "/readyz?verbose").await.expect(200).json, json!({"ready": true}));
+    assert_eq!(get(&app.url, "/livez").await.expect(200).text, "ok");
+}
+
 #[tokio::test]
 async fn t06_one_message_id_in_two_spaces_counts_in_both() {
     let app = TestApp::start().await;

@@ -55,6 +55,11 @@ pub struct Spec {
     pub name: &'static str,
     /// Settings that are kept encrypted, and shown masked.
     pub secrets: &'static [&'static str],
+    /// Whether it takes events as they came, of all types.
+    pub takes_events: bool,
+    /// It keeps what it is told by the profile's id, and gets what concerns profiles without any identifier that is sent, too;
+    /// as a store of the customer's own it is not meant by what an event says in `integrations.All`.
+    pub is_store: bool,
     /// Limits of a new one.
     pub defaults: fn(&Map<String, Value>) -> Defaults,
     /// Adds what is made by the service itself, such as a signing secret, to the settings of a new one.
@@ -69,6 +74,9 @@ pub static KINDS: &[Spec] = &[webhook::SPEC, segment::SPEC, HTTP, FILE, POSTGRES
 const HTTP: Spec = Spec {
     name: "http",
     secrets: &["secrets"],
+    // A mapping has no words for pages, screens and aliases.
+    takes_events: false,
+    is_store: false,
     // What the tool takes, where it is known.
     defaults: |settings| match Preset::of(settings).map(Preset::changes_per_second) {
         Some(rate) => Defaults { rate_per_second: i32::try_from(rate).ok(), ..Defaults::USUAL },
@@ -81,6 +89,8 @@ const HTTP: Spec = Spec {
 const FILE: Spec = Spec {
     name: "file",
     secrets: &FileKind::SECRETS,
+    takes_events: true,
+    is_store: true,
     // Many small objects are dear to keep and slow to read.
     defaults: |_| Defaults { concurrency: 1, linger_seconds: 30, ..Defaults::USUAL },
     complete: nothing,
@@ -90,6 +100,8 @@ const FILE: Spec = Spec {
 const POSTGRES: Spec = Spec {
     name: "postgres",
     secrets: &PostgresKind::SECRETS,
+    takes_events: true,
+    is_store: true,
     // A transaction for every change is dear where it is written.
     defaults: |_| Defaults { concurrency: 1, linger_seconds: 5, ..Defaults::USUAL },
     complete: nothing,

@@ -11,11 +11,19 @@ use serde_json::{Map, Value};
 use super::{Fields, Opened, Spec, nothing, usual};
 use crate::deliver::http::BODY_MAX;
 use crate::deliver::kind::{Answer, HttpKind, Invalid, Item, Reason, Request, Verdict};
+use crate::deliver::payload::is_passed_on;
 use crate::deliver::reach::Reach;
 use crate::domain::Timestamp;
 
-pub(super) const SPEC: Spec =
-    Spec { name: "segment", secrets: &["write_key"], defaults: usual, complete: nothing, open };
+pub(super) const SPEC: Spec = Spec {
+    name: "segment",
+    secrets: &["write_key"],
+    takes_events: true,
+    is_store: false,
+    defaults: usual,
+    complete: nothing,
+    open,
+};
 
 /// Changes of one request, where nothing is said.
 const BATCH: i64 = 100;
@@ -132,13 +140,14 @@ fn length(events: &[String], batch_max: usize) -> usize {
     events.iter().take(batch_max).take_while(fits).count().max(1)
 }
 
-/// The event without what says that it is for one destination alone: what receives it decides itself where it goes.
+/// The event without what says that it is for one destination alone: what receives it decides itself where it goes. What an
+/// event that is passed on says of that itself goes along.
 fn sent(event: &Value) -> Value {
-    let mut event = event.clone();
-    if let Some(fields) = event.as_object_mut() {
+    let (mut sent, is_ours) = (event.clone(), !is_passed_on(event));
+    if let Some(fields) = sent.as_object_mut().filter(|_| is_ours) {
         fields.remove("integrations");
     }
-    event
+    sent
 }
 
 #[cfg(test)]
@@ -214,6 +223,14 @@ mod tests {
         let expected =
             json!({"batch": [{"type": "identify", "userId": "u"}], "sentAt": "1970-01-01T00:00:00.000Z"});
         assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn what_an_event_that_is_passed_on_says_of_integrations_goes_along() {
+        let own = json!({"All": true, "Mixpanel": false});
+        let personas = json!({"source_id": null, "segment_id": "prf_1"});
+        let event = json!({"type": "track", "integrations": own, "context": {"personas": personas}});
+        assert_eq!(sent(&event)["integrations"], own);
     }
 
     #[test]

@@ -18,6 +18,8 @@ use crate::domain::Timestamp;
 pub(super) const SPEC: Spec = Spec {
     name: "webhook",
     secrets: &["secret", "previous_secret", "shared_secret", "headers"],
+    takes_events: true,
+    is_store: false,
     defaults: usual,
     complete,
     open,

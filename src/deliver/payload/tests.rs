@@ -167,7 +167,7 @@ fn custom_traits_merges_and_deletions() {
         })
     );
     assert_eq!(
-        core(built(Change::Delete, &Call::Identify)),
+        core(built(Change::Delete { former: &[] }, &Call::Identify)),
         json!({
             "type": "delete", "userId": "u123",
             "context": {"personas": bare_personas(), "traits": {"email": "new@x.example"}},
@@ -236,7 +236,7 @@ fn enrichment_filter_and_field_lists_apply() {
     let settings = json!({"traits": ["plan"]});
     let event = built_with(ENTERED, &track(), (Collection::Users, &USER), &settings).expect("let through");
     assert_eq!(event["properties"]["plan"], "pro");
-    let deleted =
-        built_with(Change::Delete, &track(), (Collection::Users, &USER), &settings).expect("let through");
+    let deleted = built_with(Change::Delete { former: &[] }, &track(), (Collection::Users, &USER), &settings)
+        .expect("let through");
     assert_eq!(deleted.get("traits"), None);
 }

@@ -9,7 +9,12 @@ use super::*;
 use crate::domain::{SourceNo, Timestamp};
 
 fn write(at: i64, message_id: &str) -> Write {
-    Write { at: Timestamp::from_millis(at), message_id: message_id.to_owned(), source: SourceNo(1) }
+    Write {
+        at: Timestamp::from_millis(at),
+        message_id: message_id.to_owned(),
+        source: SourceNo(1),
+        public: false,
+    }
 }
 
 #[test]

@@ -25,7 +25,7 @@ use id::birth_of;
 pub use id::profile_id;
 
 /// First byte of every encoded profile.
-const FORMAT: u8 = 7;
+const FORMAT: u8 = 8;
 /// Format, then the checksum of all that follows, then the lengths of the parts, then [`Head`] and the parts.
 const CHECKSUM_AT: usize = 1;
 const LENGTHS_AT: usize = CHECKSUM_AT + 8;

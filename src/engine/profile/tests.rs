@@ -73,6 +73,7 @@ fn the_stored_form_stays_what_it_was() {
         at: Timestamp::from_millis(6),
         message_id: "m".into(),
         source: crate::domain::SourceNo(2),
+        public: false,
     };
     profile.traits.update(|traits| traits.apply(&write, [("plan".to_owned(), "\"pro\"")]));
     let (account, computation) = (ProfileNo(4), ComputationNo(2));
@@ -82,7 +83,7 @@ fn the_stored_form_stays_what_it_was() {
     });
     assert_eq!(
         hex::encode(profile.encode().unwrap()),
-        "079508c3e581f6fdce0c0000000400000013000000060000000000000003000000030000000d0000000701000900090a0a00010001060275310804016d070100010301040104706c616e01052270726f2200010c016d0402040301310902010001090001040102050001020103010001"
+        "08149fd746c2ecaba20c0000000400000014000000060000000000000003000000030000000d0000000701000900090a0a00010001060275310804016d070100010301040104706c616e01052270726f2200010c016d040002040301310902010001090001040102050001020103010001"
     );
 }
 

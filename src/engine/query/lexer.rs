@@ -41,6 +41,10 @@ pub(super) fn tokens(text: &str, errors: &mut Errors) -> Vec<(Token, Span)> {
 
 /// The same, with the comments.
 pub(super) fn tokens_and_comments(text: &str, errors: &mut Errors) -> (Vec<(Token, Span)>, Vec<Comment>) {
+    // Nor can what it is stored in: within a string, behind a `\`, in a comment.
+    if let Some(offset) = text.find('\0') {
+        errors.add(ErrorKind::Syntax, Span { offset, length: 1 }, "a definition cannot contain U+0000");
+    }
     let mut lexer = Lexer { text, at: 0, errors, tokens: Vec::new(), comments: Vec::new() };
     while lexer.step() {}
     lexer.tokens.push((Token::End, Span::new(text.len(), text.len())));
@@ -103,10 +107,6 @@ impl<'a> Lexer<'a> {
         let mut value = String::new();
         let mut chars = self.rest().char_indices().skip(1);
         while let Some((at, c)) = chars.next() {
-            if c == '\0' {
-                let span = Span { offset: self.at + at, length: 1 };
-                self.errors.add(ErrorKind::Syntax, span, "a text cannot contain U+0000");
-            }
             if c == quote {
                 if quote == '"' {
                     let span = Span { offset: self.at, length: at + 1 };

@@ -35,11 +35,11 @@ struct DeliveryJson {
     id: String,
     destination: String,
     profile_id: Option<String>,
-    /// `audience`, `computed_trait`, `custom_traits` or `merges`.
+    /// `audience`, `computed_trait`, `custom_traits`, `merges`, `deletion`, `profile_updates` or `events`.
     subject: &'static str,
     /// Of which audience or computed trait.
     key: Option<String>,
-    /// `identify` or `track`.
+    /// `identify` or `track`; `events` are sent as the calls they were.
     call: &'static str,
     /// What is told.
     #[schema(value_type = Object)]

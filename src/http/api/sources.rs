@@ -39,6 +39,9 @@ struct SourceJson {
     events_per_second_max: Option<u32>,
     /// Pages it takes events from, such as `https://shop.example`; none: any.
     allowed_origins: Option<Vec<String>>,
+    /// Whether its write key is known to anybody, as those of pages and apps are. Traits that other sources have set are not
+    /// changed by what it sends.
+    public: bool,
     created_at: String,
     /// Its write keys, as far as they are shown again.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -69,6 +72,7 @@ impl From<SourceView> for SourceJson {
             allowed_origins: source
                 .allowed_origins
                 .map(|origins| origins.iter().map(ToString::to_string).collect()),
+            public: source.is_public,
             created_at: source.created_at.to_string(),
             write_keys: keys
                 .into_iter()
@@ -93,6 +97,10 @@ struct NewSource {
     events_per_second_max: Option<i64>,
     /// Pages it takes events from, such as `https://shop.example` or `https://*.shop.example`; null: any.
     allowed_origins: Option<Vec<String>>,
+    /// Whether its write key is known to anybody, as those of pages and apps are. Traits that other sources have set are not
+    /// changed by what it sends.
+    #[serde(default)]
+    public: bool,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -109,6 +117,10 @@ struct SourceChange {
     #[serde(default)]
     #[schema(value_type = Option<Vec<String>>)]
     allowed_origins: Patch<Vec<String>>,
+    /// Whether its write key is known to anybody, as those of pages and apps are. Traits that other sources have set are not
+    /// changed by what it sends.
+    #[serde(default, deserialize_with = "not_null")]
+    public: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -141,8 +153,8 @@ async fn create_source(
     caller: Authed<Admin>,
     Json(new): Json<NewSource>,
 ) -> Result<(StatusCode, Json<SourceJson>), Problem> {
-    let NewSource { name, events_per_second_max, allowed_origins } = new;
-    let made = app.manage.create_source(caller.space_no(), &name, events_per_second_max, allowed_origins);
+    let NewSource { name, events_per_second_max: rate, allowed_origins, public } = new;
+    let made = app.manage.create_source(caller.space_no(), &name, public, rate, allowed_origins);
     let (source, write_key) = made.await?;
     let made = SourceJson::from(SourceView { source, keys: Vec::new() });
     caller.note(|| json!({"source": made}));
@@ -153,7 +165,7 @@ async fn create_source(
 ///
 /// Switches it on or off, and limits what it may send: over its rate tracking calls are answered 429
 /// `too_many_requests`, and nothing of them is stored. With `allowed_origins`, tracking calls of other pages are answered 403
-/// `origin_not_allowed`; calls that no page makes have no origin and are taken.
+/// `origin_not_allowed`; calls that no page makes have no origin and are taken. A source that is `public` from now on weighs less: see there.
 #[utoipa::path(patch, path = "/v1/spaces/{space}/sources/{id}", security(("token" = ["admin"])), tag = "Spaces", request_body = SourceChange,
     params(("space" = String, Path, description = "Id of the space"), ("id" = String, Path, description = "Id of the source")),
     responses((status = 200, body = SourceJson)))]
@@ -161,10 +173,10 @@ async fn change_source(
     State(app): State<AppState>,
     caller: Authed<Admin>,
     Path(path): Path<SourcePath>,
-    Json(SourceChange { enabled, events_per_second_max, allowed_origins }): Json<SourceChange>,
+    Json(SourceChange { enabled, events_per_second_max, allowed_origins, public }): Json<SourceChange>,
 ) -> Result<Json<SourceJson>, Problem> {
     let id = path_id("src", "source", &path.id)?;
-    let change = sources::SourceChange { enabled, events_per_second_max, allowed_origins };
+    let change = sources::SourceChange { enabled, events_per_second_max, allowed_origins, is_public: public };
     let source = app.manage.change_source(caller.space_no(), id, change).await?;
     let changed = SourceJson::from(SourceView { source, keys: Vec::new() });
     caller.note(|| json!({"source": changed}));

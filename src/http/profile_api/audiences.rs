@@ -1,10 +1,11 @@
 //! Audiences and computed traits as dashboards poll them: sizes, members, transitions, values.
 
+use std::fmt::Write;
 use std::marker::PhantomData;
 
 use axum::extract::FromRequestParts;
-use axum::http::{HeaderMap, request::Parts};
-use axum::response::Response;
+use axum::http::{HeaderMap, header, request::Parts};
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
@@ -14,7 +15,7 @@ use super::super::auth::{Authed, Read};
 use super::super::etag::IfNoneMatch;
 use super::super::extract::{Path, Query};
 use super::super::page::{List, Page, PageParams};
-use super::super::problem::Problem;
+use super::super::problem::{Code, Problem};
 use super::members::{FileParams, send_file};
 use super::{State, raw};
 use crate::domain::ids::public_id;
@@ -96,20 +97,53 @@ pub(super) struct SizesBody {
     data: Vec<SizeBody>,
 }
 
+/// How sizes are written.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct SizesParams {
+    /// `prometheus`: as the metric `personas_audience_size`, for a scrape with a token; else JSON.
+    format: Option<String>,
+}
+
 /// Sizes of all audiences of the space in one call, for dashboards.
 #[utoipa::path(get, path = "/v1/spaces/{space}/audiences/sizes", tag = "Audiences",
-    params(("space" = String, Path, description = "Id of the space")),
-    responses((status = 200, body = SizesBody), (status = 304, description = "Nothing has changed")))]
+    params(("space" = String, Path, description = "Id of the space"), SizesParams),
+    responses((status = 200, body = SizesBody), (status = 304, description = "Nothing has changed"),
+        (status = 400, description = "No such format")))]
 pub(super) async fn list_sizes(
     axum::extract::State(state): State,
     authed: Authed<Read>,
+    Query(params): Query<SizesParams>,
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
     let space = authed.space_no();
     let sizes = state.reader.list_sizes(space).await?;
+    match params.format.as_deref() {
+        None | Some("json") => {}
+        Some("prometheus") => {
+            let known = state.manage.registry().snapshot();
+            return Ok(scraped(known.space(space).map_or("", |space| &space.key), &sizes));
+        }
+        Some(_) => return Err(Problem::new(Code::BadRequest, "`format` is json or prometheus").at("format")),
+    }
     let show =
         |s: crate::query::Size| SizeBody { key: s.key, size: s.size, changed_at: s.changed_at.to_string() };
     Ok(known.answer(&SizesBody { data: sizes.into_iter().map(show).collect() }))
+}
+
+/// Sizes as a metric; keys of spaces and audiences have no character that would have to be escaped.
+fn scraped(space: &str, sizes: &[crate::query::Size]) -> Response {
+    let mut text =
+        "# HELP personas_audience_size Members of an audience.\n# TYPE personas_audience_size gauge\n"
+            .to_owned();
+    for size in sizes {
+        let _infallible = writeln!(
+            text,
+            "personas_audience_size{{space=\"{space}\",audience=\"{}\"}} {}",
+            size.key, size.size
+        );
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 /// The size of an audience: 0 until its first version is complete.

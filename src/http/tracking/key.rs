@@ -33,14 +33,24 @@ fn in_query(uri: &Uri) -> Option<String> {
 /// Who sends with this key, if the source is switched on and its space takes events now (decisions T4), from a page that may.
 pub(super) async fn sender(app: &AppState, key: &str, headers: &HeaderMap) -> Result<Sender, Problem> {
     let found = source(app, key).await?;
-    let KeyOf { space, source, events_per_second_max, allowed_origins, limits, may_warn, lock, .. } = found;
+    let KeyOf {
+        space,
+        source,
+        events_per_second_max,
+        allowed_origins,
+        is_public,
+        limits,
+        may_warn,
+        lock,
+        ..
+    } = found;
     if let Some(allowed) = allowed_origins {
         check_origin(headers, &allowed)?;
     }
     if let Some(lock) = lock {
         return Err(Problem::new(Code::LockedWorkspace, format!("{lock}; it takes no events")));
     }
-    Ok(Sender { space, source, events_per_second_max, limits, may_warn })
+    Ok(Sender { space, source, is_public, events_per_second_max, limits, may_warn })
 }
 
 /// What is coming for the space of a sender. Nothing is asked where its plan has neither limits nor an end.

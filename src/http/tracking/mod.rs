@@ -28,7 +28,7 @@ use crate::telemetry::metrics;
 pub use body::InFlight;
 
 /// What the tracking routes need beside `Ingest`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Longest pause within a body.
     pub body_idle_timeout: Duration,

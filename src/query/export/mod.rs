@@ -106,7 +106,7 @@ impl Reader {
         selector: &Selector,
     ) -> Result<Option<(String, Pieces)>, QueryError> {
         let permit = Arc::clone(&self.exports).acquire_owned().await.map_err(|_| QueryError::Stopping)?;
-        let mut tx = audiences::begin_snapshot(&self.pool).await?;
+        let mut tx = audiences::begin_snapshot(&self.door(space)).await?;
         let Some(profile) = self.profile_in(&mut tx, space, collection, selector).await? else {
             return Ok(None);
         };
@@ -129,7 +129,7 @@ impl Reader {
     /// Everything there is of a space.
     pub async fn export_space(&self, (space, name): (SpaceNo, &str)) -> Result<Pieces, QueryError> {
         let permit = Arc::clone(&self.exports).acquire_owned().await.map_err(|_| QueryError::Stopping)?;
-        let tx = audiences::begin_snapshot(&self.pool).await?;
+        let tx = audiences::begin_snapshot(&self.door(space)).await?;
         let directory = self.directory(space, None).await?;
         self.export((space, name), directory, tx, (Of::Space, Stage::Settings(0)), permit).await
     }

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::super::{Directory, Person, TraitClass};
+use crate::domain::Offset;
 use crate::domain::ids::public_id;
-use crate::domain::{EventType, Offset, json as text};
 use crate::engine::consent;
 use crate::engine::identity::resolve::Held;
 use crate::engine::traits::Write;
@@ -117,6 +117,9 @@ pub(super) struct EventRow {
     clamped: bool,
     /// It said that it makes no profile.
     unprofiled: bool,
+    /// It came with a key that anybody may know.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    public: bool,
     /// Whose it was is erased: it is a place in the log, and what it said of an account.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     erased: bool,
@@ -124,39 +127,14 @@ pub(super) struct EventRow {
 }
 
 pub(super) fn event(record: &Record<'_>, offset: Offset, directory: &Directory) -> EventRow {
-    let kind = record.event_type;
-    // What nobody knows comes first: none of it may stand for something else.
-    let mut call: BTreeMap<String, Box<RawValue>> =
-        text::entries(record.extra).map(|(key, value)| (key.into_owned(), raw(value))).collect();
-    let at = record.timestamp.to_string();
-    let texts = [
-        ("type", kind.as_str()),
-        ("messageId", record.message_id),
-        ("timestamp", &at),
-        ("userId", record.user_id),
-        ("anonymousId", record.anonymous_id),
-        ("groupId", record.group_id),
-        ("previousId", record.previous_id),
-        ("event", if kind == EventType::Track { record.name } else { "" }),
-    ];
-    for (key, value) in texts.into_iter().filter(|(_, value)| !value.is_empty()) {
-        if let Ok(value) = to_raw_value(value) {
-            call.insert(key.to_owned(), value);
-        }
-    }
-    let body = match kind {
-        EventType::Identify | EventType::Group => "traits",
-        EventType::Track | EventType::Page | EventType::Screen | EventType::Alias => "properties",
-    };
-    let objects = [(body, record.body), ("context", record.context), ("integrations", record.integrations)];
-    for (key, value) in objects.into_iter().filter(|(_, value)| !value.is_empty()) {
-        call.insert(key.to_owned(), raw(value));
-    }
+    let fields = record.fields().into_iter();
+    let call = fields.map(|(key, value)| (key.into_owned(), raw(&value))).collect();
     EventRow {
         offset: offset.0,
         message_id: record.message_id.to_owned(),
         name: record.name.to_owned(),
         unprofiled: record.unprofiled,
+        public: record.public,
         erased: record.erased,
         received_at: record.received_at.to_string(),
         source_id: directory.source_id(record.source),

@@ -1,11 +1,9 @@
 //! Whether an audit log is as it was written: every entry, none missing, none changed.
 
-use sqlx::postgres::PgPool;
-
 use super::{PAGE, SERVER};
 use crate::domain::SpaceNo;
 use crate::domain::audit::{self, Entry, START};
-use crate::store::Result;
+use crate::store::{Result, Walled};
 
 /// Faults that are told one by one.
 const TOLD: usize = 100;
@@ -49,22 +47,22 @@ struct Row {
 }
 
 /// Goes through the chain of a space, or of the server.
-pub async fn verify(pool: &PgPool, space: SpaceNo) -> Result<Report> {
+pub async fn verify(door: &Walled, space: SpaceNo) -> Result<Report> {
     let mut report = Report::default();
     let head: Option<(i64, Vec<u8>)> = sqlx::query_as(
         "-- store::audit::verify\nSELECT last_no, last_hash FROM audit_head WHERE space_id = $1",
     )
     .bind(space.0)
-    .fetch_optional(pool)
+    .fetch_optional(door)
     .await?;
     // What is added meanwhile is not looked at.
     let (end, end_hash) = head.unwrap_or((0, START.to_vec()));
     let sql = "-- store::audit::verify
          SELECT max(entry_no) FROM audit_record WHERE space_id = $1 AND kind = 'act' AND action = 'profiles.erase'";
-    let last_erasure: Option<i64> = sqlx::query_scalar(sql).bind(space.0).fetch_one(pool).await?;
+    let last_erasure: Option<i64> = sqlx::query_scalar(sql).bind(space.0).fetch_one(door).await?;
     let (mut no, mut hash) = (0_i64, START);
     while no < end {
-        let rows = read(pool, space, no, end).await?;
+        let rows = read(door, space, no, end).await?;
         if rows.is_empty() {
             break;
         }
@@ -91,13 +89,13 @@ pub async fn verify(pool: &PgPool, space: SpaceNo) -> Result<Report> {
     let sql =
         "-- store::audit::verify\nSELECT count(*) FROM audit_record WHERE space_id = $1 AND entry_no > $2
              AND NOT EXISTS (SELECT 1 FROM audit_head WHERE space_id = $1 AND last_no > $2)";
-    let beyond: i64 = sqlx::query_scalar(sql).bind(space.0).bind(end).fetch_one(pool).await?;
+    let beyond: i64 = sqlx::query_scalar(sql).bind(space.0).bind(end).fetch_one(door).await?;
     if beyond > 0 {
         report.fault(format!("{beyond} entries stand behind the end of the chain"));
     }
     report.last_hash = hex::encode(end_hash);
     if space != SERVER {
-        find_unlinked(pool, space, &mut report).await?;
+        find_unlinked(door, space, &mut report).await?;
     }
     Ok(report)
 }
@@ -132,22 +130,22 @@ fn check_columns(row: &Row, last_erasure: Option<i64>, report: &mut Report) {
     }
 }
 
-async fn read(pool: &PgPool, space: SpaceNo, after: i64, end: i64) -> Result<Vec<Row>> {
+async fn read(door: &Walled, space: SpaceNo, after: i64, end: i64) -> Result<Vec<Row>> {
     let sql = "-- store::audit::verify
          SELECT r.entry_no, r.kind, r.action, r.log_offset, r.content, r.hash, e.act, e.effect, e.salt, e.erased
          FROM audit_record r
          LEFT JOIN audit_entry e ON e.space_id = $1 AND e.log_offset = r.log_offset
          WHERE r.space_id = $1 AND r.entry_no > $2 AND r.entry_no <= $3 ORDER BY r.entry_no LIMIT $4";
-    Ok(sqlx::query_as(sql).bind(space.0).bind(after).bind(end).bind(PAGE).fetch_all(pool).await?)
+    Ok(sqlx::query_as(sql).bind(space.0).bind(after).bind(end).bind(PAGE).fetch_all(door).await?)
 }
 
 /// Acts that are in no chain: written by somebody else than this service.
-async fn find_unlinked(pool: &PgPool, space: SpaceNo, report: &mut Report) -> Result<()> {
+async fn find_unlinked(door: &Walled, space: SpaceNo, report: &mut Report) -> Result<()> {
     let sql = "-- store::audit::verify
          SELECT e.log_offset FROM audit_entry e
          LEFT JOIN audit_record r ON r.space_id = $1 AND r.kind = 'act' AND r.log_offset = e.log_offset
          WHERE e.space_id = $1 AND r.entry_no IS NULL ORDER BY e.log_offset LIMIT $2";
-    let unlinked: Vec<i64> = sqlx::query_scalar(sql).bind(space.0).bind(TOLD as i64).fetch_all(pool).await?;
+    let unlinked: Vec<i64> = sqlx::query_scalar(sql).bind(space.0).bind(TOLD as i64).fetch_all(door).await?;
     for offset in unlinked {
         report.fault(format!("the act at offset {offset} is in no entry"));
     }

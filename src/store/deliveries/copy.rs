@@ -61,7 +61,17 @@ impl CopyRows {
         self.bigint(micros);
     }
 
-    /// The whole stream.
+    /// Bytes that have gathered.
+    pub(super) const fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// What has gathered, to be sent before the rest.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// The rest of the stream.
     pub(super) fn finish(mut self) -> Vec<u8> {
         self.bytes.extend_from_slice(&END.to_be_bytes());
         self.bytes

@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use sqlx::postgres::PgPool;
 use sqlx::{Connection, PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::book::State;
 use super::lock_workers;
 use crate::domain::{DestinationNo, SpaceNo, Timestamp};
-use crate::store::Result;
+use crate::store::{Result, Walled};
 
 /// Which deliveries are meant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -254,13 +253,13 @@ pub async fn count(
 /// Puts ended deliveries that a filter means into the queue once more, under their old numbers, oldest first; at most
 /// `limit` at a time, behind number `after`. Returns how many, and the last number.
 pub async fn replay(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     destination: DestinationNo,
     filter: &Filter,
     (after, limit): (i64, i64),
 ) -> Result<(i64, i64)> {
-    let mut tx = pool.begin().await?;
+    let mut tx = door.begin().await?;
     lock_workers(&mut tx, space, &[destination.0]).await?;
     super::sync::lock_head(&mut tx, space, destination).await?;
     let sql = concat!(
@@ -300,13 +299,13 @@ pub async fn replay(
 
 /// Gives dead letters that a filter means up for good; at most `limit` at a time. Returns how many.
 pub async fn discard(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     destination: DestinationNo,
     filter: &Filter,
     limit: i64,
 ) -> Result<i64> {
-    let mut tx = pool.begin().await?;
+    let mut tx = door.begin().await?;
     lock_workers(&mut tx, space, &[destination.0]).await?;
     let sql = concat!(
         "-- store::deliveries::history::discard

@@ -15,6 +15,7 @@ pub mod queue;
 pub mod sync;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use sqlx::PgConnection;
 
@@ -26,6 +27,8 @@ use copy::CopyRows;
 
 /// Columns of a row that is put into a queue.
 const COLUMNS: i16 = 13;
+/// Rows are sent from so many bytes on: what gathers is bounded, however long events are.
+const COPIED_MAX: usize = 1 << 20;
 
 /// A change for one destination, to be put into its queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +50,7 @@ pub struct NewDelivery {
     /// Which definition; 0 for none.
     pub definition: i32,
     /// JSON text.
-    pub value: String,
+    pub value: Arc<str>,
     /// When it happened.
     pub at: Timestamp,
 }
@@ -69,6 +72,12 @@ pub async fn enqueue(tx: &mut PgConnection, space: SpaceNo, rows: &[NewDelivery]
     let heads: Vec<(i32, i64)> =
         sqlx::query_as(sql).bind(space.0).bind(destinations).bind(counts).fetch_all(&mut *tx).await?;
     let mut last: BTreeMap<i32, i64> = heads.into_iter().collect();
+    let mut copying = tx
+        .copy_in_raw(
+            "COPY delivery (space_id, destination_no, seq, delivery_no, profile_no, subscription_no, subject, form,
+                 definition_no, value, at, origin_no, log_offset) FROM STDIN (FORMAT BINARY)",
+        )
+        .await?;
     let mut copied = CopyRows::new(COLUMNS);
     for row in rows {
         let Some(last) = last.get_mut(&row.destination.0) else { continue };
@@ -88,13 +97,10 @@ pub async fn enqueue(tx: &mut PgConnection, space: SpaceNo, rows: &[NewDelivery]
         copied.timestamp(row.at);
         copied.bigint(row.origin.0 as i64);
         copied.bigint_or_null(row.cause.map(|offset| offset.0 as i64));
+        if copied.len() >= COPIED_MAX {
+            copying.send(copied.take()).await?;
+        }
     }
-    let mut copying = tx
-        .copy_in_raw(
-            "COPY delivery (space_id, destination_no, seq, delivery_no, profile_no, subscription_no, subject, form,
-                 definition_no, value, at, origin_no, log_offset) FROM STDIN (FORMAT BINARY)",
-        )
-        .await?;
     copying.send(copied.finish()).await?;
     copying.finish().await?;
     Ok(())

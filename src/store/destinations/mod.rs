@@ -8,12 +8,11 @@ pub mod worker;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::postgres::PgPool;
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use super::{Result, processor};
+use super::{Result, Walled, processor};
 use crate::domain::{DestinationNo, SpaceNo, Timestamp};
 
 /// A destination.
@@ -142,8 +141,8 @@ pub async fn take_name(tx: &mut PgConnection, space: SpaceNo, name: &str, of: Uu
 
 /// Adds a destination, gives it a number and its worker and queue; none when its name is taken. `no` of what is given is
 /// not looked at.
-pub async fn insert(pool: &PgPool, space: SpaceNo, new: &Destination) -> Result<Option<DestinationNo>> {
-    let mut tx = pool.begin().await?;
+pub async fn insert(door: &Walled, space: SpaceNo, new: &Destination) -> Result<Option<DestinationNo>> {
+    let mut tx = door.begin().await?;
     if !take_name(&mut tx, space, &new.name, new.id).await? {
         return Ok(None);
     }
@@ -203,8 +202,8 @@ pub async fn update(tx: &mut PgConnection, space: SpaceNo, changed: &Destination
 }
 
 /// Removes a destination: nothing is collected or sent any more; what it left is forgotten by and by.
-pub async fn delete(pool: &PgPool, space: SpaceNo, no: DestinationNo) -> Result<()> {
-    let mut tx = pool.begin().await?;
+pub async fn delete(door: &Walled, space: SpaceNo, no: DestinationNo) -> Result<()> {
+    let mut tx = door.begin().await?;
     processor::bump_config(&mut tx, space).await?;
     for sql in [
         "-- store::destinations::delete

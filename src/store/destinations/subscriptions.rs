@@ -3,14 +3,13 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::PgExecutor;
-use sqlx::postgres::PgPool;
 use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{syncs, worker};
 use crate::domain::delivery::{Subject, SubscriptionOptions};
 use crate::domain::{Collection, DestinationNo, SpaceNo, Timestamp};
-use crate::store::{Result, processor};
+use crate::store::{Result, Walled, processor};
 
 /// What a destination wants of one subject.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,8 +115,8 @@ pub async fn list(
 }
 
 /// Adds a subscription and begins its full sync; `Exists` when the destination wants the same already.
-pub async fn insert(pool: &PgPool, space: SpaceNo, new: &Subscription) -> Result<i32> {
-    let mut tx = pool.begin().await?;
+pub async fn insert(door: &Walled, space: SpaceNo, new: &Subscription) -> Result<i32> {
+    let mut tx = door.begin().await?;
     processor::bump_config(&mut tx, space).await?;
     worker::bump_config(&mut tx, space, new.destination).await?;
     let no: i32 = sqlx::query_scalar(
@@ -139,7 +138,7 @@ pub async fn insert(pool: &PgPool, space: SpaceNo, new: &Subscription) -> Result
     .bind(new.created_at.to_utc())
     .fetch_one(&mut *tx)
     .await?;
-    if new.enabled && new.subject != Subject::Merges {
+    if new.enabled && new.subject.has_present() {
         syncs::begin(&mut tx, space, new.destination, &[no], new.created_at).await?;
     }
     tx.commit().await?;
@@ -148,12 +147,12 @@ pub async fn insert(pool: &PgPool, space: SpaceNo, new: &Subscription) -> Result
 
 /// Writes what can be changed of a subscription, and begins a full sync where that is asked for; false when it is gone.
 pub async fn update(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     changed: &Subscription,
     sync_at: Option<Timestamp>,
 ) -> Result<bool> {
-    let mut tx = pool.begin().await?;
+    let mut tx = door.begin().await?;
     processor::bump_config(&mut tx, space).await?;
     worker::bump_config(&mut tx, space, changed.destination).await?;
     let done = sqlx::query(
@@ -178,8 +177,8 @@ pub async fn update(
 
 /// Removes a subscription. What waits of it is not sent any more. Of a definition that another one to all takes over,
 /// everybody's present value is sent.
-pub async fn delete(pool: &PgPool, space: SpaceNo, gone: &Subscription, at: Timestamp) -> Result<()> {
-    let mut tx = pool.begin().await?;
+pub async fn delete(door: &Walled, space: SpaceNo, gone: &Subscription, at: Timestamp) -> Result<()> {
+    let mut tx = door.begin().await?;
     processor::bump_config(&mut tx, space).await?;
     let (destination, no) = (gone.destination, gone.no);
     worker::bump_config(&mut tx, space, destination).await?;

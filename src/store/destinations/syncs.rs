@@ -57,7 +57,7 @@ pub async fn begin(
          SELECT $1, $2, s.subscription_no, c.definition_no, 0, p.last_profile_no
          FROM s JOIN processor p ON p.space_id = $1
          CROSS JOIN LATERAL (
-             SELECT 0 AS definition_no WHERE s.subject = 2
+             SELECT 0 AS definition_no WHERE s.subject IN (2, 5)
              UNION ALL
              SELECT d.definition_no FROM definition d
              WHERE d.space_id = $1 AND NOT d.deleted AND d.serving_no IS NOT NULL AND ",

@@ -4,6 +4,8 @@
 //! parses the call again; JSON objects stay the text they were; whatever else was sent is kept in `extra`.
 //! The format is versioned by the first byte of a chunk's content.
 
+use std::borrow::Cow;
+
 use crate::domain::varint::{get_varint, put_varint, unzigzag, zigzag};
 use crate::domain::{Act, EventType, Facts, Offset, Parts, SourceNo, Timestamp, json};
 
@@ -14,6 +16,7 @@ const FLAG_CLAMPED: u8 = 1;
 const FLAG_UNPROFILED: u8 = 2;
 const FLAG_ACT: u8 = 4;
 const FLAG_ERASED: u8 = 8;
+const FLAG_PUBLIC: u8 = 16;
 
 /// One accepted event, borrowing from the call (when written) or from the decompressed chunk (when read).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub struct Record<'a> {
     pub clamped: bool,
     /// `integrations.Personas` was false: kept in the log, not profiled (T16).
     pub unprofiled: bool,
+    /// Sent with a key that anybody may know: it sets no trait that others have set.
+    pub public: bool,
     /// Not an event but an operator's act, described by `body`: in the log so that a rebuild repeats it.
     pub act: bool,
     /// Whose it was is erased, and so is what it said: only its place in the log is left, and what it said of an account.
@@ -63,6 +68,7 @@ impl<'a> Record<'a> {
             event_type: EventType::Identify,
             clamped: false,
             unprofiled: false,
+            public: false,
             act: true,
             erased: false,
             timestamp: at,
@@ -132,6 +138,35 @@ impl<'a> Record<'a> {
         Some(traits.unwrap_or_default())
     }
 
+    /// The call it was, field by field, each value as JSON. What nobody knows comes first: where a name stands twice, the last
+    /// one is meant.
+    pub fn fields(&self) -> Vec<(Cow<'a, str>, Cow<'a, str>)> {
+        let mut fields: Vec<_> =
+            json::entries(self.extra).map(|(key, value)| (key, Cow::Borrowed(value))).collect();
+        let is_track = self.event_type == EventType::Track;
+        let at = self.timestamp.to_string();
+        let texts = [
+            ("type", self.event_type.as_str()),
+            ("messageId", self.message_id),
+            ("timestamp", &at),
+            ("userId", self.user_id),
+            ("anonymousId", self.anonymous_id),
+            ("groupId", self.group_id),
+            ("previousId", self.previous_id),
+            ("event", if is_track { self.name } else { "" }),
+        ];
+        let texts = texts.into_iter().filter(|(_, value)| !value.is_empty());
+        fields.extend(texts.map(|(key, value)| (key.into(), json::quote(value).into())));
+        let body = match self.event_type {
+            EventType::Identify | EventType::Group => "traits",
+            EventType::Track | EventType::Page | EventType::Screen | EventType::Alias => "properties",
+        };
+        let objects = [(body, self.body), ("context", self.context), ("integrations", self.integrations)];
+        let objects = objects.into_iter().filter(|(_, value)| !value.is_empty());
+        fields.extend(objects.map(|(key, value)| (key.into(), value.into())));
+        fields
+    }
+
     /// Appends the record to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut flags = 0;
@@ -140,6 +175,9 @@ impl<'a> Record<'a> {
         }
         if self.unprofiled {
             flags |= FLAG_UNPROFILED;
+        }
+        if self.public {
+            flags |= FLAG_PUBLIC;
         }
         if self.act {
             flags |= FLAG_ACT;
@@ -201,6 +239,7 @@ impl<'a> Records<'a> {
             event_type,
             clamped: flags & FLAG_CLAMPED != 0,
             unprofiled: flags & FLAG_UNPROFILED != 0,
+            public: flags & FLAG_PUBLIC != 0,
             act: flags & FLAG_ACT != 0,
             erased: flags & FLAG_ERASED != 0,
             timestamp,
@@ -279,10 +318,10 @@ mod tests {
         #[test]
         fn what_is_written_is_read_back(
             texts in proptest::collection::vec(".{0,40}", 10), kind in 0_usize..6, clamped: bool, act: bool,
-            unprofiled: bool, at: i64, received: i64, source in 0_i32..i32::MAX,
+            unprofiled: bool, public: bool, at: i64, received: i64, source in 0_i32..i32::MAX,
         ) {
             let record = Record {
-                event_type: EventType::ALL[kind], clamped, unprofiled, act, erased: !act,
+                event_type: EventType::ALL[kind], clamped, unprofiled, public, act, erased: !act,
                 timestamp: Timestamp::from_millis(at), received_at: Timestamp::from_millis(received),
                 source: SourceNo(source), message_id: &texts[0], name: &texts[1], user_id: &texts[2],
                 anonymous_id: &texts[3], group_id: &texts[4], previous_id: &texts[5], body: &texts[6],

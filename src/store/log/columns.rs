@@ -372,6 +372,7 @@ mod tests {
             event_type: EventType::Screen,
             clamped: false,
             unprofiled: false,
+            public: false,
             act: false,
             erased: false,
             timestamp: Timestamp::from_millis(at),

@@ -94,7 +94,8 @@ fn erase(record: &Record<'_>, offset: Offset, fate: Fate, out: &mut Vec<u8>) -> 
     let context = account_of(record.context);
     let kept = Record {
         unprofiled: false,
-        // By it the newest of two traits of one instant is told.
+        // By these it is told which of two traits stands.
+        public: record.public,
         message_id: record.message_id,
         group_id: record.group_id,
         body: if is_group { record.traits().unwrap_or_default() } else { "" },

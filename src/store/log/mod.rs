@@ -14,7 +14,7 @@ use chrono::{DateTime, Datelike, Days, NaiveDate, Utc};
 use sqlx::postgres::PgPool;
 use sqlx::{AssertSqlSafe, PgExecutor};
 
-use super::{Result, StoreError};
+use super::{Result, StoreError, Walled};
 use crate::domain::month::Month;
 use crate::domain::{Offset, SpaceNo, Timestamp};
 
@@ -358,17 +358,21 @@ pub async fn newest_received(executor: impl PgExecutor<'_>, space: SpaceNo) -> R
 }
 
 /// When the oldest event behind `after` was received; `None` when there is none.
-pub async fn oldest_after(pool: &PgPool, space: SpaceNo, after: Offset) -> Result<Option<Timestamp>> {
+pub async fn oldest_after(
+    executor: impl PgExecutor<'_>,
+    space: SpaceNo,
+    after: Offset,
+) -> Result<Option<Timestamp>> {
     let sql = "-- store::log::oldest_after
          SELECT received_at FROM event_chunk WHERE space_id = $1 AND end_offset > $2 ORDER BY end_offset LIMIT 1";
     let at: Option<DateTime<Utc>> =
-        sqlx::query_scalar(sql).bind(space.0).bind(after.0 as i64).fetch_optional(pool).await?;
+        sqlx::query_scalar(sql).bind(space.0).bind(after.0 as i64).fetch_optional(executor).await?;
     Ok(at.map(Timestamp::from))
 }
 
 /// Processed chunks that hold offsets in (after, until], in log order.
 pub async fn read_fates(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     after: Offset,
     until: Offset,
@@ -386,7 +390,7 @@ pub async fn read_fates(
     .bind(after.0 as i64)
     .bind(until.0 as i64)
     .bind(limit)
-    .fetch_all(pool)
+    .fetch_all(door)
     .await?;
     Ok(rows.into_iter().map(history_chunk).collect())
 }

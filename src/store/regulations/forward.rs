@@ -40,7 +40,7 @@ pub async fn enqueue(
                 subject: Subject::Deletion,
                 form: Form::Identify as i16,
                 definition: 0,
-                value: person.told.clone(),
+                value: person.told.as_str().into(),
                 at,
             });
             receipts.extend(person.subjects.iter().map(|subject| (*subject, *destination, *last)));

@@ -8,11 +8,10 @@ pub mod people;
 pub mod suppression;
 
 use chrono::{DateTime, Utc};
-use sqlx::postgres::PgPool;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use super::{Result, StoreError};
+use super::{Result, StoreError, Walled};
 use crate::domain::act::Actor;
 use crate::domain::regulation::{RegulationStatus, RegulationType};
 use crate::domain::{DestinationNo, SpaceNo, Timestamp};
@@ -129,7 +128,7 @@ pub struct Wanted {
 }
 
 /// A page of regulations, newest first.
-pub async fn list(pool: &PgPool, space: SpaceNo, wanted: &Wanted) -> Result<Vec<Regulation>> {
+pub async fn list(door: &Walled, space: SpaceNo, wanted: &Wanted) -> Result<Vec<Regulation>> {
     let rows: Vec<Row> = sqlx::query_as(
         "-- store::regulations::list
          SELECT r.regulation_id, r.type, r.subject_type, r.actor_id, r.actor_name, r.created_at, r.finished_at,
@@ -151,7 +150,7 @@ pub async fn list(pool: &PgPool, space: SpaceNo, wanted: &Wanted) -> Result<Vec<
     .bind(wanted.before)
     .bind(wanted.id)
     .bind(wanted.limit)
-    .fetch_all(pool)
+    .fetch_all(door)
     .await?;
     rows.into_iter().map(regulation).collect()
 }
@@ -199,7 +198,7 @@ impl Stream {
 }
 
 /// What destinations made of the deletions of some regulations.
-pub async fn list_streams(pool: &PgPool, space: SpaceNo, ids: &[Uuid]) -> Result<Vec<(Uuid, Stream)>> {
+pub async fn list_streams(door: &Walled, space: SpaceNo, ids: &[Uuid]) -> Result<Vec<(Uuid, Stream)>> {
     type Row =
         (Uuid, i32, Option<Uuid>, Option<String>, i64, i64, i64, i64, Option<String>, Option<DateTime<Utc>>);
     let rows: Vec<Row> = sqlx::query_as(
@@ -214,7 +213,7 @@ pub async fn list_streams(pool: &PgPool, space: SpaceNo, ids: &[Uuid]) -> Result
     )
     .bind(space.0)
     .bind(ids)
-    .fetch_all(pool)
+    .fetch_all(door)
     .await?;
     let stream = |(id, no, destination, name, all, done, unsupported, failed, error, at): Row| {
         let destination_no = DestinationNo(no);

@@ -1,13 +1,12 @@
 //! Who nothing new is taken of, and the secret under which identifiers are hashed.
 
 use chrono::{DateTime, Utc};
-use sqlx::postgres::PgPool;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use crate::domain::regulation::IdHash;
 use crate::domain::{SpaceNo, Timestamp};
-use crate::store::Result;
+use crate::store::{Result, Walled};
 
 /// The secret of a space, and notes that what is hashed under it changes; `new` is taken where there is none yet. Its row
 /// lock keeps others out.
@@ -114,7 +113,7 @@ pub async fn delete(tx: &mut PgConnection, space: SpaceNo, hashes: &[IdHash]) ->
 
 /// A page of what is suppressed, in the order of hashes.
 pub async fn list(
-    pool: &PgPool,
+    door: &Walled,
     space: SpaceNo,
     (after, limit): (Option<IdHash>, i64),
     only: Option<IdHash>,
@@ -130,7 +129,7 @@ pub async fn list(
     .bind(after.map(|hash| hash.0.to_vec()))
     .bind(only.map(|hash| hash.0.to_vec()))
     .bind(limit)
-    .fetch_all(pool)
+    .fetch_all(door)
     .await?;
     let suppressed = |(hash, id_type, regulation, no, expires_at, at): Row| Suppressed {
         hash: id_hash(&hash),

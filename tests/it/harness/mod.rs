@@ -11,6 +11,7 @@ pub(crate) mod random_log;
 pub(crate) mod rebuild;
 pub(crate) mod receiver;
 pub(crate) mod regulations;
+pub(crate) mod warehouse;
 
 use std::process::Command;
 

@@ -8,9 +8,14 @@
 //! with `verify-full` the name itself is handed on, as its certificate is for the name: whoever answers there instead has
 //! no such certificate, and learns nothing.
 
+mod cells;
 mod connect;
+mod events;
+mod history;
+mod names;
 mod rows;
 mod statements;
+mod tables;
 
 use std::fmt;
 use std::time::Instant;
@@ -23,6 +28,7 @@ use tokio::sync::Mutex;
 use self::connect::Target;
 use self::rows::Step;
 use self::statements::Statements;
+use self::tables::{Beyond, Tables};
 use crate::deliver::budget::Budget;
 use crate::deliver::kind::{Exchange, Invalid, Item, Kind, Reason, Sent, Verdict};
 use crate::deliver::reach::Reach;
@@ -32,7 +38,14 @@ pub struct PostgresKind {
     target: Target,
     statements: Statements,
     /// One transaction at a time; none until there is something to write, and after a failure.
-    connection: Mutex<Option<PgConnection>>,
+    connection: Mutex<Option<Open>>,
+}
+
+/// A connection, and what is known to be there.
+struct Open {
+    connection: PgConnection,
+    /// None until it is needed.
+    tables: Option<Tables>,
 }
 
 impl fmt::Debug for PostgresKind {
@@ -64,45 +77,89 @@ impl PostgresKind {
     }
 
     /// Writes changes in one transaction, on a connection that stays open when all went well.
-    async fn write(&self, items: &[Item]) -> Result<(), Failure> {
+    async fn write(&self, items: &[Item]) -> Result<Beyond, Failure> {
         let mut place = self.connection.lock().await;
-        let mut connection = if let Some(connection) = place.take() {
-            connection
+        let mut open = if let Some(open) = place.take() {
+            open
         } else {
             let mut connection = self.target.connect().await?;
             self.statements.prepare(&mut connection).await.map_err(|error| judge(&error))?;
-            connection
+            Open { connection, tables: None }
         };
-        self.transact(&mut connection, &rows::steps(items)).await.map_err(|error| judge(&error))?;
-        *place = Some(connection);
-        Ok(())
+        let beyond = self.transact(&mut open, &rows::steps(items)).await.map_err(|error| judge(&error))?;
+        *place = Some(open);
+        Ok(beyond)
     }
 
-    async fn transact(&self, connection: &mut PgConnection, steps: &[Step]) -> Result<(), sqlx::Error> {
-        let mut tx = connection.begin().await?;
+    async fn transact(&self, open: &mut Open, steps: &[Step]) -> Result<Beyond, sqlx::Error> {
+        let mut tx = open.connection.begin().await?;
+        let mut beyond = Beyond::default();
         for step in steps {
             match step {
-                Step::Write(rows) => self.statements.write(&mut tx, rows).await?,
+                Step::Write(rows) => {
+                    self.statements.write(&mut tx, rows).await?;
+                    if !rows.lines.is_empty() || !rows.joined.is_empty() {
+                        let tables = self.tables(&mut tx, &mut open.tables).await?;
+                        let more = tables.write(&mut tx, &rows.lines, &rows.joined).await?;
+                        beyond.values += more.values;
+                        beyond.events += more.events;
+                    }
+                }
                 Step::Merge { from, to, at } => self.statements.merge(&mut tx, from, to, *at).await?,
                 Step::Separate { profile, from, at, identifiers } => {
                     self.statements.separate(&mut tx, (profile, from), *at, identifiers).await?;
                 }
-                Step::Delete { profile } => self.statements.delete(&mut tx, profile).await?,
+                Step::Delete { profile, former } => {
+                    let tables = self.tables(&mut tx, &mut open.tables).await?;
+                    let mut profiles = former.clone();
+                    profiles.push(profile.clone());
+                    profiles.extend(self.statements.parts_of(&mut tx, profile).await?);
+                    profiles.extend(tables.parts_of(&mut tx, profile).await?);
+                    self.statements.delete(&mut tx, &profiles).await?;
+                    tables.delete(&mut tx, &profiles).await?;
+                }
             }
         }
-        tx.commit().await
+        tx.commit().await?;
+        Ok(beyond)
     }
 
-    async fn write_in_time(&self, items: &[Item]) -> Result<(), Failure> {
+    async fn tables<'a>(
+        &self,
+        tx: &mut PgConnection,
+        known: &'a mut Option<Tables>,
+    ) -> Result<&'a mut Tables, sqlx::Error> {
+        if known.is_none() {
+            *known = Some(Tables::load(tx, &self.target.schema).await?);
+        }
+        known.as_mut().ok_or(sqlx::Error::RowNotFound)
+    }
+
+    async fn write_in_time(&self, items: &[Item]) -> Result<Beyond, Failure> {
         let late = |_| Failure::Server("it was not written in time".to_owned());
         tokio::time::timeout(self.target.timeout, self.write(items)).await.map_err(late)?
     }
+}
+
+/// What is kept in `_more`, in words; nothing where all has its place.
+fn told(Beyond { values, events }: Beyond) -> String {
+    if (values, events) == (0, 0) {
+        return String::new();
+    }
+    format!(
+        "kept in _more: {values} values without a column of their type, {events} events without a table of their name"
+    )
 }
 
 /// What the server says: about these changes, about who may write, or about itself.
 fn judge(error: &sqlx::Error) -> Failure {
     let code = error.as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned));
     let message = error.to_string();
+    // A table, a column or a schema that is not there, or is there by now: somebody has changed them, and the next attempt
+    // looks anew.
+    if let Some("42P01" | "42703" | "3F000" | "42P06" | "42P07" | "42701") = code.as_deref() {
+        return Failure::Server(message);
+    }
     match code.as_deref().and_then(|code| code.get(..2)) {
         // Data exceptions, broken constraints, too much of something.
         Some("22" | "23" | "54") => Failure::Data(message),
@@ -134,7 +191,7 @@ impl Kind for PostgresKind {
         Box::pin(async move {
             let (started, budget) = (Instant::now(), Budget::begin(self.target.timeout, items.len()));
             let (verdicts, response) = match self.write_in_time(items).await {
-                Ok(()) => (vec![Verdict::Delivered; items.len()], String::new()),
+                Ok(beyond) => (vec![Verdict::Delivered; items.len()], told(beyond)),
                 // One of them spoils it for all: alone, only itself.
                 Err(Failure::Data(message)) if items.len() > 1 => {
                     let mut verdicts = Vec::with_capacity(items.len());
@@ -144,7 +201,7 @@ impl Kind for PostgresKind {
                             continue;
                         }
                         let written = self.write_in_time(std::slice::from_ref(item)).await;
-                        verdicts.push(written.map_or_else(Verdict::from, |()| Verdict::Delivered));
+                        verdicts.push(written.map_or_else(Verdict::from, |_| Verdict::Delivered));
                     }
                     (verdicts, message)
                 }

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::cells::Line;
+use super::events;
+use super::history::{self, Asked, Joined};
 use crate::deliver::kind::Item;
+use crate::deliver::payload::is_passed_on;
 use crate::domain::Timestamp;
 
 /// What has to be done, in order.
@@ -17,7 +21,7 @@ pub(super) enum Step {
     /// A profile is no part of another one any more; these types and values of identifiers are its.
     Separate { profile: String, from: String, at: Timestamp, identifiers: Vec<(String, String)> },
     /// Nothing of a profile is left.
-    Delete { profile: String },
+    Delete { profile: String, former: Vec<String> },
 }
 
 /// Rows by their keys: the last change of a batch wins, and each key is there once.
@@ -33,6 +37,10 @@ pub(super) struct Rows {
     pub(super) transitions: BTreeMap<String, Transition>,
     /// By the id of the change.
     pub(super) computed: BTreeMap<String, Computed>,
+    /// Of tables whose columns come with them: history and events.
+    pub(super) lines: Vec<Line>,
+    /// Profiles that became part of others, for the graph.
+    pub(super) joined: Vec<Joined>,
 }
 
 /// A profile entered an audience, or left it.
@@ -60,13 +68,33 @@ pub(super) fn steps(items: &[Item]) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut rows = Rows::default();
     for item in items {
+        if is_passed_on(&item.event) {
+            rows.lines.extend(events::line(item));
+            continue;
+        }
+        match history::asked(item) {
+            Some(Asked::Line(line)) => {
+                rows.lines.push(line);
+                continue;
+            }
+            Some(Asked::Joined(joined)) => {
+                rows.joined.push(joined);
+                continue;
+            }
+            None => {}
+        }
         let text = |pointer: &str| item.event.pointer(pointer).and_then(Value::as_str);
         let is_bare = item.event.pointer("/context/personas/computation_class").is_none();
         let named = |pointer| text(pointer).filter(|_| is_bare);
         let merged = named("/properties/merged_profile_id");
         let separated = named("/properties/separated_from_profile_id");
         let step = match (text("/type"), merged, separated) {
-            (Some("delete"), ..) => Step::Delete { profile: item.profile_id.clone() },
+            (Some("delete"), ..) => {
+                let former = item.event.pointer("/context/personas/former_profile_ids");
+                let former = former.and_then(Value::as_array).into_iter().flatten();
+                let former = former.filter_map(|id| Some(id.as_str()?.to_owned())).collect();
+                Step::Delete { profile: item.profile_id.clone(), former }
+            }
             (Some("track"), Some(merged), _) => {
                 Step::Merge { from: merged.to_owned(), to: item.profile_id.clone(), at: item.at }
             }

@@ -19,7 +19,7 @@ use super::rows::Rows;
 use crate::domain::Timestamp;
 
 /// The tables, each with its columns beside those that all have, and its key.
-const TABLES: [(&str, &str, &str); 7] = [
+pub(super) const TABLES: [(&str, &str, &str); 7] = [
     ("user_traits", "canonical_segment_id text, name text, value jsonb", "canonical_segment_id, name"),
     (
         "user_identifiers",
@@ -201,11 +201,24 @@ impl Statements {
     }
 
     /// Removes all that is a profile's, and of those that became part of it.
-    pub(super) async fn delete(&self, tx: &mut PgConnection, profile: &str) -> Result<(), sqlx::Error> {
+    pub(super) async fn delete(&self, tx: &mut PgConnection, profiles: &[String]) -> Result<(), sqlx::Error> {
         for text in &self.delete {
-            sqlx::query(AssertSqlSafe(text.clone())).bind(profile).execute(&mut *tx).await?;
+            sqlx::query(AssertSqlSafe(text.clone())).bind(profiles).execute(&mut *tx).await?;
         }
         Ok(())
+    }
+
+    /// Which profiles have become part of one.
+    pub(super) async fn parts_of(
+        &self,
+        tx: &mut PgConnection,
+        profile: &str,
+    ) -> Result<Vec<String>, sqlx::Error> {
+        let text = format!(
+            "select segment_id from \"{}\".profile_merges where canonical_segment_id = $1",
+            self.schema
+        );
+        sqlx::query_scalar(AssertSqlSafe(text)).bind(profile).fetch_all(tx).await
     }
 }
 
@@ -328,15 +341,11 @@ fn merge(schema: &str) -> Vec<String> {
     texts
 }
 
-/// `$1` and all that became part of it.
+/// What there is of the profiles `$1`.
 fn delete(schema: &str) -> Vec<String> {
-    let own = ["audience_entered", "audience_exited", "trait_computed"].map(|table| {
-        format!(
-            "delete from \"{schema}\".{table} where segment_id = $1 or segment_id in \
-             (select segment_id from \"{schema}\".profile_merges where canonical_segment_id = $1)"
-        )
-    });
+    let own = ["audience_entered", "audience_exited", "trait_computed"]
+        .map(|table| format!("delete from \"{schema}\".{table} where segment_id = any ($1)"));
     let canonical = ["user_traits", "user_identifiers", "audience_memberships", "profile_merges"]
-        .map(|table| format!("delete from \"{schema}\".{table} where canonical_segment_id = $1"));
+        .map(|table| format!("delete from \"{schema}\".{table} where canonical_segment_id = any ($1)"));
     own.into_iter().chain(canonical).collect()
 }

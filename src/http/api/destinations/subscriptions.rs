@@ -34,14 +34,15 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[schema(as = Subscription)]
 struct SubscriptionJson {
     id: String,
-    /// `audience`, `computed_trait`, `custom_traits` or `merges`.
+    /// `audience`, `computed_trait`, `custom_traits`, `merges`, `profile_updates` or `events`.
     subject: &'static str,
     /// Of which audience or computed trait; `*`: of all there are and will be.
     key: Option<String>,
     /// With `*`, whose: `users` or `accounts`.
     collection: Option<&'static str>,
     enabled: bool,
-    /// As which calls: `identify` (of accounts a `group`), `track`.
+    /// As which calls: `identify` (of accounts a `group`), `track`. Empty for `profile_updates` and `events`, which are sent as
+    /// what they are.
     send: Vec<&'static str>,
     entered_event: String,
     exited_event: String,
@@ -79,7 +80,10 @@ impl From<Keyed> for SubscriptionJson {
             collection: subscription.all().map(Collection::as_str),
             key,
             enabled: subscription.enabled,
-            send: Form::of_set(subscription.forms).into_iter().map(Form::word).collect(),
+            send: match subscription.subject {
+                Subject::ProfileUpdates | Subject::Events => Vec::new(),
+                _ => Form::of_set(subscription.forms).into_iter().map(Form::word).collect(),
+            },
             entered_event: subscription.options.entered_event,
             exited_event: subscription.options.exited_event,
             computed_event: subscription.options.computed_event,
@@ -99,7 +103,7 @@ impl From<Keyed> for SubscriptionJson {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewSubscription {
-    /// `audience`, `computed_trait`, `custom_traits` or `merges`.
+    /// `audience`, `computed_trait`, `custom_traits`, `merges`, `profile_updates` or `events`.
     subject: String,
     /// Of which audience or computed trait; `*` for all there are and will be, but for those that the destination has another
     /// subscription to. None for the other subjects.
@@ -108,7 +112,7 @@ struct NewSubscription {
     #[schema(value_type = Option<String>)]
     collection: Option<Collection>,
     enabled: Option<bool>,
-    /// `identify`, `track` or both; `identify` where nothing is said, `track` for merges.
+    /// `identify`, `track` or both; `identify` where nothing is said, `track` for merges. None for `profile_updates` and `events`.
     #[schema(value_type = Option<Vec<String>>)]
     send: Option<Vec<Form>>,
     /// Event of who enters an audience; `Audience Entered` where nothing is said.
@@ -185,7 +189,8 @@ async fn list_subscriptions(
 
 /// Make a destination want something
 ///
-/// Everybody's present membership or value is sent first, changes follow.
+/// Everybody's present membership or value is sent first, changes follow. Of `profile_updates` what is still known of the past
+/// is sent first; `merges` and `events` are sent from now on.
 #[utoipa::path(post, path = "/v1/spaces/{space}/destinations/{id}/subscriptions", tag = "Destinations",
     request_body = NewSubscription,
     params(("space" = String, Path, description = "Id of the space"), ("id" = String, Path, description = "Id of the destination")),
