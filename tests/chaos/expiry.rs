@@ -27,7 +27,7 @@ async fn memberships_that_run_out_while_processes_are_killed_end_once_and_in_tim
     let url = server.url.clone();
     let body = json!({"key": "soon", "definition": {"type": "users", "query": "event('Seen').within(1 hour).count() >= 1"}});
     client::post(&stage.client, &url, "audiences", body).await;
-    let (users, lasts_ms) = plan.tier.of((2_000, 4_000), (50_000, 60_000), (100_000, 60_000));
+    let (users, lasts_ms) = plan.tier.of((2_000, 4_000), (50_000, 40_000), (100_000, 60_000));
     // Each has an instant of its own.
     let first = Clock::System.now().millis() - HOUR + BEGINS_MS;
     let at = |user: i64| Timestamp::from_millis(first + user * lasts_ms / users);
@@ -43,7 +43,7 @@ async fn memberships_that_run_out_while_processes_are_killed_end_once_and_in_tim
     let count =
         async |sql: &'static str| -> i64 { sqlx::query_scalar(sql).fetch_one(&db.pool).await.unwrap() };
     let left = "SELECT count(*) FROM transition WHERE space_id = 1 AND NOT entered";
-    while count(left).await < users && report.kills < plan.tier.of(4, 20, 50) {
+    while count(left).await < users && report.kills < plan.tier.of(4, 15, 50) {
         plan.moment(300..plan.tier.of(900, 3_000, 3_000)).await;
         server.kill();
         server = recipe.start().await;

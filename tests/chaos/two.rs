@@ -75,7 +75,7 @@ async fn a_process_frozen_or_killed_past_its_lease_is_replaced_and_writes_nothin
     let mut report = Report::new("fenced", &plan);
     let stage = Stage::shared(&plan, SIZE).await;
     // The lease is shortened for most rounds, so that there are many; some are with what is usual.
-    let (short, usual) = plan.tier.of((2, 0), (20, 3), (200, 100));
+    let (short, usual) = plan.tier.of((2, 0), (16, 2), (200, 100));
     let recipe = |name: &str, lease: &str| {
         let recipe = stage.recipe(name).with("PERSONAS_PROCESSOR_LEASE_SECONDS", lease);
         recipe.with("PERSONAS_DELIVER_LEASE_SECONDS", lease)
@@ -147,7 +147,7 @@ async fn rolling_restarts_lose_nothing_and_refuse_nothing_a_retry_does_not_cure(
     // About a thousand calls a second.
     let pace = Pace { clients: 4, pause: Duration::from_millis(150), lag_max: u64::MAX };
     let load = Load::start(&stage.ledger, &targets, pace);
-    for round in 0..plan.tier.of(4, 60, 1_000) {
+    for round in 0..plan.tier.of(4, 50, 1_000) {
         let place = round % 2;
         let old = servers.remove(place);
         // The balancer: who is not ready any more is sent nothing.
