@@ -1,6 +1,6 @@
 # `make run` and `make test` are all that is needed from a fresh clone.
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test screenshots fmt lint doc generate fuzz ci clean
+.PHONY: help setup run build test chaos screenshots fmt lint doc generate fuzz ci clean
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Flags for the server: make run ARGS="--listen 0.0.0.0:8080"
@@ -25,6 +25,9 @@ test: ## Run all tests, each on a database of its own, the console in a real bro
 	else \
 		cargo test --locked --no-fail-fast; \
 	fi
+
+chaos: setup ## Break everything that can be broken, CHAOS=full (20 minutes) or soak (hours); CHAOS_SEED=n repeats a run
+	CHAOS=$(or $(CHAOS),full) cargo test --release --locked --test chaos -- --test-threads=1 --nocapture
 
 fmt: ## Format the code
 	cargo fmt

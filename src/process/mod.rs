@@ -61,6 +61,8 @@ use space::SpaceProcessor;
 const SUPERVISE_EVERY: Duration = Duration::from_millis(250);
 /// Pause before a space is taken up again that failed for a reason that does not go away by itself.
 const DAMAGED_PAUSE: Duration = Duration::from_secs(5);
+/// After so many leases without an answer the database is taken to be silent: others have taken over long ago.
+const SILENT_LEASES: u32 = 4;
 /// Connections of all processors of a process together.
 const CONNECTIONS_MAX: u32 = 8;
 /// Threads of all processors of a process together.
@@ -100,6 +102,10 @@ pub enum ProcessError {
     /// The first look at the database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A look at the leases, which takes milliseconds, has not come back: connections there were are silent, as they are when a
+    /// database is replaced by another one, or something on the way forgets them. Whatever else waits on one would wait for ever.
+    #[error("the database has not answered for {} seconds", .0.as_secs())]
+    Silent(Duration),
     /// The threads ended without saying why.
     #[error("the processor threads ended unexpectedly")]
     Gone,
@@ -143,8 +149,13 @@ async fn supervise(context: Context) -> Result<(), ProcessError> {
             }
             held.retain(|_, handle| !handle.is_finished());
         }
-        if let Err(error) = take_leases(&context, &pool, owner, &mut running, &mut held).await {
-            tracing::warn!(%error, "could not look for spaces to process");
+        let silent_after = context.config.lease * SILENT_LEASES;
+        let looking = take_leases(&context, &pool, owner, &mut running, &mut held);
+        match tokio::time::timeout(silent_after, looking).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "could not look for spaces to process"),
+            // The process ends, and starts anew with connections that work.
+            Err(_) => return Err(ProcessError::Silent(silent_after)),
         }
         metrics::LEASES_HELD.set(&[], held.len() as f64);
         tokio::select! {

@@ -50,7 +50,8 @@ pub struct Progress {
     pub merges: i64,
 }
 
-/// Takes the lease when it is free or has run out; `None` while another process holds it.
+/// Takes the lease when it is free or has run out; `None` while another process holds it. Nobody waits for whoever is writing
+/// just now: that is not free.
 pub async fn take_lease(
     pool: &PgPool,
     space: SpaceNo,
@@ -60,7 +61,10 @@ pub async fn take_lease(
     let row: Option<(i64, i64, i64, i64)> = sqlx::query_as(
         "-- store::processor::take_lease
          UPDATE processor SET owner = $2, epoch = epoch + 1, lease_until = clock_timestamp() + make_interval(secs => $3)
-         WHERE space_id = $1 AND lease_until < clock_timestamp()
+         WHERE space_id = (
+             SELECT space_id FROM processor WHERE space_id = $1 AND lease_until < clock_timestamp()
+             FOR UPDATE SKIP LOCKED
+         )
          RETURNING epoch, processed_offset, last_profile_no, last_transition_no",
     )
     .bind(space.0)

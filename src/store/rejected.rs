@@ -103,7 +103,7 @@ pub async fn list_rejected(
 }
 
 /// How many there are since `at`, counted up to `most`.
-pub async fn count_rejected_since(pool: &PgPool, space: SpaceNo, at: Timestamp, most: i64) -> Result<i64> {
+pub async fn count_rejected_since(door: &Walled, space: SpaceNo, at: Timestamp, most: i64) -> Result<i64> {
     // The ids begin with the time, so that the key alone says it.
     let first =
         uuid::Builder::from_unix_timestamp_millis(at.millis().max(0).unsigned_abs(), &[0; 10]).into_uuid();
@@ -111,7 +111,7 @@ pub async fn count_rejected_since(pool: &PgPool, space: SpaceNo, at: Timestamp, 
          SELECT count(*) FROM (
              SELECT 1 FROM rejected_event WHERE space_id = $1 AND rejected_id >= $2 LIMIT $3
          ) since";
-    Ok(sqlx::query_scalar(sql).bind(space.0).bind(first).bind(most).fetch_one(pool).await?)
+    Ok(sqlx::query_scalar(sql).bind(space.0).bind(first).bind(most).fetch_one(door).await?)
 }
 
 /// Forgets what was rejected before `at`.

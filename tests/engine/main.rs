@@ -21,5 +21,7 @@ mod naive_reduce;
 mod oracle;
 mod program;
 mod relative;
+mod simulated;
+mod simulated_space;
 mod traces;
 mod vectors;

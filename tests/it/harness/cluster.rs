@@ -82,8 +82,12 @@ impl TestDb {
     /// Clones the template; starts the cluster and makes the template when this is the first test.
     pub(crate) async fn new() -> Self {
         static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+        Self::of(TEMPLATE.get_or_init(|| template(schema_hash(), migrate)).await).await
+    }
+
+    /// Clones any database.
+    pub(crate) async fn of(template: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let template = TEMPLATE.get_or_init(|| template(schema_hash(), migrate)).await;
         let name = format!("{TEST_PREFIX}{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         run(&[&format!("CREATE DATABASE {name} TEMPLATE {template}")]).await;
         let pool = PgPoolOptions::new().max_connections(10).connect_with(options(&name)).await.unwrap();
