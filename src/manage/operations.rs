@@ -67,8 +67,13 @@ impl Manage {
             status,
             lag_ms: oldest.map_or(0, age),
             segments_end: segments::end(&self.door(space), space).await?,
-            rejected: rejected::count_rejected_since(&self.door(space), space, hour_ago, REJECTED_COUNTED_MAX)
-                .await?,
+            rejected: rejected::count_rejected_since(
+                &self.door(space),
+                space,
+                hour_ago,
+                REJECTED_COUNTED_MAX,
+            )
+            .await?,
             backfills: all.into_iter().filter_map(unfinished).collect(),
         })
     }
