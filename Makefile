@@ -1,6 +1,6 @@
 # `make run` and `make test` are all that is needed from a fresh clone.
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test chaos fmt lint doc generate fuzz ci clean
+.PHONY: help setup run build test chaos screenshots fmt lint doc generate fuzz ci clean
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Flags for the server: make run ARGS="--listen 0.0.0.0:8080"
@@ -18,7 +18,8 @@ run: build ## Build and start personas with its own private Postgres
 build: setup ## Build the release binary
 	cargo build --release --locked
 
-test: setup ## Run all tests, each on a database of its own
+test: ## Run all tests, each on a database of its own, the console in a real browser
+	@scripts/setup.sh --tests
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --locked --no-fail-fast && cargo test --locked --doc --quiet; \
 	else \
@@ -43,6 +44,10 @@ generate: setup ## Write the files that are made from the code (docs/configurati
 
 fuzz: ## Run the fuzz targets, FUZZ_SECONDS each (600 when not given)
 	scripts/fuzz.sh
+
+screenshots: build ## Make the pictures of the console in docs/images
+	@scripts/setup.sh --tests
+	scripts/screenshots.sh $(TARGET)/release/personas docs/images
 
 ci: ## Everything a change has to pass
 	@.ci/run

@@ -23,7 +23,8 @@ until curl -fs http://127.0.0.1:18765/readyz >/dev/null; do kill -0 "$server"; s
 python3 scripts/schemathesis.py http://127.0.0.1:18765 tok_generated wk_generated <docs/openapi.json >"$folder/description.json"
 routes=$(python3 -c 'import json; d=json.load(open("docs/openapi.json")); print(sum(len(p) for p in d["paths"].values()))')
 cd "$folder"
-st run description.json --url http://127.0.0.1:18765 --header "Authorization: Bearer tok_generated" \
+# What answers for as long as somebody listens is left out.
+st run description.json --exclude-path-regex 'events/tail$' --url http://127.0.0.1:18765 --header "Authorization: Bearer tok_generated" \
     --max-examples $((cases / routes + 1)) --phases examples,fuzzing --checks all --workers 2 \
     --exclude-checks positive_data_acceptance,unsupported_method,missing_required_header,ignored_auth --continue-on-failure
 kill -0 "$server"

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what building and running personas needs and is not here yet: Rust is checked for, a C compiler and the
-# Postgres server are installed. Says what it does; says nothing and changes nothing when all is there.
+# Postgres server are installed. With --tests also what looks at the console: Chromium, Node and two packages of scripts/console;
+# where that does not work it is said, and the tests say what they leave out. Says what it does; says nothing and changes nothing when all is there.
 set -eu
 
 say() { printf '%s\n' "setup: $*" >&2; }
@@ -75,6 +76,35 @@ install_compiler() {
     fi
 }
 
+have_browser() {
+    for name in "${CHROMIUM:-chromium}" chromium-browser google-chrome google-chrome-stable; do
+        if have "$name"; then return 0; fi
+    done
+    return 1
+}
+
+install_browser() {
+    say "no Chromium or no Node found: installing what is missing, for the tests of the console"
+    if have apt-get; then
+        as_root apt-get update -q
+        have_browser || apt_install chromium fonts-dejavu-core
+        have npm || apt_install nodejs npm
+    elif have dnf; then as_root dnf install -y chromium nodejs-npm
+    elif have brew; then { have_browser || brew install --cask chromium; }; { have npm || brew install node; }
+    else return 1
+    fi
+}
+
+# What the tests of the console need; the others run without it.
+prepare_browser() {
+    packages="$(dirname "$0")/console"
+    if have_browser && have npm && [ -d "$packages/node_modules/puppeteer-core" ]; then return; fi
+    { have_browser && have npm; } || install_browser >&2 || true
+    if have_browser && have npm && (cd "$packages" && npm ci --no-fund --no-audit --ignore-scripts >&2); then return; fi
+    say "NOTE: Chromium, Node and the packages of scripts/console are not all here: the tests do not look at the console"
+}
+
 have cargo || fail "cargo is missing: install Rust 1.95 or later (https://www.rust-lang.org/tools/install)"
 have cc || install_compiler
 have_postgres || install_postgres
+[ "${1:-}" != --tests ] || prepare_browser

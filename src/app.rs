@@ -22,7 +22,7 @@ use anyhow::Context;
 use axum::Router;
 use futures_util::FutureExt;
 use sqlx::postgres::PgPool;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -57,6 +57,8 @@ pub(crate) use offline::{
 const FLUSHERS: usize = 2;
 /// Look-up statements under way at the same time.
 const LOOKUP_TASKS: u32 = 2;
+/// People who watch events as they come in, at the same time.
+const WATCHERS_MAX: usize = 32;
 /// Longest wait for the parts behind the server to end.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
@@ -265,6 +267,7 @@ impl App {
             tracking,
             request_timeout: config.server.request_timeout,
             changes: TaskTracker::new(),
+            watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
             trusted_proxies: config.server.trusted_proxies.clone(),
         };
         start_serving(&tasks, services, server, internal);

@@ -79,5 +79,6 @@ fn greet(running: &Running, out: &mut impl Write) -> io::Result<()> {
             "  curl -u {key}: {url}/v1/track -d '{{\"userId\":\"ada\",\"event\":\"Signed Up\",\"properties\":{{\"plan\":\"pro\"}}}}'"
         )?;
     }
+    writeln!(out, "Sign in with a token and look around: {url}/console")?;
     out.flush()
 }

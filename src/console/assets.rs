@@ -18,8 +18,9 @@ const STYLE: usize = 0;
 const ICON: usize = 1;
 const APP: usize = 2;
 const BUILDER: usize = 3;
+const TAIL: usize = 4;
 
-const ASSETS: [Asset; 4] = [
+const ASSETS: [Asset; 5] = [
     Asset { name: "style.css", kind: "text/css; charset=utf-8", text: include_str!("assets/style.css") },
     Asset { name: "icon.svg", kind: "image/svg+xml", text: include_str!("assets/icon.svg") },
     Asset { name: "app.js", kind: "text/javascript; charset=utf-8", text: include_str!("assets/app.js") },
@@ -28,6 +29,7 @@ const ASSETS: [Asset; 4] = [
         kind: "text/javascript; charset=utf-8",
         text: include_str!("assets/builder.js"),
     },
+    Asset { name: "tail.js", kind: "text/javascript; charset=utf-8", text: include_str!("assets/tail.js") },
 ];
 
 static FILES: LazyLock<[String; ASSETS.len()]> =
@@ -55,6 +57,11 @@ pub(super) fn app() -> String {
 /// Address of the script of the builder.
 pub(super) fn builder() -> String {
     address(BUILDER)
+}
+
+/// Address of the script of the live tail.
+pub(super) fn tail() -> String {
+    address(TAIL)
 }
 
 /// One of them, by the name with its hash.

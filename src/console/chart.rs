@@ -9,7 +9,7 @@ use super::view::Svg;
 use crate::domain::Timestamp;
 
 /// Width and height of a chart, in pixels of its own.
-const CHART: (u32, u32) = (720, 200);
+const CHART: (u32, u32) = (960, 200);
 /// The same of one in a table.
 const SPARK: (u32, u32) = (120, 28);
 
@@ -18,7 +18,7 @@ pub(super) type Course = Vec<(Timestamp, i64)>;
 
 /// A number that changes at instants, up to `until`.
 pub(super) fn history(course: &Course, until: Timestamp, says: &str) -> Option<Svg> {
-    let points = steps(course, until);
+    let points = steps(since_it_was(course), until);
     let (first, last) = (points.first()?.0, points.last()?.0);
     // A course of one instant has no width.
     let last = last.max(first + TimeDelta::seconds(1));
@@ -81,8 +81,14 @@ fn draw_spark(svg: &mut String, values: &[f64], top: f64) -> Result<(), Box<dyn 
     Ok(())
 }
 
+/// Without the time before there was anything, but for its last instant.
+fn since_it_was(course: &[(Timestamp, i64)]) -> &[(Timestamp, i64)] {
+    let first = course.iter().position(|(_, size)| *size != 0).unwrap_or_default();
+    course.get(first.saturating_sub(1)..).unwrap_or_default()
+}
+
 /// A number holds until it changes: each change is a step.
-fn steps(course: &Course, until: Timestamp) -> Vec<(DateTime<Utc>, f64)> {
+fn steps(course: &[(Timestamp, i64)], until: Timestamp) -> Vec<(DateTime<Utc>, f64)> {
     let mut points: Vec<(DateTime<Utc>, f64)> = Vec::with_capacity(course.len() * 2 + 1);
     for (at, size) in course {
         if let Some((_, before)) = points.last().copied() {

@@ -30,6 +30,8 @@ pub(super) struct Context {
     query: Vec<(String, String)>,
     /// Path and query of the page.
     pub address: String,
+    /// The page fetches itself again, and nobody has asked for it.
+    pub is_poll: bool,
 }
 
 impl FromRequestParts<Console> for Context {
@@ -37,8 +39,8 @@ impl FromRequestParts<Console> for Context {
 
     async fn from_request_parts(parts: &mut Parts, console: &Console) -> Result<Self, Response> {
         let address = parts.uri.path_and_query().map_or_else(String::new, ToString::to_string);
-        let is_use = !parts.headers.contains_key(POLL);
-        let found = cookie(&parts.headers).and_then(|id| console.0.sessions.find(id, is_use));
+        let is_poll = parts.headers.contains_key(POLL);
+        let found = cookie(&parts.headers).and_then(|id| console.0.sessions.find(id, !is_poll));
         let Some((key, session)) = found else {
             return Err(to_sign_in(&address));
         };
@@ -47,7 +49,16 @@ impl FromRequestParts<Console> for Context {
         let captured = captured.map_err(IntoResponse::into_response)?;
         let captured = captured.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let query = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned();
-        Ok(Self { console: console.clone(), session, key, api, captured, query: query.collect(), address })
+        Ok(Self {
+            console: console.clone(),
+            session,
+            key,
+            api,
+            captured,
+            query: query.collect(),
+            address,
+            is_poll,
+        })
     }
 }
 

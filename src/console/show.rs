@@ -82,8 +82,8 @@ pub(super) fn any(value: &Value) -> Cell {
 /// The state of something, coloured by how good it is.
 pub(super) fn state(word: &str) -> Cell {
     let kind = match word {
-        "live" | "active" | "succeeded" | "finished" | "FINISHED" | "on" | "enabled" => "good",
-        "failed" | "paused" | "dead" | "suspended" | "ended" | "off" => "bad",
+        "live" | "connected" | "active" | "succeeded" | "finished" | "FINISHED" | "on" | "enabled" => "good",
+        "failed" | "failing" | "paused" | "dead" | "suspended" | "ended" | "off" => "bad",
         "backfilling" | "pending" | "queued" | "in_flight" | "trial" | "RUNNING" | "INITIALIZED" => "busy",
         _ => "plain",
     };

@@ -19,8 +19,9 @@ const POLICY: &str =
     "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// The parts of the console: the segment of their address, and their name.
-const PARTS: [(&str, &str); 10] = [
+const PARTS: [(&str, &str); 11] = [
     ("", "Overview"),
+    ("live", "Live events"),
     ("profiles", "Profiles"),
     ("audiences", "Audiences"),
     ("traits", "Computed traits"),
@@ -163,11 +164,19 @@ pub(super) struct Section {
     pub is_folded: bool,
     /// Not replaced when the page is fetched again.
     pub stays: bool,
+    /// Of a page that fetches itself again: it was not asked for, and what is there already is kept.
+    pub is_kept: bool,
 }
 
 impl Section {
     pub(super) fn new(id: &str, title: &str) -> Self {
         Self { id: id.to_owned(), title: title.to_owned(), ..Self::default() }
+    }
+
+    /// A section that stays as it is while the page fetches itself again: lists of people are read when somebody asks for them,
+    /// not every few seconds.
+    pub(super) fn kept(id: &str) -> Self {
+        Self { id: id.to_owned(), is_kept: true, ..Self::default() }
     }
 
     pub(super) fn note(mut self, note: impl Into<String>) -> Self {
@@ -210,6 +219,7 @@ pub(super) enum Content {
     Search(Search),
     /// Why something holds: a condition with its parts.
     Reason(Value),
+    Tail(Tail),
     SignIn(SignIn),
 }
 
@@ -321,6 +331,18 @@ pub(super) struct Builder {
     pub computed: String,
     /// Pages of profiles, `{id}`.
     pub profile: String,
+}
+
+/// The place where events are watched.
+#[derive(Debug)]
+pub(super) struct Tail {
+    /// Where its script listens.
+    pub address: String,
+    /// Where it finds what is refused.
+    pub refused: String,
+    /// Where it finds how many were refused.
+    pub pipeline: String,
+    pub sources: Vec<(String, String)>,
 }
 
 /// A question that changes what a page shows.

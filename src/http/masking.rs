@@ -59,6 +59,7 @@ const CONTENTS: &[(&str, Content)] = &[
     ("/usage", Plain),
     ("/purge", Plain),
     ("/pipeline", Plain),
+    ("/events/tail", People(&["id", "properties", "traits", "context"])),
     ("/rejected-events", People(&["event"])),
     ("/sensitive-data/settings", Plain),
     ("/sensitive-data/findings", Plain),
@@ -188,7 +189,13 @@ pub(super) async fn apply(trace: &Trace, route: Option<&str>, response: Response
         (None, _) if !response.headers().contains_key(header::ETAG) => response,
         (Some(_), Some("application/x-ndjson")) => {
             let kept = (route == Some(KEPT.0)).then_some(KEPT.1);
-            mask_lines(response, fields.unwrap_or_default(), is_whole, kept)
+            mask_lines(
+                response,
+                Lines { fields: fields.unwrap_or_default(), is_whole, kept, is_events: false },
+            )
+        }
+        (Some(fields), Some("text/event-stream")) => {
+            mask_lines(response, Lines { fields, is_whole, kept: None, is_events: true })
         }
         (_, None) => response,
         _ if is_json => {
@@ -229,13 +236,22 @@ pub(super) async fn apply(trace: &Trace, route: Option<&str>, response: Response
     }
 }
 
-/// NDJSON, line by line as it comes; what stands in the field `kept` of a line stays, byte by byte.
-fn mask_lines(
-    response: Response,
+/// How the lines of a stream are masked.
+#[derive(Debug, Clone, Copy)]
+struct Lines {
     fields: &'static [&'static str],
     is_whole: bool,
+    /// What stands in this field of a line stays, byte by byte.
     kept: Option<&'static str>,
-) -> Response {
+    /// They are server-sent events: what is said stands behind [`DATA`], and the rest says nothing of anybody.
+    is_events: bool,
+}
+
+/// What leads a line of an event that was sent.
+const DATA: &[u8] = b"data: ";
+
+/// A stream, line by line as it comes.
+fn mask_lines(response: Response, how: Lines) -> Response {
     let (mut parts, body) = response.into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
     let lines = body.into_data_stream().map(Some).chain(futures_util::stream::once(async { None }));
@@ -254,14 +270,28 @@ fn mask_lines(
             let lines = text.split_inclusive(|byte| *byte == b'\n');
             let mut masked = Vec::with_capacity(text.len());
             for line in lines {
-                masked.extend_from_slice(&mask_line(line, fields, is_whole, kept));
-                masked.push(b'\n');
+                how.mask(line, &mut masked);
             }
             Bytes::from(masked)
         });
         std::future::ready(Some(out))
     });
     Response::from_parts(parts, Body::from_stream(masked))
+}
+
+impl Lines {
+    fn mask(self, line: &[u8], into: &mut Vec<u8>) {
+        let said = match (self.is_events, line.strip_prefix(DATA)) {
+            (true, None) => return into.extend_from_slice(line),
+            (true, Some(said)) => {
+                into.extend_from_slice(DATA);
+                said
+            }
+            (false, _) => line,
+        };
+        into.extend_from_slice(&mask_line(said, self.fields, self.is_whole, self.kept));
+        into.push(b'\n');
+    }
 }
 
 fn mask_line(line: &[u8], fields: &[&str], is_whole: bool, kept: Option<&str>) -> Bytes {

@@ -31,6 +31,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use ipnet::IpNet;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -71,6 +72,8 @@ pub struct Services {
     pub request_timeout: Duration,
     /// What may change something and is under way: it is finished although whoever asked for it has hung up.
     pub changes: TaskTracker,
+    /// Places for those who watch events as they come in.
+    pub watchers: Arc<Semaphore>,
     /// Proxies whose words about their clients are believed.
     pub trusted_proxies: Vec<IpNet>,
 }

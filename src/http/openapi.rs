@@ -112,7 +112,7 @@ fn complete(operation: &mut Operation, dialect: Dialect, scope: &str) {
         if let RefOr::T(response) = response
             && response.description.is_empty()
         {
-            response.description = done(status).to_owned();
+            done(status).clone_into(&mut response.description);
         }
     }
     let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(problem))).build();

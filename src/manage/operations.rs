@@ -23,9 +23,14 @@ pub struct Pipeline {
     pub lag_ms: i64,
     /// Where the newest segment of the log ends.
     pub segments_end: Offset,
+    /// Events refused, or taken only in part, within the last hour, counted up to [`REJECTED_COUNTED_MAX`].
+    pub rejected: i64,
     /// Versions that are not complete yet.
     pub backfills: Vec<Backfill>,
 }
+
+/// Refused events are counted up to there.
+const REJECTED_COUNTED_MAX: i64 = 1_000;
 
 /// A version on its way to serving.
 #[derive(Debug, Clone)]
@@ -49,6 +54,7 @@ impl Manage {
             None
         };
         let age = |at| self.age_ms(at);
+        let hour_ago = self.clock.now().plus_millis(-3_600_000);
         let all = definitions::list_definitions(&self.door(space), space, None, None).await?;
         let is_new = |version: &Version| matches!(version.status.as_str(), "pending" | "backfilling");
         // One that answers is walked again when something it refers to was replaced: until then it is not up to date.
@@ -61,6 +67,13 @@ impl Manage {
             status,
             lag_ms: oldest.map_or(0, age),
             segments_end: segments::end(&self.door(space), space).await?,
+            rejected: rejected::count_rejected_since(
+                &self.door(space),
+                space,
+                hour_ago,
+                REJECTED_COUNTED_MAX,
+            )
+            .await?,
             backfills: all.into_iter().filter_map(unfinished).collect(),
         })
     }

@@ -16,6 +16,7 @@ mod preview;
 mod preview_accounts;
 mod schema;
 mod search;
+mod tail;
 mod timeline;
 mod wait;
 
@@ -36,6 +37,7 @@ pub use people::{Computed, LinkedProfile, Person, Selector, Trait, TraitClass};
 pub use preview::{Draft, Preview};
 pub use schema::{Remark, Seen};
 pub use search::{Searchability, Wanted};
+pub use tail::{TailFilter, TailMark, Tailed};
 pub use timeline::{Direction, EventFilter, TimelineCursor, TimelineEvent};
 pub use wait::WaitError;
 

@@ -184,12 +184,7 @@ impl Reader {
             let records = Records::new(&content).map_err(|e| QueryError::Store(e.into()))?;
             for (record, offset) in records.zip(chunk.first_offset().0..) {
                 let record = record.map_err(|e| QueryError::Store(e.into()))?;
-                // Operators' acts have pointers, too, but are no events; and neither is what was erased, or what is over
-                // (`store::retention`).
-                let is_gone = record.erased && record.unprofiled;
-                let is_over = record.event_type.is_event() && record.name.is_empty();
-                let is_event = !(record.act || is_gone || is_over);
-                if is_event && offsets.binary_search(&Offset(offset)).is_ok() {
+                if is_shown(&record) && offsets.binary_search(&Offset(offset)).is_ok() {
                     events.insert(Offset(offset), event(&record, Offset(offset), directory));
                 }
             }
@@ -211,7 +206,15 @@ impl Reader {
     }
 }
 
-fn event(record: &Record<'_>, offset: Offset, directory: &Directory) -> TimelineEvent {
+/// Whether a record is an event that is there. Operators' acts have pointers, too, but are no events; and neither is what was
+/// erased, or what is over (`store::retention`).
+pub(super) fn is_shown(record: &Record<'_>) -> bool {
+    let is_gone = record.erased && record.unprofiled;
+    let is_over = record.event_type.is_event() && record.name.is_empty();
+    !(record.act || is_gone || is_over)
+}
+
+pub(super) fn event(record: &Record<'_>, offset: Offset, directory: &Directory) -> TimelineEvent {
     let ids = extract(&record.parts(), &directory.settings);
     let named = |collection, list: Vec<crate::engine::identity::Candidate>| {
         list.into_iter().map(move |c| (collection, directory.type_name(c.type_no).to_owned(), c.value))

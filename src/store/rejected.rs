@@ -102,6 +102,18 @@ pub async fn list_rejected(
         .collect())
 }
 
+/// How many there are since `at`, counted up to `most`.
+pub async fn count_rejected_since(door: &Walled, space: SpaceNo, at: Timestamp, most: i64) -> Result<i64> {
+    // The ids begin with the time, so that the key alone says it.
+    let first =
+        uuid::Builder::from_unix_timestamp_millis(at.millis().max(0).unsigned_abs(), &[0; 10]).into_uuid();
+    let sql = "-- store::rejected::count_rejected_since
+         SELECT count(*) FROM (
+             SELECT 1 FROM rejected_event WHERE space_id = $1 AND rejected_id >= $2 LIMIT $3
+         ) since";
+    Ok(sqlx::query_scalar(sql).bind(space.0).bind(first).bind(most).fetch_one(door).await?)
+}
+
 /// Forgets what was rejected before `at`.
 pub async fn delete_rejected_before(pool: &PgPool, at: Timestamp) -> Result<u64> {
     let sql = "-- store::rejected::delete_rejected_before

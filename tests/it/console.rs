@@ -131,6 +131,7 @@ async fn pages(app: &TestApp) -> Vec<String> {
     let of = |list: &Value| list["data"][0]["id"].as_str().unwrap_or_default().to_owned();
     let fixed = [
         "",
+        "/live",
         "/audiences",
         "/audiences/new-one",
         "/audiences/all",
@@ -375,7 +376,7 @@ async fn every_page_shows_what_the_token_may_see() {
     };
     let (owner, viewer) = (sign_in(&app, TOKEN).await, sign_in(&app, &token("viewer").await).await);
     let css = between(&owner.page("").await.text, "stylesheet\" href=\"", "\"").to_owned();
-    let scripts = ["app.js", "builder.js"]
+    let scripts = ["app.js", "builder.js", "tail.js"]
         .map(|name| std::fs::read_to_string(format!("src/console/assets/{name}")).unwrap().len());
     let files = owner.open(&css).await.expect(200).text.len() + scripts.iter().sum::<usize>();
     for path in pages(&app).await {
@@ -509,6 +510,18 @@ async fn files_are_kept_and_pages_are_asked_for_again_cheaply() {
     assert!(again.text.is_empty());
     app.make_live("audiences", "all", "trait('plan').exists()").await;
     browser.send(Method::GET, "/console/s/default/audiences", &known).await.expect(200);
+
+    let page = browser.page("/audiences/all").await.expect(200);
+    assert!(page.text.contains("Nobody is in it."), "{}", page.text);
+    let polled = [("x-console-poll", "1")];
+    let again = browser.send(Method::GET, "/console/s/default/audiences/all", &polled).await.expect(200);
+    // A page that fetches itself again reads nobody's data: each read stands in the audit log.
+    assert!(again.text.contains("<section id=\"members\" class=\"card\" data-kept>"), "{}", again.text);
+    assert!(
+        again.text.contains("id=\"history\"") && !again.text.contains("Nobody is in it."),
+        "{}",
+        again.text
+    );
 }
 
 #[tokio::test]

@@ -21,6 +21,8 @@ mod backup;
 #[cfg(test)]
 mod batches;
 #[cfg(test)]
+mod browser;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod config;
@@ -156,6 +158,8 @@ mod server;
 mod source_keys;
 #[cfg(test)]
 mod statements;
+#[cfg(test)]
+mod tail;
 #[cfg(test)]
 mod telemetry;
 #[cfg(test)]

@@ -90,6 +90,7 @@ const SCOPES: &[(&str, &str, &str)] = &[
     ("GET", "/v1/spaces/{space}/usage", "read"),
     ("POST", "/v1/spaces/{space}/purge", "owner"),
     ("GET", "/v1/spaces/{space}/pipeline", "read"),
+    ("GET", "/v1/spaces/{space}/events/tail", "read"),
     ("GET", "/v1/spaces/{space}/rejected-events", "admin"),
     ("GET", "/v1/spaces/{space}/sensitive-data/settings", "read"),
     ("PATCH", "/v1/spaces/{space}/sensitive-data/settings", "admin"),

@@ -34,7 +34,10 @@ fn good_item() -> Value {
 
 async fn rejected(app: &TestApp) -> Vec<Value> {
     let list = app.get("/v1/spaces/default/rejected-events").await.expect(200);
-    list.json["data"].as_array().unwrap().clone()
+    let list = list.json["data"].as_array().unwrap().clone();
+    let pipeline = app.get("/v1/spaces/default/pipeline").await.expect(200).json;
+    assert!(list.len() >= 100 || pipeline["rejected_last_hour"] == list.len(), "{pipeline}");
+    list
 }
 
 #[tokio::test]

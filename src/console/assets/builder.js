@@ -79,7 +79,7 @@
       const opened = before.length - typed.length;
       const last = [...before.slice(0, opened).matchAll(/event\(\s*'((?:\\.|[^'\\])*)'/gi)].pop();
       const list = of === "event" ? await names.events() : of === "trait" ? await names.traits()
-        : of === "audience" ? await names.audiences() : of === "property" && last ? await propertiesOf(last[1]) : [];
+        : of === "audience" ? await names.audiences() : of === "property" && last ? await propertiesOf(last[1].replace(/\\(.)/g, "$1")) : [];
       return { typed, list, isName: true };
     }
     const method = /\)\s*\.\s*(\w*)$/.exec(before);

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::definitions::{AUDIENCES, Kind, TRAITS};
-use super::{Cx, part};
+use super::{Cx, part, people};
 use crate::console::chart::{self, Course};
 use crate::console::client::Refusal;
 use crate::console::form::{Ask, Field, Form};
@@ -50,10 +50,9 @@ async fn page(context: Cx, kind: Kind) -> Result<Page, Refusal> {
     } else {
         let mut query = vec![("limit", ROWS)];
         query.extend(context.asked("values").map(|cursor| ("cursor", cursor)));
-        let values = context.read(&[kind.api, key, "values"], &query).await;
-        page.with(part("values", "Values", &values, |section, list| {
-            section.with(value_table(&context, list))
-        }))
+        let path = [kind.api, key, "values"];
+        let table = |section: Section, list: &Value| section.with(value_table(&context, list));
+        page.with(people(&context, ("values", "Values"), &path, &query, table).await)
     };
     let (referred, versions) = (
         context.read(&[kind.api, key, "references"], &[]).await,
@@ -123,16 +122,18 @@ async fn of_audience(context: &Cx, page: Page, key: &str) -> Page {
         (["audiences", key, "members"], ["audiences", key, "transitions"], ["audiences", key, "identifiers"]);
     let (history, members, changes, identifiers, other) = tokio::join!(
         history(context, key),
-        context.read(&members_path, &members),
-        context.read(&changes_path, &changes),
+        people(context, ("members", "Members"), &members_path, &members, |section, list| {
+            section.with(member_table(context, list))
+        }),
+        people(context, ("changes", "Who came and went"), &changes_path, &changes, |section, list| {
+            section.with(change_table(context, list))
+        }),
         context.read(&identifiers_path, &[]),
         overlap(context, key),
     );
     page.with(history)
-        .with(part("members", "Members", &members, |section, list| section.with(member_table(context, list))))
-        .with(part("changes", "Who came and went", &changes, |section, list| {
-            section.with(change_table(context, list))
-        }))
+        .with(members)
+        .with(changes)
         .with(part("identifiers", "Identifiers of members", &identifiers, |section, list| {
             let rows = items(list, "identifiers").iter().map(|one| {
                 vec![

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Cx, deliveries, part};
+use super::{Cx, deliveries, part, people};
 use crate::console::client::Refusal;
 use crate::console::form::{Ask, Field, Form};
 use crate::console::show::{is_true, items, number, plain, state, text, time, whole};
@@ -68,8 +68,14 @@ pub(super) async fn page(context: Cx) -> Result<Page, Refusal> {
     let mut query = vec![("destination", id), ("limit", "50")];
     query.extend(["state", "cursor"].into_iter().filter_map(|name| Some((name, context.asked(name)?))));
     let path = ["destinations", id, "subscriptions"];
-    let (subscriptions, sent) =
-        tokio::join!(context.read(&path, &[("limit", "200")]), context.read(&["deliveries"], &query));
+    let (subscriptions, sent) = tokio::join!(
+        context.read(&path, &[("limit", "200")]),
+        people(&context, ("deliveries", "Deliveries"), &["deliveries"], &query, |section, list| {
+            let search = Search::new("which", "Which", "state", context.asked("state"), "Show")
+                .words(deliveries::STATES);
+            section.with(Content::Search(search)).with(deliveries::table(&context, list))
+        }),
+    );
     let page = Page::new(text(&destination, "name"))
         .back("Destinations", context.page(&["destinations"], &[]))
         .every(5)
@@ -80,11 +86,7 @@ pub(super) async fn page(context: Cx) -> Result<Page, Refusal> {
         .with(part("subscriptions", "What it wants", &subscriptions, |section, list| {
             section.with(subscription_table(&context, id, list))
         }))
-        .with(part("deliveries", "Deliveries", &sent, |section, list| {
-            let search = Search::new("which", "Which", "state", context.asked("state"), "Show")
-                .words(deliveries::STATES);
-            section.with(Content::Search(search)).with(deliveries::table(&context, list))
-        }));
+        .with(sent);
     let page =
         if whole(&destination["deliveries"], "dead") > 0 { page.with(dead(&context, id)) } else { page };
     Ok(page.with(acts(&context, &destination)).with(wants(&context, id)))
@@ -179,7 +181,7 @@ fn dead(context: &Cx, id: &str) -> Section {
 fn acts(context: &Cx, destination: &Value) -> Section {
     let id = text(destination, "id");
     let path = |word: &'static str| ["destinations", id, word];
-    let is_paused = text(destination, "state") != "active";
+    let is_paused = text(destination, "state") == "paused";
     let word = if is_paused { "resume" } else { "pause" };
     let pause =
         Form::new(context, word, "POST", &path(word), if is_paused { "Resume" } else { "Pause" }).small();

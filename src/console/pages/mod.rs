@@ -8,6 +8,7 @@ mod deliveries;
 mod destinations;
 mod graph;
 mod identity;
+mod live;
 mod overview;
 mod privacy;
 mod profile;
@@ -44,6 +45,7 @@ pub(super) fn routes() -> Router<Console> {
         .route("/console/s/{space}/traits/new-one", page(builder::new_trait))
         .route("/console/s/{space}/traits/{key}", page(definition::computed))
         .route("/console/s/{space}/traits/{key}/edit", page(builder::edit_trait))
+        .route("/console/s/{space}/live", page(live::page))
         .route("/console/s/{space}/profiles", page(profiles::page))
         .route("/console/s/{space}/profiles/{collection}/{profile}", page(profile::page))
         .route("/console/s/{space}/profiles/{collection}/{profile}/explain/{key}", page(profile::explain))
@@ -106,4 +108,21 @@ fn part(
         Ok(answer) => make(section, answer),
         Err(refusal) => section.with(Content::from(show::refusal(refusal))),
     }
+}
+
+/// The same of a list of people. It is read when somebody asks for the page, and not while the page fetches itself again: every
+/// read of personal data stands in the audit log.
+async fn people(
+    context: &Cx,
+    (id, title): (&str, &str),
+    path: &[&str],
+    query: &[(&str, &str)],
+    make: impl FnOnce(Section, &Value) -> Section,
+) -> Section {
+    if context.is_poll {
+        return Section::kept(id);
+    }
+    part(id, title, &context.read(path, query).await, |section, list| {
+        make(section.note("As it was when the page was opened."), list)
+    })
 }

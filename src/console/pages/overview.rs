@@ -12,32 +12,28 @@ use crate::console::show::{grouped, items, number, state, text, time, whole};
 use crate::console::view::{Cell, Content, Notice, Page, Section, Svg, Table, Tile};
 use crate::domain::Timestamp;
 
-const HOUR_MS: i64 = 3_600_000;
-const DAY_MS: i64 = 24 * HOUR_MS;
+const DAY_MS: i64 = 86_400_000;
 /// Audiences in a list of the largest or the fastest.
 const SHOWN: usize = 8;
 /// Audiences whose course is looked at: those that changed last.
 const LOOKED_AT: usize = 24;
 /// Questions to the API at the same time.
 const AT_ONCE: usize = 4;
-/// Refused events that are counted, at most.
-const REFUSED_MAX: usize = 200;
+/// Refused events are counted up to there.
+const REFUSED_MAX: i64 = 1_000;
 
 /// The page.
 pub(super) async fn page(context: Cx) -> Result<Page, Refusal> {
-    let limit = REFUSED_MAX.to_string();
-    let refused = [("limit", limit.as_str())];
-    let (pipeline, sizes, destinations, refused, usage) = tokio::join!(
+    let (pipeline, sizes, destinations, usage) = tokio::join!(
         context.read(&["pipeline"], &[]),
         context.read(&["audiences", "sizes"], &[]),
         context.read(&["destinations"], &[("limit", "1000")]),
-        context.read(&["rejected-events"], &refused),
         context.read(&["usage"], &[]),
     );
     let now = context.console.0.settings.clock.now();
     let pipeline = pipeline?;
     let mut tiles = flow_tiles(&context, &pipeline, now);
-    tiles.extend(refused.as_ref().ok().map(|refused| refused_tile(refused, now)));
+    tiles.push(refused_tile(&pipeline));
     tiles.extend(destinations.as_ref().ok().map(delivery_tile));
     if let Ok(usage) = &usage {
         tiles.push(tile(
@@ -77,7 +73,7 @@ fn flow_tiles(context: &Cx, pipeline: &Value, now: Timestamp) -> Vec<Tile> {
     let rate = pulse.rate.map_or_else(
         || "–".to_owned(),
         |rate| {
-            if rate >= 10.0 { grouped(rate.round() as i64) } else { format!("{rate:.1}") }
+            if (0.05..10.0).contains(&rate) { format!("{rate:.1}") } else { grouped(rate.round() as i64) }
         },
     );
     let profiles = &pipeline["profiles"];
@@ -110,13 +106,10 @@ fn flow_tiles(context: &Cx, pipeline: &Value, now: Timestamp) -> Vec<Tile> {
     ]
 }
 
-fn refused_tile(refused: &Value, now: Timestamp) -> Tile {
-    let is_late = |event: &&Value| {
-        Timestamp::parse(text(event, "received_at")).is_some_and(|at| now.millis() - at.millis() < HOUR_MS)
-    };
-    let count = items(refused, "data").iter().filter(is_late).count();
+fn refused_tile(pipeline: &Value) -> Tile {
+    let count = whole(pipeline, "rejected_last_hour");
     let more = if count >= REFUSED_MAX { " or more" } else { "" };
-    tile("Refused events", format!("{count}{more}"), "in the last hour".to_owned())
+    tile("Refused events", format!("{}{more}", grouped(count)), "in the last hour".to_owned())
 }
 
 fn delivery_tile(destinations: &Value) -> Tile {
@@ -139,7 +132,10 @@ fn first_steps(context: &Cx) -> Section {
         .with(Content::Pre(
             "curl -u WRITE_KEY: HOST/v1/track -d '{\"userId\":\"ada\",\"event\":\"Signed Up\"}'".to_owned(),
         ))
-        .with(Content::Line(vec![Cell::link("Sources and write keys", context.page(&["settings"], &[]))]))
+        .with(Content::Line(vec![
+            Cell::link("Sources and write keys", context.page(&["settings"], &[])),
+            Cell::link("Watch what comes in", context.page(&["live"], &[])),
+        ]))
 }
 
 fn backfill_section(backfills: &[Value]) -> Section {

@@ -30,7 +30,7 @@ pub(super) async fn page(context: Cx) -> Result<Page, Refusal> {
             section.with(Content::Facts(vec![
                 ("Id".to_owned(), Cell::Code(text(space, "id").to_owned())),
                 ("Name".to_owned(), Cell::from(text(space, "name"))),
-                ("Plan".to_owned(), Cell::Tree(space["plan"].clone())),
+                ("Plan".to_owned(), state(space["plan"]["state"].as_str().unwrap_or_default())),
             ]))
         }))
         .with(part("sources", "Sources", &sources, |section, list| {

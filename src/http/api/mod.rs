@@ -6,6 +6,7 @@ mod consents;
 mod definitions;
 mod deliveries;
 mod destinations;
+mod events;
 mod exports;
 mod identity;
 mod identity_problems;
@@ -55,6 +56,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(consents::routes())
         .merge(retention::routes())
         .merge(exports::routes())
+        .merge(events::routes())
 }
 
 /// An id of ours in a path.

@@ -40,6 +40,8 @@ struct PipelineJson {
     backfills: Vec<BackfillJson>,
     /// Events dropped because their message id had been processed, so far.
     duplicates: i64,
+    /// Events refused, or taken only in part, within the last hour; 1,000 stands for as many or more.
+    rejected_last_hour: i64,
     /// Events without a usable identifier, so far.
     unidentified: i64,
     profiles: ProfileCounts,
@@ -69,7 +71,7 @@ struct ProfileCounts {
 }
 
 impl From<Pipeline> for PipelineJson {
-    fn from(Pipeline { status, lag_ms, segments_end, backfills }: Pipeline) -> Self {
+    fn from(Pipeline { status, lag_ms, segments_end, backfills, rejected }: Pipeline) -> Self {
         let show = |Backfill { kind, key, version }: Backfill| BackfillJson {
             kind: kind_word(kind),
             key,
@@ -85,6 +87,7 @@ impl From<Pipeline> for PipelineJson {
             lag_ms,
             backfills: backfills.into_iter().map(show).collect(),
             duplicates: status.duplicates,
+            rejected_last_hour: rejected,
             unidentified: status.unidentified,
             profiles: ProfileCounts { users: status.users, accounts: status.accounts, merges: status.merges },
         }

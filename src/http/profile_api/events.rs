@@ -29,7 +29,7 @@ pub(super) struct EventParams {
 /// An event as Segment shows one.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Event)]
-pub(super) struct EventBody {
+pub(in crate::http) struct EventBody {
     #[serde(rename = "type")]
     call: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,10 +92,11 @@ pub(super) async fn list_events(
     let id = found.person.id();
     let is_user = found.person.profile.collection == crate::domain::Collection::Users;
     let key = |e: &TimelineEvent| (e.timestamp.millis(), e.offset.0);
-    Ok(Json(page.list("events", events, key, |event| show(event, &id, is_user))))
+    Ok(Json(page.list("events", events, key, |event| show_event(event, Some((&id, is_user))))))
 }
 
-fn show(event: TimelineEvent, profile: &str, is_user: bool) -> EventBody {
+/// An event as it is shown, of a profile (its id, and whether it is a user) or by itself.
+pub(in crate::http) fn show_event(event: TimelineEvent, of: Option<(&str, bool)>) -> EventBody {
     let has_traits = matches!(event.event_type, EventType::Identify | EventType::Group);
     let body = Some(&*event.body).filter(|b| !b.is_empty()).and_then(raw);
     let (properties, traits) = if has_traits { (None, body) } else { (body, None) };
@@ -108,7 +109,7 @@ fn show(event: TimelineEvent, profile: &str, is_user: bool) -> EventBody {
         created_at: None,
         first_message_id: None,
     };
-    let this = |yes: bool| yes.then(|| profile.to_owned());
+    let this = |users: bool| of.filter(|(_, is_user)| *is_user == users).map(|(id, _)| id.to_owned());
     EventBody {
         call: event.event_type.as_str(),
         event: Some(event.name).filter(|n| !n.is_empty()),
@@ -121,7 +122,7 @@ fn show(event: TimelineEvent, profile: &str, is_user: bool) -> EventBody {
         traits,
         context: raw(if event.context.is_empty() { "{}" } else { &event.context }),
         external_ids: event.external_ids.into_iter().map(external_id).collect(),
-        related: Related { users: this(is_user), accounts: this(!is_user) },
+        related: Related { users: this(true), accounts: this(false) },
         offset: event.offset.0,
     }
 }

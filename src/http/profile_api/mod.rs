@@ -13,6 +13,8 @@ mod objections;
 mod sizes;
 mod traits;
 
+pub(super) use events::{EventBody, show_event};
+
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
