@@ -11,9 +11,11 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 use tokio::task::JoinSet;
 
 use crate::client;
+use crate::load::Targets;
+use crate::plan::{Plan, wait};
 use crate::report::Report;
-use crate::server::{binary, errors_in};
-use crate::stage::Stage;
+use crate::server::{PATIENCE, binary, errors_in};
+use crate::stage::{Size, Stage};
 use crate::traffic::Expected;
 
 /// Profiles asked for at the same time.
@@ -38,12 +40,11 @@ pub(crate) async fn check_live(stage: &Stage, url: &str, pipeline: &Value, repor
     assert!(ledger.is_settled());
     assert!(summary.wrong.is_empty(), "{:?}", &summary.wrong[..summary.wrong.len().min(5)]);
     let number = |name: &str| pipeline[name].as_u64().unwrap_or_else(|| panic!("{name}: {pipeline}"));
-    let counted = number("log_end_offset") - number("duplicates");
-    let sent = ledger.batches() * traffic.batch + traffic.link_count();
     report.acknowledged += summary.acknowledged + traffic.link_count();
-    report.lost += sent.saturating_sub(counted);
-    report.double += counted.saturating_sub(sent);
-    assert_eq!(counted, sent, "of {sent} calls {counted} count: {pipeline}");
+    let (lost, double) = lost_and_double(stage, pipeline);
+    report.lost += lost;
+    report.double += double;
+    assert_eq!((lost, double), (0, 0), "calls that do not count, and that count twice: {pipeline}");
     assert!(summary.offset <= number("log_end_offset"), "acknowledged beyond the end of the log");
     let expected = traffic.expected(ledger.batches());
     check_profiles(stage, url, &expected, report).await;
@@ -54,6 +55,15 @@ pub(crate) async fn check_live(stage: &Stage, url: &str, pipeline: &Value, repor
         assert_eq!(found["size"], size, "the size of {key}");
     }
     check_receiver(stage, &expected);
+}
+
+/// Of all calls that were sent, those that do not count, and those that count more than once.
+fn lost_and_double(stage: &Stage, pipeline: &Value) -> (u64, u64) {
+    let number = |name: &str| pipeline[name].as_u64().unwrap_or_else(|| panic!("{name}: {pipeline}"));
+    let counted = number("log_end_offset") - number("duplicates");
+    let traffic = &stage.ledger.traffic;
+    let sent = stage.ledger.batches() * traffic.batch + traffic.link_count();
+    (sent.saturating_sub(counted), counted.saturating_sub(sent))
 }
 
 async fn check_profiles(stage: &Stage, url: &str, expected: &[Expected], report: &mut Report) {
@@ -144,7 +154,9 @@ pub(crate) async fn check_stored(stage: &Stage, depth: Depth, expected_errors: &
 }
 
 async fn check_database(stage: &Stage, pool: &PgPool, url: &str, depth: Depth, report: &mut Report) {
-    check_log(stage, pool, report).await;
+    let missing = missing_in_log(stage, pool).await;
+    report.lost += missing;
+    assert_eq!(missing, 0, "acknowledged, and not in the log");
     let one = async |sql: &'static str| -> i64 { sqlx::query_scalar(sql).fetch_one(pool).await.unwrap() };
     let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
     assert_eq!(one(deadlocks).await, 0, "deadlocks");
@@ -174,8 +186,8 @@ fn run(url: &str, arguments: &[&str], words: &str) {
     assert!(said.status.success() && text.contains(words), "personas {arguments:?}: {}\n{text}", said.status);
 }
 
-/// Every message id that was acknowledged is in the log, and nothing that was refused.
-async fn check_log(stage: &Stage, pool: &PgPool, report: &mut Report) {
+/// How many messages that were acknowledged are not in the log; nothing that was refused is there.
+pub(crate) async fn missing_in_log(stage: &Stage, pool: &PgPool) -> u64 {
     let traffic = &stage.ledger.traffic;
     let mut there = vec![false; (stage.ledger.batches() * traffic.batch) as usize];
     let (mut links, mut others, mut from) = (HashSet::new(), BTreeMap::<String, u64>::new(), 0_i64);
@@ -201,9 +213,33 @@ async fn check_log(stage: &Stage, pool: &PgPool, report: &mut Report) {
             }
         }
     }
-    let missing = there.iter().filter(|there| !**there).count() as u64;
-    report.lost += missing;
-    assert_eq!(missing, 0, "acknowledged, and not in the log: {:?}", there.iter().position(|there| !there));
-    assert_eq!(links.len() as u64, traffic.link_count());
     assert!(others.is_empty(), "nobody's, and in the log: {others:?}");
+    let unlinked = traffic.link_count() - links.len() as u64;
+    there.iter().filter(|there| !**there).count() as u64 + unlinked
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_lost_or_counted_twice_is_found_out() {
+    let plan = Plan::new("checker");
+    let mut report = Report::new("checker", &plan);
+    let stage = Stage::shared(&plan, Size { users: 8, batch: 20, duplicates: 20 }).await;
+    let recipe = stage.recipe("one");
+    let server = stage.open(&recipe).await;
+    let load = stage.load(&Targets::new(&[recipe.url()]), 1);
+    wait("some batches", PATIENCE, async || {
+        if stage.ledger.summary().batches > 5 { Ok(()) } else { Err(String::new()) }
+    })
+    .await;
+    let mut pipeline = stage.settle(load, &server.url).await;
+    check_live(&stage, &server.url, &pipeline, &mut report).await;
+    assert!(server.terminate().await.success());
+    check_stored(&stage, Depth::Whole, &[], &mut report).await;
+    // A chunk of the log goes away, and a duplicate counts.
+    let pool = &stage.db.as_ref().unwrap().pool;
+    let sql = "DELETE FROM event_chunk WHERE end_offset = (SELECT min(end_offset) FROM event_chunk)";
+    sqlx::query(sql).execute(pool).await.unwrap();
+    assert!(missing_in_log(&stage, pool).await > 0);
+    pipeline["duplicates"] = (pipeline["duplicates"].as_u64().unwrap() - 1).into();
+    assert_eq!(lost_and_double(&stage, &pipeline), (0, 1));
+    report.print();
 }

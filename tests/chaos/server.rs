@@ -75,9 +75,20 @@ impl Recipe {
     }
 }
 
+/// Another build of the service than the one beside these tests: `CHAOS_BINARY`.
+fn other_binary() -> Option<String> {
+    std::env::var("CHAOS_BINARY").ok().filter(|path| !path.is_empty())
+}
+
+/// Whether the service is built to be fast: then a hundred times as much may wait to be processed.
+pub(crate) fn is_fast() -> bool {
+    !cfg!(debug_assertions) || other_binary().is_some()
+}
+
 /// The binary with nothing but these arguments.
 pub(crate) fn binary(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_personas"));
+    let own = env!("CARGO_BIN_EXE_personas").to_owned();
+    let mut command = Command::new(other_binary().unwrap_or(own));
     let inherited = std::env::vars_os().filter(|(name, _)| {
         let name = name.to_string_lossy();
         !name.starts_with("PERSONAS_") && name != "DATABASE_URL"

@@ -13,7 +13,7 @@ use crate::harness::receiver::Receiver;
 use crate::ledger::Ledger;
 use crate::load::{Load, Pace, Targets};
 use crate::plan::{Plan, wait};
-use crate::server::{PATIENCE, Recipe, Server};
+use crate::server::{PATIENCE, Recipe, Server, is_fast};
 use crate::traffic::Traffic;
 
 const HOUR: i64 = 3_600_000;
@@ -110,7 +110,7 @@ impl Stage {
     /// So many clients that send as fast as they are answered, as long as not too much waits to be processed.
     pub(crate) fn load(&self, targets: &Targets, clients: usize) -> Load {
         // A debug build processes some thousand calls a second.
-        let lag_max = if cfg!(debug_assertions) { 1_000 } else { 100_000 };
+        let lag_max = if is_fast() { 100_000 } else { 1_000 };
         Load::start(&self.ledger, targets, Pace { clients, pause: Duration::ZERO, lag_max })
     }
 

@@ -137,6 +137,8 @@ mod regulations;
 #[cfg(test)]
 mod relative_dates;
 #[cfg(test)]
+mod reliability;
+#[cfg(test)]
 mod retention;
 #[cfg(test)]
 mod schema;
