@@ -66,7 +66,7 @@ pub struct Tailed {
 impl Reader {
     /// Offset of the newest event of the log.
     pub async fn log_end(&self, space: SpaceNo) -> Result<Offset, QueryError> {
-        Ok(log::tail(&self.pool, space).await?)
+        Ok(log::tail(&self.door(space), space).await?)
     }
 
     /// Events behind a mark, the newest [`LOOKED_AT_MAX`] at most. Costs one look at the log's end while nothing comes in.
@@ -80,11 +80,17 @@ impl Reader {
         let after = Offset(mark.offset.0.max(end.0.saturating_sub(LOOKED_AT_MAX)));
         let mut tailed =
             Tailed { events: Vec::new(), passed_over: after.0.saturating_sub(mark.offset.0), mark };
+        // What is passed over is so once; and a log that was purged begins anew.
+        tailed.mark.offset = after.min(end);
         if end <= after {
             return Ok(tailed);
         }
         let wanted = (end.0 - after.0) as u32;
-        let chunks = log::read_from(&self.pool, space, after, mark.day, wanted).await?;
+        let chunks = log::read_from(&self.door(space), space, after, mark.day, wanted).await?;
+        if chunks.is_empty() {
+            // It is not kept any more.
+            tailed.mark.offset = end;
+        }
         let directory = self.directory(space, None).await?;
         for chunk in &chunks {
             let content = chunk.content()?;

@@ -27,7 +27,8 @@ pub async fn list_tables(connection: &mut PgConnection) -> Result<Vec<Table>> {
     let sql = "-- store::scrub::list_tables
          SELECT format('%I.%I', n.nspname, c.relname), pg_total_relation_size(c.oid) FROM pg_class c
          JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE c.relkind = 'r' AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
+         WHERE c.relkind = 'r' AND (n.nspname = current_schema() OR n.nspname LIKE 'rebuild\\_%')
+             AND pg_get_userbyid(c.relowner) = current_user
          ORDER BY 2, 1";
     Ok(sqlx::query_as(sql).fetch_all(connection).await?)
 }
@@ -43,7 +44,7 @@ pub async fn rewrite(connection: &mut PgConnection, table: &str) -> Result<bool>
         let Err(error) = done.map_err(StoreError::from) else { return Ok(true) };
         match error.sqlstate().as_deref() {
             Some("42P01") => return Ok(false),
-            Some("55P03") if tries < TRIES => {
+            Some("40P01" | "55P03") if tries < TRIES => {
                 tries += 1;
                 tokio::time::sleep(PAUSE).await;
             }
@@ -80,10 +81,15 @@ async fn use_up_wal(connection: &mut PgConnection) -> Result<()> {
          SELECT count(*) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' AND name > pg_walfile_name(pg_current_wal_lsn())";
     let next = "-- store::scrub::use_up_wal
          SELECT pg_logical_emit_message(false, 'personas', 'scrub'); SELECT pg_switch_wal()";
-    for _ in 0..SEGMENTS_MAX {
+    let mut used = 0;
+    loop {
         sqlx::raw_sql(next).execute(&mut *connection).await?;
         if sqlx::query_scalar::<_, i64>(ahead).fetch_one(&mut *connection).await? == 0 {
             break;
+        }
+        used += 1;
+        if used == SEGMENTS_MAX {
+            return Err(StoreError::Damaged("the write-ahead log has more segments ahead than can be".to_owned()));
         }
     }
     checkpoint(connection).await?;

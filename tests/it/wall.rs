@@ -202,6 +202,21 @@ async fn i29_a_space_is_the_same_whether_others_have_traffic_or_not() {
     assert_same(&dumped, &dump(&beside.db.pool).await);
 }
 
+/// Whoever hangs up while a door is opened leaves nothing of it to the next.
+#[tokio::test]
+async fn a_door_that_is_left_half_open_is_closed() {
+    let app = TestApp::start().await;
+    let options = app.db.pool.connect_options().as_ref().clone();
+    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(1).test_before_acquire(false);
+    let pool = pool.connect_with(options).await.unwrap();
+    for round in 0..200_u64 {
+        let door = walled(&pool, OTHER);
+        let _cut_off = tokio::time::timeout(std::time::Duration::from_micros(round * 5), door.begin()).await;
+        let said: String = sqlx::query_scalar("SELECT current_user::text").fetch_one(&pool).await.unwrap();
+        assert_ne!(said, "personas_space", "{round}");
+    }
+}
+
 /// On one connection, one space after the other, and after statements that fail.
 #[tokio::test]
 async fn what_one_door_set_is_gone_before_the_next() {

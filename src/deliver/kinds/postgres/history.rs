@@ -48,7 +48,8 @@ pub(super) fn is_trait_column(name: &str) -> bool {
 }
 
 /// Names of columns that no trait has in its table and in the view over it.
-const TAKEN: [&str; 14] = [
+const TAKEN: [&str; 15] = [
+    "canonical",
     "id",
     "segment_id",
     "merged_to",

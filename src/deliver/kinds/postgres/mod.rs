@@ -161,12 +161,12 @@ fn judge(error: &sqlx::Error) -> Failure {
         return Failure::Server(message);
     }
     match code.as_deref().and_then(|code| code.get(..2)) {
-        // Data exceptions, broken constraints, too much of something.
-        Some("22" | "23" | "54") => Failure::Data(message),
+        _ if code.as_deref() == Some("42501") => Failure::Settings("403", message),
+        // Data exceptions, broken constraints, too much of something, and names that mean something else there.
+        Some("22" | "23" | "42" | "54") => Failure::Data(message),
         // No such role, password, database or permission.
         Some("28") => Failure::Settings("401", message),
         Some("3D") => Failure::Settings("404", message),
-        Some("42") => Failure::Settings("403", message),
         _ => Failure::Server(message),
     }
 }

@@ -84,13 +84,13 @@ struct Plan {
 }
 
 impl Tables {
-    /// Looks what is there.
+    /// Looks what is there: also what is no table and has a name that one could have, such as an index.
     pub(super) async fn load(connection: &mut PgConnection, schema: &str) -> Result<Self, sqlx::Error> {
         let rows: Vec<(String, String, Option<String>, Option<String>)> = sqlx::query_as(
             "select c.relname::text, c.relkind::text, a.attname::text, format_type(a.atttypid, null) \
              from pg_class c join pg_namespace n on n.oid = c.relnamespace \
              left join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped \
-             where n.nspname = $1 and c.relkind in ('r', 'p', 'v', 'm', 'f') order by c.oid, a.attnum",
+             where n.nspname = $1 order by c.oid, a.attnum",
         )
         .bind(schema)
         .fetch_all(connection)
