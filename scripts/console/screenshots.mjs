@@ -26,6 +26,7 @@ for (const [suffix, kind] of [["", SCREEN], ["-dark", { ...SCREEN, dark: true }]
       await page.waitForSelector("[data-result] .big");
     }
     await page.screenshot({ path: join(folder, `${name}${suffix}.png`), optimizeForSpeed: false });
+    if (name === "profile") await (await page.$("#identity")).screenshot({ path: join(folder, `identity-of-a-profile${suffix}.png`) });
     console.log(`${name}${suffix}`);
   }
   await page.close();

@@ -263,6 +263,7 @@ async fn tell(
     writeln!(out, "  curl -s -u {write_key}: {url}/v1/track -d '{order}'")?;
     let me = format!("{base}/collections/users/profiles/user_id:me/traits");
     writeln!(out, "  curl -s -u $TOKEN: '{me}'")?;
+    writeln!(out, "In a browser, with the token: {url}/console/s/{space}")?;
     writeln!(out, "All routes: {url}/docs")?;
     Ok(out.flush()?)
 }

@@ -11,7 +11,7 @@ const DRAWN_MAX: usize = 30;
 const ROW: usize = 34;
 const TOP: usize = 10;
 /// Characters of a name that fit.
-const NAME_CHARS: usize = 30;
+const NAME_CHARS: usize = 26;
 
 #[derive(Debug, Template)]
 #[template(path = "console/graph.html")]
