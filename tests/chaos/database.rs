@@ -75,7 +75,7 @@ async fn a_database_slow_silent_or_cut_off_is_survived() {
     let mut memory = 0;
     for _ in 0..plan.tier.of(1, 5, 100) {
         for (place, longest) in longest[..3].iter_mut().enumerate() {
-            let fault = Duration::from_millis(plan.tier.of(1_000, 4_000, 8_000));
+            let fault = Duration::from_millis(plan.tier.of(1_000, 4_000, 6_000));
             match place {
                 0 => proxy.slow(Duration::from_millis(50)),
                 1 => proxy.silence(),

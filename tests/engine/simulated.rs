@@ -27,7 +27,8 @@ use crate::simulated_space::{Person, Space, Transition, by_profile};
 
 /// Runs of an ordinary test run. A fence that is missing is found by the first few hundred.
 const RUNS: u64 = 100_000;
-const THREADS: u64 = 2;
+/// Tests that share the runs, so that they go on side by side.
+const SHARES: u64 = 4;
 /// Message ids are bits of a number.
 pub(crate) const MESSAGES: u64 = 8;
 /// Steps of a run before it comes to rest.
@@ -429,25 +430,43 @@ fn first_wrong(seeds: impl Iterator<Item = u64>, broken: Broken) -> Option<(u64,
     seeds.into_iter().find_map(|seed| Run::new(seed, broken).run().err().map(|wrong| (seed, wrong)))
 }
 
-#[test]
-fn whoever_is_killed_frozen_or_replaced_each_entry_counts_once_and_in_order() {
+/// A share of the runs. With a seed that is asked for, the first share alone makes them.
+fn runs_of_share(share: u64) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let asked = number("SIMULATED_SEED");
     let runs = number("SIMULATED_RUNS").unwrap_or(RUNS);
-    let seed = number("SIMULATED_SEED").unwrap_or_else(|| rand::rng().random_range(0..1 << 40));
+    let runs = match (asked, share) {
+        (None, _) => runs.div_ceil(SHARES),
+        (Some(_), 0) => runs,
+        (Some(_), _) => return,
+    };
+    let seed = asked.unwrap_or_else(|| rand::rng().random_range(0..1 << 40));
     println!("{runs} runs, SIMULATED_SEED={seed}");
     let began = Instant::now();
-    std::thread::scope(|scope| {
-        let share = |thread| (seed..seed + runs).skip(thread as usize).step_by(THREADS as usize);
-        let threads: Vec<_> = (0..THREADS)
-            .map(|thread| scope.spawn(move || first_wrong(share(thread), Broken::Nothing)))
-            .collect();
-        for thread in threads {
-            if let Some((seed, wrong)) = thread.join().expect("no panic") {
-                panic!("SIMULATED_SEED={seed} SIMULATED_RUNS=1: {wrong}");
-            }
-        }
-    });
+    if let Some((seed, wrong)) = first_wrong(seed..seed + runs, Broken::Nothing) {
+        panic!("SIMULATED_SEED={seed} SIMULATED_RUNS=1: {wrong}");
+    }
     println!("{:.0} runs a second", runs as f64 / began.elapsed().as_secs_f64());
+}
+
+#[test]
+fn whoever_is_killed_frozen_or_replaced_each_entry_counts_once_and_in_order() {
+    runs_of_share(0);
+}
+
+#[test]
+fn and_so_it_is_in_a_second_share_of_the_runs() {
+    runs_of_share(1);
+}
+
+#[test]
+fn and_so_it_is_in_a_third_share_of_the_runs() {
+    runs_of_share(2);
+}
+
+#[test]
+fn and_so_it_is_in_a_fourth_share_of_the_runs() {
+    runs_of_share(3);
 }
 
 #[test]
