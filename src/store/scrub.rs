@@ -89,7 +89,9 @@ async fn use_up_wal(connection: &mut PgConnection) -> Result<()> {
         }
         used += 1;
         if used == SEGMENTS_MAX {
-            return Err(StoreError::Damaged("the write-ahead log has more segments ahead than can be".to_owned()));
+            return Err(StoreError::Damaged(
+                "the write-ahead log has more segments ahead than can be".to_owned(),
+            ));
         }
     }
     checkpoint(connection).await?;

@@ -46,7 +46,10 @@ impl Walled {
         // Whoever asks may hang up at any moment. Half begun, the transaction would stay on a connection that goes back to the
         // pool; so it is begun to its end, and is rolled back where nobody waits for it any more.
         let pool = self.pool.clone();
-        #[expect(clippy::disallowed_methods, reason = "it ends with the statement; a stop waits for the pool")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "it ends with the statement; a stop waits for the pool"
+        )]
         let begun = tokio::spawn(async move { pool.begin_with(AssertSqlSafe(sql)).await });
         begun.await.map_err(|_panicked| sqlx::Error::WorkerCrashed)?
     }

@@ -10,7 +10,7 @@ use crate::checker::{Depth, check_live, check_stored};
 use crate::client;
 use crate::database::{AWAY, behind_a_proxy};
 use crate::load::{Load, Pace, Targets, send};
-use crate::plan::{Plan, wait};
+use crate::plan::{Plan, Tier, wait};
 use crate::report::Report;
 use crate::stage::{Size, Stage};
 
@@ -67,6 +67,10 @@ async fn flood(stage: &Stage, url: &str, rate: f64, during: Duration) -> f64 {
 async fn ten_times_too_much_is_refused_with_a_time_to_come_again() {
     let plan = Plan::new("overload");
     let mut report = Report::new("overload", &plan);
+    if plan.tier == Tier::Fast {
+        report.note("made in the full tier");
+        return report.print();
+    }
     let (stage, proxy, recipe) = behind_a_proxy(&plan, SIZE).await;
     let recipe = recipe
         .with("PERSONAS_INGEST_QUEUE_EVENTS_MAX", "600")

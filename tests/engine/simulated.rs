@@ -431,6 +431,7 @@ fn first_wrong(seeds: impl Iterator<Item = u64>, broken: Broken) -> Option<(u64,
 }
 
 /// A share of the runs. With a seed that is asked for, the first share alone makes them.
+#[expect(clippy::print_stdout, reason = "the seed is what a run is repeated by")]
 fn runs_of_share(share: u64) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let asked = number("SIMULATED_SEED");
