@@ -97,7 +97,7 @@ async fn a_disk_that_fills_up_refuses_in_time_and_loses_nothing() {
         goes_on().await;
         // Full at once, as no watermark can see coming: Postgres may stop, and the server with it.
         disk.fill(0);
-        tokio::time::sleep(Duration::from_millis(4_000)).await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
         disk.empty();
         let answers = client::try_get(&stage.client, &server.url, "pipeline").await;
         if answers.is_err() {
