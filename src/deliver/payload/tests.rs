@@ -166,11 +166,13 @@ fn custom_traits_merges_and_deletions() {
             "context": {"personas": bare_personas(), "traits": {"email": "new@x.example"}},
         })
     );
+    let mut personas = bare_personas();
+    personas["former_profile_ids"] = json!([]);
     assert_eq!(
         core(built(Change::Delete { former: &[] }, &Call::Identify)),
         json!({
             "type": "delete", "userId": "u123",
-            "context": {"personas": bare_personas(), "traits": {"email": "new@x.example"}},
+            "context": {"personas": personas, "traits": {"email": "new@x.example"}},
         })
     );
 }
