@@ -254,7 +254,7 @@ pub async fn backlog(executor: impl PgExecutor<'_>) -> Result<Backlog> {
 /// How long an idle transaction of the processor's session may hold its locks before Postgres ends it. Without it a
 /// frozen worker would keep its row locked and nobody could take over.
 const IDLE_IN_TRANSACTION: &str = "-- store::processor::prepare_session
-     SET idle_in_transaction_session_timeout = '15s'";
+     SET idle_in_transaction_session_timeout = '10s'";
 
 /// What joins lists of keys to tables that may not have been analysed yet has one good way: for each key of the list,
 /// one look into the index. So it is planned once, and every other way is closed, whatever the statistics say.
