@@ -211,7 +211,7 @@ async fn a_door_that_is_left_half_open_is_closed() {
     let pool = pool.connect_with(options).await.unwrap();
     for round in 0..200_u64 {
         let door = walled(&pool, OTHER);
-        let _cut_off = tokio::time::timeout(std::time::Duration::from_micros(round * 5), door.begin()).await;
+        drop(tokio::time::timeout(std::time::Duration::from_micros(round * 5), door.begin()).await);
         let said: String = sqlx::query_scalar("SELECT current_user::text").fetch_one(&pool).await.unwrap();
         assert_ne!(said, "personas_space", "{round}");
     }
