@@ -13,6 +13,7 @@ use crate::domain::act::{
     Effect, IdentifierEffect, LIST_TRAIT, Named, ProfileEffect, Signed, TransitionEffect,
 };
 use crate::domain::ids::public_id;
+use crate::domain::update::Update;
 use crate::domain::{Act, Collection, IdKey, ProfileNo, Timestamp};
 use crate::engine::identity::resolve::Held;
 use crate::engine::identity::{Apart, Candidate, Extracted, Graph};
@@ -209,7 +210,8 @@ fn delete_identifier(work: &mut Work, acting: &Acting<'_>, collection: Collectio
     let no = work.owner(key).ok_or_else(nobody)?;
     let at = acting.touch(work, no);
     take_away(work, no, key, gone, acting.catalog())?;
-    updates::removed(work, no, (gone.id_type.clone(), &gone.id), acting.event, acting.catalog());
+    let removed = || Update::IdentifierRemoved { id_type: gone.id_type.clone(), id: gone.id.clone() };
+    updates::note(work, no, removed, acting.event, acting.catalog());
     work.owners.insert(key, None);
     let before = work.out.identifiers.len();
     work.out.identifiers.retain(|new| new.key != key);
@@ -273,8 +275,11 @@ fn move_identifier(work: &mut Work, acting: &Acting<'_>, moved: &Named, to: &Nam
         entry.touched = true;
         catalog.program.mark_all(&mut entry.dirty);
     }
-    updates::removed(work, from, (moved.id_type.clone(), &moved.id), acting.event, catalog);
-    updates::added(work, to, (moved.id_type.clone(), &moved.id), acting.event, catalog);
+    let (id_type, id) = (|| moved.id_type.clone(), || moved.id.clone());
+    let removed = || Update::IdentifierRemoved { id_type: id_type(), id: id() };
+    updates::note(work, from, removed, acting.event, catalog);
+    let added = || Update::IdentifierAdded { id_type: id_type(), id: id() };
+    updates::note(work, to, added, acting.event, catalog);
     work.owners.insert(key, Some(to));
     match work.out.identifiers.iter_mut().find(|new| new.key == key) {
         Some(new) => new.profile = to,

@@ -20,6 +20,7 @@ use super::work::Work;
 use crate::domain::delivery::Subject;
 use crate::domain::id_type::TYPES_MAX;
 use crate::domain::trait_names::{canonical, is_hidden};
+use crate::domain::update::Update;
 use crate::domain::{Collection, EventType, IdKey, Offset, ProfileNo, SpaceNo, Timestamp, json};
 use crate::engine::identity::resolve::Held;
 use crate::engine::identity::{Candidate, Extracted, IdType, Resolution, Rule, TypeNo, extract, resolve};
@@ -272,7 +273,7 @@ fn settle(
     }
     let no = profile.unwrap_or_else(|| work.create(collection, event.offset, record.received_at, catalog));
     if profile.is_none() {
-        updates::created(work, no, event, catalog);
+        updates::note(work, no, || Update::Created, event, catalog);
     }
     if !absorbed.is_empty() {
         let words = matched.iter().filter_map(|i| candidates.get(*i)).map(|c| identifier_json(c, catalog));
@@ -329,9 +330,9 @@ fn add_identifier(work: &mut Work, no: ProfileNo, new: &Candidate, event: &Incom
         profile: no,
         value: new.value.clone(),
     });
-    if catalog.wanted.updates {
-        updates::added(work, no, (type_name(new.type_no, catalog), &new.value), event, catalog);
-    }
+    let added =
+        || Update::IdentifierAdded { id_type: type_name(new.type_no, catalog), id: new.value.clone() };
+    updates::note(work, no, added, event, catalog);
 }
 
 pub(super) fn set_traits(

@@ -51,36 +51,16 @@ fn tell_at(work: &mut Work, no: ProfileNo, update: &ProfileUpdate, (event, at): 
     work.out.changes.push(change.by(by));
 }
 
-/// A profile was made.
-pub(super) fn created(work: &mut Work, no: ProfileNo, event: &Incoming<'_>, catalog: &Catalog) {
-    if catalog.wanted.updates {
-        tell(work, no, Update::Created, event);
-    }
-}
-
-/// A profile was given an identifier.
-pub(super) fn added(
+/// Something became of a profile: it is asked what, and told, where somebody wants to hear of it.
+pub(super) fn note(
     work: &mut Work,
     no: ProfileNo,
-    (id_type, id): (String, &str),
+    what: impl FnOnce() -> Update,
     event: &Incoming<'_>,
     catalog: &Catalog,
 ) {
     if catalog.wanted.updates {
-        tell(work, no, Update::IdentifierAdded { id_type, id: id.to_owned() }, event);
-    }
-}
-
-/// An identifier was taken away from a profile.
-pub(super) fn removed(
-    work: &mut Work,
-    no: ProfileNo,
-    (id_type, id): (String, &str),
-    event: &Incoming<'_>,
-    catalog: &Catalog,
-) {
-    if catalog.wanted.updates {
-        tell(work, no, Update::IdentifierRemoved { id_type, id: id.to_owned() }, event);
+        tell(work, no, what(), event);
     }
 }
 
