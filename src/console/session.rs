@@ -19,6 +19,8 @@ const IDLE_MS: i64 = 60 * 60 * 1_000;
 const LIFE_MS: i64 = 12 * 60 * 60 * 1_000;
 /// Sessions at the same time; past that the one that was used least lately ends.
 const SESSIONS_MAX: usize = 1_000;
+/// The same of one token: whoever has it signs nobody else out.
+const OF_TOKEN_MAX: usize = 20;
 
 /// The hash of a session's id: what is in memory is of no use as a cookie.
 pub(super) type Key = [u8; 32];
@@ -69,9 +71,12 @@ impl Sessions {
         };
         let mut open = self.lock();
         open.retain(|_, session| !session.is_over(now));
+        let own = |session: &Session| session.token.expose() == token;
+        if open.values().filter(|session| own(session)).count() >= OF_TOKEN_MAX {
+            end_stalest(&mut open, own);
+        }
         if open.len() >= SESSIONS_MAX {
-            let stalest = open.iter().min_by_key(|(_, session)| session.used_at).map(|(key, _)| *key);
-            stalest.and_then(|key| open.remove(&key));
+            end_stalest(&mut open, |_| true);
         }
         open.insert(key_of(&id), session);
         id
@@ -98,6 +103,13 @@ impl Sessions {
     }
 }
 
+/// Ends the session that was used least lately, of some.
+fn end_stalest(open: &mut HashMap<Key, Session>, some: impl Fn(&Session) -> bool) {
+    let of_some = open.iter().filter(|(_, session)| some(session));
+    let stalest = of_some.min_by_key(|(_, session)| session.used_at).map(|(key, _)| *key);
+    stalest.and_then(|key| open.remove(&key));
+}
+
 fn key_of(id: &str) -> Key {
     Sha256::digest(id.as_bytes()).into()
 }
@@ -113,7 +125,7 @@ mod tests {
         let first = sessions.open("tok_first");
         for n in 0..SESSIONS_MAX {
             clock.advance_to(Timestamp::from_millis(n as i64 + 1));
-            sessions.open("tok_other");
+            sessions.open(&format!("tok_{n}"));
         }
         assert!(sessions.find(&first, true).is_none(), "the stalest makes room");
         let used = sessions.open("tok_used");
@@ -134,5 +146,18 @@ mod tests {
         clock.advance_to(Timestamp::from_millis(start + LIFE_MS + IDLE_MS));
         assert!(sessions.find(&idle, false).is_none(), "what pages ask for by themselves is no use");
         assert!(!format!("{sessions:?}").contains("tok_"));
+    }
+
+    #[test]
+    fn who_signs_in_again_and_again_signs_nobody_else_out() {
+        let clock = Clock::test(Timestamp::from_millis(0));
+        let sessions = Sessions::new(clock.clone(), IdMaker::new(clock.clone()));
+        let (other, first) = (sessions.open("tok_other"), sessions.open("tok_own"));
+        for n in 1..=SESSIONS_MAX as i64 {
+            clock.advance_to(Timestamp::from_millis(n));
+            sessions.open("tok_own");
+        }
+        assert!(sessions.find(&other, false).is_some() && sessions.find(&first, false).is_none());
+        assert_eq!(sessions.lock().len(), OF_TOKEN_MAX + 1);
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Nothing waits for those who watch: whoever falls behind passes events over, and is told how many.
 
+use std::collections::VecDeque;
+
 use chrono::NaiveDate;
 
 use super::timeline::{TimelineEvent, event};
@@ -55,9 +57,9 @@ impl TailMark {
 /// What has come in since.
 #[derive(Debug)]
 pub struct Tailed {
-    /// In log order.
-    pub events: Vec<TimelineEvent>,
-    /// Events that were not looked at: there were too many.
+    /// The newest, in log order.
+    pub events: VecDeque<TimelineEvent>,
+    /// Events that are not told: there were too many.
     pub passed_over: u64,
     /// Where to go on.
     pub mark: TailMark,
@@ -69,17 +71,18 @@ impl Reader {
         Ok(log::tail(&self.door(space), space).await?)
     }
 
-    /// Events behind a mark, the newest [`LOOKED_AT_MAX`] at most. Costs one look at the log's end while nothing comes in.
+    /// The newest `most` events behind a mark, of [`LOOKED_AT_MAX`] at most. Costs one look at the log's end while nothing comes in.
     pub async fn tail(
         &self,
         space: SpaceNo,
         mark: TailMark,
         filter: &TailFilter,
+        most: usize,
     ) -> Result<Tailed, QueryError> {
         let end = self.log_end(space).await?;
         let after = Offset(mark.offset.0.max(end.0.saturating_sub(LOOKED_AT_MAX)));
         let mut tailed =
-            Tailed { events: Vec::new(), passed_over: after.0.saturating_sub(mark.offset.0), mark };
+            Tailed { events: VecDeque::new(), passed_over: after.0.saturating_sub(mark.offset.0), mark };
         // What is passed over is so once; and a log that was purged begins anew.
         tailed.mark.offset = after.min(end);
         if end <= after {
@@ -102,7 +105,12 @@ impl Reader {
                 }
                 let event = event(&record, Offset(offset), &directory);
                 if filter.takes(&event) {
-                    tailed.events.push(event);
+                    // However many there are, no more are held than are told.
+                    if tailed.events.len() == most {
+                        tailed.events.pop_front();
+                        tailed.passed_over += 1;
+                    }
+                    tailed.events.push_back(event);
                 }
             }
             tailed.mark = TailMark { offset: chunk.end_offset, day: chunk.day };

@@ -174,7 +174,7 @@ impl Watcher {
     }
 
     async fn look(&mut self) -> Option<()> {
-        let tailed = match self.app.reader.tail(self.space, self.mark, &self.filter).await {
+        let tailed = match self.app.reader.tail(self.space, self.mark, &self.filter, SENT_MAX).await {
             Ok(tailed) => tailed,
             Err(error) => {
                 tracing::warn!(%error, "the log cannot be watched: {error}");
@@ -182,13 +182,11 @@ impl Watcher {
             }
         };
         self.mark = tailed.mark;
-        let unsent = tailed.events.len().saturating_sub(SENT_MAX);
-        let passed_over = tailed.passed_over + unsent as u64;
-        if passed_over > 0 {
-            let told = json!({"events": passed_over});
+        if tailed.passed_over > 0 {
+            let told = json!({"events": tailed.passed_over});
             self.ready.push_back(format!("event: passed_over\ndata: {told}\n\n").into());
         }
-        self.ready.extend(tailed.events.into_iter().skip(unsent).map(piece));
+        self.ready.extend(tailed.events.into_iter().map(piece));
         Some(())
     }
 }
