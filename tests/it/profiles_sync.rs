@@ -291,6 +291,8 @@ fn settings_are_judged_when_they_are_saved() {
         ("database", json!("")),
         ("batch_max", json!(0)),
         ("root_certificate", json!("pem")),
+        // It would look the name up once more, past the guard.
+        ("ssl_mode", json!("verify-full")),
     ] {
         let mut settings = Map::from_iter([
             ("host".to_owned(), json!("db.example.com")),

@@ -116,6 +116,11 @@ impl Target {
         }
         // A folder of a socket would be this machine; the URL parser knows all spellings of an address.
         let host = reach.guard.check_host(&settings.host).map_err(|why| invalid("host", why.to_string()))?;
+        if settings.ssl_mode == SslMode::VerifyFull && !reach.guard.allows_host(&host) {
+            let message = "verify-full looks the name up once more by itself, which only a host that `egress.allow_hosts` names may \
+                           do; verify-ca checks the certificate without the name";
+            return Err(invalid("ssl_mode", message));
+        }
         let is_checked = matches!(settings.ssl_mode, SslMode::VerifyCa | SslMode::VerifyFull);
         if settings.root_certificate.is_some() && !is_checked {
             return Err(invalid(

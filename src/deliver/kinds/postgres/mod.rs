@@ -4,9 +4,9 @@
 //! missing and kept by upserts: a batch is one transaction, and the same batch twice changes nothing. Older changes never
 //! overwrite newer ones (`seq`), and what still arrives for a merged profile goes to the one it is part of.
 //!
-//! The host is looked up and judged before each connection, and what is connected to is the address that was judged. Only
-//! with `verify-full` the name itself is handed on, as its certificate is for the name: whoever answers there instead has
-//! no such certificate, and learns nothing.
+//! The host is looked up and judged before each connection, and what is connected to is the address that was judged. With
+//! `verify-full` the name itself is handed on, as its certificate is for the name: that is for hosts the configuration allows
+//! by name, wherever they lead.
 
 mod cells;
 mod connect;
