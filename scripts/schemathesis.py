@@ -31,6 +31,8 @@ def main():
                 values = known.get(of(path, parameter["name"]))
                 if parameter["in"] == "path" and values:
                     parameter["schema"] = {"type": "string", "enum": sorted(set(values))}
+            # A read that waits for events nobody has sent gives up after ten seconds: tests of their own look at that.
+            operation["parameters"] = [p for p in operation.get("parameters", []) if p["name"] != "min_offset"]
     json.dump(description, sys.stdout)
 
 

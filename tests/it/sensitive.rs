@@ -177,6 +177,9 @@ async fn a_call_can_be_tried() {
     let tried = app.post(&format!("{SENSITIVE}/try"), json!({"traits": {"cvv": 123}})).await.expect(200).json;
     assert_eq!((&tried["rejected"], &tried["call"]), (&json!(true), &json!({"traits": {"cvv": "***"}})));
     assert_eq!(findings(&app).await, [] as [&str; 0], "nothing was counted");
+    for no_call in [json!(null), json!([]), json!("track")] {
+        app.post(&format!("{SENSITIVE}/try"), no_call).await.expect(400);
+    }
 }
 
 #[tokio::test]

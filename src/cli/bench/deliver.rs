@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use super::fresh::post;
 use super::machine;
 use super::receiver::Receiver;
-use super::service::{SPACE, Service};
+use super::service::Service;
+use super::target::SPACE;
 
 const DESTINATIONS: &str = "/v1/spaces/default/destinations";
 const LOOK_EVERY: Duration = Duration::from_millis(50);

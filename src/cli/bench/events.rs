@@ -9,6 +9,10 @@ use uuid::Uuid;
 
 /// Users the events are spread over.
 pub(super) const USERS: u64 = 40_000;
+/// The first user of those who bring devices.
+const MERGED: u64 = 1_000_000_000;
+/// Digits of a user's number, if that is enough.
+const USER_DIGITS: usize = 6;
 /// Events of a user one after the other, in sessions.
 const SESSION: u64 = 5;
 pub(super) const NAMES: [&str; 20] = [
@@ -58,15 +62,36 @@ pub(super) struct Generator {
     traffic: Traffic,
 }
 
+/// The first so many users.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Users(pub(super) u64);
+
+impl Default for Users {
+    fn default() -> Self {
+        Self(USERS)
+    }
+}
+
+impl Users {
+    /// One of them.
+    pub(super) fn id(self, number: u64) -> String {
+        let number = number % self.0;
+        format!("user-{number:0USER_DIGITS$}")
+    }
+}
+
 /// Whose the events are.
 #[derive(Debug, Clone)]
 pub(super) enum Traffic {
     /// Every event is another user's: the worst case, since nothing is in any cache.
-    Uniform,
+    Uniform(Users),
     /// Each user sends [`SESSION`] events one after the other, as clients that collect events before they send them.
     Sessions,
-    /// The users one after the other, shared with other generators.
-    Sweep(Arc<AtomicU64>),
+    /// These users one after the other, shared with other generators.
+    Sweep(Users, Arc<AtomicU64>),
+    /// Of three events one is of a device that is seen for the first time, one of any user, and one identifies the
+    /// device's user, who has three of them: two profiles become one, but for the first of his devices.
+    Merging(Arc<AtomicU64>),
 }
 
 impl Generator {
@@ -111,10 +136,19 @@ impl Generator {
 
     fn event(&mut self, out: &mut Vec<u8>) {
         let (name, user, id) = self.next();
-        out.extend_from_slice(b"{\"type\":\"track\",\"messageId\":\"");
+        let kind = if matches!(user, Whose::Both { .. }) { "identify" } else { "track" };
+        for text in ["{\"type\":\"", kind, "\",\"messageId\":\""] {
+            out.extend_from_slice(text.as_bytes());
+        }
         out.extend_from_slice(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
-        out.extend_from_slice(b"\",\"userId\":\"user-");
-        digits::<10>(out, user, 6);
+        if let Whose::User(user) | Whose::Both { user, .. } = user {
+            out.extend_from_slice(b"\",\"userId\":\"user-");
+            digits::<10>(out, user, width(user));
+        }
+        if let Whose::Device(device) | Whose::Both { device, .. } = user {
+            out.extend_from_slice(b"\",\"anonymousId\":\"device-");
+            digits::<10>(out, device, width(device));
+        }
         for text in ["\",\"event\":\"", name, "\",\"timestamp\":\"", &self.timestamp, "\","] {
             out.extend_from_slice(text.as_bytes());
         }
@@ -126,7 +160,7 @@ impl Generator {
     pub(super) fn row(&mut self, out: &mut Vec<u8>) {
         let (name, user, id) = self.next();
         let micros = (self.millis - POSTGRES_EPOCH_MS) * 1_000;
-        let user = format!("user-{user:06}");
+        let user = Users(u64::MAX).id(user.number());
         // Version 1 of jsonb's wire format is the text.
         let jsonb = [&[1], self.payload.as_slice()].concat();
         out.extend_from_slice(&COLUMNS.to_be_bytes());
@@ -136,7 +170,7 @@ impl Generator {
         }
     }
 
-    fn next(&mut self) -> (&'static str, u64, Uuid) {
+    fn next(&mut self) -> (&'static str, Whose, Uuid) {
         self.count += 1;
         let id = Uuid::from_u64_pair(scattered(self.count), self.stream);
         let (a, b, c) = (self.random(), self.random(), self.random());
@@ -172,16 +206,50 @@ impl Generator {
         }
         out.extend_from_slice(b"\"},\"library\":{\"name\":\"bench\",\"version\":\"1.0.0\"}}}");
         let name = NAMES.get((c >> 32) as usize % NAMES.len()).copied().unwrap_or_default();
-        let is_next = !matches!(self.traffic, Traffic::Sessions) || self.count % SESSION == 1;
-        if is_next {
-            let user = match &self.traffic {
-                Traffic::Sweep(next) => next.fetch_add(1, Ordering::Relaxed),
-                Traffic::Uniform | Traffic::Sessions => a >> 20,
-            };
-            self.user = user % USERS;
-        }
-        (name, self.user, id)
+        (name, self.whose(a >> 20), id)
     }
+
+    fn whose(&mut self, random: u64) -> Whose {
+        match &self.traffic {
+            Traffic::Uniform(Users(users)) => Whose::User(random % users),
+            Traffic::Sessions => {
+                if self.count % SESSION == 1 {
+                    self.user = random % USERS;
+                }
+                Whose::User(self.user)
+            }
+            Traffic::Sweep(Users(users), next) => Whose::User(next.fetch_add(1, Ordering::Relaxed) % users),
+            Traffic::Merging(next) => match self.count % 3 {
+                1 => {
+                    self.user = next.fetch_add(1, Ordering::Relaxed);
+                    Whose::Device(self.user)
+                }
+                2 => Whose::User(random % USERS),
+                _ => Whose::Both { user: MERGED + self.user / 3, device: self.user },
+            },
+        }
+    }
+}
+
+/// Whose an event is.
+#[derive(Debug, Clone, Copy)]
+enum Whose {
+    User(u64),
+    Device(u64),
+    Both { user: u64, device: u64 },
+}
+
+impl Whose {
+    const fn number(self) -> u64 {
+        match self {
+            Self::User(number) | Self::Device(number) | Self::Both { user: number, .. } => number,
+        }
+    }
+}
+
+/// Digits a number is written with.
+fn width(number: u64) -> usize {
+    USER_DIGITS.max(number.max(1).ilog10() as usize + 1)
 }
 
 /// Another number for every number, in no order (the finalizer of `SplitMix64`).

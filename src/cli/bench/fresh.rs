@@ -1,7 +1,6 @@
 //! How soon what happened is seen: transitions after their events, exits after their instants, and what a backfill costs
 //! the others.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,8 +9,10 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::events::Traffic;
-use super::service::{BATCH, BATCH_CONNECTIONS, SPACE, Service};
+use super::events::{Traffic, Users};
+use super::load::Pace;
+use super::service::Service;
+use super::target::{BATCH, BATCH_CONNECTIONS, SPACE};
 use crate::cli::client::Client;
 use crate::clock::Clock;
 
@@ -47,22 +48,24 @@ impl Seen {
 
 impl Service {
     /// Lets events come in at this rate, whatever becomes of them, and people enter an audience meanwhile: how long it
-    /// takes from the moment the event should be sent until a read shows them in the audience; and the events sent.
+    /// takes from the moment the event should be sent until a read shows them in the audience, and until those that come
+    /// in are acknowledged; and the events sent.
     pub(super) async fn freshness(
         &mut self,
         rate: f64,
         seconds: Duration,
         number: u64,
-    ) -> anyhow::Result<(Seen, u64)> {
+    ) -> anyhow::Result<(Seen, Seen, u64)> {
         let key = format!("probe_{number}");
         self.define("audiences", key.clone(), &format!("event('Probe {number}').count() >= 1")).await?;
         self.live("audiences", &key).await?;
         let probing = JoinSet::from_iter([probe(self.writer()?, self.reader(), number, key, seconds)]);
         let every = Duration::from_secs_f64((BATCH * BATCH_CONNECTIONS) as f64 / rate);
-        let done = self.send(BATCH, seconds, Arc::default(), Traffic::Uniform, Some(every)).await?;
+        let pace = Pace { every: Some(every), ..Pace::default() };
+        let done = self.target().send(BATCH, seconds, Traffic::Uniform(Users::default()), pace).await?;
         let times = probing.join_all().await.pop().context("no probe")??;
         let probes = times.len() as u64;
-        Ok((Seen::of(times), done.units + probes))
+        Ok((Seen::of(times), Seen::of(done.took), done.units + probes))
     }
 
     /// Makes members of an audience who all leave it within a minute: how long after its instant an exit is seen.

@@ -18,13 +18,12 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub(super) type Source = Box<dyn FnMut(&mut Vec<u8>) -> u64 + Send>;
 
 /// What was done.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default)]
 pub(super) struct Done {
-    pub(super) requests: u64,
     pub(super) units: u64,
-    /// 503s.
-    pub(super) shed: u64,
     pub(super) seconds: f64,
+    /// Milliseconds from the moment each request should have been sent until it was answered well, in no order.
+    pub(super) took: Vec<f64>,
 }
 
 impl Done {
@@ -59,9 +58,8 @@ pub(super) async fn drive(
     let mut total = Done::default();
     while let Some(done) = workers.join_next().await {
         let done = done.context("a load connection")??;
-        total.requests += done.requests;
         total.units += done.units;
-        total.shed += done.shed;
+        total.took.extend(done.took);
     }
     // Requests under way at the end are counted, and so is their time.
     total.seconds = started.elapsed().as_secs_f64();
@@ -82,24 +80,24 @@ async fn work(
             tokio::time::sleep(PAUSE).await;
             continue;
         }
+        let mut intended = None;
         if let Some(every) = every {
             tokio::time::sleep_until(next).await;
+            intended = Some(next);
             next += every;
         }
         let units = source(&mut request);
+        let intended = intended.unwrap_or_else(Instant::now);
         loop {
             connection.write_all(&request).await?;
             match read_answer(&mut connection, &mut answer).await? {
-                200 => break,
+                200..=299 => break,
                 // The same events again: none of them were taken.
-                503 => {
-                    done.shed += 1;
-                    tokio::time::sleep(PAUSE).await;
-                }
+                503 => tokio::time::sleep(PAUSE).await,
                 status => bail!("answered {status}: {}", String::from_utf8_lossy(&answer)),
             }
         }
-        done.requests += 1;
+        done.took.push(intended.elapsed().as_secs_f64() * 1e3);
         done.units += units;
     }
     Ok(done)

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde_json::json;
 
-use super::Goal;
+use super::goal::Goal;
 
 /// One measurement of a reference and the candidate beside it.
 #[derive(Debug, Default)]
@@ -28,7 +28,9 @@ impl Round {
     pub(super) fn line(&self) -> String {
         let Self { number, reference, candidate, load_before, load_after, .. } = self;
         let mut line = format!(
-            "round {number}: {candidate:>8.0} ÷ {reference:>8.0} = {:.2}   load {load_before:.1} → {load_after:.1}",
+            "round {number}: {} ÷ {} = {:.2}   load {load_before:.1} → {load_after:.1}",
+            figure(*candidate),
+            figure(*reference),
             self.ratio()
         );
         for (what, value) in &self.notes {
@@ -39,6 +41,11 @@ impl Round {
         }
         line
     }
+}
+
+/// Rates have no use for decimals, milliseconds have.
+fn figure(value: f64) -> String {
+    if value < 100.0 { format!("{value:>8.2}") } else { format!("{value:>8.0}") }
 }
 
 /// All rounds of all goals.
@@ -69,12 +76,17 @@ impl Report {
                 let _memory = writeln!(out, "  {}", round.line());
             }
             let _memory = match summary(rounds) {
-                Some((median, least, most)) => writeln!(
-                    out,
-                    "  median {median:.2} ({least:.2}–{most:.2}), goal {}: {}",
-                    goal.least(),
-                    if median >= goal.least() { "met" } else { "MISSED" }
-                ),
+                Some((median, least, most)) => {
+                    let (bound, (enough, aim)) = (goal.bound(), goal.bound().figures());
+                    let met = |figure| if bound.holds(median, figure) { "met" } else { "MISSED" };
+                    writeln!(
+                        out,
+                        "  median {median:.2} ({least:.2}–{most:.2}), {} {enough}: {}; aim {aim}: {}",
+                        bound.word(),
+                        met(enough),
+                        met(aim)
+                    )
+                }
                 None => writeln!(out, "  no round counts: there was too much load (--force counts them all)"),
             };
         }
@@ -99,7 +111,8 @@ impl Report {
                     .collect();
                 let found = summary(rounds);
                 json!({
-                    "goal": format!("{goal:?}"), "title": goal.title(), "least": goal.least(),
+                    "goal": format!("{goal:?}"), "title": goal.title(), 
+                    "bound": goal.bound().word(), "enough": goal.bound().figures().0, "aim": goal.bound().figures().1,
                     "median": found.map(|(median, ..)| median), "min": found.map(|(_, least, _)| least),
                     "max": found.map(|(.., most)| most), "rounds": all,
                 })

@@ -1,41 +1,34 @@
 //! The candidate: a server of this very binary, in a process of its own, on the same Postgres as the references.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::Instant;
 
-use super::events::{Generator, NAMES, Traffic, USERS};
-use super::load::{Done, Pace, Source, drive};
+use super::events::{NAMES, Traffic, USERS, Users};
+use super::load::Pace;
 use super::machine;
+use super::reference::Reference;
+use super::target::{BATCH, SPACE, Target};
 use crate::cli::client::Client;
-use crate::clock::Clock;
 use crate::embedded::Postgres;
 
-pub(super) const SPACE: &str = "/v1/spaces/default";
 const WRITE_KEY: &str = "wk_bench";
 const TOKEN: &str = "tok_bench";
 const SECRET_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
-const AUDIENCES: usize = 50;
+pub(super) const AUDIENCES: usize = 50;
 const TRAITS: usize = 20;
 /// How long caches are warmed after every user exists.
 const WARM_UP: Duration = Duration::from_secs(3);
-/// Events in a request of G1 and G4.
-pub(super) const BATCH: u64 = 100;
-pub(super) const BATCH_CONNECTIONS: u64 = 16;
-const SINGLE_CONNECTIONS: u64 = 64;
-const READ_CONNECTIONS: u64 = 64;
 /// Longest wait for a backlog to be worked off.
 const DRAIN_LIMIT: Duration = Duration::from_mins(10);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -51,7 +44,7 @@ pub(super) struct Pipeline {
     processed: u64,
     lag_ms: u64,
     duplicates: u64,
-    users: u64,
+    pub(super) users: u64,
 }
 
 /// What G4 says besides its rate.
@@ -69,42 +62,45 @@ pub(super) struct Sustained {
 pub(super) struct Service {
     child: Child,
     /// Kept open: a server that cannot greet does not serve.
-    _out: Lines<BufReader<ChildStdout>>,
-    address: SocketAddr,
+    out: Output,
+    target: Target,
     client: Client,
-    /// Every generator has another one, so that no event comes twice.
-    stream: u64,
+    database: String,
+    folder: PathBuf,
 }
 
 impl Service {
     pub(super) async fn start(postgres: &Postgres, folder: &Path) -> anyhow::Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("PERSONAS_") {
-                command.env_remove(name);
-            }
-        }
-        let mut child = command
-            .arg("serve")
-            .current_dir(folder)
-            .env("DATABASE_URL", postgres.url())
-            .env("PERSONAS_LISTEN", "127.0.0.1:0")
-            .env("PERSONAS_BOOTSTRAP_WRITE_KEY", WRITE_KEY)
-            .env("PERSONAS_BOOTSTRAP_TOKEN", TOKEN)
-            .env("PERSONAS_TELEMETRY_LOG", "error")
-            .env("PERSONAS_EGRESS_ALLOW_NETWORKS", "127.0.0.0/8")
-            .env("PERSONAS_DELIVER_SECRET_KEY", SECRET_KEY)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        let out = child.stdout.take().context("the server's output")?;
-        let mut out = BufReader::new(out).lines();
-        let greeting = out.next_line().await?.unwrap_or_default();
-        let (_, url) = greeting.split_once("listens on ").context("the server did not start")?;
-        let address = url.trim_start_matches("http://").parse().context("the server's address")?;
+        let database = postgres.url();
+        let (child, out, url) = spawn(&database, folder).await?;
+        let target = Target {
+            address: address_of(&url)?,
+            host: "bench".to_owned(),
+            write_key: WRITE_KEY.to_owned(),
+            token: TOKEN.to_owned(),
+            stream: 1_000,
+        };
         let client = Client::new(&url.parse()?, TOKEN)?;
-        Ok(Self { child, _out: out, address, client, stream: 1_000 })
+        Ok(Self { child, out, target, client, database, folder: folder.to_owned() })
+    }
+
+    /// Kills it and starts it again; how long it takes from its start until it is ready.
+    pub(super) async fn start_again(&mut self) -> anyhow::Result<Duration> {
+        self.child.kill().await?;
+        let began = Instant::now();
+        let (child, out, url) = spawn(&self.database, &self.folder).await?;
+        (self.child, self.out) = (child, out);
+        self.target.address = address_of(&url)?;
+        self.client = Client::new(&url.parse()?, TOKEN)?;
+        while !self.client.send(Method::GET, "/readyz", None).await?.status.is_success() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(began.elapsed())
+    }
+
+    /// Where load is sent to.
+    pub(super) const fn target(&mut self) -> &mut Target {
+        &mut self.target
     }
 
     pub(super) fn pid(&self) -> i32 {
@@ -132,14 +128,20 @@ impl Service {
             };
             self.define("computed-traits", format!("trait_{n}"), &query).await?;
         }
-        let next = Arc::new(AtomicU64::new(0));
-        while self.pipeline().await?.users < USERS {
+        let everybody = Traffic::Sweep(Users::default(), Arc::default());
+        self.populate(USERS, &everybody).await?;
+        self.target.send(BATCH, WARM_UP, Traffic::Uniform(Users::default()), Pace::default()).await?;
+        self.drain().await
+    }
+
+    /// Sends this until there are so many users.
+    pub(super) async fn populate(&mut self, users: u64, traffic: &Traffic) -> anyhow::Result<()> {
+        while self.pipeline().await?.users < users {
             let seconds = Duration::from_millis(500);
-            self.send(BATCH, seconds, Arc::default(), Traffic::Sweep(Arc::clone(&next)), None).await?;
+            self.target.send(BATCH, seconds, traffic.clone(), Pace::default()).await?;
             self.drain().await?;
         }
-        self.send(BATCH, WARM_UP, Arc::default(), Traffic::Uniform, None).await?;
-        self.drain().await
+        Ok(())
     }
 
     pub(super) async fn define(&self, kind: &str, key: String, query: &str) -> anyhow::Result<()> {
@@ -165,7 +167,7 @@ impl Service {
 
     /// A client that sends events.
     pub(super) fn writer(&self) -> anyhow::Result<Client> {
-        Client::new(&format!("http://{}", self.address).parse()?, WRITE_KEY)
+        Client::new(&format!("http://{}", self.target.address).parse()?, WRITE_KEY)
     }
 
     pub(super) async fn pipeline(&self) -> anyhow::Result<Pipeline> {
@@ -174,19 +176,7 @@ impl Service {
 
     /// Waits until every event is processed.
     pub(super) async fn drain(&self) -> anyhow::Result<()> {
-        let end = Instant::now() + DRAIN_LIMIT;
-        loop {
-            let now = self.pipeline().await?;
-            if now.processed >= now.log_end {
-                return Ok(());
-            }
-            anyhow::ensure!(
-                Instant::now() < end,
-                "the backlog is still {} events",
-                now.log_end - now.processed
-            );
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
+        drain(&self.client).await
     }
 
     /// Checks that everything accepted since `before` is stored, and counted once.
@@ -199,38 +189,6 @@ impl Service {
         Ok(())
     }
 
-    /// Sends events on many connections, each as fast as it is answered, or one request in every such time.
-    pub(super) async fn send(
-        &mut self,
-        events: u64,
-        seconds: Duration,
-        hold: Arc<AtomicBool>,
-        traffic: Traffic,
-        every: Option<Duration>,
-    ) -> anyhow::Result<Done> {
-        let basic = STANDARD.encode(format!("{WRITE_KEY}:"));
-        let head = format!(
-            "POST /v1/batch HTTP/1.1\r\nHost: bench\r\nAuthorization: Basic {basic}\r\nContent-Type: application/json\r\n"
-        );
-        let connections = if events == 1 { SINGLE_CONNECTIONS } else { BATCH_CONNECTIONS };
-        let sources = (0..connections).map(|_| {
-            self.stream += 1;
-            let mut generator = Generator::new(self.stream, Clock::System.now(), traffic.clone());
-            let head = head.clone();
-            let source: Source = Box::new(move |out| {
-                generator.request(events, &head, out);
-                events
-            });
-            source
-        });
-        drive(self.address, sources.collect(), seconds, Pace { hold, every }).await
-    }
-
-    /// G1 and G2: events a second, so many in each request.
-    pub(super) async fn store(&mut self, events: u64, seconds: Duration) -> anyhow::Result<Done> {
-        self.send(events, seconds, Arc::default(), Traffic::Uniform, None).await
-    }
-
     /// G4: events a second that go all the way to the audiences, with a backlog that does not grow.
     pub(super) async fn sustain(
         &mut self,
@@ -241,12 +199,12 @@ impl Service {
         let hold = Arc::new(AtomicBool::new(false));
         let watching = tokio::task::JoinSet::from_iter([watch(self.client.clone(), Arc::clone(&hold))]);
         // The caches are those of a running service when the measuring begins.
-        let warm = self.send(BATCH, WARM_UP, Arc::clone(&hold), traffic.clone(), None).await?;
+        let warm = self.target.send(BATCH, WARM_UP, traffic.clone(), Pace::held(&hold)).await?;
         let cpu = |pid| (machine::cpu_of_family(pid), machine::cpu_of_family(postmaster));
         let (pid, before, started) = (self.pid(), self.pipeline().await?, Instant::now());
         let cpu_before = cpu(pid);
         machine::forget_peak_memory(pid);
-        let done = self.send(BATCH, seconds, hold, traffic, None).await?;
+        let done = self.target.send(BATCH, seconds, traffic, Pace::held(&hold)).await?;
         let (after, took, cpu_after) = (self.pipeline().await?, started.elapsed().as_secs_f64(), cpu(pid));
         drop(watching);
         let events = (after.processed - before.processed) as f64;
@@ -261,30 +219,76 @@ impl Service {
         Ok((sustained, warm.units + done.units))
     }
 
-    /// G7: profiles read a second.
-    pub(super) async fn reads(&mut self, seconds: Duration) -> anyhow::Result<Done> {
-        let sources = (0..READ_CONNECTIONS).map(|_| {
-            self.stream += 1;
-            let mut generator = Generator::new(self.stream, Clock::System.now(), Traffic::Uniform);
-            let source: Source = Box::new(move |out| {
-                let user = generator.random() % USERS;
-                let text = format!(
-                    "GET {SPACE}/collections/users/profiles/user_id:user-{user:06}/traits?limit=20 HTTP/1.1\r\n\
-                     Host: bench\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
-                );
-                out.clear();
-                out.extend_from_slice(text.as_bytes());
-                1
-            });
-            source
-        });
-        drive(self.address, sources.collect(), seconds, Pace::default()).await
+    /// G3: how many events a second are processed that were stored while nothing was; and how many those were.
+    pub(super) async fn work_off(
+        &mut self,
+        seconds: Duration,
+        reference: &mut Reference,
+    ) -> anyhow::Result<(f64, u64)> {
+        reference.hold_leases(true).await?;
+        let stored = self.target.store(BATCH, seconds).await;
+        reference.hold_leases(false).await?;
+        let stored = stored?;
+        let before = self.pipeline().await?.processed;
+        let first = self.advanced_beyond(before).await?;
+        let began = Instant::now();
+        self.drain().await?;
+        let took = began.elapsed().as_secs_f64();
+        let worked = self.pipeline().await?.processed - first;
+        Ok((worked as f64 / took, stored.units))
+    }
+
+    /// Waits until something is processed; how far it is then.
+    async fn advanced_beyond(&self, before: u64) -> anyhow::Result<u64> {
+        loop {
+            let now = self.pipeline().await?;
+            if now.processed > before || now.processed >= now.log_end {
+                return Ok(now.processed);
+            }
+            tokio::time::sleep(WATCH_EVERY).await;
+        }
     }
 
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
         self.child.kill().await?;
         Ok(())
     }
+}
+
+type Output = Lines<BufReader<ChildStdout>>;
+
+/// A server of this binary that listens; where.
+async fn spawn(database: &str, folder: &Path) -> anyhow::Result<(Child, Output, String)> {
+    let mut command = Command::new(std::env::current_exe()?);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PERSONAS_") {
+            command.env_remove(name);
+        }
+    }
+    let mut child = command
+        .arg("serve")
+        .current_dir(folder)
+        .env("DATABASE_URL", database)
+        .env("PERSONAS_LISTEN", "127.0.0.1:0")
+        .env("PERSONAS_BOOTSTRAP_WRITE_KEY", WRITE_KEY)
+        .env("PERSONAS_BOOTSTRAP_TOKEN", TOKEN)
+        .env("PERSONAS_TELEMETRY_LOG", "error")
+        .env("PERSONAS_EGRESS_ALLOW_NETWORKS", "127.0.0.0/8")
+        .env("PERSONAS_DELIVER_SECRET_KEY", SECRET_KEY)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let out = child.stdout.take().context("the server's output")?;
+    let mut out = BufReader::new(out).lines();
+    let greeting = out.next_line().await?.unwrap_or_default();
+    let (_, url) = greeting.split_once("listens on ").context("the server did not start")?;
+    let url = url.to_owned();
+    Ok((child, out, url))
+}
+
+fn address_of(url: &str) -> anyhow::Result<SocketAddr> {
+    url.trim_start_matches("http://").parse().context("the server's address")
 }
 
 async fn pipeline(client: &Client) -> anyhow::Result<Pipeline> {
@@ -299,6 +303,19 @@ async fn pipeline(client: &Client) -> anyhow::Result<Pipeline> {
         duplicates: number(&json["duplicates"]),
         users: number(&json["profiles"]["users"]),
     })
+}
+
+/// Waits until a server has processed every event.
+pub(super) async fn drain(client: &Client) -> anyhow::Result<()> {
+    let end = Instant::now() + DRAIN_LIMIT;
+    loop {
+        let now = pipeline(client).await?;
+        if now.processed >= now.log_end {
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < end, "the backlog is still {} events", now.log_end - now.processed);
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// Holds the load back while the backlog is long: what comes in is what can be worked off, without pauses.

@@ -42,7 +42,7 @@ struct DeliveryJson {
     /// `identify` or `track`; `events` are sent as the calls they were.
     call: &'static str,
     /// What is told.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     value: Value,
     /// When it happened.
     at: String,

@@ -209,14 +209,17 @@ async fn list_findings(
 #[utoipa::path(post, path = "/v1/spaces/{space}/sensitive-data/try", security(("token" = ["read"])), tag = "Privacy",
     operation_id = "try_sensitive_data_settings", request_body = Object,
     params(("space" = String, Path, description = "Id of the space")),
-    responses((status = 200, body = TrialJson)))]
+    responses((status = 200, body = TrialJson), (status = 400, description = "The body is no JSON object")))]
 async fn try_screening(
     State(app): State<AppState>,
     caller: Authed<Read>,
     Json(call): Json<Box<RawValue>>,
 ) -> Result<Json<TrialJson>, Problem> {
+    let unread = || Problem::new(Code::BadRequest, "send a tracking call as a JSON object");
+    if !call.get().starts_with('{') {
+        return Err(unread());
+    }
     let (text, found) = app.manage.try_screening(caller.space_no(), call.get());
-    let unread = |_| Problem::new(Code::Invalid, "send a tracking call as a JSON object");
     let rejected = found.iter().any(|finding| finding.action.as_str() == "reject");
     let tried = found.into_iter().map(|finding| TriedJson {
         what: finding.what.to_string(),
@@ -224,5 +227,5 @@ async fn try_screening(
         action: finding.action.as_str(),
     });
     let findings = tried.collect();
-    Ok(Json(TrialJson { call: RawValue::from_string(text).map_err(unread)?, rejected, findings }))
+    Ok(Json(TrialJson { call: RawValue::from_string(text).map_err(|_| unread())?, rejected, findings }))
 }

@@ -226,7 +226,7 @@ pub(super) async fn list_transitions(
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ValueBody {
     profile_id: String,
-    #[schema(value_type = Object)]
+    #[schema(value_type = Option<serde_json::Value>)]
     value: Option<Box<RawValue>>,
     updated_at: String,
 }

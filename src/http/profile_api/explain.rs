@@ -130,7 +130,7 @@ struct ReasonBody {
 struct ReadingBody {
     /// As it stands in the query.
     text: String,
-    #[schema(value_type = Object)]
+    #[schema(value_type = Option<serde_json::Value>)]
     value: Option<Box<RawValue>>,
     /// There may be more: no more are counted, because that is enough to decide.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
