@@ -148,15 +148,15 @@ impl Tasks {
 
 /// The read side, with the tasks that answer its look-ups.
 fn start_reading(tasks: &Tasks, pool: &PgPool, board: &Board, clock: &Clock, cache: ReadCache) -> Reader {
-    let (lookup, answering) = query::lookup(store::connect_for_lookups(pool, LOOKUP_TASKS), cache);
+    let (asks, answering) = query::asks(pool, store::connect_for_lookups(pool, LOOKUP_TASKS), cache);
     for _ in 0..LOOKUP_TASKS {
         let (answering, stop) = (answering.clone(), tasks.working.clone());
-        tasks.work("profile look-up", async move {
+        tasks.work("look-ups", async move {
             stop.run_until_cancelled(answering.run()).await;
             Ok(())
         });
     }
-    Reader::new(pool.clone(), board.clone(), clock.clone(), lookup)
+    Reader::new(pool.clone(), board.clone(), clock.clone(), asks)
 }
 
 /// Takes requests: all of them, and with an address of their own those for what is nobody's business outside.

@@ -38,7 +38,9 @@ pub(super) fn run(serve: &Serve) -> anyhow::Result<ExitCode> {
     let flags = serve.listen.iter().map(|address| ("server.listen", address.to_string())).collect();
     let config = serve.common.load(flags)?;
     telemetry::init(&config.telemetry)?;
-    super::runtime()?.block_on(Box::pin(until_stopped(config, serve.test_clock)))
+    let code = super::runtime()?.block_on(Box::pin(until_stopped(config, serve.test_clock)));
+    telemetry::end();
+    code
 }
 
 async fn until_stopped(config: Config, test_clock: Option<Timestamp>) -> anyhow::Result<ExitCode> {

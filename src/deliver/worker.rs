@@ -16,6 +16,7 @@ use sqlx::postgres::PgPool;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::budget::Budget;
 use super::build::{Builder, Built};
@@ -30,6 +31,7 @@ use crate::domain::{ProfileNo, Timestamp};
 use crate::store::deliveries::queue;
 use crate::store::destinations::{self, Limits, worker};
 use crate::store::{Result, StoreError};
+use crate::telemetry::traces;
 
 /// Rows of a page of the queue.
 const PAGE: usize = 500;
@@ -477,8 +479,8 @@ impl Worker {
         let limit = Budget::limit(one, batch.len());
         let (batch, items): (Vec<Taken>, Vec<Item>) =
             batch.into_iter().map(|ready| (ready.taken, ready.item)).unzip();
-        let pace = self.pace.clone();
-        self.requests.spawn(async move {
+        let (pace, span) = (self.pace.clone(), traces::delivery(self.lease.destination.0, batch.len()));
+        let sending = async move {
             let sent = pace.timed(tokio::time::timeout(limit, kind.send(&items))).await;
             let late = |_| {
                 let message = format!("it did not end within {} ms", limit.as_millis());
@@ -487,6 +489,7 @@ impl Worker {
                 Sent { verdicts: vec![verdict; batch.len()], exchanges: Vec::new() }
             };
             Landed { sent: sent.unwrap_or_else(late), batch }
-        });
+        };
+        self.requests.spawn(sending.instrument(span));
     }
 }

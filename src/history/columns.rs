@@ -20,8 +20,9 @@ use crate::store::log::columns::Texts;
 use crate::store::segments::{self, Covered, Stored, Wanted};
 use crate::store::{Result, StoreError};
 
-/// Segments read at a time.
+/// Segments read at a time where all names are wanted, and where a few are.
 const READ_AT_A_TIME: usize = 4;
+const READ_OF_A_FEW: usize = 16;
 
 /// Events folded together.
 const TOGETHER: usize = 64;
@@ -110,6 +111,12 @@ impl Columns {
             let (shared, db, covered) = (Arc::clone(shared), db.clone(), Arc::clone(&covered));
             tasks.spawn(async move { shared.fold_some(&db, &covered).await });
         }
+        if shared.scan.tasks > 1 {
+            // What no segment covers is known before: the newest events, most of the time.
+            let (shared, db, leaves) = (Arc::clone(shared), db.clone(), self.leaves().collect::<Vec<_>>());
+            let uncovered = gaps(everything, covered.to_vec());
+            tasks.spawn(async move { shared.fold_uncovered(&db, &leaves, uncovered).await });
+        }
         let (mut gathered, mut read) = (Gathered::new(shared.scan.after), Vec::new());
         while let Some(ended) = tasks.join_next().await {
             let folded =
@@ -165,6 +172,24 @@ impl<'a> Picked<'a> {
 }
 
 impl Shared {
+    /// Folds chunks that are in no segment.
+    async fn fold_uncovered<D: Source>(
+        &self,
+        db: &D,
+        leaves: &[Leaf],
+        uncovered: Vec<Stretch>,
+    ) -> Result<Folded>
+    where
+        for<'d> &'d D: PgExecutor<'d>,
+    {
+        let mut folded = Folded { gathered: Gathered::new(self.scan.after), read: Vec::new() };
+        for stretch in uncovered {
+            self.scan.fold_chunks(db, leaves, stretch, &mut folded.gathered).await?;
+            folded.read.push(Covered { after: stretch.after, end: stretch.end, is_whole: true });
+        }
+        Ok(folded)
+    }
+
     /// Folds segments that no other task folds, until there are none.
     async fn fold_some<D: Source>(&self, db: &D, covered: &[Covered]) -> Result<Folded>
     where
@@ -180,9 +205,10 @@ impl Shared {
             from: self.leaves.iter().map(|leaf| leaf.from).min().unwrap_or(self.scan.at),
         };
         let mut folded = Folded { gathered: Gathered::new(self.scan.after), read: Vec::new() };
+        let at_a_time = if self.names.is_some() { READ_OF_A_FEW } else { READ_AT_A_TIME };
         loop {
-            let first = self.next.fetch_add(READ_AT_A_TIME, Ordering::Relaxed);
-            let some = covered.iter().skip(first).take(READ_AT_A_TIME);
+            let first = self.next.fetch_add(at_a_time, Ordering::Relaxed);
+            let some = covered.iter().skip(first).take(at_a_time);
             let ends: Vec<Offset> = some.clone().map(|segment| segment.end).collect();
             if ends.is_empty() {
                 return Ok(folded);

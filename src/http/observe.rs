@@ -13,6 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::peer::Peer;
 use super::problem::{Code, Dialect, Problem};
@@ -20,7 +21,7 @@ use super::record::{self, Asked};
 use super::trace::Trace;
 use super::{AppState, Services, masking};
 use crate::domain::month::Month;
-use crate::telemetry::metrics;
+use crate::telemetry::{metrics, traces};
 
 /// The header with the id of the request, in the request and the answer.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
@@ -60,14 +61,16 @@ pub(super) async fn observe(State(around): State<Around>, mut request: Request, 
     let may_change = ![Method::GET, Method::HEAD].contains(&method);
     let inner =
         Inner { services: Arc::clone(&services), dialect, limit, route: route.clone(), id: id.clone() };
+    let name = route.as_ref().map(MatchedPath::as_str);
+    let span = traces::request(&method, name, id.to_str().unwrap_or_default(), request.headers());
     let mut response = match asked {
-        None => guarded(limit, next.run(request)).await,
+        None => guarded(limit, next.run(request)).instrument(span.clone()).await,
         // What a client does that hangs up is done, and written down, like what others do.
         Some(asked) if may_change => {
-            let answered = services.changes.spawn(inner.answer(asked, request, next)).await;
-            answered.unwrap_or_else(|_panic| failed())
+            let answering = inner.answer(asked, request, next).instrument(span.clone());
+            services.changes.spawn(answering).await.unwrap_or_else(|_panic| failed())
         }
-        Some(asked) => inner.answer(asked, request, next).await,
+        Some(asked) => inner.answer(asked, request, next).instrument(span.clone()).await,
     };
     let mut is_readable = true;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
@@ -79,6 +82,7 @@ pub(super) async fn observe(State(around): State<Around>, mut request: Request, 
     if dialect == Dialect::Tracking {
         super::tracking::add_cors(response.headers_mut(), is_readable);
     }
+    traces::answered(&span, response.status().as_u16());
     tell(&method, route.as_ref(), &response, started, dialect, &id);
     response.headers_mut().insert(REQUEST_ID, id);
     protect(response.headers_mut(), dialect, is_secure);

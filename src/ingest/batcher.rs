@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use hashbrown::HashSet;
 use sqlx::postgres::PgPool;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tracing::Instrument;
 
 use crate::domain::month::Month;
 use crate::domain::{Offset, SpaceNo, Timestamp};
@@ -18,7 +19,7 @@ use crate::engine::meters::Meters;
 use crate::store::log::{self, NAMES_MAX, NewChunk, codec};
 use crate::store::rejected::{RejectedEvent, insert_rejected};
 use crate::store::sensitive::{Count, Place, add_findings};
-use crate::telemetry::metrics;
+use crate::telemetry::{metrics, traces};
 
 /// zstd level of chunks: the fastest one; higher levels cost more than the disk they save.
 const ZSTD_LEVEL: i32 = 1;
@@ -210,7 +211,7 @@ impl Flusher {
 
     async fn flush(&self, gathered: Vec<Waiting>) {
         for (space, waiting) in into_chunks(gathered) {
-            let result = self.store(space, &waiting).await;
+            let result = self.store(space, &waiting).instrument(traces::append(space.0, waiting.len())).await;
             let used = result.as_ref().ok().and_then(|(_, used)| *used);
             let reserved: u64 = waiting.iter().map(|w| u64::from(w.append.reserved)).sum();
             if used.is_some() || reserved > 0 {

@@ -209,7 +209,7 @@ impl Manage {
 
     /// A definition by its key.
     pub async fn find_definition(&self, space: SpaceNo, kind: Kind, key: &str) -> Result<Definition> {
-        let found = definitions::list_definitions(&self.door(space), space, Some(kind), Some(key)).await?;
+        let found = definitions::list_definitions(&self.door(space), space, Some(kind), Some(&[key])).await?;
         found.into_iter().next().ok_or_else(|| ManageError::not_found(noun(kind), shown(key)))
     }
 

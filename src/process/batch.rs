@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use hashbrown::HashSet;
+use tracing::Instrument;
 
 use super::apply::{self, Attribution, Ground, Incoming};
 use super::backfill::Walk;
@@ -21,7 +22,7 @@ use crate::store::log::numbers::Fate;
 use crate::store::log::{self, Chunk};
 use crate::store::messages::ChunkOutcome;
 use crate::store::{processor, segments};
-use crate::telemetry::metrics;
+use crate::telemetry::{metrics, traces};
 
 /// What a micro-batch was.
 #[derive(Debug, Clone, Copy, Default)]
@@ -58,13 +59,20 @@ impl SpaceProcessor {
     /// how many events there were, and whether there may be more.
     pub(super) async fn process_batch(&mut self) -> Result<Batched> {
         let began = Instant::now();
-        let Some(mut read) = self.read_batch().await? else { return Ok(Batched::default()) };
+        let Some(read) = self.read_batch().await? else { return Ok(Batched::default()) };
+        let span =
+            traces::batch(self.space.0, read.chunks.iter().map(|chunk| u64::from(chunk.event_count)).sum());
+        self.go_through(read, began).instrument(span).await
+    }
+
+    async fn go_through(&mut self, mut read: Read, began: Instant) -> Result<Batched> {
         if read.is_alone {
             return self.operate(&read).await;
         }
         let due = self.due_between(&mut read).await?;
         let started = Instant::now();
-        let (prepared, pending, counts) = self.compute(&read, due).await?;
+        let (prepared, pending, counts) =
+            self.compute(&read, due).instrument(traces::stage("compute")).await?;
         let computed = Instant::now();
         let newest = read.chunks.last().map_or(self.fired, |chunk| chunk.received_at);
         // Their memory is good for the next batch: taking it anew each time costs more than filling it.
@@ -72,7 +80,7 @@ impl SpaceProcessor {
             self.contents = std::mem::take(&mut read.contents);
         }
         // What is under way was computed before this, and has to be true before this is.
-        self.settle().await?;
+        self.settle().instrument(traces::stage("wait")).await?;
         for (stage, took) in
             [("read", started - began), ("compute", computed - started), ("wait", computed.elapsed())]
         {

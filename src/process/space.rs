@@ -11,6 +11,7 @@ use sqlx::postgres::PgPool;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::Context;
 use super::backfill::Walk;
@@ -363,7 +364,7 @@ impl SpaceProcessor {
         let transitions = entered_and_left(&prepared.out.transitions);
         let writing = self.hold.begin(prepared.writes());
         let mut task = JoinSet::new();
-        task.spawn(write::commit(self.pool.clone(), self.fence(), prepared));
+        task.spawn(write::commit(self.pool.clone(), self.fence(), prepared).in_current_span());
         self.caches.expect(pending);
         self.under_way = Some(UnderWay { task, to: self.ahead, counts, transitions, started, writing });
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
+use tracing::Instrument;
 
 use super::catalog::Catalog;
 use super::evaluate::tidy;
@@ -21,7 +22,7 @@ use crate::store::{
     Result, StoreError, audit, deliveries, identity, identity_problems, memberships, messages, processor,
     profiles, quarantine, rejected, timeline,
 };
-use crate::telemetry::metrics;
+use crate::telemetry::{metrics, traces};
 
 /// Profiles one statement writes: bounds what the connection's buffers take.
 const PROFILES_A_STATEMENT: usize = 500;
@@ -177,9 +178,9 @@ fn encode(entries: Vec<(ProfileNo, Entry)>, catalog: &Catalog) -> Result<Rows> {
 pub(super) async fn commit(pool: PgPool, fence: Fence, prepared: Prepared) -> Result<()> {
     let began = Instant::now();
     let mut tx = pool.begin().await?;
-    write(&mut tx, fence, &prepared).await?;
+    write(&mut tx, fence, &prepared).instrument(traces::stage("write")).await?;
     let written = Instant::now();
-    tx.commit().await?;
+    tx.commit().instrument(traces::stage("commit")).await?;
     metrics::PIPELINE_BATCH_DURATION.time(&["write"], written - began);
     metrics::PIPELINE_BATCH_DURATION.time(&["commit"], written.elapsed());
     Ok(())

@@ -1,13 +1,18 @@
 //! Audiences and computed traits as they are polled: sizes, members, values, transitions.
 
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
+use super::coalesce::Ask;
 use super::{QueryError, Reader};
 use crate::domain::{ComputationNo, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::profile::{OutcomeValue, Profile};
 use crate::store::definitions::{self, Definition, Kind};
 use crate::store::memberships::{self, Member, Transition};
-use crate::store::profiles;
+use crate::store::{StoreError, profiles, walled};
 
 /// Profiles read at a time for a page of values.
 const READ_AT_A_TIME: i64 = 1_000;
@@ -36,6 +41,41 @@ pub struct Size {
     pub changed_at: Timestamp,
 }
 
+/// Definitions by kind and key.
+#[derive(Debug, Clone)]
+pub(super) struct Definitions(pub(super) PgPool);
+
+impl Ask for Definitions {
+    type Key = (Kind, String);
+    type Answer = Definition;
+
+    async fn ask(
+        &self,
+        space: SpaceNo,
+        keys: &[(Kind, String)],
+    ) -> Result<HashMap<(Kind, String), Definition>, StoreError> {
+        let wanted: Vec<&str> = keys.iter().map(|(_, key)| key.as_str()).collect();
+        let found =
+            definitions::list_definitions(&walled(&self.0, space), space, None, Some(&wanted)).await?;
+        Ok(found.into_iter().map(|of| ((of.kind, of.key.clone()), of)).collect())
+    }
+}
+
+/// The sizes of all audiences of a space.
+#[derive(Debug, Clone)]
+pub(super) struct Sizes(pub(super) PgPool);
+
+impl Ask for Sizes {
+    type Key = ();
+    type Answer = Arc<[Size]>;
+
+    async fn ask(&self, space: SpaceNo, _all: &[()]) -> Result<HashMap<(), Arc<[Size]>>, StoreError> {
+        let rows = definitions::list_sizes(&walled(&self.0, space), space).await?;
+        let sizes = rows.into_iter().map(|(key, size, changed_at)| Size { key, size, changed_at });
+        Ok(HashMap::from_iter([((), sizes.collect())]))
+    }
+}
+
 impl Reader {
     /// A definition by its key.
     pub async fn find_definition(
@@ -44,13 +84,12 @@ impl Reader {
         kind: Kind,
         key: &str,
     ) -> Result<Option<Definition>, QueryError> {
-        Ok(definitions::list_definitions(&self.door(space), space, Some(kind), Some(key)).await?.pop())
+        self.asks.definitions.find(space, (kind, key.to_owned())).await
     }
 
     /// Sizes of all audiences that have a complete version, by key.
-    pub async fn list_sizes(&self, space: SpaceNo) -> Result<Vec<Size>, QueryError> {
-        let rows = definitions::list_sizes(&self.door(space), space).await?;
-        Ok(rows.into_iter().map(|(key, size, changed_at)| Size { key, size, changed_at }).collect())
+    pub async fn list_sizes(&self, space: SpaceNo) -> Result<Arc<[Size]>, QueryError> {
+        Ok(self.asks.sizes.find(space, ()).await?.unwrap_or_default())
     }
 
     /// A page of an audience's members.

@@ -88,7 +88,7 @@ impl Reader {
             None => None,
         };
         drop(tx);
-        let Some(definition) = list_definitions(&self.door(space), space, None, Some(key)).await?.pop()
+        let Some(definition) = list_definitions(&self.door(space), space, None, Some(&[key])).await?.pop()
         else {
             return Ok(Some(None));
         };

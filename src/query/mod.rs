@@ -4,6 +4,7 @@
 //! one. Nothing is counted on request.
 
 mod audiences;
+mod coalesce;
 mod directory;
 mod explain;
 mod export;
@@ -31,7 +32,6 @@ pub use explain::{Explained, Why};
 pub use export::{FILES as EXPORTED_FILES, Pieces};
 pub use import::{ImportReport, NotYours};
 pub use lists::{Recent, RecentAfter, StartAfter, Started};
-pub use lookup::{LookupTask, lookup};
 pub use members::{FullMember, TypeCount};
 pub use people::{Computed, LinkedProfile, Person, Selector, Trait, TraitClass};
 pub use preview::{Draft, Preview};
@@ -53,9 +53,12 @@ pub use crate::store::memberships::{Member, Transition};
 use crate::clock::Clock;
 use crate::domain::SpaceNo;
 use crate::progress::Board;
+use crate::read_cache::ReadCache;
 use crate::store::{StoreError, Walled, walled};
+use audiences::{Definitions, Sizes};
+use coalesce::{Answering, Asking, coalesce};
 use directory::Directories;
-use lookup::Lookup;
+use lookup::{Lookup, Profiles};
 
 /// Answers questions about one database.
 #[derive(Debug, Clone)]
@@ -63,12 +66,44 @@ pub struct Reader {
     pool: PgPool,
     board: Board,
     clock: Clock,
-    lookup: Lookup,
+    asks: Asks,
     directories: Arc<Directories>,
     /// One preview at a time.
     previews: Arc<Semaphore>,
     /// A few streams of members at a time.
     exports: Arc<Semaphore>,
+}
+
+/// Questions that are answered together.
+#[derive(Debug, Clone)]
+pub struct Asks {
+    lookup: Lookup,
+    definitions: Asking<Definitions>,
+    sizes: Asking<Sizes>,
+}
+
+/// What answers them.
+#[derive(Clone)]
+pub struct Answers {
+    profiles: Answering<Profiles>,
+    definitions: Answering<Definitions>,
+    sizes: Answering<Sizes>,
+}
+
+/// Makes the two sides. `lookups` is for profiles alone.
+pub fn asks(pool: &PgPool, lookups: PgPool, cache: ReadCache) -> (Asks, Answers) {
+    let (lookup, profiles) = Lookup::new(lookups, cache);
+    let (definitions, of_definitions) = coalesce(Definitions(pool.clone()));
+    let (sizes, of_sizes) = coalesce(Sizes(pool.clone()));
+    let answers = Answers { profiles, definitions: of_definitions, sizes: of_sizes };
+    (Asks { lookup, definitions, sizes }, answers)
+}
+
+impl Answers {
+    /// Answers until nobody can ask any more: to be run as many times as statements of a kind should overlap.
+    pub async fn run(self) {
+        tokio::join!(self.profiles.run(), self.definitions.run(), self.sizes.run());
+    }
 }
 
 /// Streams of members at a time; others wait.
@@ -92,11 +127,11 @@ pub enum QueryError {
 }
 
 impl Reader {
-    /// Puts the parts together; run the tasks of [`lookup()`] beside it.
-    pub fn new(pool: PgPool, board: Board, clock: Clock, lookup: Lookup) -> Self {
+    /// Puts the parts together; run the tasks of [`asks()`] beside it.
+    pub fn new(pool: PgPool, board: Board, clock: Clock, asks: Asks) -> Self {
         let previews = Arc::new(Semaphore::new(1));
         let exports = Arc::new(Semaphore::new(EXPORTS));
-        Self { pool, board, clock, lookup, directories: Arc::default(), previews, exports }
+        Self { pool, board, clock, asks, directories: Arc::default(), previews, exports }
     }
 
     /// Where statements about one space go.

@@ -204,7 +204,7 @@ impl Reader {
                 let Some((key, known)) = self.key_of(space, collection, id_type, value).await? else {
                     return Ok(None);
                 };
-                match self.lookup.find(space, key).await? {
+                match self.asks.lookup.find(space, key).await? {
                     Some((state, version)) if known.version >= version => (state, known),
                     Some((state, version)) => (state, self.directory(space, Some(version)).await?),
                     None => return Ok(None),

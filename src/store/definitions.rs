@@ -15,7 +15,7 @@ use crate::domain::retention::Retention;
 use crate::domain::{Collection, ComputationNo, Patch, SpaceNo, Timestamp};
 
 /// Audience or computed trait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Kind {
     /// Members or not.
@@ -188,14 +188,14 @@ impl Version {
     }
 }
 
-/// All live definitions of a space in order of their keys; one kind, one key, or all.
+/// All live definitions of a space in order of their keys; of one kind, with these keys, or all.
 pub async fn list_definitions(
     door: &Walled,
     space: SpaceNo,
     kind: Option<Kind>,
-    key: Option<&str>,
+    keys: Option<&[&str]>,
 ) -> Result<Vec<Definition>> {
-    list_definitions_in(&mut *door.begin().await?, space, kind, key).await
+    list_definitions_in(&mut *door.begin().await?, space, kind, keys).await
 }
 
 /// The same as a transaction sees them.
@@ -203,7 +203,7 @@ pub async fn list_definitions_in(
     connection: &mut PgConnection,
     space: SpaceNo,
     kind: Option<Kind>,
-    key: Option<&str>,
+    keys: Option<&[&str]>,
 ) -> Result<Vec<Definition>> {
     let definitions: Vec<DefinitionRow> = sqlx::query_as(
         "-- store::definitions::list_definitions
@@ -211,12 +211,12 @@ pub async fn list_definitions_in(
              latest_version, serving_no, created_at, updated_at
          FROM definition
          WHERE space_id = $1 AND NOT deleted AND ($2::smallint IS NULL OR kind = $2)
-             AND ($3::text IS NULL OR key = $3)
+             AND ($3::text[] IS NULL OR key = ANY($3))
          ORDER BY key",
     )
     .bind(space.0)
     .bind(kind.map(|k| k as i16))
-    .bind(key)
+    .bind(keys)
     .fetch_all(&mut *connection)
     .await?;
     let numbers: Vec<i32> = definitions.iter().map(|d| d.definition_no).collect();

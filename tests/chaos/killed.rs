@@ -118,7 +118,7 @@ async fn killed_in_every_way_under_load() {
     let minutes = |n| Duration::from_mins(n);
     let goal = plan.tier.of(
         Goal { kills: 7, events: 0, limit: minutes(1), clients: 3, depth: Depth::Whole },
-        Goal { kills: 220, events: 10_000_000, limit: minutes(9), clients: 4, depth: Depth::Verified },
+        Goal { kills: 160, events: 10_000_000, limit: minutes(13), clients: 4, depth: Depth::Verified },
         Goal { kills: 3_000, events: 100_000_000, limit: minutes(180), clients: 4, depth: Depth::Whole },
     );
     let mut report = Report::new("killed", &plan);

@@ -67,10 +67,6 @@ async fn flood(stage: &Stage, url: &str, rate: f64, during: Duration) -> f64 {
 async fn ten_times_too_much_is_refused_with_a_time_to_come_again() {
     let plan = Plan::new("overload");
     let mut report = Report::new("overload", &plan);
-    if plan.tier == Tier::Fast {
-        report.note("made in the full tier");
-        return report.print();
-    }
     let (stage, proxy, recipe) = behind_a_proxy(&plan, SIZE).await;
     let recipe = recipe
         .with("PERSONAS_INGEST_QUEUE_EVENTS_MAX", "600")
@@ -99,7 +95,9 @@ async fn ten_times_too_much_is_refused_with_a_time_to_come_again() {
     let refused: u64 = summary.deferred.values().sum::<u64>() - before.deferred.values().sum::<u64>();
     assert!(refused > 0, "nothing was too much: {summary:?}");
     assert!(summary.wrong.is_empty(), "{:?}", summary.wrong.first());
-    assert!(goodput >= 0.8 * capacity, "{goodput:.0} a second of {capacity:.0}");
+    // Two seconds beside other work say nothing about a rate.
+    let is_measured = plan.tier != Tier::Fast;
+    assert!(!is_measured || goodput >= 0.8 * capacity, "{goodput:.0} a second of {capacity:.0}");
     assert!(memory <= MEMORY_MIB, "{memory} MiB");
     // As before: what comes now is taken, and all that waited is processed.
     let began = Instant::now();

@@ -169,6 +169,8 @@ mod threats;
 #[cfg(test)]
 mod tls;
 #[cfg(test)]
+mod traces;
+#[cfg(test)]
 mod tracking;
 #[cfg(test)]
 mod tracking_bodies;

@@ -126,9 +126,12 @@ pub(super) async fn list_sizes(
         }
         Some(_) => return Err(Problem::new(Code::BadRequest, "`format` is json or prometheus").at("format")),
     }
-    let show =
-        |s: crate::query::Size| SizeBody { key: s.key, size: s.size, changed_at: s.changed_at.to_string() };
-    Ok(known.answer(&SizesBody { data: sizes.into_iter().map(show).collect() }))
+    let show = |of: &crate::query::Size| SizeBody {
+        key: of.key.clone(),
+        size: of.size,
+        changed_at: of.changed_at.to_string(),
+    };
+    Ok(known.answer(&SizesBody { data: sizes.iter().map(show).collect() }))
 }
 
 /// Sizes as a metric; keys of spaces and audiences have no character that would have to be escaped.

@@ -1,0 +1,76 @@
+//! Sending spans to a collector: OTLP over HTTP, by a thread of its own, some at a time.
+//!
+//! Where and how is said by the standard's variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_EXPORTER_OTLP_HEADERS`,
+//! `OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_NAME` and the others); without an endpoint nothing is sent. A collector that does not
+//! answer loses spans, and nothing else waits for it.
+
+use std::sync::OnceLock;
+
+use axum::http::HeaderMap;
+use opentelemetry::propagation::{Extractor, TextMapPropagator};
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::{Level, Span, Subscriber};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::registry::LookupSpan;
+
+use super::traces::TARGET;
+
+/// The variables that say where the collector is.
+const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+/// How the service is called where no variable says so.
+const SERVICE: &str = "personas";
+
+static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
+
+/// What hands spans to the collector, if there is one.
+pub(super) fn layer<S>() -> Result<Option<Box<dyn Layer<S> + Send + Sync>>, ExporterBuildError>
+where
+    S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
+{
+    if ENDPOINTS.iter().all(|name| std::env::var_os(name).is_none_or(|value| value.is_empty())) {
+        return Ok(None);
+    }
+    let exporter = SpanExporter::builder().with_http().build()?;
+    let mut resource = Resource::builder();
+    if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
+        resource = resource.with_service_name(SERVICE);
+    }
+    let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build());
+    let provider = PROVIDER.get_or_init(|| provider.build());
+    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer(SERVICE));
+    Ok(Some(layer.with_filter(Targets::new().with_target(TARGET, Level::DEBUG)).boxed()))
+}
+
+/// Sends what has not been sent yet.
+pub(super) fn end() {
+    if let Some(provider) = PROVIDER.get()
+        && let Err(error) = provider.shutdown()
+    {
+        tracing::warn!(%error, "the last spans could not be sent: {error}");
+    }
+}
+
+/// Makes a span part of the trace of whoever asks (W3C Trace Context), if it is of one.
+pub(super) fn follow(span: &Span, headers: &HeaderMap) {
+    let parent = TraceContextPropagator::new().extract(&Headers(headers));
+    // An error says that spans are not collected.
+    let _not_collected = span.set_parent(parent);
+}
+
+struct Headers<'a>(&'a HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(axum::http::HeaderName::as_str).collect()
+    }
+}
