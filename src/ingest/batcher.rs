@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use hashbrown::HashSet;
 use sqlx::postgres::PgPool;
@@ -178,6 +179,9 @@ impl Batcher {
     }
 }
 
+/// Longest time for storing a flush. Statements have a limit of their own; this is for a connection that says nothing any more.
+const STORE_LIMIT: Duration = Duration::from_secs(40);
+
 impl Flusher {
     /// Flushes until every [`Batcher`] is gone and the queue is empty.
     pub async fn run(self) {
@@ -211,7 +215,13 @@ impl Flusher {
 
     async fn flush(&self, gathered: Vec<Waiting>) {
         for (space, waiting) in into_chunks(gathered) {
-            let result = self.store(space, &waiting).instrument(traces::append(space.0, waiting.len())).await;
+            let storing = self.store(space, &waiting).instrument(traces::append(space.0, waiting.len()));
+            // Whether it was stored is not known then: those who sent it send it again, and it counts once.
+            let result = tokio::time::timeout(STORE_LIMIT, storing).await.unwrap_or_else(|_| {
+                Err(crate::store::StoreError::Unavailable(sqlx::Error::Io(
+                    std::io::ErrorKind::TimedOut.into(),
+                )))
+            });
             let used = result.as_ref().ok().and_then(|(_, used)| *used);
             let reserved: u64 = waiting.iter().map(|w| u64::from(w.append.reserved)).sum();
             if used.is_some() || reserved > 0 {

@@ -102,8 +102,9 @@ pub enum ProcessError {
     /// The first look at the database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A look at the leases, which takes milliseconds, has not come back: connections there were are silent, as they are when a
-    /// database is replaced by another one, or something on the way forgets them. Whatever else waits on one would wait for ever.
+    /// A look at the leases, which takes milliseconds, has not come back, or a processor has not held on to its lease: connections
+    /// there were are silent, as they are when a database is replaced by another one, or something on the way forgets them.
+    /// Whatever else waits on one would wait for ever.
     #[error("the database has not answered for {} seconds", .0.as_secs())]
     Silent(Duration),
     /// The threads ended without saying why.
@@ -142,6 +143,7 @@ async fn supervise(context: Context) -> Result<(), ProcessError> {
     let owner = context.ids.uuid();
     let mut running: JoinSet<SpaceNo> = JoinSet::new();
     let mut held: HashMap<SpaceNo, tokio::task::AbortHandle> = HashMap::new();
+    let mut overdue: Option<tokio::time::Instant> = None;
     while !context.shutdown.is_cancelled() {
         while let Some(ended) = running.try_join_next() {
             if let Ok(space) = ended {
@@ -152,7 +154,13 @@ async fn supervise(context: Context) -> Result<(), ProcessError> {
         let silent_after = context.config.lease * SILENT_LEASES;
         let looking = take_leases(&context, &pool, owner, &mut running, &mut held);
         match tokio::time::timeout(silent_after, looking).await {
-            Ok(Ok(())) => {}
+            // By our own clock, which stands still while the machine sleeps: then leases run out, and nothing is wrong.
+            Ok(Ok(true)) => {
+                if overdue.get_or_insert_with(tokio::time::Instant::now).elapsed() > silent_after {
+                    return Err(ProcessError::Silent(silent_after));
+                }
+            }
+            Ok(Ok(false)) => overdue = None,
             Ok(Err(error)) => tracing::warn!(%error, "could not look for spaces to process"),
             // The process ends, and starts anew with connections that work.
             Err(_) => return Err(ProcessError::Silent(silent_after)),
@@ -168,13 +176,14 @@ async fn supervise(context: Context) -> Result<(), ProcessError> {
     Ok(())
 }
 
+/// Takes the leases that are free; says whether one that this process holds has run out.
 async fn take_leases(
     context: &Context,
     pool: &PgPool,
     owner: Uuid,
     running: &mut JoinSet<SpaceNo>,
     held: &mut HashMap<SpaceNo, tokio::task::AbortHandle>,
-) -> store::Result<()> {
+) -> store::Result<bool> {
     let now = context.clock.now();
     for known in spaces::list_spaces(pool).await? {
         let space = known.no;
@@ -214,7 +223,7 @@ async fn take_leases(
         });
         held.insert(space, handle);
     }
-    Ok(())
+    Ok(!held.is_empty() && processor::is_overdue(pool, owner).await?)
 }
 
 async fn run_space(

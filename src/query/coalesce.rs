@@ -131,3 +131,76 @@ impl<A: Ask> Answering<A> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Semaphore;
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    /// Answers even numbers with how many statements there were; each statement needs leave.
+    #[derive(Clone)]
+    struct Evens {
+        sent: Arc<AtomicUsize>,
+        leave: Arc<Semaphore>,
+    }
+
+    impl Ask for Evens {
+        type Key = u32;
+        type Answer = usize;
+
+        async fn ask(&self, _: SpaceNo, keys: &[u32]) -> Result<HashMap<u32, usize>, StoreError> {
+            let sent = self.sent.fetch_add(1, Ordering::SeqCst) + 1;
+            self.leave.acquire().await.unwrap().forget();
+            if keys.contains(&13) {
+                return Err(StoreError::Damaged("thirteen".into()));
+            }
+            Ok(keys.iter().filter(|key| *key % 2 == 0).map(|key| (*key, sent)).collect())
+        }
+    }
+
+    fn evens() -> (Evens, Asking<Evens>, JoinSet<()>) {
+        let evens = Evens { sent: Arc::default(), leave: Arc::new(Semaphore::new(0)) };
+        let (asking, answering) = coalesce(evens.clone());
+        (evens, asking, JoinSet::from_iter([answering.run()]))
+    }
+
+    async fn until(is_so: impl Fn() -> bool) {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_while_a_statement_is_under_way_waits_for_the_next_and_goes_with_it() {
+        let (evens, asking, _running) = evens();
+        let ask = |key| {
+            let asking = asking.clone();
+            async move { (key, asking.find(SpaceNo(1), key).await.unwrap()) }
+        };
+        let mut first = JoinSet::from_iter([ask(2)]);
+        until(|| evens.sent.load(Ordering::SeqCst) == 1).await;
+        // The same key again: what is under way may have read before this was asked.
+        let others: JoinSet<_> = (0..100).map(ask).collect();
+        until(|| asking.0.capacity() == QUEUE_MAX - 100).await;
+        evens.leave.add_permits(2);
+        assert_eq!(first.join_next().await.unwrap().unwrap(), (2, Some(1)));
+        for (key, answer) in others.join_all().await {
+            assert_eq!(answer, (key % 2 == 0).then_some(2), "{key}");
+        }
+        assert_eq!(evens.sent.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_to_all_who_asked_with_it_and_ends_nothing() {
+        let (evens, asking, _running) = evens();
+        evens.leave.add_permits(2);
+        let (odd, even) =
+            tokio::join!(asking.find(SpaceNo(1), 13), async { asking.find(SpaceNo(1), 4).await });
+        assert!(matches!(odd, Err(QueryError::Store(_))) && even.is_err(), "{odd:?} {even:?}");
+        assert_eq!(asking.find(SpaceNo(1), 4).await.unwrap(), Some(2));
+    }
+}

@@ -80,6 +80,14 @@ pub async fn take_lease(
     }))
 }
 
+/// Whether a lease that this owner holds, and nobody else has taken, has run out.
+pub async fn is_overdue(pool: &PgPool, owner: Uuid) -> Result<bool> {
+    let sql = "-- store::processor::is_overdue
+         SELECT EXISTS (SELECT FROM processor WHERE owner = $1 AND lease_until < clock_timestamp()
+             AND lease_until > '-infinity')";
+    Ok(sqlx::query_scalar(sql).bind(owner).fetch_one(pool).await?)
+}
+
 /// Holds on to the lease while there is nothing to do.
 pub async fn extend_lease(pool: &PgPool, space: SpaceNo, epoch: i64, length: Duration) -> Result<()> {
     let done = sqlx::query(
