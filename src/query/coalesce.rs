@@ -155,7 +155,7 @@ mod tests {
         async fn ask(&self, _: SpaceNo, keys: &[u32]) -> Result<HashMap<u32, usize>, StoreError> {
             let sent = self.sent.fetch_add(1, Ordering::SeqCst) + 1;
             self.leave.acquire().await.unwrap().forget();
-            if keys.contains(&13) {
+            if keys.contains(&1_313) {
                 return Err(StoreError::Damaged("thirteen".into()));
             }
             Ok(keys.iter().filter(|key| *key % 2 == 0).map(|key| (*key, sent)).collect())
@@ -199,7 +199,7 @@ mod tests {
         let (evens, asking, _running) = evens();
         evens.leave.add_permits(2);
         let (odd, even) =
-            tokio::join!(asking.find(SpaceNo(1), 13), async { asking.find(SpaceNo(1), 4).await });
+            tokio::join!(asking.find(SpaceNo(1), 1_313), async { asking.find(SpaceNo(1), 4).await });
         assert!(matches!(odd, Err(QueryError::Store(_))) && even.is_err(), "{odd:?} {even:?}");
         assert_eq!(asking.find(SpaceNo(1), 4).await.unwrap(), Some(2));
     }

@@ -113,6 +113,7 @@ async fn a_disk_that_fills_up_refuses_in_time_and_loses_nothing() {
         "stopping, because",
         "failed",
         "No space left",
+        "could not extend file",
         "database",
         "bytes are free",
     ];

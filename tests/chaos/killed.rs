@@ -11,8 +11,14 @@ use crate::server::{Recipe, Server, children, send_signal};
 use crate::stage::{Size, Stage};
 
 /// What the service says while its Postgres is gone.
-const WITHOUT_POSTGRES: [&str; 5] =
-    ["Postgres ended", "could not append", "stopping, because", "failed:", "ended by itself"];
+const WITHOUT_POSTGRES: [&str; 6] = [
+    "Postgres ended",
+    "could not append",
+    "stopping, because",
+    "failed:",
+    "ended by itself",
+    "after_connect",
+];
 
 #[derive(Debug, Clone, Copy)]
 enum Kill {

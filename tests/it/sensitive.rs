@@ -178,7 +178,7 @@ async fn a_call_can_be_tried() {
     assert_eq!((&tried["rejected"], &tried["call"]), (&json!(true), &json!({"traits": {"cvv": "***"}})));
     assert_eq!(findings(&app).await, [] as [&str; 0], "nothing was counted");
     for no_call in [json!(null), json!([]), json!("track")] {
-        app.post(&format!("{SENSITIVE}/try"), no_call).await.expect(400);
+        app.post(&format!("{SENSITIVE}/try"), no_call).await.expect(422);
     }
 }
 

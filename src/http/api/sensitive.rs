@@ -209,13 +209,13 @@ async fn list_findings(
 #[utoipa::path(post, path = "/v1/spaces/{space}/sensitive-data/try", security(("token" = ["read"])), tag = "Privacy",
     operation_id = "try_sensitive_data_settings", request_body = Object,
     params(("space" = String, Path, description = "Id of the space")),
-    responses((status = 200, body = TrialJson), (status = 400, description = "The body is no JSON object")))]
+    responses((status = 200, body = TrialJson), (status = 422, description = "The body is no JSON object")))]
 async fn try_screening(
     State(app): State<AppState>,
     caller: Authed<Read>,
     Json(call): Json<Box<RawValue>>,
 ) -> Result<Json<TrialJson>, Problem> {
-    let unread = || Problem::new(Code::BadRequest, "send a tracking call as a JSON object");
+    let unread = || Problem::new(Code::Invalid, "send a tracking call as a JSON object");
     if !call.get().starts_with('{') {
         return Err(unread());
     }
