@@ -63,6 +63,8 @@ const SUPERVISE_EVERY: Duration = Duration::from_millis(250);
 const DAMAGED_PAUSE: Duration = Duration::from_secs(5);
 /// After so many leases without an answer the database is taken to be silent: others have taken over long ago.
 const SILENT_LEASES: u32 = 4;
+/// A lease that was not held on to for less than that may be one of a machine with too much to do.
+const OVERDUE_MIN: Duration = Duration::from_secs(20);
 /// Connections of all processors of a process together.
 const CONNECTIONS_MAX: u32 = 8;
 /// Threads of all processors of a process together.
@@ -156,8 +158,9 @@ async fn supervise(context: Context) -> Result<(), ProcessError> {
         match tokio::time::timeout(silent_after, looking).await {
             // By our own clock, which stands still while the machine sleeps: then leases run out, and nothing is wrong.
             Ok(Ok(true)) => {
-                if overdue.get_or_insert_with(tokio::time::Instant::now).elapsed() > silent_after {
-                    return Err(ProcessError::Silent(silent_after));
+                let limit = silent_after.max(OVERDUE_MIN);
+                if overdue.get_or_insert_with(tokio::time::Instant::now).elapsed() > limit {
+                    return Err(ProcessError::Silent(limit));
                 }
             }
             Ok(Ok(false)) => overdue = None,

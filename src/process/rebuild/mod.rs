@@ -249,8 +249,12 @@ impl Task {
     async fn catch_up(&self, again: &mut SpaceProcessor, offset: Offset) -> Result<(), RebuildError> {
         // Timers never overtake events that are in the log already.
         let waiting = log::oldest_after(&self.pool, self.space, offset).await?;
-        let now = self.now().await?;
-        again.until = Some(Until { offset, at: waiting.map_or(now, |at| at.min(now)) });
+        // Nor what the live processor has still to let happen, if it has been stopped: it would be no difference but of time.
+        let due = processor::next_due(&mut *self.pool.acquire().await.map_err(StoreError::from)?, self.space)
+            .await?;
+        let before_due = due.map(|at| Timestamp::from_millis(at - 1));
+        let at = [waiting, before_due].into_iter().flatten().fold(self.now().await?, Timestamp::min);
+        again.until = Some(Until { offset, at });
         while again.step().await? {}
         Ok(())
     }
