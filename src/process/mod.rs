@@ -145,7 +145,7 @@ async fn supervise(context: Context) -> Result<(), ProcessError> {
     let owner = context.ids.uuid();
     let mut running: JoinSet<SpaceNo> = JoinSet::new();
     let mut held: HashMap<SpaceNo, tokio::task::AbortHandle> = HashMap::new();
-    let mut overdue: Option<tokio::time::Instant> = None;
+    let mut overdue: HashMap<SpaceNo, tokio::time::Instant> = HashMap::new();
     while !context.shutdown.is_cancelled() {
         while let Some(ended) = running.try_join_next() {
             if let Ok(space) = ended {
@@ -157,13 +157,16 @@ async fn supervise(context: Context) -> Result<(), ProcessError> {
         let looking = take_leases(&context, &pool, owner, &mut running, &mut held);
         match tokio::time::timeout(silent_after, looking).await {
             // By our own clock, which stands still while the machine sleeps: then leases run out, and nothing is wrong.
-            Ok(Ok(true)) => {
+            Ok(Ok(late)) => {
+                overdue.retain(|space, _| late.contains(space));
+                for space in late {
+                    overdue.entry(space).or_insert_with(tokio::time::Instant::now);
+                }
                 let limit = silent_after.max(OVERDUE_MIN);
-                if overdue.get_or_insert_with(tokio::time::Instant::now).elapsed() > limit {
+                if overdue.values().any(|since| since.elapsed() > limit) {
                     return Err(ProcessError::Silent(limit));
                 }
             }
-            Ok(Ok(false)) => overdue = None,
             Ok(Err(error)) => tracing::warn!(%error, "could not look for spaces to process"),
             // The process ends, and starts anew with connections that work.
             Err(_) => return Err(ProcessError::Silent(silent_after)),
@@ -179,14 +182,14 @@ async fn supervise(context: Context) -> Result<(), ProcessError> {
     Ok(())
 }
 
-/// Takes the leases that are free; says whether one that this process holds has run out.
+/// Takes the leases that are free; says which of those that this process holds have run out.
 async fn take_leases(
     context: &Context,
     pool: &PgPool,
     owner: Uuid,
     running: &mut JoinSet<SpaceNo>,
     held: &mut HashMap<SpaceNo, tokio::task::AbortHandle>,
-) -> store::Result<bool> {
+) -> store::Result<Vec<SpaceNo>> {
     let now = context.clock.now();
     for known in spaces::list_spaces(pool).await? {
         let space = known.no;
@@ -226,7 +229,7 @@ async fn take_leases(
         });
         held.insert(space, handle);
     }
-    Ok(!held.is_empty() && processor::is_overdue(pool, owner).await?)
+    if held.is_empty() { Ok(Vec::new()) } else { processor::list_overdue(pool, owner).await }
 }
 
 async fn run_space(

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -18,6 +19,8 @@ use crate::store::StoreError;
 const TOGETHER_MAX: usize = 512;
 /// Questions waiting at most.
 const QUEUE_MAX: usize = 8_192;
+/// Longest time for a statement. The database has limits of its own; this is for a connection that says nothing any more.
+const ASK_LIMIT: Duration = Duration::from_secs(20);
 
 /// How questions of one kind are answered.
 pub(super) trait Ask: Clone + Send + Sync + 'static {
@@ -120,7 +123,9 @@ impl<A: Ask> Answering<A> {
         let mut keys: Vec<A::Key> = questions.iter().map(|question| question.key.clone()).collect();
         keys.sort_unstable();
         keys.dedup();
-        let found = self.asks.ask(space, &keys).await.map_err(Arc::new);
+        let silent = |_| Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut));
+        let found = tokio::time::timeout(ASK_LIMIT, self.asks.ask(space, &keys)).await.unwrap_or_else(silent);
+        let found = found.map_err(Arc::new);
         for question in questions {
             let answer = match &found {
                 Ok(found) => Ok(found.get(&question.key).cloned()),

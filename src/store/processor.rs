@@ -80,12 +80,14 @@ pub async fn take_lease(
     }))
 }
 
-/// Whether a lease that this owner holds, and nobody else has taken, has run out.
-pub async fn is_overdue(pool: &PgPool, owner: Uuid) -> Result<bool> {
-    let sql = "-- store::processor::is_overdue
-         SELECT EXISTS (SELECT FROM processor WHERE owner = $1 AND lease_until < clock_timestamp()
-             AND lease_until > '-infinity')";
-    Ok(sqlx::query_scalar(sql).bind(owner).fetch_one(pool).await?)
+/// Spaces whose leases this owner holds, nobody else has taken, and have run out. Whoever is writing just now is at work, however
+/// long that takes: a silent one does not write for long, see [`prepare_session`].
+pub async fn list_overdue(pool: &PgPool, owner: Uuid) -> Result<Vec<SpaceNo>> {
+    let sql = "-- store::processor::list_overdue
+         SELECT space_id FROM processor WHERE owner = $1 AND lease_until < clock_timestamp() AND lease_until > '-infinity'
+         FOR UPDATE SKIP LOCKED";
+    let spaces: Vec<i32> = sqlx::query_scalar(sql).bind(owner).fetch_all(pool).await?;
+    Ok(spaces.into_iter().map(SpaceNo).collect())
 }
 
 /// Holds on to the lease while there is nothing to do.

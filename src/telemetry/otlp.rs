@@ -66,7 +66,11 @@ pub(super) fn follow(span: &Span, headers: &HeaderMap) {
 struct Headers<'a>(&'a HeaderMap);
 
 impl Extractor for Headers<'_> {
+    /// The ids alone: what else a client says of its trace (`tracestate`) may be anything.
     fn get(&self, key: &str) -> Option<&str> {
+        if key != "traceparent" {
+            return None;
+        }
         self.0.get(key)?.to_str().ok()
     }
 

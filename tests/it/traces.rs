@@ -31,7 +31,13 @@ async fn a_collector_is_told_what_took_how_long_and_of_nobody() {
     let call =
         json!({"userId": "canary-user", "event": "Canary Event", "properties": {"canary": "canary-value"}});
     let request = client.post(format!("{}/v1/track", server.url)).basic_auth("wk_traces", Some(""));
-    let answer = request.header("traceparent", PARENT).body(call.to_string()).send().await.unwrap();
+    let answer = request
+        .header("traceparent", PARENT)
+        .header("tracestate", "who=canary-state")
+        .body(call.to_string())
+        .send()
+        .await
+        .unwrap();
     assert_eq!(answer.status(), 200);
     let offset = answer.headers()["personas-offset"].to_str().unwrap();
     server.get(&format!("collections/users/profiles/user_id:canary-user/traits?min_offset={offset}")).await;
