@@ -140,7 +140,7 @@ impl Goal {
             Self::Outbox => AtLeast(0.75, 0.75),
             // A fifth later at most.
             Self::Hostile => AtLeast(0.83, 0.83),
-            Self::New => AtLeast(0.4, 0.6),
+            Self::New => AtLeast(0.6, 0.6),
             Self::Scale => AtMost(1.5, 1.5),
             Self::Sync => AtLeast(0.95, 0.95),
         }
