@@ -61,6 +61,8 @@ const LOOKUP_TASKS: u32 = 2;
 const WATCHERS_MAX: usize = 32;
 /// Longest wait for the parts behind the server to end.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// Longest wait for the connections to the database to be closed.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What is decided at the start, besides the configuration.
 #[derive(Debug, Clone, Default)]
@@ -339,7 +341,10 @@ impl Running {
         finish(&self.tasks.flushers, "log writer").await;
         self.tasks.working.cancel();
         finish(&self.tasks.workers, "workers").await;
-        self.pool.close().await;
+        // A connection says good-bye and waits for the other side to hang up, which one that is silent never does.
+        if tokio::time::timeout(CLOSE_LIMIT, self.pool.close()).await.is_err() {
+            tracing::warn!("the database did not let go of all connections within {} s", CLOSE_LIMIT.as_secs());
+        }
         if let Some(postgres) = &self.postgres {
             postgres.stop().await?;
         }
