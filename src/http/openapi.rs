@@ -11,7 +11,7 @@ use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
     ContentBuilder, InfoBuilder, ObjectBuilder, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr, Required,
-    ResponseBuilder, Type,
+    ResponseBuilder, Schema, Type,
 };
 use utoipa::{IntoParams as _, OpenApi as _, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -61,6 +61,7 @@ pub fn describe(with_test_clock: bool) -> OpenApi {
         }
         all.merge(described);
     }
+    bodies_may_be_missing(&mut all);
     let components = all.components.get_or_insert_default();
     let scheme = |scheme, text: &str| {
         SecurityScheme::Http(HttpBuilder::new().scheme(scheme).description(Some(text)).build())
@@ -90,6 +91,36 @@ fn operations<'a>(
         (&mut item.delete, writes),
     ];
     of.into_iter().filter_map(|(operation, scope)| Some((operation.as_mut()?, scope)))
+}
+
+/// An empty body is an empty object: whoever need not say anything need not send it either.
+fn bodies_may_be_missing(all: &mut OpenApi) {
+    let schemas = all.components.as_ref().map(|components| &components.schemas);
+    let needs_nothing = |schema: &RefOr<Schema>| {
+        let schema = match schema {
+            RefOr::T(schema) => Some(schema),
+            RefOr::Ref(to) => {
+                let name = to.ref_location.rsplit('/').next().unwrap_or_default();
+                match schemas.and_then(|schemas| schemas.get(name)) {
+                    Some(RefOr::T(schema)) => Some(schema),
+                    _ => None,
+                }
+            }
+        };
+        matches!(schema, Some(Schema::Object(object)) if object.required.is_empty())
+    };
+    for (path, item) in &mut all.paths.paths {
+        if !path.contains("{space}") {
+            continue;
+        }
+        for (operation, _) in operations(item, [""; 2]) {
+            let Some(RefOr::T(body)) = operation.request_body.as_mut() else { continue };
+            let Some(RefOr::T(content)) = body.content.get("application/json") else { continue };
+            if content.schema.as_ref().is_some_and(needs_nothing) {
+                body.required = Some(Required::False);
+            }
+        }
+    }
 }
 
 /// What all operations of a group have in common: how to prove who one is, with which scope, and how errors look.
@@ -184,6 +215,7 @@ pub(super) fn tracking_calls(calls: &[(CallKind, &[&str], &str)], metrics_path: 
     let mut drop = tracking_call(metrics_path, "Accept and forget the browser SDK's numbers about itself");
     // Nobody reads the body: there is none that could be wrong.
     drop.request_body = None;
+    drop.security = Some(vec![SecurityRequirement::default()]);
     api.paths.add_path_operation(metrics_path, vec![HttpMethod::Post], drop);
     api
 }

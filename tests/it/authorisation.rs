@@ -34,7 +34,9 @@ fn routes(description: &Value) -> Vec<Route> {
             let security = operation["security"].as_array().unwrap();
             let scope =
                 |kind: &str| security.iter().find_map(|need| need[kind][0].as_str()).map(str::to_owned);
-            let is_tracking = security.iter().any(|need| need["write_key"].is_array());
+            // A write key in the path is what lets one in, too.
+            let is_tracking =
+                security.iter().any(|need| need["write_key"].is_array()) || path.contains("{write_key}");
             let is_open = security.iter().all(|need| need.as_object().unwrap().is_empty());
             let scope = (!is_tracking && !is_open).then(|| scope("token").expect("a scope"));
             let method = method.to_uppercase().parse().unwrap();

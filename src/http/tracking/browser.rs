@@ -61,6 +61,7 @@ struct BrowserSettings {
     get,
     path = "/v1/projects/{write_key}/settings",
     tag = "Tracking",
+    security(()),
     params(("write_key" = String, Path, description = "A write key")),
     responses((status = 200, body = BrowserSettings))
 )]
