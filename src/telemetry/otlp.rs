@@ -1,7 +1,8 @@
 //! Sending spans to a collector: OTLP over HTTP, by a thread of its own, some at a time.
 //!
 //! Where and how is said by the standard's variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_EXPORTER_OTLP_HEADERS`,
-//! `OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_NAME` and the others); without an endpoint nothing is sent. A collector that does not
+//! `OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_NAME` and the others); without an endpoint, with `OTEL_SDK_DISABLED=true` or
+//! `OTEL_TRACES_EXPORTER=none`, nothing is sent. A collector that does not
 //! answer loses spans, and nothing else waits for it.
 
 use std::sync::OnceLock;
@@ -33,18 +34,29 @@ pub(super) fn layer<S>() -> Result<Option<Box<dyn Layer<S> + Send + Sync>>, Expo
 where
     S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
 {
-    if ENDPOINTS.iter().all(|name| std::env::var_os(name).is_none_or(|value| value.is_empty())) {
+    if ENDPOINTS.iter().all(|name| said(name).is_none()) || is_switched_off() {
         return Ok(None);
     }
     let exporter = SpanExporter::builder().with_http().build()?;
     let mut resource = Resource::builder();
-    if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
+    let attributes = said("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
+    if said("OTEL_SERVICE_NAME").is_none() && !attributes.contains("service.name=") {
         resource = resource.with_service_name(SERVICE);
     }
     let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build());
     let provider = PROVIDER.get_or_init(|| provider.build());
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer(SERVICE));
     Ok(Some(layer.with_filter(Targets::new().with_target(TARGET, Level::DEBUG)).boxed()))
+}
+
+/// What a variable says; an empty one says nothing.
+fn said(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn is_switched_off() -> bool {
+    said("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        || said("OTEL_TRACES_EXPORTER").as_deref() == Some("none")
 }
 
 /// Sends what has not been sent yet.

@@ -37,7 +37,7 @@ async fn p2_what_was_erased_is_in_no_file_of_the_database_any_more() {
     let dir = open_folder();
     let folder = dir.path().join("data");
     let server = Server::start(&folder, TOKEN, &KEYS).await;
-    let people: Vec<String> = (0..40).map(|n| format!("user{n}.canary.7f3a")).collect();
+    let people: Vec<String> = (0..100).map(|n| format!("user{n}.canary.7f3a")).collect();
     for person in &people {
         send(&server, person, &format!("{person}@mail.example")).await;
     }

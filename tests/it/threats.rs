@@ -251,7 +251,9 @@ async fn t25_no_log_line_says_who_anybody_is() {
     let rows = rows.bearer_auth("tok_canary_secret").header("content-type", "text/csv");
     rows.body("user_id\ncanary-user\n").send().await.unwrap().error_for_status().unwrap();
     let pair = json!({"profiles": ["user_id:canary-user", "user_id:canary-other"]});
-    server.post("identity/merges", pair.clone()).await;
+    let mut together = pair.clone();
+    together["override_limits"] = json!(true);
+    server.post("identity/merges", together).await;
     let merged = server.get("collections/users/profiles/user_id:canary-other/identity").await;
     let merge = merged["merges"][0]["id"].as_str().expect("they are one");
     server.post(&format!("identity/merges/{merge}/undo"), json!({})).await;

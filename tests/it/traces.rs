@@ -24,7 +24,7 @@ async fn a_collector_is_told_what_took_how_long_and_of_nobody() {
     variables.extend([
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url.as_str()),
         ("OTEL_BSP_SCHEDULE_DELAY", "50"),
-        ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=test"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=test,service.name=people"),
     ]);
     let server = Server::start(&folder.path().join("data"), TOKEN, &variables).await;
     let client = reqwest::Client::builder().build().unwrap();
@@ -48,7 +48,7 @@ async fn a_collector_is_told_what_took_how_long_and_of_nobody() {
         b"batch",
         b"compute",
         b"commit",
-        b"personas",
+        b"people",
         b"deployment.environment",
     ];
     let all = collector
@@ -67,16 +67,16 @@ async fn a_collector_is_told_what_took_how_long_and_of_nobody() {
     server.kill();
 }
 
-#[tokio::test]
-async fn a_collector_that_hangs_is_no_obstacle() {
+/// A server with a collector and these variables, after 200 calls and a look at what the last one made.
+async fn busy(collector: &Receiver, said: &[(&str, &str)]) {
     let folder = tempfile::tempdir().unwrap();
-    let collector = Receiver::start_with(|_, _| Reply::Hang).await;
     let mut variables = KEYS.to_vec();
     variables.extend([
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url.as_str()),
         ("OTEL_BSP_SCHEDULE_DELAY", "10"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "16"),
     ]);
+    variables.extend(said);
     let server = Server::start(&folder.path().join("data"), TOKEN, &variables).await;
     let client = reqwest::Client::builder().build().unwrap();
     let mut offset = String::new();
@@ -90,6 +90,21 @@ async fn a_collector_that_hangs_is_no_obstacle() {
     let last =
         server.get(&format!("collections/users/profiles/user_id:u199/metadata?min_offset={offset}")).await;
     assert!(last["metadata"]["profile_id"].is_string(), "{last}");
-    assert!(collector.count() > 0, "it was asked");
     server.kill();
+}
+
+#[tokio::test]
+async fn a_collector_that_hangs_is_no_obstacle() {
+    let collector = Receiver::start_with(|_, _| Reply::Hang).await;
+    busy(&collector, &[]).await;
+    assert!(collector.count() > 0, "it was asked");
+}
+
+#[tokio::test]
+async fn the_standard_s_variables_switch_it_off() {
+    for off in [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none")] {
+        let collector = Receiver::start().await;
+        busy(&collector, &[off]).await;
+        assert_eq!(collector.count(), 0, "{off:?}");
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::events::{Traffic, USERS, Users};
+use super::events::{Traffic, Users};
 use super::goal::Goal;
 use super::receiver::{Manner, Receiver};
 use super::reference::Reference;
@@ -252,9 +252,10 @@ impl Bank<'_> {
         let mut costs = Vec::new();
         let (mut notes, many) = (Vec::new(), self.bench.profiles.max(FEW));
         for users in [FEW, many] {
-            service.populate(users, &newcomers).await?;
-            // Not all that were made are among the first so many: requests are made by many connections at a time.
-            let users = users.min(self.newcomers.load(Ordering::Relaxed).max(USERS));
+            // Each of them, and not so many of whatever goals came before.
+            while self.newcomers.load(Ordering::Relaxed) < users {
+                service.send_some(&newcomers).await?;
+            }
             let (sustained, told) = self.sustain(Traffic::Uniform(Users(users)), reference, service).await?;
             costs.push(sustained.cpu_us_service + sustained.cpu_us_postgres);
             notes = told;

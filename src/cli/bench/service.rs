@@ -137,10 +137,16 @@ impl Service {
     /// Sends this until there are so many users.
     pub(super) async fn populate(&mut self, users: u64, traffic: &Traffic) -> anyhow::Result<()> {
         while self.pipeline().await?.users < users {
-            let seconds = Duration::from_millis(500);
-            self.target.send(BATCH, seconds, traffic.clone(), Pace::default()).await?;
-            self.drain().await?;
+            self.send_some(traffic).await?;
         }
+        Ok(())
+    }
+
+    /// Sends this for a moment, and waits until it is processed.
+    pub(super) async fn send_some(&mut self, traffic: &Traffic) -> anyhow::Result<()> {
+        let seconds = Duration::from_millis(500);
+        self.target.send(BATCH, seconds, traffic.clone(), Pace::default()).await?;
+        self.drain().await?;
         Ok(())
     }
 
