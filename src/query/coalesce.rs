@@ -226,14 +226,6 @@ mod tests {
         assert_eq!(other.join_all().await, [Some(2)]);
     }
 
-    /// On a clock that goes on by itself while nothing else happens.
-    #[tokio::test(start_paused = true)]
-    async fn what_is_silent_is_given_up_on() {
-        let (_evens, asking, _running) = evens();
-        let answer = asking.find(SpaceNo(1), 2).await;
-        assert!(matches!(&answer, Err(QueryError::Store(error)) if error.is_temporary()), "{answer:?}");
-    }
-
     #[tokio::test]
     async fn a_failure_is_told_to_all_who_asked_with_it_and_ends_nothing() {
         let (evens, asking, _running) = evens();
