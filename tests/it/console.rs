@@ -436,17 +436,23 @@ async fn an_audience_is_written_looked_at_changed_and_deleted() {
     let log = app.get(&format!("{SPACE}/audit-log?kind=change")).await.expect(200).text;
     assert!(log.contains("DELETE /v1/spaces/{space}/audiences/{key}"), "{log}");
 
+    // What the builder's script asks, where its page says.
+    let builder = browser.page("/audiences/all/edit").await.expect(200);
     let key = browser.form_key().await;
-    let headers = [("sec-fetch-site", "same-origin"), ("x-form-key", &*key)];
-    let mut request = app
-        .request(Method::POST, "/console/api/v1/spaces/default/audiences/preview")
-        .header("cookie", &browser.cookie);
-    for (name, value) in headers {
-        request = request.header(name, value);
-    }
-    let preview =
-        send(request.json(&json!({"definition": {"query": "trait('plan').exists()"}}))).await.expect(200);
-    assert_eq!(preview.json["size"], 1, "{}", preview.text);
+    let ask = async |attribute: &str, body: Value| {
+        let address = between(&builder.text, &format!("{attribute}=\""), "\"").to_owned();
+        let mut request = app.request(Method::POST, &address).header("cookie", &browser.cookie);
+        for (name, value) in [("sec-fetch-site", "same-origin"), ("x-form-key", &*key)] {
+            request = request.header(name, value);
+        }
+        send(request.json(&body)).await.expect(200).json
+    };
+    let query = plain(between(between(&builder.text, "<textarea", "</textarea>"), ">", "</textarea>"));
+    let preview = ask("data-preview", json!({"definition": {"query": query}})).await;
+    assert_eq!(preview["size"], 1, "{preview}");
+    let shown = ask("data-format", json!({"query": query})).await;
+    assert_eq!(shown["form"]["conditions"][0]["trait"], "plan", "{shown}");
+    assert_eq!(ask("data-format", json!({"form": shown["form"]})).await, shown);
 }
 
 #[tokio::test]
