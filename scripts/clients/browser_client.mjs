@@ -11,14 +11,15 @@ const bundle = buildSync({
   entryPoints: ["browser_page.js"], bundle: true, write: false, format: "iife", define: { "process.env.NODE_ENV": '"production"' }, logLevel: "error",
 }).outputFiles[0].text;
 
-// Segment's snippet as it is published, but for the host: calls wait in a list until the library takes them over.
+// Segment's snippet as it is published, but for the host, which the library takes from the page's address for it where that is https, and
+// needs to be told here: calls wait in a list until the library takes them over.
 const snippet = `!function(){var i="analytics",analytics=window[i]=window[i]||[];if(!analytics.initialize){
   analytics.invoked=!0;analytics.methods=["track","identify","page","group","alias","ready","reset"];
   analytics.factory=function(e){return function(){var n=Array.prototype.slice.call(arguments);n.unshift(e);analytics.push(n);return analytics}};
   for(var n=0;n<analytics.methods.length;n++){var key=analytics.methods[n];analytics[key]=analytics.factory(key)}
   analytics.load=function(key,n){var t=document.createElement("script");t.type="text/javascript";t.async=!0;t.setAttribute("data-global-segment-analytics-key",i);
     t.src="${url}/analytics.js/v1/"+key+"/analytics.min.js";document.head.appendChild(t);analytics._loadOptions=n};
-  analytics._writeKey="${writeKey}";analytics.load("${writeKey}");analytics.page();
+  analytics._writeKey="${writeKey}";analytics._cdn="${url}";analytics.load("${writeKey}");analytics.page();
   analytics.identify("snippet",{plan:"free"});analytics.track("Order Completed",{revenue:3});
 }}();`;
 const pages = {

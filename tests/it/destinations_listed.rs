@@ -40,8 +40,10 @@ async fn deliveries_of_an_audience_are_listed_page_by_page_over_all_destinations
         let rows = page["data"].as_array().unwrap();
         assert!(rows.len() <= 2, "{page}");
         seen.extend(rows.iter().cloned());
-        let Some(next) = page["next_cursor"].as_str() else { break };
-        cursor = format!("&cursor={next}");
+        if page["cursor"]["has_more"] != true {
+            break;
+        }
+        cursor = format!("&cursor={}", page["cursor"]["next"].as_str().unwrap());
     }
     assert_eq!(seen.len(), 6, "{seen:?}");
     let ids: std::collections::BTreeSet<&str> = seen.iter().map(|one| one["id"].as_str().unwrap()).collect();
