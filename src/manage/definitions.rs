@@ -14,7 +14,6 @@ use crate::engine::{self, KnownSource, Plan, Sources, compile_for};
 use crate::store::StoreError;
 use crate::store::definitions::{self, Edit, NewDefinition};
 
-pub use crate::engine::query::{Comparison, Form, FormCondition, Join, Test};
 pub use crate::store::definitions::{Definition, Kind, Options, Version};
 
 /// Longest description, in characters.
@@ -370,24 +369,6 @@ impl Manage {
             refers_to: with_kinds(graph.references(key)),
             referenced_by: with_kinds(graph.referrers(key)),
         })
-    }
-
-    /// A query in its canonical form and, where a form can show all of it, what that shows; or what is wrong with it.
-    pub fn format_query(&self, query: &str) -> Result<(String, Option<Form>)> {
-        let text = engine::format(query, self.limits.query).map_err(ManageError::Query)?;
-        let form = Form::read(&text, self.limits.query);
-        Ok((text, form))
-    }
-
-    /// The query that a form says, in its canonical form.
-    pub fn write_form(&self, form: &Form) -> Result<String> {
-        let (text, read) = self.format_query(&form.text())?;
-        // Else the next one to open the query would see another form, or none.
-        if read.as_ref() == Some(form) {
-            return Ok(text);
-        }
-        let message = "a form takes texts of one line and numbers of at most 15 digits";
-        Err(ManageError::invalid("form", message))
     }
 
     /// Compiles a query whose sources must be those of the space.

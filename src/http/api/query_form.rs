@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::domain::Value;
 use crate::http::problem::{Code, Problem};
-use crate::manage::definitions::{Comparison, Form, FormCondition, Join, Test};
+use crate::manage::queries::{Comparison, Form, FormCondition, Join, Test};
 
 /// What a form shows of a query.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
