@@ -131,10 +131,12 @@ fn forms() -> impl Strategy<Value = Form> {
 }
 
 /// One piece of a query: what a form knows in other spellings, and what none knows.
-const PIECES: [&str; 18] = [
+const PIECES: [&str; 20] = [
     "event('A') >= 1",
     "EVENT('A').within( 2 weeks ).count() == 3",
     "event('A').within(48 hours).count() != 0",
+    "event('A').within(36 hours).count() >= 1",
+    "event('A').sum(property('x')) >= 1",
     "event('A').where(property('x') = 1).count() >= 1",
     "(event('B')).count() <= 2",
     "(event('B').within(1 day)).count() > 2",
