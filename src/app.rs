@@ -343,7 +343,10 @@ impl Running {
         finish(&self.tasks.workers, "workers").await;
         // A connection says good-bye and waits for the other side to hang up, which one that is silent never does.
         if tokio::time::timeout(CLOSE_LIMIT, self.pool.close()).await.is_err() {
-            tracing::warn!("the database did not let go of all connections within {} s", CLOSE_LIMIT.as_secs());
+            tracing::warn!(
+                "the database did not let go of all connections within {} s",
+                CLOSE_LIMIT.as_secs()
+            );
         }
         if let Some(postgres) = &self.postgres {
             postgres.stop().await?;

@@ -81,6 +81,28 @@ try {
   await page.$eval("textarea", (area) => { area.value = "event('Order Completed').count() >= 1"; area.dispatchEvent(new Event("input")); });
   await seen("1 now", "[data-result]");
   check(!(await page.$(".hl-wrong")), "what is right is underlined");
+
+  // The form says what the text says, follows it, leaves alone what it cannot show, and writes a text of its own.
+  const write = (query) => page.$eval("textarea", (area, query) => { area.value = query; area.dispatchEvent(new Event("input")); }, query);
+  const fields = () => page.$$eval("[data-rows] > .row", (rows) => rows.map((row) =>
+    [...row.querySelectorAll("input, select")].filter((field) => !field.hidden).map((field) => field.value).join("|")).join("; "));
+  await seen("This is what the query says.", "[data-says]");
+  check((await fields()) === "event|Order Completed|>=|1|", `the form shows ${await fields()}`);
+  await write("trait('zip') = '0123' or TRAIT('n') = 5 or not audience('it\\'s')");
+  await page.waitForFunction(() => document.querySelectorAll("[data-rows] > .row").length === 3);
+  check((await fields()) === "trait|zip|=|'0123'; trait|n|=|5; audience|out|it's", `the form shows ${await fields()}`);
+  check((await page.$eval("[data-join]", (join) => join.value)) === "or", "the form does not say that any is enough");
+  const more = "event('Order Completed').where(property('total') > 1).count() >= 1";
+  await write(more);
+  await seen("more than this form can show", "[data-says]");
+  check((await fields()) === "" && !(await page.$eval("[data-write]", (button) => button.checkVisibility())), "the form shows what it does not know");
+  check((await page.$eval("textarea", (area) => area.value)) === more, "the form has changed the text");
+  await page.click("[data-add]");
+  await page.type("[data-rows] input[aria-label='event']", "Order Completed");
+  await page.click("[data-write]");
+  await page.waitForFunction(() => document.querySelector("textarea").value === "event('Order Completed').count() >= 1");
+  await seen("This is what the query says.", "[data-says]");
+  await seen("1 now", "[data-result]");
   page.complaints = page.complaints.filter((complaint) => !complaint.includes("422"));
   await follow("#definition button");
   await seen("What would happen");
@@ -106,6 +128,8 @@ try {
   await page.keyboard.press("Enter");
   await page.keyboard.type(".last(property('x'))");
   await page.keyboard.press("Escape");
+  await page.waitForFunction(() => document.querySelector("[data-rows] select")?.value === "last");
+  check((await fields()) === `last|x|${HOSTILE}|`, `the form shows ${await fields()}`);
   await seen("0 now", "[data-result]");
   page.complaints = page.complaints.filter((complaint) => !complaint.includes("422"));
 

@@ -322,8 +322,11 @@ impl Table {
 #[derive(Debug)]
 pub(super) struct Builder {
     pub form: Form,
-    /// Where its script asks: previews, names of events, of their properties (`{name}`), of traits, of definitions.
+    /// What is written, `audiences` or `traits`.
+    pub makes: &'static str,
+    /// Where its script asks: previews, what a form shows of a text and the text of a form, names of events, of their properties (`{name}`), of traits, of definitions.
     pub preview: String,
+    pub format: String,
     pub events: String,
     pub properties: String,
     pub traits: String,

@@ -371,11 +371,6 @@ impl Manage {
         })
     }
 
-    /// A query in its canonical form, or what is wrong with it.
-    pub fn format_query(&self, query: &str) -> Result<String> {
-        engine::format(query, self.limits.query).map_err(ManageError::Query)
-    }
-
     /// Compiles a query whose sources must be those of the space.
     pub(super) fn compile_in(
         &self,

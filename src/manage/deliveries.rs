@@ -9,7 +9,7 @@ use crate::domain::{DestinationNo, ProfileNo, SpaceNo, Timestamp};
 use crate::engine::profile::Profile;
 use crate::store::deliveries::history;
 use crate::store::profiles::{self, Loaded};
-use crate::store::{StoreError, destinations};
+use crate::store::{StoreError, definitions, destinations};
 use crate::telemetry::metrics;
 
 pub use crate::store::deliveries::book::State;
@@ -31,6 +31,8 @@ pub struct Which {
     pub state: Option<Option<State>>,
     /// Of this profile.
     pub profile: Option<Uuid>,
+    /// About the audience or computed trait with this key.
+    pub key: Option<String>,
     /// By these ids.
     pub ids: Option<Vec<String>>,
     /// Of changes that happened no earlier.
@@ -133,7 +135,7 @@ impl Manage {
     }
 
     async fn filter(&self, space: SpaceNo, which: &Which) -> Result<history::Filter> {
-        let Which { destination, state, profile, ids, from, to } = which;
+        let Which { destination, state, profile, key, ids, from, to } = which;
         let destination = match destination {
             Some(id) => Some(self.stored(space, *id).await?),
             None => None,
@@ -159,14 +161,26 @@ impl Manage {
             },
             None => None,
         };
+        let definition = match key {
+            Some(key) => Some(self.definition_no(space, key).await?),
+            None => None,
+        };
         Ok(history::Filter {
             destination: destination.map(|d| d.no),
+            definition,
             state: *state,
             profiles,
             numbers,
             from: *from,
             to: *to,
         })
+    }
+
+    async fn definition_no(&self, space: SpaceNo, key: &str) -> Result<i32> {
+        let found = definitions::list_definitions(&self.door(space), space, None, Some(&[key])).await?;
+        let shown: String = key.chars().take(60).collect();
+        let missing = || ManageError::not_found("audience or computed trait", shown);
+        found.first().map(|definition| definition.no).ok_or_else(missing)
     }
 
     /// The numbers that a profile has and had: what became of changes stays under that of the time.

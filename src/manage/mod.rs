@@ -19,6 +19,7 @@ pub mod identity_trial;
 pub mod operations;
 pub mod plans;
 pub mod quarantine;
+pub mod queries;
 pub mod registry;
 pub mod regulations;
 pub mod retention;

@@ -1,128 +1,15 @@
 //! The console through HTTP: who is let in, what a page may show and do, and that it may no more than the token.
 
-use std::borrow::Borrow;
-
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::app::{Answer, TOKEN, TestApp, Wish, send};
+use crate::harness::browser::{between, plain, sign_in, try_sign_in};
 use crate::harness::destinations::sending;
 use crate::harness::people::PROFILES;
+use crate::harness::receiver::{Receiver, Reply};
 
 const SPACE: &str = "/v1/spaces/default";
-
-/// A browser that is signed in.
-struct Browser<'a> {
-    app: &'a TestApp,
-    cookie: String,
-}
-
-/// The body of a form.
-fn encoded<N: AsRef<str>, V: AsRef<str>>(fields: impl IntoIterator<Item = impl Borrow<(N, V)>>) -> String {
-    let mut body = url::form_urlencoded::Serializer::new(String::new());
-    for field in fields {
-        let (name, value) = field.borrow();
-        body.append_pair(name.as_ref(), value.as_ref());
-    }
-    body.finish()
-}
-
-async fn try_sign_in(app: &TestApp, token: &str, headers: &[(&str, &str)]) -> Answer {
-    let mut request = app.request(Method::POST, "/console/sign-in");
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    send(request.body(encoded([("token", token), ("to", "/console/s/default")]))).await
-}
-
-async fn sign_in<'a>(app: &'a TestApp, token: &str) -> Browser<'a> {
-    let answer = try_sign_in(app, token, &[("sec-fetch-site", "same-origin")]).await.expect(303);
-    assert_eq!(answer.header("location"), "/console/s/default");
-    let cookie = answer.header("set-cookie");
-    for part in ["; Path=/", "; Secure", "; HttpOnly", "; SameSite=Strict"] {
-        assert!(cookie.contains(part), "{cookie}");
-    }
-    Browser { app, cookie: cookie.split(';').next().unwrap().to_owned() }
-}
-
-/// Text without what HTML does to it.
-fn plain(html: &str) -> String {
-    let mut text = html.to_owned();
-    for (escaped, plain) in [
-        ("&lt;", "<"),
-        ("&gt;", ">"),
-        ("&quot;", "\""),
-        ("&#34;", "\""),
-        ("&#39;", "'"),
-        ("&#60;", "<"),
-        ("&#62;", ">"),
-        ("&#38;", "&"),
-    ] {
-        text = text.replace(escaped, plain);
-    }
-    text
-}
-
-fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
-    text.split_once(start).unwrap_or_else(|| panic!("no {start}: {text}")).1.split(end).next().unwrap()
-}
-
-impl Browser<'_> {
-    async fn send(&self, method: Method, path: &str, with: &[(&str, &str)]) -> Answer {
-        let mut request = self.app.request(method, path).header("cookie", &self.cookie);
-        for (name, value) in with {
-            request = request.header(*name, *value);
-        }
-        send(request).await
-    }
-
-    async fn open(&self, path: &str) -> Answer {
-        self.send(Method::GET, path, &[]).await
-    }
-
-    async fn page(&self, rest: &str) -> Answer {
-        self.open(&format!("/console/s/default{rest}")).await
-    }
-
-    async fn form_key(&self) -> String {
-        between(&self.page("").await.text, "data-form-key=\"", "\"").to_owned()
-    }
-
-    async fn post(&self, path: &str, fields: &[(String, String)], headers: &[(&str, &str)]) -> Answer {
-        let mut request =
-            self.app.request(Method::POST, path).header("cookie", &self.cookie).body(encoded(fields));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        send(request).await
-    }
-
-    /// Presses the button of a form of a page, with what somebody has written into its fields.
-    async fn press(&self, page: &Answer, form: &str, written: &[(&str, &str)]) -> Answer {
-        let html = between(&page.text, &format!("<form id=\"{form}\""), "</form>");
-        let mut fields: Vec<(String, String)> = Vec::new();
-        for input in html.split("<input ").skip(1) {
-            let input = input.split('>').next().unwrap();
-            let is_off = input.contains("type=\"checkbox\"") && !input.contains(" checked");
-            if !is_off {
-                fields
-                    .push((plain(between(input, "name=\"", "\"")), plain(between(input, "value=\"", "\""))));
-            }
-        }
-        for (name, value) in written {
-            fields.retain(|(known, _)| known != name);
-            fields.push(((*name).to_owned(), (*value).to_owned()));
-        }
-        self.post("/console/act", &fields, &[("sec-fetch-site", "same-origin")]).await
-    }
-
-    /// The same where it is asked first whether it is meant: what it would do, and what came of it.
-    async fn press_twice(&self, page: &Answer, form: &str, written: &[(&str, &str)]) -> (Answer, Answer) {
-        let asked = self.press(page, form, written).await.expect(200);
-        let done = self.press(&asked, "confirm", &[]).await;
-        (asked, done)
-    }
-}
 
 /// All pages of a space that has something of everything.
 async fn pages(app: &TestApp) -> Vec<String> {
@@ -436,17 +323,23 @@ async fn an_audience_is_written_looked_at_changed_and_deleted() {
     let log = app.get(&format!("{SPACE}/audit-log?kind=change")).await.expect(200).text;
     assert!(log.contains("DELETE /v1/spaces/{space}/audiences/{key}"), "{log}");
 
+    // What the builder's script asks, where its page says.
+    let builder = browser.page("/audiences/all/edit").await.expect(200);
     let key = browser.form_key().await;
-    let headers = [("sec-fetch-site", "same-origin"), ("x-form-key", &*key)];
-    let mut request = app
-        .request(Method::POST, "/console/api/v1/spaces/default/audiences/preview")
-        .header("cookie", &browser.cookie);
-    for (name, value) in headers {
-        request = request.header(name, value);
-    }
-    let preview =
-        send(request.json(&json!({"definition": {"query": "trait('plan').exists()"}}))).await.expect(200);
-    assert_eq!(preview.json["size"], 1, "{}", preview.text);
+    let ask = async |attribute: &str, body: Value| {
+        let address = between(&builder.text, &format!("{attribute}=\""), "\"").to_owned();
+        let mut request = app.request(Method::POST, &address).header("cookie", &browser.cookie);
+        for (name, value) in [("sec-fetch-site", "same-origin"), ("x-form-key", &*key)] {
+            request = request.header(name, value);
+        }
+        send(request.json(&body)).await.expect(200).json
+    };
+    let query = plain(between(between(&builder.text, "<textarea", "</textarea>"), ">", "</textarea>"));
+    let preview = ask("data-preview", json!({"definition": {"query": query}})).await;
+    assert_eq!(preview["size"], 1, "{preview}");
+    let shown = ask("data-format", json!({"query": query})).await;
+    assert_eq!(shown["form"]["conditions"][0]["trait"], "plan", "{shown}");
+    assert_eq!(ask("data-format", json!({"form": shown["form"]})).await, shown);
 }
 
 #[tokio::test]
@@ -541,4 +434,51 @@ async fn where_a_browser_would_not_keep_the_cookie_it_is_said() {
         let page = send(request).await.expect(200);
         assert_eq!(page.text.contains("will not keep you signed in"), is_said, "{host} {headers:?}");
     }
+}
+
+#[tokio::test]
+async fn an_audience_shows_its_deliveries_and_leads_to_each() {
+    let app = sending().start().await;
+    let receiver = Receiver::start().await;
+    app.make_live("audiences", "buyers", "event('Bought').count() >= 1").await;
+    app.make_live("audiences", "others", "trait('plan').exists()").await;
+    let hook = app.make_webhook("Hook <b>", &receiver, json!({})).await;
+    for key in ["buyers", "others"] {
+        app.subscribe(&hook, json!({"subject": "audience", "key": key})).await;
+    }
+    receiver.now(|_, _| Reply::Status(400));
+    app.processed("/v1/identify", json!({"userId": "u0", "traits": {"plan": "free"}})).await;
+    for user in 0..21 {
+        app.processed("/v1/track", json!({"userId": format!("u{user}"), "event": "Bought"})).await;
+    }
+    app.wait_destination(&hook, |seen| seen["deliveries"]["dead"] == 22).await;
+    let browser = sign_in(&app, TOKEN).await;
+    let rows = |page: &Answer| -> Vec<String> {
+        let section = between(&page.text, "<section id=\"deliveries\"", "</section>");
+        let body = section.split_once("<tbody>").map_or("", |(_, body)| body);
+        body.split("<tr>").skip(1).map(plain).collect()
+    };
+    let page = browser.page("/audiences/buyers").await.expect(200);
+    let first = rows(&page);
+    assert_eq!(first.len(), 20, "{first:?}");
+    let (newest, id) = (&first[0], hook["id"].as_str().unwrap());
+    for wanted in
+        ["dead", "identify true", "Hook <b>", &format!("/destinations/{id}"), "does not take it", ">1<"]
+    {
+        assert!(newest.contains(wanted), "{wanted}: {newest}");
+    }
+    let delivery = between(newest, "href=\"/console/s/default/deliveries", "\"");
+    let opened = browser.page(&format!("/deliveries{delivery}")).await.expect(200);
+    assert!(opened.text.contains("buyers"), "{}", opened.text);
+    let next = plain(between(
+        between(&page.text, "id=\"deliveries\"", "</section>"),
+        "<p class=\"next\"><a href=\"",
+        "\"",
+    ));
+    let rest = rows(&browser.open(&next).await.expect(200));
+    assert_eq!(rest.len(), 1, "{rest:?}");
+    assert!(!first.contains(&rest[0]));
+    let none = browser.page("/audiences/buyers?state=delivered").await.expect(200);
+    assert!(none.text.contains("No deliveries."), "{}", none.text);
+    assert_eq!(rows(&browser.page("/audiences/others?state=dead").await.expect(200)).len(), 1);
 }

@@ -51,6 +51,8 @@ mod destinations_killed;
 #[cfg(test)]
 mod destinations_linger;
 #[cfg(test)]
+mod destinations_listed;
+#[cfg(test)]
 mod destinations_recovery;
 #[cfg(test)]
 mod destinations_secrets;

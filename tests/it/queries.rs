@@ -1,6 +1,6 @@
 //! The query language through the front door: formatting, sources by name, and errors with what was meant.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::app::{TestApp, Wish};
 
@@ -31,6 +31,81 @@ async fn queries_are_formatted_or_refused_with_all_their_errors() {
     assert_eq!(error["suggestion"], "event");
     app.post(&path, json!({})).await.expect_problem(422, "invalid");
     app.post(&path, json!({"query": ""})).await.expect_problem(422, "invalid_query");
+}
+
+#[tokio::test]
+async fn a_form_reads_a_query_of_a_common_shape_and_writes_it() {
+    let app = start().await;
+    let path = format!("{SPACE}/queries/format");
+    let format = async |body: Value| app.post(&path, body).await;
+    let text = "event('A').within(7 days).count() >= 2 OR trait('plan') = 'pro' OR trait('age') < 30.5
+        OR trait('zip') = '12' OR trait('x').contains('y') OR trait('z').absent() OR NOT audience('vip')";
+    let conditions = json!([
+        {"kind": "event", "event": "A", "comparison": ">=", "times": 2, "days": 7},
+        {"kind": "trait", "trait": "plan", "comparison": "=", "value": "pro"},
+        {"kind": "trait", "trait": "age", "comparison": "<", "value": 30.5},
+        {"kind": "trait", "trait": "zip", "comparison": "=", "value": "12"},
+        {"kind": "trait", "trait": "x", "comparison": "contains", "value": "y"},
+        {"kind": "trait", "trait": "z", "comparison": "absent"},
+        {"kind": "audience", "audience": "vip", "is_in": false},
+    ]);
+    let form = json!({"shape": "conditions", "join": "or", "conditions": conditions});
+    let read = format(json!({"query": text})).await.expect(200).json;
+    assert_eq!(read["form"], form, "{read}");
+    assert_eq!(format(json!({"form": form})).await.expect(200).json, read);
+
+    let value = json!({"shape": "value", "event": "A", "reducer": "sum", "property": "total", "days": 1});
+    let read = format(json!({"query": "event('A').within(24 hours).sum(property('total'))"})).await;
+    assert_eq!(read.expect(200).json["form"], value);
+    let written = format(json!({"form": value})).await.expect(200).json;
+    assert_eq!(written["query"], "event('A').within(1 day).sum(property('total'))");
+    let count = json!({"shape": "value", "event": "A", "reducer": "count"});
+    assert_eq!(format(json!({"form": count})).await.expect(200).json["query"], "event('A').count()");
+
+    for no_form in ["event('A').where(property('x') = 1).count() >= 1", "trait('a') = 1 -- why", "everyone()"]
+    {
+        let answer = format(json!({"query": no_form})).await.expect(200).json;
+        assert_eq!(answer, json!({"query": no_form}));
+    }
+}
+
+#[tokio::test]
+async fn what_no_form_is_writes_nothing() {
+    let app = start().await;
+    let path = format!("{SPACE}/queries/format");
+    let all = |conditions: Value| json!({"shape": "conditions", "join": "and", "conditions": conditions});
+    let of = |comparison: &str, value: Value| {
+        all(json!([{"kind": "trait", "trait": "a", "comparison": comparison, "value": value}]))
+    };
+    for (form, code) in [
+        (all(json!([])), "invalid_query"),
+        (all(json!([{"kind": "event", "event": "", "comparison": ">=", "times": 1}])), "invalid_query"),
+        (all(json!([{"kind": "event", "event": "A", "comparison": "~", "times": 1}])), "invalid"),
+        (
+            all(json!([{"kind": "event", "event": "A", "comparison": "=", "times": 1, "days": 0}])),
+            "invalid_query",
+        ),
+        (all(json!([{"kind": "event", "event": "A", "comparison": "=", "times": -1}])), "invalid"),
+        (all(json!([{"kind": "audience", "audience": "a", "is_in": true, "x": 1}])), "invalid"),
+        (of("=", json!("two\nlines")), "invalid"),
+        (of("=", json!(12_345_678_901_234_567_890_u64)), "invalid"),
+        (of("=", json!(["a"])), "invalid"),
+        (of("contains", json!(1)), "invalid"),
+        (of("exists", json!(1)), "invalid"),
+        (json!({"shape": "value", "event": "A", "reducer": "sum"}), "invalid"),
+        (json!({"shape": "value", "event": "A", "reducer": "count", "property": "x"}), "invalid"),
+        (json!({"shape": "value", "event": "A", "reducer": "median", "property": "x"}), "invalid"),
+        (json!({"shape": "story"}), "invalid"),
+    ] {
+        app.post(&path, json!({"form": form})).await.expect_problem(422, code);
+    }
+    let both = json!({"query": "everyone()", "form": all(json!([]))});
+    app.post(&path, both).await.expect_problem(422, "invalid");
+    // Of one condition it makes no difference what would join it with others.
+    let one = json!([{"kind": "trait", "trait": "a", "comparison": "exists"}]);
+    let form = json!({"shape": "conditions", "join": "or", "conditions": one});
+    let answer = app.post(&path, json!({"form": form})).await.expect(200).json;
+    assert_eq!((&answer["query"], &answer["form"]["join"]), (&json!("trait('a').exists()"), &json!("and")));
 }
 
 #[tokio::test]

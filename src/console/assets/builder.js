@@ -19,6 +19,12 @@
     const answer = await fetch(address);
     return answer.ok ? (await answer.json()).data || [] : [];
   };
+  const post = async (address, body) => {
+    const answer = await fetch(address, {
+      method: "POST", headers: { "content-type": "application/json", "x-form-key": key }, body: JSON.stringify(body),
+    });
+    return { answer, json: await answer.json().catch(() => ({})) };
+  };
   const once = (load) => { let known; return () => (known ??= load().catch(() => [])); };
   const names = {
     events: once(async () => (await ask(root.dataset.events)).map((event) => event.name)),
@@ -166,10 +172,7 @@
     const body = { definition: { query: area.value, type: field("s:definition.type")?.value || "users" }, options: {} };
     for (const option of ["include_anonymous", "include_historical_data"]) body.options[option] = field(`b:options.${option}`)?.checked ?? false;
     result.setAttribute("aria-busy", "true");
-    const answer = await fetch(root.dataset.preview, {
-      method: "POST", headers: { "content-type": "application/json", "x-form-key": key }, body: JSON.stringify(body),
-    });
-    const json = await answer.json().catch(() => ({}));
+    const { answer, json } = await post(root.dataset.preview, body);
     if (number !== asked) return;
     result.removeAttribute("aria-busy");
     wrong = (json.errors || []).map((error) => [at(error.offset), Math.max(at(error.offset + error.length), at(error.offset) + 1)]);
@@ -205,70 +208,143 @@
     }
     return parts;
   }
-  function changed() {
+  function changed(isText = true) {
     fit();
     paint();
     clearTimeout(timer);
-    timer = setTimeout(() => preview().catch(() => {}), 400);
+    timer = setTimeout(() => {
+      preview().catch(() => {});
+      if (isText) read().catch(() => {});
+    }, 400);
   }
   area.addEventListener("input", () => { changed(); suggest(false); });
-  root.addEventListener("change", (event) => { if (event.target !== area && !event.target.closest("[data-simple]")) changed(); });
+  root.addEventListener("change", (event) => { if (event.target !== area && !event.target.closest("[data-simple]")) changed(false); });
 
-  // Conditions put together: each row makes a piece of the text.
-  const simple = root.querySelector("[data-simple]"), rows = simple.querySelector("[data-rows]");
-  const quoted = (text) => `'${text.replace(/[\\']/g, "\\$&")}'`;
-  const literal = (text) => (/^-?\d+(\.\d+)?$/.test(text) || /^(true|false)$/.test(text) ? text : quoted(text));
+  // The form: the API says what a form shows of a text, with the parser that reads all queries, and which text a form makes.
+  const simple = root.querySelector("[data-simple]"), rows = simple.querySelector("[data-rows]"), says = simple.querySelector("[data-says]");
+  const join = simple.querySelector("[data-join]"), adds = simple.querySelector("[data-add]"), writes = simple.querySelector("[data-write]");
+  const isOfTrait = root.dataset.builder === "traits";
+  const EMPTY = "Conditions of the common kinds. They write the query, which can be edited on.";
   const input = (label, attributes = {}) => make("input", { "aria-label": label, placeholder: label, ...attributes });
   const choice = (label, list) => make("select", { "aria-label": label }, ...list.map(([value, text]) => make("option", { value }, text)));
-  const KINDS = {
-    did: ["did an event", () => {
-      const [name, how, count, days] = [input("event", { list: "known-events" }), choice("how often", [[">=", "at least"], ["<=", "at most"], ["=", "exactly"]]),
-        input("times", { type: "number", min: 0, value: 1 }), input("days", { type: "number", min: 0 })];
-      return [[name, how, count, " times within ", days, " days"], () => name.value &&
-        `event(${quoted(name.value)})${days.value ? `.within(${days.value} days)` : ""}.count() ${how.value} ${count.value || 1}`];
+  // What looks like a number, true or false is one; a text that looks so stands in quotes. A number that would lose digits is none.
+  const typed = (text) => /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i.test(text) ? (text.replace(/e.*|\D/gi, "").length > 15 ? NaN : Number(text))
+    : /^(true|false)$/.test(text) ? text === "true" : /^'.*'$/.test(text) ? text.slice(1, -1) : text;
+  const shown = (value) => (typeof value !== "string" ? String(value) : typed(value) === value ? value : `'${value}'`);
+  const whole = (field, otherwise) => (field.value === "" ? otherwise : Number(field.value));
+  const COUNTS = [[">=", "at least"], ["<=", "at most"], ["=", "exactly"], [">", "more than"], ["<", "fewer than"], ["!=", "not exactly"]];
+  const TESTS = [["=", "is"], ["!=", "is not"], [">=", "at least"], ["<=", "at most"], [">", "more than"], ["<", "less than"],
+    ["contains", "contains"], ["exists", "is there"], ["absent", "is not there"]];
+  const REDUCERS = [["count", "how many"], ["sum", "the sum of"], ["avg", "the average of"], ["min", "the smallest"], ["max", "the largest"],
+    ["first", "the first"], ["last", "the last"], ["unique", "all different"], ["mode", "the most frequent"]];
+  // Each kind: what it is called, and its fields, how they are read and how they are filled.
+  const KINDS = isOfTrait ? {
+    value: ["a value of events", () => {
+      const [how, property, event] = [choice("what of them", REDUCERS), input("property", { list: "known-properties" }), input("event", { list: "known-events" })];
+      const days = input("days", { type: "number", min: 1 });
+      const set = () => { property.hidden = how.value === "count"; };
+      how.addEventListener("change", set);
+      event.addEventListener("change", async () => {
+        lists.properties.replaceChildren(...(await propertiesOf(event.value)).map((value) => make("option", { value })));
+      });
+      set();
+      return { fields: [how, property, " of ", event, " within ", days, " days"],
+        read: () => event.value && { shape: "value", event: event.value, reducer: how.value, property: how.value === "count" ? undefined : property.value, days: whole(days) },
+        fill: (form) => { how.value = form.reducer; property.value = form.property ?? ""; event.value = form.event; days.value = form.days ?? ""; set(); } };
+    }],
+  } : {
+    event: ["did an event", () => {
+      const [event, how, times, days] = [input("event", { list: "known-events" }), choice("how often", COUNTS), input("times", { type: "number", min: 0, value: 1 }),
+        input("days", { type: "number", min: 1 })];
+      return { fields: [event, how, times, " times within ", days, " days"],
+        read: () => event.value && { kind: "event", event: event.value, comparison: how.value, times: whole(times, 1), days: whole(days) },
+        fill: (one) => { event.value = one.event; how.value = one.comparison; times.value = one.times; days.value = one.days ?? ""; } };
     }],
     trait: ["has a trait", () => {
-      const [name, how, value] = [input("trait", { list: "known-traits" }),
-        choice("comparison", [["=", "is"], ["!=", "is not"], [">=", "at least"], ["<=", "at most"], ["contains", "contains"], ["exists", "is there"]]), input("value")];
-      return [[name, how, value], () => name.value && (how.value === "exists" ? `trait(${quoted(name.value)}).exists()`
-        : how.value === "contains" ? `trait(${quoted(name.value)}).contains(${quoted(value.value)})` : `trait(${quoted(name.value)}) ${how.value} ${literal(value.value)}`)];
+      const [name, how, value] = [input("trait", { list: "known-traits" }), choice("comparison", TESTS), input("value")];
+      const set = () => { value.hidden = /^(exists|absent)$/.test(how.value); };
+      how.addEventListener("change", set);
+      return { fields: [name, how, value],
+        read: () => name.value && { kind: "trait", trait: name.value, comparison: how.value,
+          value: value.hidden ? undefined : how.value === "contains" ? value.value : typed(value.value) },
+        fill: (one) => {
+          [name.value, how.value] = [one.trait, one.comparison];
+          value.value = one.value === undefined ? "" : how.value === "contains" ? one.value : shown(one.value);
+          set();
+        } };
     }],
-    member: ["is in an audience", () => {
-      const [is, name] = [choice("in or not", [["", "is in"], ["NOT ", "is not in"]]), input("audience", { list: "known-audiences" })];
-      return [[is, name], () => name.value && `${is.value}audience(${quoted(name.value)})`];
+    audience: ["is in an audience", () => {
+      const [is, name] = [choice("in or not", [["in", "is in"], ["out", "is not in"]]), input("audience", { list: "known-audiences" })];
+      return { fields: [is, name], read: () => name.value && { kind: "audience", audience: name.value, is_in: is.value === "in" },
+        fill: (one) => { is.value = one.is_in ? "in" : "out"; name.value = one.audience; } };
     }],
   };
-  const lists = { events: make("datalist", { id: "known-events" }), traits: make("datalist", { id: "known-traits" }), audiences: make("datalist", { id: "known-audiences" }) };
+  const lists = {};
+  for (const name of [...Object.keys(names), "properties"]) lists[name] = make("datalist", { id: `known-${name}` });
   simple.append(...Object.values(lists));
-  function add() {
-    const row = make("div", { class: "row", role: "group", "aria-label": `Condition ${rows.children.length + 1}` });
-    const kind = choice("kind of condition", Object.entries(KINDS).map(([word, [says]]) => [word, says]));
+  function add(condition) {
+    const row = make("div", { class: "row", role: "group", "aria-label": isOfTrait ? "Value" : `Condition ${rows.children.length + 1}` });
+    const kind = choice("kind of condition", Object.entries(KINDS).map(([word, [called]]) => [word, called]));
     const place = make("span", { class: "row" });
     const remove = make("button", { type: "button", class: "quiet" }, "Remove");
-    const set = () => { const [elements, text] = KINDS[kind.value][1](); place.replaceChildren(...elements); row.text = text; };
+    const set = () => { row.of = KINDS[kind.value][1](); place.replaceChildren(...row.of.fields); };
     kind.addEventListener("change", set);
     remove.addEventListener("click", () => row.remove());
-    row.append(kind, place, remove);
+    row.append(...(isOfTrait ? [place] : [kind, place, remove]));
     rows.append(row);
+    if (condition) kind.value = condition.kind ?? condition.shape;
     set();
+    if (condition) row.of.fill(condition);
   }
-  simple.querySelector("[data-add]").addEventListener("click", add);
-  simple.querySelector("[data-write]").addEventListener("click", () => {
-    const texts = [...rows.children].map((row) => row.text()).filter(Boolean);
-    if (!texts.length) return;
-    area.value = texts.join(`\n${simple.querySelector("[data-join]").value} `);
+  function tell(text, hasRows) {
+    says.textContent = text;
+    rows.hidden = writes.hidden = !hasRows;
+    adds.hidden = isOfTrait && hasRows;
+    adds.textContent = hasRows ? "Add a condition" : "Begin another query here";
+    join.closest("[data-joined]").hidden = isOfTrait || !hasRows;
+  }
+  adds.addEventListener("click", () => {
+    if (rows.hidden) tell("Writing it takes the place of the query.", true);
+    add();
+  });
+  // What is being written: an older answer never replaces a newer one.
+  let reads = 0;
+  async function read() {
+    const number = ++reads;
+    if (!area.value.trim()) return tell(EMPTY, true);
+    const { answer, json } = await post(root.dataset.format, { query: area.value });
+    if (number !== reads) return;
+    // Half a word says nothing yet.
+    if (!answer.ok) { says.textContent = "The form follows when the query is right."; return; }
+    const isShown = json.form?.shape === (isOfTrait ? "value" : "conditions");
+    rows.replaceChildren();
+    if (isShown) {
+      if (!isOfTrait) join.value = json.form.join;
+      for (const one of isOfTrait ? [json.form] : json.form.conditions) add(one);
+    }
+    tell(isShown ? "This is what the query says." : "The query says more than this form can show. It stays as it is.", isShown);
+  }
+  writes.addEventListener("click", async () => {
+    const written = [...rows.children].map((row) => row.of.read()).filter(Boolean);
+    if (!written.length) return;
+    const form = isOfTrait ? written[0] : { shape: "conditions", join: join.value, conditions: written };
+    const { answer, json } = await post(root.dataset.format, { form });
+    if (!answer.ok) { says.textContent = json.errors?.[0]?.message || json.detail || "That cannot be written."; return; }
+    area.value = json.query;
     changed();
     area.focus();
   });
-  simple.hidden = !root.querySelector('[data-preview*="/audiences/"]') && !root.dataset.preview.includes("/audiences/");
-  if (!simple.hidden) {
-    for (const [name, load] of Object.entries(names)) {
-      load().then((known) => lists[name].append(...known.slice(0, 500).map((value) => make("option", { value }))));
-    }
-    add();
+  simple.hidden = false;
+  for (const [name, load] of Object.entries(names)) {
+    load().then((known) => lists[name].append(...known.slice(0, 500).map((value) => make("option", { value }))));
   }
+  add();
+  tell(EMPTY, true);
 
   fit();
   paint();
-  if (area.value.trim()) preview().catch(() => {});
+  if (area.value.trim()) {
+    preview().catch(() => {});
+    read().catch(() => {});
+  }
 })();

@@ -102,7 +102,9 @@ fn section(context: &Cx, kind: Kind, form: Form) -> Section {
     let all = [("limit", "1000")];
     let builder = Builder {
         form,
+        makes: kind.part,
         preview: context.through(&[kind.api, "preview"], &[]),
+        format: context.through(&["queries", "format"], &[]),
         events: context.through(&["schema", "events"], &all),
         properties: context.through(&["schema", "events", ":name", "properties"], &all),
         traits: context.through(&["schema", "traits"], &all),

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::definitions::{AUDIENCES, Kind, TRAITS};
-use super::{Cx, part, people};
+use super::{Cx, deliveries, part, people};
 use crate::console::chart::{self, Course};
 use crate::console::client::Refusal;
 use crate::console::form::{Ask, Field, Form};
@@ -54,11 +54,14 @@ async fn page(context: Cx, kind: Kind) -> Result<Page, Refusal> {
         let table = |section: Section, list: &Value| section.with(value_table(&context, list));
         page.with(people(&context, ("values", "Values"), &path, &query, table).await)
     };
-    let (referred, versions) = (
-        context.read(&[kind.api, key, "references"], &[]).await,
-        context.read(&[kind.api, key, "versions"], &[("limit", ROWS)]).await,
+    let (referred, versions) = ([kind.api, key, "references"], [kind.api, key, "versions"]);
+    let (sent, referred, versions) = tokio::join!(
+        deliveries::of_definition(&context, key),
+        context.read(&referred, &[]),
+        context.read(&versions, &[("limit", ROWS)]),
     );
     Ok(page
+        .with(sent)
         .with(part("references", "References", &referred, |section, list| {
             section.with(references(&context, list))
         }))

@@ -7,6 +7,7 @@
 mod ast;
 mod error;
 mod event_scope;
+mod form;
 mod funnel;
 mod layout;
 mod lexer;
@@ -26,6 +27,7 @@ use crate::domain::{Collection, gate};
 use error::Errors;
 pub(in crate::engine) use error::nearest;
 pub use error::{ErrorKind, QueryError, Span};
+pub use form::{Comparison, Form, FormCondition, Join, Test};
 pub use mentions::Known;
 pub(in crate::engine) use plan::Scan;
 pub use plan::{Plan, PlanCondition, PlanOperand, QUANTIFIERS, Quantifier, Root};

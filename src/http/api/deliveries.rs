@@ -127,6 +127,8 @@ struct DeliveryParams {
     state: Option<String>,
     /// Id of a profile, `prf_…`.
     profile: Option<String>,
+    /// Key of an audience or computed trait.
+    key: Option<String>,
     /// Of changes that happened no earlier than this instant.
     from: Option<String>,
     /// Of changes that happened before this instant.
@@ -149,6 +151,7 @@ impl DeliveryParams {
             destination: id("dst", "destination", self.destination)?,
             state: self.state.as_deref().map(state).transpose()?,
             profile: id("prf", "profile", self.profile)?,
+            key: self.key,
             ids: None,
             from: instant("from", self.from)?,
             to: instant("to", self.to)?,
@@ -216,6 +219,8 @@ struct Meant {
     state: Option<String>,
     /// Id of a profile.
     profile: Option<String>,
+    /// Key of an audience or computed trait.
+    key: Option<String>,
     /// Of changes that happened no earlier than this instant.
     from: Option<String>,
     /// Of changes that happened before this instant.
@@ -227,8 +232,8 @@ struct Meant {
 
 impl Meant {
     fn which(self) -> Result<Which, Problem> {
-        let Self { destination, ids, state, profile, from, to, .. } = self;
-        Ok(Which { ids, ..DeliveryParams { destination, state, profile, from, to }.which()? })
+        let Self { destination, ids, state, profile, key, from, to, .. } = self;
+        Ok(Which { ids, ..DeliveryParams { destination, state, profile, key, from, to }.which()? })
     }
 }
 
@@ -242,8 +247,8 @@ struct Affected {
 
 /// Send deliveries again
 ///
-/// Those that are meant go into the queue once more, under their old ids, with the data of now. By id, by state, by profile
-/// or by the time of the change.
+/// Those that are meant go into the queue once more, under their old ids, with the data of now. By id, by state, by profile,
+/// by audience or computed trait, or by the time of the change.
 #[utoipa::path(post, path = "/v1/spaces/{space}/deliveries/replay", tag = "Destinations", request_body = Meant,
     params(("space" = String, Path, description = "Id of the space")),
     responses((status = 200, body = Affected)))]

@@ -13,6 +13,7 @@ mod identity_problems;
 mod operations;
 mod plan;
 mod queries;
+mod query_form;
 mod regulations;
 mod retention;
 mod schema;

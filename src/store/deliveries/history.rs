@@ -22,6 +22,8 @@ pub struct Filter {
     pub profiles: Option<Vec<i64>>,
     /// These numbers.
     pub numbers: Option<Vec<i64>>,
+    /// About the definition with this number.
+    pub definition: Option<i32>,
     /// Of changes that happened no earlier.
     pub from: Option<Timestamp>,
     /// Of changes that happened before.
@@ -89,6 +91,7 @@ macro_rules! listed {
               WHERE space_id = $1 AND coalesce($2, 0) = 0 AND (destination_no, seq) < ($8, $9) AND ",
             $waiting,
             " AND ($6::timestamptz IS NULL OR at >= $6) AND ($7::timestamptz IS NULL OR at < $7)
+                  AND ($11::int IS NULL OR definition_no = $11)
               ORDER BY destination_no DESC, seq DESC LIMIT $10)
              UNION ALL
              (SELECT destination_no, delivery_no, profile_no, subject, form, definition_no, value, at, state,
@@ -97,6 +100,7 @@ macro_rules! listed {
               WHERE space_id = $1 AND ($2::smallint IS NULL OR state = $2) AND (destination_no, delivery_no) < ($8, $9) AND ",
             $ended,
             " AND ($6::timestamptz IS NULL OR at >= $6) AND ($7::timestamptz IS NULL OR at < $7)
+                  AND ($11::int IS NULL OR definition_no = $11)
               ORDER BY destination_no DESC, delivery_no DESC LIMIT $10)
          ) x
          JOIN destination n ON n.space_id = $1 AND n.destination_no = x.destination_no AND NOT n.deleted
@@ -122,6 +126,13 @@ const OF_PROFILES: &str = listed!(
     concat!(destinations!(), " AND profile_no = ANY ($4::bigint[]) AND $5::bigint[] IS NULL"),
     concat!(destinations!(), " AND profile_no = ANY ($4::bigint[]) AND $5::bigint[] IS NULL")
 );
+/// By definition, in the order of the key of each. The planner has to see that what is about none is not asked for.
+const OF_DEFINITION: &str = listed!(
+    "($3::int IS NULL OR destination_no = $3) AND $4::bigint[] IS NULL AND $5::bigint[] IS NULL
+         AND definition_no = $11::int AND definition_no <> 0",
+    "($3::int IS NULL OR destination_no = $3) AND $4::bigint[] IS NULL AND $5::bigint[] IS NULL
+         AND definition_no = $11::int AND definition_no <> 0"
+);
 /// By number.
 const NUMBERED: &str = listed!(
     concat!(
@@ -135,8 +146,8 @@ const NUMBERED: &str = listed!(
     )
 );
 
-/// Deliveries, newest first within each destination, behind a place (destination, place). What is asked for by number or by
-/// profile is found by key, however much history there is.
+/// Deliveries, newest first within each destination, behind a place (destination, place). What is asked for by number, by
+/// profile or by definition is found by key, however much history there is.
 pub async fn list(
     executor: impl PgExecutor<'_>,
     space: SpaceNo,
@@ -148,6 +159,7 @@ pub async fn list(
     let sql = match filter {
         Filter { numbers: Some(_), .. } => NUMBERED,
         Filter { profiles: Some(_), .. } => OF_PROFILES,
+        Filter { definition: Some(_), .. } => OF_DEFINITION,
         _ => ANY,
     };
     let rows = sqlx::query_as(sql)
@@ -161,6 +173,7 @@ pub async fn list(
         .bind(before.0)
         .bind(before.1)
         .bind(limit)
+        .bind(filter.definition)
         .fetch_all(executor)
         .await?;
     Ok(rows)
@@ -209,16 +222,17 @@ pub async fn list_attempts(
     Ok(query.fetch_all(executor).await?)
 }
 
-/// The ended deliveries that a filter means, as a condition on `delivery_outcome o` with parameters 3 to 7.
+/// The ended deliveries that a filter means, as a condition on `delivery_outcome o` with parameters 3 to 8.
 macro_rules! meant {
     () => {
         "o.space_id = $1 AND o.destination_no = $2 AND o.state <> 4 AND ($3::smallint IS NULL OR o.state = $3)
              AND ($4::bigint[] IS NULL OR o.profile_no = ANY($4)) AND ($5::bigint[] IS NULL OR o.delivery_no = ANY($5))
-             AND ($6::timestamptz IS NULL OR o.at >= $6) AND ($7::timestamptz IS NULL OR o.at < $7)"
+             AND ($6::timestamptz IS NULL OR o.at >= $6) AND ($7::timestamptz IS NULL OR o.at < $7)
+             AND ($8::int IS NULL OR o.definition_no = $8)"
     };
 }
 
-/// Binds a filter: parameters 1 to 7.
+/// Binds a filter: parameters 1 to 8.
 macro_rules! bind_filter {
     ($query:expr, $space:expr, $destination:expr, $filter:expr) => {
         $query
@@ -229,6 +243,7 @@ macro_rules! bind_filter {
             .bind(&$filter.numbers)
             .bind($filter.from.map(Timestamp::to_utc))
             .bind($filter.to.map(Timestamp::to_utc))
+            .bind($filter.definition)
     };
 }
 
@@ -244,7 +259,7 @@ pub async fn count(
         "-- store::deliveries::history::count
          SELECT count(*) FROM (SELECT 1 FROM delivery_outcome o WHERE ",
         meant!(),
-        " LIMIT $8) meant"
+        " LIMIT $9) meant"
     );
     let query = bind_filter!(sqlx::query_scalar(sql), space, destination, filter);
     Ok(query.bind(limit).fetch_one(executor).await?)
@@ -268,7 +283,7 @@ pub async fn replay(
              SELECT o.*, row_number() OVER (ORDER BY o.delivery_no) AS n
              FROM delivery_outcome o WHERE ",
         meant!(),
-        " AND o.delivery_no > $9 ORDER BY o.delivery_no LIMIT $8
+        " AND o.delivery_no > $10 ORDER BY o.delivery_no LIMIT $9
          ), counted AS (
              SELECT count(*) AS n, count(*) FILTER (WHERE state = 3) AS dead, coalesce(max(delivery_no), 0) AS last
              FROM again
@@ -316,7 +331,7 @@ pub async fn discard(
              WHERE space_id = $1 AND destination_no = (SELECT $2::int) AND delivery_no IN (
                  SELECT o.delivery_no FROM delivery_outcome o WHERE o.state = 3 AND ",
         meant!(),
-        " ORDER BY o.delivery_no LIMIT $8)
+        " ORDER BY o.delivery_no LIMIT $9)
              RETURNING 1
          ), counted AS (
              SELECT count(*) AS n FROM gone

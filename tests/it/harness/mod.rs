@@ -2,6 +2,7 @@
 
 pub(crate) mod acts;
 pub(crate) mod app;
+pub(crate) mod browser;
 pub(crate) mod cluster;
 pub(crate) mod destinations;
 pub(crate) mod generated;
