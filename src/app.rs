@@ -61,6 +61,8 @@ const LOOKUP_TASKS: u32 = 2;
 const WATCHERS_MAX: usize = 32;
 /// Longest wait for the parts behind the server to end.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// The same, where the process ends because a part of it has.
+const BROKEN_STOP_LIMIT: Duration = Duration::from_secs(5);
 /// Longest wait for the connections to the database to be closed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -332,15 +334,17 @@ impl Running {
     /// Stops everything, finishing what was accepted. For `lead`, requests are still taken while `/readyz` already
     /// says 503, so that a load balancer notices before it gets refusals.
     pub async fn stop(self, lead: Duration) -> anyhow::Result<()> {
+        // Where a part has ended by itself, others may wait for what never comes: the sooner a new process begins, the better.
+        let limit = if self.tasks.ended.borrow().is_some() { BROKEN_STOP_LIMIT } else { STOP_LIMIT };
         self.tasks.stopping.cancel();
         self.health.drain();
         tokio::time::sleep(lead).await;
         self.tasks.serving.cancel();
-        finish(&self.tasks.server, "server").await;
+        finish(&self.tasks.server, "server", limit).await;
         // The last request is answered, so nobody can add to the queue: the writers end when it is empty.
-        finish(&self.tasks.flushers, "log writer").await;
+        finish(&self.tasks.flushers, "log writer", limit).await;
         self.tasks.working.cancel();
-        finish(&self.tasks.workers, "workers").await;
+        finish(&self.tasks.workers, "workers", limit).await;
         // A connection says good-bye and waits for the other side to hang up, which one that is silent never does.
         if tokio::time::timeout(CLOSE_LIMIT, self.pool.close()).await.is_err() {
             tracing::warn!(
@@ -355,10 +359,10 @@ impl Running {
     }
 }
 
-async fn finish(tasks: &TaskTracker, name: &str) {
+async fn finish(tasks: &TaskTracker, name: &str, limit: Duration) {
     tasks.close();
-    if tokio::time::timeout(STOP_LIMIT, tasks.wait()).await.is_err() {
-        tracing::warn!("the {name} did not end within {} s", STOP_LIMIT.as_secs());
+    if tokio::time::timeout(limit, tasks.wait()).await.is_err() {
+        tracing::warn!("the {name} did not end within {} s", limit.as_secs());
     }
 }
 
