@@ -92,6 +92,24 @@ try {
   await page.waitForFunction(() => document.querySelectorAll("[data-rows] > .row").length === 3);
   check((await fields()) === "trait|zip|=|'0123'; trait|n|=|5; audience|out|it's", `the form shows ${await fields()}`);
   check((await page.$eval("[data-join]", (join) => join.value)) === "or", "the form does not say that any is enough");
+  const numbers = "trait('n') = 10000000000000000 OR trait('m') = 0.123456789012345";
+  await write(numbers);
+  await page.waitForFunction(() => document.querySelectorAll("[data-rows] > .row").length === 2);
+  check((await fields()) === "trait|n|=|10000000000000000; trait|m|=|0.123456789012345", `the form shows ${await fields()}`);
+  await page.click("[data-write]");
+  await seen("This is what the query says.", "[data-says]");
+  check((await page.$eval("textarea", (area) => area.value)).replace(/\s+/g, " ") === numbers, "the form cannot write what it has read");
+  // What is put together and not written is not thrown away; what is not right is not written.
+  await page.type("[data-rows] .row:last-child input[aria-label='value']", "78901");
+  await write("audience('vip')");
+  await page.waitForSelector("[data-reread]:not([hidden])");
+  check((await fields()) === "trait|n|=|10000000000000000; trait|m|=|0.12345678901234578901", `the form shows ${await fields()}`);
+  await page.click("[data-write]");
+  await seen("15 digits", "[data-says]");
+  check((await page.$eval("textarea", (area) => area.value)) === "audience('vip')", "a number that loses digits was written");
+  await page.click("[data-reread]");
+  await seen("This is what the query says.", "[data-says]");
+  check((await fields()) === "audience|in|vip", `the form shows ${await fields()}`);
   const more = "event('Order Completed').where(property('total') > 1).count() >= 1";
   await write(more);
   await seen("more than this form can show", "[data-says]");
@@ -131,6 +149,10 @@ try {
   await page.waitForFunction(() => document.querySelector("[data-rows] select")?.value === "last");
   check((await fields()) === `last|x|${HOSTILE}|`, `the form shows ${await fields()}`);
   await seen("0 now", "[data-result]");
+  await write("trait('n') = 1");
+  await seen("this form shows values", "[data-says]");
+  await write("");
+  await page.waitForFunction(() => document.querySelectorAll("[data-rows] > .row").length === 1);
   page.complaints = page.complaints.filter((complaint) => !complaint.includes("422"));
 
   for (const kind of [{}, { dark: true }, { width: 390, height: 800 }]) {

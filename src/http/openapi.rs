@@ -93,7 +93,8 @@ fn operations<'a>(
     of.into_iter().filter_map(|(operation, scope)| Some((operation.as_mut()?, scope)))
 }
 
-/// An empty body is an empty object: whoever need not say anything need not send it either.
+/// An empty body is an empty object: whoever need not say anything need not send it either. Where one of several fields has to be
+/// there, the description of the body says so (`min_properties`).
 fn bodies_may_be_missing(all: &mut OpenApi) {
     let schemas = all.components.as_ref().map(|components| &components.schemas);
     let needs_nothing = |schema: &RefOr<Schema>| {
@@ -107,7 +108,7 @@ fn bodies_may_be_missing(all: &mut OpenApi) {
                 }
             }
         };
-        matches!(schema, Some(Schema::Object(object)) if object.required.is_empty())
+        matches!(schema, Some(Schema::Object(object)) if object.required.is_empty() && object.min_properties.is_none())
     };
     for (path, item) in &mut all.paths.paths {
         if !path.contains("{space}") {

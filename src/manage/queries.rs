@@ -20,7 +20,7 @@ impl Manage {
         if read.as_ref() == Some(form) {
             return Ok(text);
         }
-        let message = "a form takes texts of one line and numbers of at most 15 digits";
+        let message = "a form takes texts of one line, and numbers of at most 15 digits and 20 zeros: write what has more as a query";
         Err(ManageError::invalid("form", message))
     }
 }

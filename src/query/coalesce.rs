@@ -106,9 +106,10 @@ impl<A: Ask> Answering<A> {
             for question in questions {
                 spaces.entry(question.space).or_default().push(question);
             }
-            // At the same time: a space that waits for the database keeps no other one waiting.
-            let answers = spaces.into_iter().map(|(space, questions)| self.answer(space, questions));
-            futures_util::future::join_all(answers).await;
+            // One after the other: a task asks over one connection.
+            for (space, questions) in spaces {
+                self.answer(space, questions).await;
+            }
         }
     }
 
@@ -197,33 +198,6 @@ mod tests {
             assert_eq!(answer, (key % 2 == 0).then_some(2), "{key}");
         }
         assert_eq!(evens.sent.load(Ordering::SeqCst), 2);
-    }
-
-    #[tokio::test]
-    async fn a_space_that_waits_keeps_no_other_one_waiting() {
-        /// Answers but for one space.
-        #[derive(Clone)]
-        struct Stuck;
-        impl Ask for Stuck {
-            type Key = u32;
-            type Answer = u32;
-            async fn ask(&self, space: SpaceNo, keys: &[u32]) -> Result<HashMap<u32, u32>, StoreError> {
-                if space == SpaceNo(1) {
-                    std::future::pending::<()>().await;
-                }
-                Ok(keys.iter().map(|key| (*key, *key)).collect())
-            }
-        }
-        let (asking, answering) = coalesce(Stuck);
-        let stuck = asking.clone();
-        let _waiting = JoinSet::from_iter([async move { stuck.find(SpaceNo(1), 1).await.map(drop) }]);
-        until(|| asking.0.capacity() < QUEUE_MAX).await;
-        let other = asking.clone();
-        let other = JoinSet::from_iter([async move { other.find(SpaceNo(2), 2).await.unwrap() }]);
-        until(|| asking.0.capacity() < QUEUE_MAX - 1).await;
-        // Both are of one gathering.
-        let _running = JoinSet::from_iter([answering.run()]);
-        assert_eq!(other.join_all().await, [Some(2)]);
     }
 
     #[tokio::test]

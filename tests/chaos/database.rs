@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use crate::checker::{Depth, check_live, check_stored};
 use crate::client::{self, WRITE_KEY};
 use crate::load::Targets;
-use crate::plan::{Plan, Tier, wait};
+use crate::plan::{Plan, wait};
 use crate::proxy::Proxy;
 use crate::report::Report;
 use crate::server::{Recipe, Server};
@@ -89,18 +89,16 @@ async fn a_database_slow_silent_or_cut_off_is_survived() {
             report.kills += 1;
         }
     }
-    if plan.tier != Tier::Fast {
-        // What was connected stays silent, as after a failover: the process finds out, ends, and is started anew.
-        let began = Instant::now();
-        proxy.silence();
-        proxy.open_for_new();
-        let status = server.ended().await;
-        assert!(!status.success(), "it ended well: {status}");
-        server = recipe.start().await;
-        recovered(&stage, &server, FAULTS[3]).await;
-        longest[3] = began.elapsed();
-        report.kills += 1;
-    }
+    // What was connected stays silent, as after a failover: the process finds out, ends, and is started anew.
+    let began = Instant::now();
+    proxy.silence();
+    proxy.open_for_new();
+    let status = server.ended().await;
+    assert!(!status.success(), "it ended well: {status}");
+    server = recipe.start().await;
+    recovered(&stage, &server, FAULTS[3]).await;
+    longest[3] = began.elapsed();
+    report.kills += 1;
     let summary = stage.ledger.summary();
     report.note(format!(
         "again at work after {:.1} s (slow), {:.1} s (silent), {:.1} s (cut), {:.1} s (silent, then another way); {:?} told to come \

@@ -1,5 +1,8 @@
 //! Deliveries by the audience or computed trait they are about: listed page by page, counted, sent again.
 
+use personas::domain::SpaceNo;
+use personas::store::deliveries::history::{self, Filter};
+use personas::store::people;
 use serde_json::{Value, json};
 
 use crate::harness::app::TestApp;
@@ -70,8 +73,53 @@ async fn deliveries_of_an_audience_are_listed_page_by_page_over_all_destinations
         assert_eq!(count(&query).await, wanted, "{query}");
     }
     app.get(&format!("{DELIVERIES}?key=nobody")).await.expect_problem(404, "not_found");
+    // What was for a destination that is gone fills no page.
+    let gone = hooks[1]["id"].as_str().unwrap();
+    app.delete(&format!("/v1/spaces/default/destinations/{gone}")).await.expect(204);
+    for query in ["key=buyers&limit=2", "limit=2"] {
+        let page = app.get(&format!("{DELIVERIES}?{query}")).await.expect(200).json;
+        assert_eq!(
+            (page["data"].as_array().unwrap().len(), &page["cursor"]["has_more"]),
+            (2, &json!(true)),
+            "{page}"
+        );
+        assert_eq!(page["data"][0]["destination"], hooks[0]["id"], "{page}");
+    }
     app.delete("/v1/spaces/default/audiences/buyers").await.expect(204);
     app.get(&format!("{DELIVERIES}?key=buyers")).await.expect_problem(404, "not_found");
+    // Another audience under that key has deliveries of its own.
+    app.make_live("audiences", "buyers", "event('Nothing').count() >= 1").await;
+    assert_eq!(count("key=buyers").await, 0);
+}
+
+#[tokio::test]
+async fn deliveries_of_an_audience_are_found_by_key_however_many_there_are_of_others() {
+    let (app, _receiver, _hooks) = start().await;
+    let number = "SELECT definition_no FROM definition WHERE key = $1";
+    let of = async |key: &str| {
+        sqlx::query_scalar::<_, i32>(number).bind(key).fetch_one(&app.db.pool).await.unwrap()
+    };
+    let (buyers, purchases) = (of("buyers").await, of("purchases").await);
+    let more = "INSERT INTO delivery_outcome
+         SELECT (jsonb_populate_record(o, jsonb_build_object('delivery_no', 100000 + n))).*
+         FROM delivery_outcome o, generate_series(1, 20000) n
+         WHERE o.ctid = (SELECT i.ctid FROM delivery_outcome i WHERE i.definition_no = $1 ORDER BY i.destination_no DESC LIMIT 1)";
+    sqlx::query(more).bind(purchases).execute(&app.db.pool).await.unwrap();
+    sqlx::query("ANALYZE delivery_outcome, delivery").execute(&app.db.pool).await.unwrap();
+    let mut tx = people::begin(&personas::store::walled(&app.db.pool, SpaceNo(1))).await.unwrap();
+    let before = read(&mut tx).await;
+    let filter = Filter { definition: Some(buyers), ..Filter::default() };
+    let found = history::list(&mut *tx, SpaceNo(1), &filter, (i32::MAX, i64::MAX), 4).await.unwrap();
+    assert_eq!(found.len(), 4);
+    let rows = read(&mut tx).await - before;
+    assert!(rows < 100, "{rows} rows were read");
+}
+
+/// Rows of what became of changes that this session has read and not reported yet.
+async fn read(tx: &mut sqlx::PgConnection) -> i64 {
+    let sql = "SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::bigint FROM pg_stat_xact_user_tables
+         WHERE relname = 'delivery_outcome'";
+    sqlx::query_scalar(sql).fetch_one(tx).await.unwrap()
 }
 
 #[tokio::test]

@@ -77,28 +77,39 @@ async fn what_no_form_is_writes_nothing() {
     let of = |comparison: &str, value: Value| {
         all(json!([{"kind": "trait", "trait": "a", "comparison": comparison, "value": value}]))
     };
-    for (form, code) in [
-        (all(json!([])), "invalid_query"),
-        (all(json!([{"kind": "event", "event": "", "comparison": ">=", "times": 1}])), "invalid_query"),
-        (all(json!([{"kind": "event", "event": "A", "comparison": "~", "times": 1}])), "invalid"),
-        (
-            all(json!([{"kind": "event", "event": "A", "comparison": "=", "times": 1, "days": 0}])),
-            "invalid_query",
-        ),
-        (all(json!([{"kind": "event", "event": "A", "comparison": "=", "times": -1}])), "invalid"),
-        (all(json!([{"kind": "audience", "audience": "a", "is_in": true, "x": 1}])), "invalid"),
-        (of("=", json!("two\nlines")), "invalid"),
-        (of("=", json!(12_345_678_901_234_567_890_u64)), "invalid"),
-        (of("=", json!(["a"])), "invalid"),
-        (of("contains", json!(1)), "invalid"),
-        (of("exists", json!(1)), "invalid"),
-        (json!({"shape": "value", "event": "A", "reducer": "sum"}), "invalid"),
-        (json!({"shape": "value", "event": "A", "reducer": "count", "property": "x"}), "invalid"),
-        (json!({"shape": "value", "event": "A", "reducer": "median", "property": "x"}), "invalid"),
-        (json!({"shape": "story"}), "invalid"),
+    let of_event = |event: &str, comparison: &str, days: u32| {
+        let known = json!({"kind": "audience", "audience": "a", "is_in": true});
+        let event =
+            json!({"kind": "event", "event": event, "comparison": comparison, "times": 1, "days": days});
+        all(json!([known, event]))
+    };
+    for (form, place) in [
+        (all(json!([])), "form.conditions"),
+        (of_event("", ">=", 1), "form.conditions[1].event"),
+        (of_event("A", "~", 1), "form.conditions[1].comparison"),
+        (of_event("A", "=", 0), "form.conditions[1].days"),
+        (of("=", json!("two\nlines")), "form"),
+        (of("=", json!(12_345_678_901_234_567_890_u64)), "form"),
+        (of("=", json!(["a"])), "form.conditions[0].value"),
+        (of("contains", json!(1)), "form.conditions[0].value"),
+        (of("exists", json!(1)), "form.conditions[0].value"),
+        (of("is", json!(1)), "form.conditions[0].comparison"),
+        (json!({"shape": "value", "event": "A", "reducer": "sum"}), "form.property"),
+        (json!({"shape": "value", "event": "A", "reducer": "sum", "property": ""}), "form.property"),
+        (json!({"shape": "value", "event": "A", "reducer": "count", "property": "x"}), "form.property"),
+        (json!({"shape": "value", "event": "A", "reducer": "median", "property": "x"}), "form.reducer"),
     ] {
-        app.post(&path, json!({"form": form})).await.expect_problem(422, code);
+        let answer = app.post(&path, json!({"form": form})).await.expect_problem(422, "invalid");
+        assert_eq!(answer.json["field"], place, "{form}: {}", answer.text);
     }
+    for no_form in [
+        all(json!([{"kind": "event", "event": "A", "comparison": "=", "times": -1}])),
+        all(json!([{"kind": "audience", "audience": "a", "is_in": true, "x": 1}])),
+        json!({"shape": "story"}),
+    ] {
+        app.post(&path, json!({"form": no_form})).await.expect_problem(422, "invalid");
+    }
+    app.post(&path, json!({})).await.expect_problem(422, "invalid");
     let both = json!({"query": "everyone()", "form": all(json!([]))});
     app.post(&path, both).await.expect_problem(422, "invalid");
     // Of one condition it makes no difference what would join it with others.

@@ -195,6 +195,30 @@ async fn t30_no_value_is_a_formula_in_a_spreadsheet() {
     assert_eq!(notes, expected);
 }
 
+/// What operators do with the people of the test: ask, list, merge, take back, keep apart, export.
+async fn operated(server: &Server) {
+    let client = reqwest::Client::builder().build().unwrap();
+    let query = json!({"query": "trait('note') = 'canary note' and event('Order').where(property('city') = 'canary city').count() >= 1"});
+    server.post("audiences/preview", json!({"definition": query})).await;
+    server.post("audiences", json!({"key": "some", "definition": query})).await;
+    server.post("audiences", json!({"key": "vip", "definition": {"list": true}})).await;
+    let rows = client.post(format!("{}/v1/spaces/default/audiences/vip/members", server.url));
+    let rows = rows.bearer_auth("tok_canary_secret").header("content-type", "text/csv");
+    rows.body("user_id\ncanary-user\n").send().await.unwrap().error_for_status().unwrap();
+    let pair = json!({"profiles": ["user_id:canary-user", "user_id:canary-other"]});
+    let mut together = pair.clone();
+    together["override_limits"] = json!(true);
+    server.post("identity/merges", together).await;
+    let merged = server.get("collections/users/profiles/user_id:canary-other/identity").await;
+    let merge = merged["merges"][0]["id"].as_str().expect("they are one");
+    server.post(&format!("identity/merges/{merge}/undo"), json!({})).await;
+    server.post("identity/blocks", pair).await;
+    server.post("collections/users/profiles/user_id:canary-user/objections", json!({})).await;
+    let export = client.get(format!("{}/v1/spaces/default/export", server.url));
+    let export = export.bearer_auth("tok_canary_secret").send().await.unwrap().text().await.unwrap();
+    assert!(export.contains("canary-user"), "it exports something else");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn t25_no_log_line_says_who_anybody_is() {
     let dir = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
@@ -242,26 +266,7 @@ async fn t25_no_log_line_says_who_anybody_is() {
     }
     server.get("collections/users/profiles?search=canary").await;
     server.get("rejected-events").await;
-    // What operators do with them: ask, list, merge, take back, keep apart, export.
-    let query = json!({"query": "trait('note') = 'canary note' and event('Order').where(property('city') = 'canary city').count() >= 1"});
-    server.post("audiences/preview", json!({"definition": query})).await;
-    server.post("audiences", json!({"key": "some", "definition": query})).await;
-    server.post("audiences", json!({"key": "vip", "definition": {"list": true}})).await;
-    let rows = client.post(format!("{}/v1/spaces/default/audiences/vip/members", server.url));
-    let rows = rows.bearer_auth("tok_canary_secret").header("content-type", "text/csv");
-    rows.body("user_id\ncanary-user\n").send().await.unwrap().error_for_status().unwrap();
-    let pair = json!({"profiles": ["user_id:canary-user", "user_id:canary-other"]});
-    let mut together = pair.clone();
-    together["override_limits"] = json!(true);
-    server.post("identity/merges", together).await;
-    let merged = server.get("collections/users/profiles/user_id:canary-other/identity").await;
-    let merge = merged["merges"][0]["id"].as_str().expect("they are one");
-    server.post(&format!("identity/merges/{merge}/undo"), json!({})).await;
-    server.post("identity/blocks", pair).await;
-    server.post("collections/users/profiles/user_id:canary-user/objections", json!({})).await;
-    let export = client.get(format!("{}/v1/spaces/default/export", server.url));
-    let export = export.bearer_auth("tok_canary_secret").send().await.unwrap().text().await.unwrap();
-    assert!(export.contains("canary-user"), "it exports something else");
+    operated(&server).await;
     receiver.wait(|all| (all.count() > 0).then_some(())).await;
     server
         .post("regulations", json!({"regulation_type": "DELETE_ONLY", "subject_ids": ["canary-user"]}))

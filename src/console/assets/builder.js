@@ -209,6 +209,7 @@
     return parts;
   }
   function changed(isText = true) {
+    if (isText) reads++;
     fit();
     paint();
     clearTimeout(timer);
@@ -223,15 +224,19 @@
   // The form: the API says what a form shows of a text, with the parser that reads all queries, and which text a form makes.
   const simple = root.querySelector("[data-simple]"), rows = simple.querySelector("[data-rows]"), says = simple.querySelector("[data-says]");
   const join = simple.querySelector("[data-join]"), adds = simple.querySelector("[data-add]"), writes = simple.querySelector("[data-write]");
+  const rereads = simple.querySelector("[data-reread]");
   const isOfTrait = root.dataset.builder === "traits";
   const EMPTY = "Conditions of the common kinds. They write the query, which can be edited on.";
-  const input = (label, attributes = {}) => make("input", { "aria-label": label, placeholder: label, ...attributes });
+  // They are no part of the page's own form, which may be sent with them empty.
+  const input = (label, attributes = {}) => make("input", { "aria-label": label, placeholder: label, form: "none", ...attributes });
+  const needed = (label, attributes = {}) => input(label, { required: "", ...attributes });
   const choice = (label, list) => make("select", { "aria-label": label }, ...list.map(([value, text]) => make("option", { value }, text)));
   // What looks like a number, true or false is one; a text that looks so stands in quotes. A number that would lose digits is none.
-  const typed = (text) => /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i.test(text) ? (text.replace(/e.*|\D/gi, "").length > 15 ? NaN : Number(text))
+  const digits = (text) => text.replace(/e.*|\D/gi, "").replace(/^0+|0+$/g, "").length;
+  const typed = (text) => /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i.test(text) ? (digits(text) > 15 ? NaN : Number(text))
     : /^(true|false)$/.test(text) ? text === "true" : /^'.*'$/.test(text) ? text.slice(1, -1) : text;
   const shown = (value) => (typeof value !== "string" ? String(value) : typed(value) === value ? value : `'${value}'`);
-  const whole = (field, otherwise) => (field.value === "" ? otherwise : Number(field.value));
+  const whole = (field) => (field.value === "" ? undefined : Number(field.value));
   const COUNTS = [[">=", "at least"], ["<=", "at most"], ["=", "exactly"], [">", "more than"], ["<", "fewer than"], ["!=", "not exactly"]];
   const TESTS = [["=", "is"], ["!=", "is not"], [">=", "at least"], ["<=", "at most"], [">", "more than"], ["<", "less than"],
     ["contains", "contains"], ["exists", "is there"], ["absent", "is not there"]];
@@ -240,33 +245,39 @@
   // Each kind: what it is called, and its fields, how they are read and how they are filled.
   const KINDS = isOfTrait ? {
     value: ["a value of events", () => {
-      const [how, property, event] = [choice("what of them", REDUCERS), input("property", { list: "known-properties" }), input("event", { list: "known-events" })];
+      const [how, property, event] = [choice("what of them", REDUCERS), needed("property", { list: "known-properties" }), needed("event", { list: "known-events" })];
       const days = input("days", { type: "number", min: 1 });
       const set = () => { property.hidden = how.value === "count"; };
       how.addEventListener("change", set);
-      event.addEventListener("change", async () => {
+      const propose = async () => {
         lists.properties.replaceChildren(...(await propertiesOf(event.value)).map((value) => make("option", { value })));
-      });
+      };
+      event.addEventListener("change", propose);
       set();
       return { fields: [how, property, " of ", event, " within ", days, " days"],
-        read: () => event.value && { shape: "value", event: event.value, reducer: how.value, property: how.value === "count" ? undefined : property.value, days: whole(days) },
-        fill: (form) => { how.value = form.reducer; property.value = form.property ?? ""; event.value = form.event; days.value = form.days ?? ""; set(); } };
+        read: () => ({ shape: "value", event: event.value, reducer: how.value, property: how.value === "count" ? undefined : property.value, days: whole(days) }),
+        fill: (form) => { how.value = form.reducer; property.value = form.property ?? ""; event.value = form.event; days.value = form.days ?? ""; set(); propose(); } };
     }],
   } : {
     event: ["did an event", () => {
-      const [event, how, times, days] = [input("event", { list: "known-events" }), choice("how often", COUNTS), input("times", { type: "number", min: 0, value: 1 }),
+      const [event, how, times, days] = [needed("event", { list: "known-events" }), choice("how often", COUNTS), needed("times", { type: "number", min: 0, value: 1 }),
         input("days", { type: "number", min: 1 })];
       return { fields: [event, how, times, " times within ", days, " days"],
-        read: () => event.value && { kind: "event", event: event.value, comparison: how.value, times: whole(times, 1), days: whole(days) },
+        read: () => ({ kind: "event", event: event.value, comparison: how.value, times: whole(times), days: whole(days) }),
         fill: (one) => { event.value = one.event; how.value = one.comparison; times.value = one.times; days.value = one.days ?? ""; } };
     }],
     trait: ["has a trait", () => {
-      const [name, how, value] = [input("trait", { list: "known-traits" }), choice("comparison", TESTS), input("value")];
-      const set = () => { value.hidden = /^(exists|absent)$/.test(how.value); };
+      const [name, how, value] = [needed("trait", { list: "known-traits" }), choice("comparison", TESTS), input("value")];
+      const set = () => {
+        value.hidden = /^(exists|absent)$/.test(how.value);
+        const isLong = how.value !== "contains" && Number.isNaN(typed(value.value));
+        value.setCustomValidity(isLong ? "A number keeps 15 digits. If it is a text, put it in quotes: '0123'." : "");
+      };
       how.addEventListener("change", set);
+      value.addEventListener("input", set);
       return { fields: [name, how, value],
-        read: () => name.value && { kind: "trait", trait: name.value, comparison: how.value,
-          value: value.hidden ? undefined : how.value === "contains" ? value.value : typed(value.value) },
+        read: () => ({ kind: "trait", trait: name.value, comparison: how.value,
+          value: value.hidden ? undefined : how.value === "contains" ? value.value : typed(value.value) }),
         fill: (one) => {
           [name.value, how.value] = [one.trait, one.comparison];
           value.value = one.value === undefined ? "" : how.value === "contains" ? one.value : shown(one.value);
@@ -274,8 +285,8 @@
         } };
     }],
     audience: ["is in an audience", () => {
-      const [is, name] = [choice("in or not", [["in", "is in"], ["out", "is not in"]]), input("audience", { list: "known-audiences" })];
-      return { fields: [is, name], read: () => name.value && { kind: "audience", audience: name.value, is_in: is.value === "in" },
+      const [is, name] = [choice("in or not", [["in", "is in"], ["out", "is not in"]]), needed("audience", { list: "known-audiences" })];
+      return { fields: [is, name], read: () => ({ kind: "audience", audience: name.value, is_in: is.value === "in" }),
         fill: (one) => { is.value = one.is_in ? "in" : "out"; name.value = one.audience; } };
     }],
   };
@@ -289,7 +300,7 @@
     const remove = make("button", { type: "button", class: "quiet" }, "Remove");
     const set = () => { row.of = KINDS[kind.value][1](); place.replaceChildren(...row.of.fields); };
     kind.addEventListener("change", set);
-    remove.addEventListener("click", () => row.remove());
+    remove.addEventListener("click", () => { row.remove(); edited(); });
     row.append(...(isOfTrait ? [place] : [kind, place, remove]));
     rows.append(row);
     if (condition) kind.value = condition.kind ?? condition.shape;
@@ -303,37 +314,72 @@
     adds.textContent = hasRows ? "Add a condition" : "Begin another query here";
     join.closest("[data-joined]").hidden = isOfTrait || !hasRows;
   }
+  // An older answer never replaces a newer one, nor what is edited here and not written yet.
+  let reads = 0, isEdited = false, said = "";
+  function edited() {
+    isEdited = true;
+    reads++;
+  }
+  rows.addEventListener("input", edited);
+  rows.addEventListener("change", edited);
+  join.addEventListener("change", edited);
   adds.addEventListener("click", () => {
     if (rows.hidden) tell("Writing it takes the place of the query.", true);
     add();
+    edited();
   });
-  // What is being written: an older answer never replaces a newer one.
-  let reads = 0;
   async function read() {
-    const number = ++reads;
-    if (!area.value.trim()) return tell(EMPTY, true);
-    const { answer, json } = await post(root.dataset.format, { query: area.value });
+    const number = ++reads, text = area.value;
+    if (isEdited) {
+      rereads.hidden = text === said;
+      if (text !== said) says.textContent = "What is put together here is not written, and the query says something else.";
+      return;
+    }
+    if (!text.trim()) {
+      if (!rows.children.length) add();
+      return tell(EMPTY, true);
+    }
+    const { answer, json } = await post(root.dataset.format, { query: text });
     if (number !== reads) return;
     // Half a word says nothing yet.
     if (!answer.ok) { says.textContent = "The form follows when the query is right."; return; }
+    said = text;
     const isShown = json.form?.shape === (isOfTrait ? "value" : "conditions");
     rows.replaceChildren();
     if (isShown) {
       if (!isOfTrait) join.value = json.form.join;
       for (const one of isOfTrait ? [json.form] : json.form.conditions) add(one);
     }
-    tell(isShown ? "This is what the query says." : "The query says more than this form can show. It stays as it is.", isShown);
+    const other = isOfTrait ? "The query is a condition, as audiences are made of; this form shows values."
+      : "The query is a value, as computed traits are made of; this form shows conditions.";
+    tell(isShown ? "This is what the query says." : json.form ? other : "The query says more than this form can show. It stays as it is.", isShown);
   }
-  writes.addEventListener("click", async () => {
-    const written = [...rows.children].map((row) => row.of.read()).filter(Boolean);
-    if (!written.length) return;
+  rereads.addEventListener("click", () => {
+    isEdited = false;
+    rereads.hidden = true;
+    read().catch(() => {});
+  });
+  // The first field that is not right, if one is.
+  const amiss = () => [...rows.querySelectorAll("input")].find((field) => !field.hidden && !field.validity.valid);
+  async function write() {
+    const field = amiss();
+    if (field) {
+      says.textContent = `${field.getAttribute("aria-label")}: ${field.validationMessage}`;
+      return field.focus();
+    }
+    const written = [...rows.children].map((row) => row.of.read()), before = area.value;
     const form = isOfTrait ? written[0] : { shape: "conditions", join: join.value, conditions: written };
+    if (!written.length) { says.textContent = "There is no condition to write."; return; }
+    const number = ++reads;
     const { answer, json } = await post(root.dataset.format, { form });
     if (!answer.ok) { says.textContent = json.errors?.[0]?.message || json.detail || "That cannot be written."; return; }
+    if (number !== reads || area.value !== before) { says.textContent = "It was edited meanwhile. Write it again."; return; }
+    [isEdited, rereads.hidden] = [false, true];
     area.value = json.query;
     changed();
     area.focus();
-  });
+  }
+  writes.addEventListener("click", () => write().catch(() => { says.textContent = "The server did not answer. Nothing was written."; }));
   simple.hidden = false;
   for (const [name, load] of Object.entries(names)) {
     load().then((known) => lists[name].append(...known.slice(0, 500).map((value) => make("option", { value }))));

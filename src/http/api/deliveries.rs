@@ -127,7 +127,7 @@ struct DeliveryParams {
     state: Option<String>,
     /// Id of a profile, `prf_…`.
     profile: Option<String>,
-    /// Key of an audience or computed trait.
+    /// Key of an audience or computed trait: of the one that has it now.
     key: Option<String>,
     /// Of changes that happened no earlier than this instant.
     from: Option<String>,
@@ -212,6 +212,7 @@ async fn get_delivery(
 #[serde(deny_unknown_fields)]
 struct Meant {
     /// Id of the destination.
+    #[schema(value_type = String)]
     destination: Option<String>,
     /// Their ids, at most 1,000.
     ids: Option<Vec<String>>,
@@ -219,7 +220,7 @@ struct Meant {
     state: Option<String>,
     /// Id of a profile.
     profile: Option<String>,
-    /// Key of an audience or computed trait.
+    /// Key of an audience or computed trait: of the one that has it now.
     key: Option<String>,
     /// Of changes that happened no earlier than this instant.
     from: Option<String>,

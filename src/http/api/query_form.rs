@@ -15,7 +15,6 @@ pub(super) enum FormJson {
     /// An audience.
     Conditions {
         /// What stands between them; `and` where there is only one.
-        #[schema(inline)]
         join: JoinJson,
         conditions: Vec<ConditionJson>,
     },
@@ -33,10 +32,14 @@ pub(super) enum FormJson {
     },
 }
 
+/// What stands between the conditions of a form.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[schema(as = QueryFormJoin)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum JoinJson {
+    /// All of them.
     And,
+    /// Any of them.
     Or,
 }
 
@@ -76,8 +79,22 @@ pub(super) enum ConditionJson {
     },
 }
 
-fn wrong(message: &str) -> Problem {
-    Problem::new(Code::Invalid, message).at("form")
+fn wrong(place: &str, message: &str) -> Problem {
+    Problem::new(Code::Invalid, message).at(place)
+}
+
+/// What a text is made of must be there, and a window at least a day: the query's own errors tell places in a text that nobody sent.
+fn check(place: &str, named: &[(&str, &str)], days: Option<u32>) -> Result<(), Problem> {
+    if let Some((field, _)) = named.iter().find(|(_, name)| name.is_empty()) {
+        return Err(wrong(&format!("{place}.{field}"), &format!("{field} must not be empty")));
+    }
+    if days == Some(0) {
+        return Err(wrong(
+            &format!("{place}.days"),
+            "days must be at least 1; without it all of time is meant",
+        ));
+    }
+    Ok(())
 }
 
 impl From<Form> for FormJson {
@@ -102,16 +119,26 @@ impl TryFrom<FormJson> for Form {
             FormJson::Conditions { join, conditions } => {
                 let is_all = matches!(join, JoinJson::And) || conditions.len() == 1;
                 let join = if is_all { Join::And } else { Join::Or };
-                let conditions = conditions.into_iter().map(FormCondition::try_from);
+                if conditions.is_empty() {
+                    return Err(wrong("form.conditions", "a form has at least one condition"));
+                }
+                let conditions = conditions.into_iter().enumerate();
+                let conditions =
+                    conditions.map(|(at, one)| condition(&format!("form.conditions[{at}]"), one));
                 Ok(Self::Conditions(join, conditions.collect::<Result<_, _>>()?))
             }
             FormJson::Value { event, reducer, property, days } => {
                 let reducer = Self::reducer(&reducer).ok_or_else(|| {
-                    wrong("reducer must be count, sum, avg, min, max, first, last, unique or mode")
+                    wrong(
+                        "form.reducer",
+                        "reducer must be count, sum, avg, min, max, first, last, unique or mode",
+                    )
                 })?;
                 if (reducer == "count") == property.is_some() {
-                    return Err(wrong("property must be there, but for count"));
+                    return Err(wrong("form.property", "property must be there, but for count"));
                 }
+                let property_name = property.as_deref().unwrap_or("none");
+                check("form", &[("event", &event), ("property", property_name)], days)?;
                 Ok(Self::Value { event, reducer, property, days })
             }
         }
@@ -140,36 +167,46 @@ impl From<FormCondition> for ConditionJson {
     }
 }
 
-impl TryFrom<ConditionJson> for FormCondition {
-    type Error = Problem;
-
-    fn try_from(condition: ConditionJson) -> Result<Self, Problem> {
-        match condition {
-            ConditionJson::Event { event, comparison, times, days } => {
-                let comparison = Comparison::from_symbol(&comparison)
-                    .ok_or_else(|| wrong("comparison must be =, !=, >=, <=, > or <"))?;
-                Ok(Self::Event { event, comparison, times, days })
-            }
-            ConditionJson::Trait { name, comparison, value } => {
-                Ok(Self::Trait { name, test: test(&comparison, value)? })
-            }
-            ConditionJson::Audience { audience, is_in } => Ok(Self::Audience { key: audience, is_in }),
+fn condition(place: &str, condition: ConditionJson) -> Result<FormCondition, Problem> {
+    match condition {
+        ConditionJson::Event { event, comparison, times, days } => {
+            check(place, &[("event", &event)], days)?;
+            let comparison = Comparison::from_symbol(&comparison).ok_or_else(|| {
+                wrong(&format!("{place}.comparison"), "comparison must be =, !=, >=, <=, > or <")
+            })?;
+            Ok(FormCondition::Event { event, comparison, times, days })
+        }
+        ConditionJson::Trait { name, comparison, value } => {
+            check(place, &[("trait", &name)], None)?;
+            Ok(FormCondition::Trait { name, test: test(place, &comparison, value)? })
+        }
+        ConditionJson::Audience { audience, is_in } => {
+            check(place, &[("audience", &audience)], None)?;
+            Ok(FormCondition::Audience { key: audience, is_in })
         }
     }
 }
 
-fn test(comparison: &str, value: Option<serde_json::Value>) -> Result<Test, Problem> {
+fn test(place: &str, comparison: &str, value: Option<serde_json::Value>) -> Result<Test, Problem> {
     use serde_json::Value as Json;
+    let of_value = |message| wrong(&format!("{place}.value"), message);
     match (comparison, value) {
         ("exists", None) => Ok(Test::Exists),
         ("absent", None) => Ok(Test::Absent),
+        ("exists" | "absent", Some(_)) => Err(of_value("exists and absent are asked without a value")),
         ("contains", Some(Json::String(text))) => Ok(Test::Contains(text)),
-        (symbol, Some(value @ (Json::String(_) | Json::Number(_) | Json::Bool(_)))) => {
+        ("contains", _) => Err(of_value("contains asks for a string")),
+        (symbol, value) => {
             let comparison = Comparison::from_symbol(symbol).ok_or_else(|| {
-                wrong("comparison must be =, !=, >=, <=, >, <, contains, exists or absent, and the value as it needs it")
+                let message = "comparison must be =, !=, >=, <=, >, <, contains, exists or absent";
+                wrong(&format!("{place}.comparison"), message)
             })?;
+            let Some(value @ (Json::String(_) | Json::Number(_) | Json::Bool(_))) = value else {
+                let message =
+                    "a trait is compared with a string, a number of at most 15 digits, true or false";
+                return Err(of_value(message));
+            };
             Ok(Test::Compare(comparison, Value::from_json(&value.to_string())))
         }
-        _ => Err(wrong("the value of a trait is compared with a string, a number, true or false")),
     }
 }

@@ -245,20 +245,19 @@ impl Task {
         }
     }
 
-    /// Works up to where the live processor stands, and lets everything happen that was due by then.
-    async fn catch_up(
-        &self,
-        live: &mut PgConnection,
-        again: &mut SpaceProcessor,
-        offset: Offset,
-    ) -> Result<(), RebuildError> {
+    /// Until when everything has happened that the live processor, which stands there, has let happen.
+    async fn instant_at(&self, live: &mut PgConnection, offset: Offset) -> Result<Timestamp, RebuildError> {
         // Timers never overtake events that are in the log already.
         let waiting = log::oldest_after(&mut *live, self.space, offset).await?;
         // Nor what the live processor has still to let happen, if it has been stopped: it would be no difference but of time.
         let due = processor::next_due(live, self.space).await?;
         let before_due = due.map(|at| Timestamp::from_millis(at - 1));
-        let at = [waiting, before_due].into_iter().flatten().fold(self.now().await?, Timestamp::min);
-        again.until = Some(Until { offset, at });
+        Ok([waiting, before_due].into_iter().flatten().fold(self.now().await?, Timestamp::min))
+    }
+
+    /// Works up to where the live processor stands, and lets everything happen that was due by then.
+    async fn catch_up(&self, again: &mut SpaceProcessor, until: Until) -> Result<(), RebuildError> {
+        again.until = Some(until);
         while again.step().await? {}
         Ok(())
     }
@@ -269,7 +268,9 @@ impl Task {
         let mut live = connection.begin().await.map_err(StoreError::from)?;
         compare::one_snapshot(&mut live).await?;
         let standing = compare::standing(&mut live, self.space).await?;
-        self.catch_up(&mut live, again, standing.processed()).await?;
+        let offset = standing.processed();
+        let at = self.instant_at(&mut live, offset).await?;
+        self.catch_up(again, Until { offset, at }).await?;
         let mut rebuilt = again.pool.acquire().await.map_err(StoreError::from)?;
         let renumbered = renumber::find(&mut rebuilt, place).await?;
         Ok(report::compare(&mut live, &mut rebuilt, again, &renumbered).await?)
@@ -294,9 +295,11 @@ impl Task {
         again: &mut SpaceProcessor,
         (epoch, processed, fenced): (i64, Offset, Instant),
     ) -> Result<Option<Swap>, RebuildError> {
-        let mut live = self.pool.acquire().await.map_err(StoreError::from)?;
-        self.catch_up(&mut live, again, processed).await?;
-        drop(live);
+        let at = {
+            let mut live = self.pool.acquire().await.map_err(StoreError::from)?;
+            self.instant_at(&mut live, processed).await?
+        };
+        self.catch_up(again, Until { offset: processed, at }).await?;
         frozen::carry_over(again, &self.pool).await?;
         // Answers from memory rely on a look at the lease that is no older than this: none are given when it is over.
         tokio::time::sleep((TRUST * 2).saturating_sub(fenced.elapsed())).await;

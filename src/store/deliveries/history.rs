@@ -76,6 +76,14 @@ macro_rules! destinations {
     };
 }
 
+/// Without those of destinations that are deleted and not yet cleared: they would fill pages that show nothing of them.
+macro_rules! of_living {
+    () => {
+        "($3::int IS NULL OR destination_no = $3) AND destination_no <> ALL (ARRAY (SELECT g.destination_no FROM destination g
+             WHERE g.space_id = $1 AND g.deleted)) AND $4::bigint[] IS NULL AND $5::bigint[] IS NULL"
+    };
+}
+
 /// The list of deliveries under a condition on the queue and one on what became of changes. Those of all parameters stand in
 /// every one of them: what is not asked for is null.
 macro_rules! listed {
@@ -117,10 +125,7 @@ macro_rules! listed {
 }
 
 /// In the order of the key, as far as the list goes.
-const ANY: &str = listed!(
-    "($3::int IS NULL OR destination_no = $3) AND $4::bigint[] IS NULL AND $5::bigint[] IS NULL",
-    "($3::int IS NULL OR destination_no = $3) AND $4::bigint[] IS NULL AND $5::bigint[] IS NULL"
-);
+const ANY: &str = listed!(of_living!(), of_living!());
 /// By profile.
 const OF_PROFILES: &str = listed!(
     concat!(destinations!(), " AND profile_no = ANY ($4::bigint[]) AND $5::bigint[] IS NULL"),
@@ -128,10 +133,8 @@ const OF_PROFILES: &str = listed!(
 );
 /// By definition, in the order of the key of each. The planner has to see that what is about none is not asked for.
 const OF_DEFINITION: &str = listed!(
-    "($3::int IS NULL OR destination_no = $3) AND $4::bigint[] IS NULL AND $5::bigint[] IS NULL
-         AND definition_no = $11::int AND definition_no <> 0",
-    "($3::int IS NULL OR destination_no = $3) AND $4::bigint[] IS NULL AND $5::bigint[] IS NULL
-         AND definition_no = $11::int AND definition_no <> 0"
+    concat!(of_living!(), " AND definition_no = $11::int AND definition_no <> 0"),
+    concat!(of_living!(), " AND definition_no = $11::int AND definition_no <> 0")
 );
 /// By number.
 const NUMBERED: &str = listed!(
