@@ -9,27 +9,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use crate::harness::app::{TOKEN, TestApp, WRITE_KEY};
-
-/// A read is tried again: what was sent a moment ago may not be processed yet. What changes something is sent once.
-const CURL: &str = r#"set -euo pipefail
-curl() {
-    for _ in $(seq 100); do
-        command curl -fsS "$@" && return 0
-        for word in "$@"; do [ "$word" = "-d" ] && return 1; done
-        sleep 0.1
-    done
-    return 1
-}
-"#;
-/// What builds and starts a server cannot run within one.
-const NOT_HERE: [&str; 3] = ["make ", "cargo run", "git clone"];
-
-/// The shell blocks of a page.
-fn blocks(page: &str) -> Vec<String> {
-    let text = fs::read_to_string(page).unwrap();
-    let fenced = text.split("```sh\n").skip(1).filter_map(|rest| rest.split("\n```").next());
-    fenced.filter(|block| !NOT_HERE.iter().any(|word| block.contains(word))).map(str::to_owned).collect()
-}
+use crate::harness::docs::{CURL, blocks};
 
 async fn run_all(page: &str, expected: usize) {
     let app = TestApp::start().await;

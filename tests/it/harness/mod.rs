@@ -5,6 +5,7 @@ pub(crate) mod app;
 pub(crate) mod browser;
 pub(crate) mod cluster;
 pub(crate) mod destinations;
+pub(crate) mod docs;
 pub(crate) mod generated;
 pub(crate) mod people;
 pub(crate) mod process;
