@@ -64,6 +64,7 @@ mod destinations_under_way;
 mod destinations_unmerge;
 #[cfg(test)]
 mod docs;
+#[cfg(test)]
 mod docs_commands;
 #[cfg(test)]
 mod durability;
