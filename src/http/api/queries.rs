@@ -17,7 +17,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 /// A query: its text, or what a form says of it.
 #[derive(Debug, Deserialize, ToSchema)]
-#[schema(as = QueryText, min_properties = 1, max_properties = 1)]
+#[schema(as = QueryText, min_properties = 1)]
 #[serde(deny_unknown_fields)]
 struct QueryText {
     /// An audience or a computed trait in the query language.
