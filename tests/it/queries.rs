@@ -70,6 +70,20 @@ async fn a_form_reads_a_query_of_a_common_shape_and_writes_it() {
 }
 
 #[tokio::test]
+async fn the_form_that_the_page_shows_is_one() {
+    let app = start().await;
+    let page = std::fs::read_to_string("docs/query-language.md").unwrap();
+    let shown = page.split("```form\n").nth(1).unwrap().split("```").next().unwrap();
+    let form: Value = serde_json::from_str(shown).unwrap();
+    let read = app.post(&format!("{SPACE}/queries/format"), json!({"form": form})).await.expect(200).json;
+    assert_eq!(read["form"], form, "{read}");
+    assert!(read["query"].as_str().unwrap().contains("NOT audience('vip')"), "{read}");
+    // A form that is null beside a query is none.
+    let both = json!({"query": read["query"], "form": null});
+    assert_eq!(app.post(&format!("{SPACE}/queries/format"), both).await.expect(200).json, read);
+}
+
+#[tokio::test]
 async fn what_no_form_is_writes_nothing() {
     let app = start().await;
     let path = format!("{SPACE}/queries/format");
