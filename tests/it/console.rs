@@ -459,6 +459,15 @@ async fn an_audience_shows_its_deliveries_and_leads_to_each() {
         body.split("<tr>").skip(1).map(plain).collect()
     };
     let page = browser.page("/audiences/buyers").await.expect(200);
+    // What goes through all members is counted when somebody asks for it.
+    let counted = |page: &Answer| between(&page.text, "<section id=\"identifiers\"", "</section>").to_owned();
+    assert!(counted(&page).contains("Count them") && !counted(&page).contains("user_id"));
+    let asked = browser.page("/audiences/buyers?identifiers=counted").await.expect(200);
+    assert!(
+        counted(&asked).contains("user_id") && counted(&asked).contains("100.0 %"),
+        "{}",
+        counted(&asked)
+    );
     let first = rows(&page);
     assert_eq!(first.len(), 20, "{first:?}");
     let (newest, id) = (&first[0], hook["id"].as_str().unwrap());

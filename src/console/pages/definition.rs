@@ -121,8 +121,7 @@ async fn of_audience(context: &Cx, page: Page, key: &str) -> Page {
     members.extend(context.asked("members").map(|cursor| ("cursor", cursor)));
     let mut changes = vec![("limit", ROWS)];
     changes.extend(context.asked("changes").map(|cursor| ("cursor", cursor)));
-    let (members_path, changes_path, identifiers_path) =
-        (["audiences", key, "members"], ["audiences", key, "transitions"], ["audiences", key, "identifiers"]);
+    let (members_path, changes_path) = (["audiences", key, "members"], ["audiences", key, "transitions"]);
     let (history, members, changes, identifiers, other) = tokio::join!(
         history(context, key),
         people(context, ("members", "Members"), &members_path, &members, |section, list| {
@@ -131,24 +130,30 @@ async fn of_audience(context: &Cx, page: Page, key: &str) -> Page {
         people(context, ("changes", "Who came and went"), &changes_path, &changes, |section, list| {
             section.with(change_table(context, list))
         }),
-        context.read(&identifiers_path, &[]),
+        identifiers(context, key),
         overlap(context, key),
     );
-    page.with(history)
-        .with(members)
-        .with(changes)
-        .with(part("identifiers", "Identifiers of members", &identifiers, |section, list| {
-            let rows = items(list, "identifiers").iter().map(|one| {
-                vec![
-                    Cell::Code(text(one, "type").to_owned()),
-                    number(one, "members"),
-                    percent(&one["percent"]),
-                ]
-            });
-            let table = Table::new("Identifiers of members", &["Type", "Members", "Share"]).rows(rows);
-            section.with(table).folded()
-        }))
-        .with(other)
+    page.with(history).with(members).with(changes).with(identifiers).with(other)
+}
+
+/// Which identifiers its members have. All of them are gone through, which takes seconds for a million: they are counted when somebody
+/// asks for it, and not while the page fetches itself again.
+async fn identifiers(context: &Cx, key: &str) -> Section {
+    if context.is_poll {
+        return Section::kept("identifiers");
+    }
+    let title = "Identifiers of members";
+    if context.asked("identifiers").is_none() {
+        let count = Link::new("Count them", context.here_with("identifiers", "counted"));
+        return Section::new("identifiers", title).with(Content::Links(vec![count])).folded();
+    }
+    let answer = context.read(&["audiences", key, "identifiers"], &[]).await;
+    part("identifiers", title, &answer, |section, list| {
+        let rows = items(list, "identifiers").iter().map(|one| {
+            vec![Cell::Code(text(one, "type").to_owned()), number(one, "members"), percent(&one["percent"])]
+        });
+        section.with(Table::new(title, &["Type", "Members", "Share"]).rows(rows))
+    })
 }
 
 fn percent(value: &Value) -> Cell {
