@@ -6,21 +6,10 @@ personas=$(realpath "$1")
 profiles=${2:-1000000}
 cd "$(dirname "$0")/console"
 
-data=$(mktemp -d)
-# Started as root, the private Postgres runs under an account of its own, which has to get there.
-chmod 755 "$data"
-server=
-finish() { if [ -n "$server" ]; then kill "$server" 2>/dev/null && wait "$server"; fi; rm -rf "$data"; }
-trap finish EXIT
-
-export PERSONAS_DATA_DIR="$data/data" PERSONAS_LISTEN="${PERSONAS_LISTEN:-127.0.0.1:8766}"
-export PERSONAS_BOOTSTRAP_TOKEN=tok_of_the_paints CONSOLE_TOKEN=tok_of_the_paints PERSONAS_BOOTSTRAP_WRITE_KEY=wk_of_the_paints
-export CONSOLE_URL="http://$PERSONAS_LISTEN"
-CHROMIUM="${CHROMIUM:-$(command -v chromium || command -v chromium-browser || command -v google-chrome)}"
-export CHROMIUM
-"$personas" serve >"$data/log" 2>&1 &
-server=$!
-until curl -sf "$CONSOLE_URL/readyz" >/dev/null; do kill -0 "$server" || { cat "$data/log" >&2; exit 1; }; sleep 0.2; done
+PERSONAS_LISTEN="${PERSONAS_LISTEN:-127.0.0.1:8766}"
+PERSONAS_BOOTSTRAP_TOKEN=tok_of_the_paints
+export PERSONAS_BOOTSTRAP_WRITE_KEY=wk_of_the_paints
+. ./serve.sh
 api() {
     local path=$1 body=$2
     shift 2
