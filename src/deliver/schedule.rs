@@ -43,7 +43,7 @@ pub(super) fn pause_ms(failures: i32, asked: Option<Duration>, random: u16) -> i
 const BREAKS_AFTER: u32 = 10;
 /// Pause before it is tried again for the first time.
 const PROBE_FIRST_MS: i64 = 1_000;
-/// Longest pause between two such tries.
+/// Longest pause between two such tries, but for the fifth that chance may add.
 const PROBE_LONGEST_MS: i64 = 300_000;
 
 /// Spares a destination that fails whatever is sent: then one request at a time tries whether it is well again.
@@ -65,6 +65,13 @@ impl Breaker {
             _ if self.failures >= BREAKS_AFTER => 1,
             _ => concurrency,
         }
+    }
+
+    /// Forgets pauses longer than any is: they were set before the clock went back, and would hold everything up.
+    pub(super) fn correct(&mut self, now: Timestamp) {
+        let within = |most: i64| move |until: &Timestamp| until.millis() - now.millis() <= most;
+        self.until = self.until.filter(within(PROBE_LONGEST_MS * 6 / 5));
+        self.asked = self.asked.filter(within(RETRY_AFTER_MAX_MS));
     }
 
     /// When that may change by the passage of time.
@@ -190,6 +197,23 @@ mod tests {
         // What was under way when it asked for that is no reason to go on.
         breaker.answered();
         assert_eq!((breaker.allowed(8, now), breaker.until()), (0, Some(now.plus_millis(10))));
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_holds_nobody_up() {
+        let ahead = Timestamp::from_millis(2 * HOUR);
+        let mut breaker = Breaker::default();
+        (0..10).for_each(|_| breaker.failed(ahead, 999));
+        breaker.correct(ahead);
+        assert_eq!(breaker.allowed(8, ahead), 0);
+        let back = Timestamp::from_millis(0);
+        breaker.correct(back);
+        assert_eq!(breaker.allowed(8, back), 1);
+        breaker.wait_until(ahead.plus_millis(RETRY_AFTER_MAX_MS));
+        breaker.correct(ahead);
+        assert_eq!(breaker.allowed(8, ahead), 0);
+        breaker.correct(back);
+        assert_eq!(breaker.allowed(8, back), 1);
     }
 
     #[tokio::test]

@@ -158,6 +158,7 @@ impl Worker {
             }
             self.read_anew().await?;
             if self.may_send() {
+                self.breaker.correct(self.now());
                 self.fill_up().await?;
                 self.dispatch().await?;
             }

@@ -17,6 +17,8 @@ use crate::server::{PATIENCE, Recipe, Server, is_fast};
 use crate::traffic::Traffic;
 
 const HOUR: i64 = 3_600_000;
+/// Of each process's log, shown when a test fails.
+const LAST_LINES: usize = 40;
 
 /// What is defined in the space: path, key, query.
 const DEFINITIONS: [(&str, &str, &str); 7] = [
@@ -146,6 +148,23 @@ impl Stage {
         })
         .await;
         pipeline
+    }
+}
+
+/// What the processes wrote last is the first thing to look at when a test has failed, and it goes with the folder.
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for entry in std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten() {
+            if entry.path().extension().is_some_and(|extension| extension == "log") {
+                let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().collect();
+                let last = lines.len().saturating_sub(LAST_LINES);
+                eprintln!("{}, the end:\n{}", entry.path().display(), lines[last..].join("\n"));
+            }
+        }
     }
 }
 
