@@ -53,8 +53,6 @@ pub(crate) use offline::{
     restore, scrub, verify,
 };
 
-/// Flushes under way at the same time: while one waits for its commit the next one compresses.
-const FLUSHERS: usize = 2;
 /// Look-up statements under way at the same time.
 const LOOKUP_TASKS: u32 = 2;
 /// People who watch events as they come in, at the same time.
@@ -101,7 +99,7 @@ struct Tasks {
     serving: CancellationToken,
     server: TaskTracker,
     /// End when nobody can hand them events any more.
-    flushers: TaskTracker,
+    flusher: TaskTracker,
     /// Ends what works behind the server.
     working: CancellationToken,
     workers: TaskTracker,
@@ -114,7 +112,7 @@ impl Tasks {
             ended: watch::Sender::new(None),
             serving: CancellationToken::new(),
             server: TaskTracker::new(),
-            flushers: TaskTracker::new(),
+            flusher: TaskTracker::new(),
             working: CancellationToken::new(),
             workers: TaskTracker::new(),
         }
@@ -342,7 +340,7 @@ impl Running {
         self.tasks.serving.cancel();
         finish(&self.tasks.server, "server", limit).await;
         // The last request is answered, so nobody can add to the queue: the writers end when it is empty.
-        finish(&self.tasks.flushers, "log writer", limit).await;
+        finish(&self.tasks.flusher, "log writer", limit).await;
         self.tasks.working.cancel();
         finish(&self.tasks.workers, "workers", limit).await;
         // A connection says good-bye and waits for the other side to hang up, which one that is silent never does.
@@ -408,13 +406,10 @@ fn start_ingest(
     };
     let (sender, appended) = watch::channel(0);
     let (batcher, flusher) = ingest::batcher(pool.clone(), limits, sender, doors.meters.clone());
-    for _ in 0..FLUSHERS {
-        let flusher = flusher.clone();
-        tasks.spawn(&tasks.flushers, "log writer", async move {
-            flusher.run().await;
-            Ok(())
-        });
-    }
+    tasks.spawn(&tasks.flusher, "log writer", async move {
+        flusher.run().await;
+        Ok(())
+    });
     (Ingest::new(batcher, config.limits, doors, clock.clone(), ids.clone()), appended)
 }
 

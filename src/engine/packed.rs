@@ -166,7 +166,7 @@ impl<V: Serialize + DeserializeOwned + Clone> Packed<V> {
 
     /// Whether there is no value at all.
     pub(super) fn is_empty(&self) -> bool {
-        self.keys().next().is_none()
+        if self.changes.is_empty() { self.stored.is_empty() } else { self.keys().next().is_none() }
     }
 
     /// Appends the stored form: runs of what has not changed as they are, and what has.

@@ -1,11 +1,14 @@
 //! All definitions of a space, compiled together: which leaves an event touches, which definitions those feed,
 //! and in which order definitions that refer to each other are evaluated.
 
+mod marks;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use hashbrown::HashMap;
 
+pub use self::marks::Dirty;
 use crate::domain::{Collection, ComputationNo, EventType, Facts, LeafNo, Timestamp, json};
 
 use super::query::Plan;
@@ -60,6 +63,8 @@ pub struct Program {
     /// an answer.
     met: RwLock<HashMap<String, Arc<EventLeaves>>>,
     readers_of_traits: HashMap<String, Vec<usize>>,
+    /// Definitions that have to be looked at on somebody of whom nothing is known.
+    of_nobody: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -79,36 +84,6 @@ struct EventLeaves {
     /// Places of the leaves, and where the fields of each are among those of the event.
     leaves: Vec<(usize, Vec<usize>)>,
     fields: Vec<Field>,
-}
-
-/// Which definitions to evaluate: a set of places in a program, taken in the order of evaluation.
-#[derive(Debug, Clone, Default)]
-pub struct Dirty {
-    /// The next one stands last.
-    places: Vec<u32>,
-    /// Whether something was marked since they were put in order.
-    disordered: bool,
-}
-
-impl Dirty {
-    /// Takes the next definition in the order of evaluation.
-    pub fn pop(&mut self) -> Option<usize> {
-        if std::mem::take(&mut self.disordered) {
-            self.places.sort_unstable_by(|a, b| b.cmp(a));
-            self.places.dedup();
-        }
-        self.places.pop().map(|place| place as usize)
-    }
-
-    /// Whether there is nothing to evaluate.
-    pub const fn is_empty(&self) -> bool {
-        self.places.is_empty()
-    }
-
-    fn mark(&mut self, places: impl IntoIterator<Item = usize>) {
-        self.places.extend(places.into_iter().map(|place| place as u32));
-        self.disordered = true;
-    }
 }
 
 impl Program {
@@ -135,6 +110,7 @@ impl Program {
                 program.readers_of_traits.entry(name.clone()).or_default().push(place);
             }
         }
+        program.of_nobody = marks::find_of_nobody(&computations);
         program.computations = computations;
         program.add_globs();
         Ok(program)
@@ -285,26 +261,6 @@ impl Program {
         states.for_each_mut(|no, state| state.compact(self.leaf(no).and_then(|spec| spec.window), now));
     }
 
-    /// Marks one definition, as when its due time has come.
-    pub fn mark(&self, no: ComputationNo, dirty: &mut Dirty) {
-        dirty.mark(self.place(no));
-    }
-
-    /// Marks all definitions, as for a new or merged profile.
-    pub fn mark_all(&self, dirty: &mut Dirty) {
-        dirty.mark(0..self.computations.len());
-    }
-
-    /// Marks the definitions that ask the users of accounts, as for a user who joined one.
-    pub fn mark_quantified(&self, dirty: &mut Dirty) {
-        dirty.mark(self.quantified.iter().copied());
-    }
-
-    /// Marks the definitions of accounts, as for an account that somebody joined.
-    pub fn mark_of_accounts(&self, dirty: &mut Dirty) {
-        dirty.mark(self.of_accounts.iter().copied());
-    }
-
     /// Adds to the states of an account what a user brings to it (or of that what a backfill found): its own states and
     /// those of its seat, as far as they are pooled. Says whether there was anything.
     pub fn pool<'s>(
@@ -333,19 +289,6 @@ impl Program {
     pub fn unpool(&self, account: &mut LeafStates, dirty: &mut Dirty) {
         account.retain(|no| self.leaf(no).is_none_or(|spec| spec.scope != Scope::Pool));
         self.mark_of_accounts(dirty);
-    }
-
-    /// Marks the definitions that read a leaf, as after a merge of its states.
-    pub fn mark_leaf(&self, no: LeafNo, dirty: &mut Dirty) {
-        if let Some(leaf) = self.leaf_places.get(&no).and_then(|&place| self.leaves.get(place)) {
-            dirty.mark(leaf.readers.iter().copied());
-        }
-    }
-
-    /// Marks the definitions that read a trait, by its canonical name. Also to be called when an evaluation has
-    /// changed the value of a serving computed trait or audience: what refers to it comes later in the order.
-    pub fn mark_trait(&self, name: &str, dirty: &mut Dirty) {
-        dirty.mark(self.readers_of_traits.get(name).into_iter().flatten().copied());
     }
 }
 

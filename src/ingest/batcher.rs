@@ -1,17 +1,19 @@
 //! The write batcher: gathers what requests want stored, appends it in one statement, and answers each request
 //! only after its own events are committed.
 //!
-//! Nothing waits for a timer: a flusher takes whatever has gathered while the last flush was in flight. The queue
-//! is bounded in requests, events and bytes; a full queue is said at once, so that clients back off (decisions T13).
+//! Nothing waits for a timer: the flusher takes whatever has gathered while the last flush was in flight. One at a time: a
+//! second one under way would wait for the row of the log's end, with requests that the next one could have taken
+//! together. The queue is bounded in requests, events and bytes; a full queue is said at once, so that clients back off (decisions T13).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use hashbrown::HashSet;
 use sqlx::postgres::PgPool;
-use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::Instrument;
 
 use crate::domain::month::Month;
@@ -135,11 +137,10 @@ impl std::fmt::Debug for Waiting {
     }
 }
 
-/// The side that writes. Run it on as many tasks as flushes should overlap: while one waits for its commit the next
-/// one compresses, and the log's row lock keeps them in order.
-#[derive(Debug, Clone)]
+/// The side that writes.
+#[derive(Debug)]
 pub struct Flusher {
-    queue: Arc<Mutex<mpsc::Receiver<Waiting>>>,
+    queue: mpsc::Receiver<Waiting>,
     queued: Arc<Queued>,
     limits: BatcherLimits,
     pool: PgPool,
@@ -159,8 +160,7 @@ pub fn batcher(
     let (sender, receiver) = mpsc::channel(limits.queue_events_max.clamp(1, 65_536));
     let queued = Arc::new(Queued::default());
     let handle = Batcher { queue: sender, queued: Arc::clone(&queued), limits };
-    let queue = Arc::new(Mutex::new(receiver));
-    (handle, Flusher { queue, queued, limits, pool, appended, meters })
+    (handle, Flusher { queue: receiver, queued, limits, pool, appended, meters })
 }
 
 impl Batcher {
@@ -179,12 +179,15 @@ impl Batcher {
     }
 }
 
-/// Longest time for storing a flush. Statements have a limit of their own; this is for a connection that says nothing any more.
+/// Spaces of a flush that are stored at the same time.
+const SPACES_AT_ONCE: usize = 4;
+
+/// Longest time for storing a chunk. Statements have a limit of their own; this is for a connection that says nothing any more.
 const STORE_LIMIT: Duration = Duration::from_secs(40);
 
 impl Flusher {
     /// Flushes until every [`Batcher`] is gone and the queue is empty.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         loop {
             let gathered = self.gather().await;
             if gathered.is_empty() {
@@ -198,14 +201,13 @@ impl Flusher {
     }
 
     /// Waits for one request and takes what else is there, up to the bounds of a chunk.
-    async fn gather(&self) -> Vec<Waiting> {
-        let mut queue = self.queue.lock().await;
-        let Some(first) = queue.recv().await else { return Vec::new() };
+    async fn gather(&mut self) -> Vec<Waiting> {
+        let Some(first) = self.queue.recv().await else { return Vec::new() };
         let (mut events, mut bytes) = (first.append.weight(), first.append.bytes());
         let mut gathered = vec![first];
         // The last request added may exceed the bound by one batch, which a chunk has room for.
         while events < self.limits.flush_events_max && bytes < self.limits.flush_bytes_max {
-            let Ok(next) = queue.try_recv() else { break };
+            let Ok(next) = self.queue.try_recv() else { break };
             events += next.append.weight();
             bytes += next.append.bytes();
             gathered.push(next);
@@ -213,34 +215,43 @@ impl Flusher {
         gathered
     }
 
+    /// Stores what was gathered: what belongs to one space in its order, spaces beside each other.
     async fn flush(&self, gathered: Vec<Waiting>) {
-        for (space, waiting) in into_chunks(gathered) {
-            let storing = self.store(space, &waiting).instrument(traces::append(space.0, waiting.len()));
-            // Whether it was stored is not known then: those who sent it send it again, and it counts once.
-            let result = tokio::time::timeout(STORE_LIMIT, storing).await.unwrap_or_else(|_| {
-                Err(crate::store::StoreError::Unavailable(sqlx::Error::Io(
-                    std::io::ErrorKind::TimedOut.into(),
-                )))
-            });
-            let used = result.as_ref().ok().and_then(|(_, used)| *used);
-            let reserved: u64 = waiting.iter().map(|w| u64::from(w.append.reserved)).sum();
-            if used.is_some() || reserved > 0 {
-                self.meters.settle(space, used, reserved);
+        let spaces = futures_util::stream::iter(into_chunks(gathered));
+        let storing = spaces.for_each_concurrent(SPACES_AT_ONCE, async |(space, chunks)| {
+            for chunk in chunks {
+                self.flush_chunk(space, chunk).await;
             }
-            let result = result.map(|(end, _)| end);
-            let end = result.inspect_err(|error| {
-                tracing::error!(%space, %error, "could not append {} requests to the log of space {space}", waiting.len());
-            });
-            let count: u64 = waiting.iter().map(|w| u64::from(w.append.count)).sum();
-            let mut last = end.as_ref().map_or(0, |end| end.0 - count);
-            for Waiting { append, done } in waiting {
-                last += u64::from(append.count);
-                let answer = if end.is_ok() { Ok(Offset(last)) } else { Err(AppendError::Unavailable) };
-                // A client that went away does not hear it; its events are stored all the same.
-                let _gone = done.send(answer);
-            }
-        }
+        });
+        storing.await;
         self.appended.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Stores one chunk and answers those whose events are in it.
+    async fn flush_chunk(&self, space: SpaceNo, waiting: Vec<Waiting>) {
+        let storing = self.store(space, &waiting).instrument(traces::append(space.0, waiting.len()));
+        // Whether it was stored is not known then: those who sent it send it again, and it counts once.
+        let result = tokio::time::timeout(STORE_LIMIT, storing).await.unwrap_or_else(|_| {
+            let silent = sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+            Err(crate::store::StoreError::Unavailable(silent))
+        });
+        let used = result.as_ref().ok().and_then(|(_, used)| *used);
+        let reserved: u64 = waiting.iter().map(|w| u64::from(w.append.reserved)).sum();
+        if used.is_some() || reserved > 0 {
+            self.meters.settle(space, used, reserved);
+        }
+        let result = result.map(|(end, _)| end);
+        let end = result.inspect_err(|error| {
+            tracing::error!(%space, %error, "could not append {} requests to the log of space {space}", waiting.len());
+        });
+        let count: u64 = waiting.iter().map(|w| u64::from(w.append.count)).sum();
+        let mut last = end.as_ref().map_or(0, |end| end.0 - count);
+        for Waiting { append, done } in waiting {
+            last += u64::from(append.count);
+            let answer = if end.is_ok() { Ok(Offset(last)) } else { Err(AppendError::Unavailable) };
+            // A client that went away does not hear it; its events are stored all the same.
+            let _gone = done.send(answer);
+        }
     }
 
     /// Stores one space's share of a flush. Refusals first: when they cannot be kept, nothing is acknowledged.
@@ -291,8 +302,8 @@ fn all_found(waiting: &[Waiting]) -> BTreeMap<Place, Count> {
     all
 }
 
-/// The requests of each space that go into one chunk together, in the order they came.
-fn into_chunks(gathered: Vec<Waiting>) -> impl Iterator<Item = (SpaceNo, Vec<Waiting>)> {
+/// The chunks of each space: requests that go into one together, in the order they came.
+fn into_chunks(gathered: Vec<Waiting>) -> BTreeMap<SpaceNo, Vec<Vec<Waiting>>> {
     let mut spaces: BTreeMap<SpaceNo, Vec<Vec<Waiting>>> = BTreeMap::new();
     for waiting in gathered {
         let chunks = spaces.entry(waiting.append.space).or_default();
@@ -302,7 +313,7 @@ fn into_chunks(gathered: Vec<Waiting>) -> impl Iterator<Item = (SpaceNo, Vec<Wai
             None => chunks.push(vec![waiting]),
         }
     }
-    spaces.into_iter().flat_map(|(space, chunks)| chunks.into_iter().map(move |chunk| (space, chunk)))
+    spaces
 }
 
 fn compress<'a>(appends: impl Iterator<Item = &'a Append>) -> crate::store::Result<Vec<u8>> {

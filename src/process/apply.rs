@@ -322,7 +322,11 @@ fn add_identifier(work: &mut Work, no: ProfileNo, new: &Candidate, event: &Incom
     if !entry.profile.is_known && catalog.known_types.contains(&new.type_no) {
         entry.profile.is_known = true;
         // No longer anonymous: definitions that leave anonymous profiles out have to look again.
-        catalog.program.mark_all(&mut entry.dirty);
+        if entry.profile.collection == Collection::Users && entry.profile.is_blank() {
+            catalog.program.mark_nobody(&mut entry.dirty);
+        } else {
+            catalog.program.mark_all(&mut entry.dirty);
+        }
     }
     work.out.identifiers.push(NewIdentifier {
         key: new.key,

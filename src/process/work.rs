@@ -347,7 +347,7 @@ impl Work {
             Collection::Users => {
                 self.out.users += 1;
                 if let Some(entry) = self.entries.get_mut(&no) {
-                    catalog.program.mark_all(&mut entry.dirty);
+                    catalog.program.mark_nobody(&mut entry.dirty);
                 }
             }
             Collection::Accounts => {
@@ -386,14 +386,22 @@ impl Work {
             });
         }
         let before = consent::given(entry, catalog);
-        entry.profile.absorb(&other.profile);
+        let was_known = entry.profile.is_known;
+        let changed = entry.profile.absorb(&other.profile);
         let given = consent::given(entry, catalog).into_iter().filter(|category| !before.contains(category));
         let given: Vec<String> = given.collect();
         if !given.is_empty() {
             self.out.consented.entry(survivor).or_default().extend(given);
         }
         entry.touched = true;
-        catalog.program.mark_all(&mut entry.dirty);
+        if was_known == entry.profile.is_known && entry.profile.collection == Collection::Users {
+            let Entry { dirty, absorbed, .. } = entry;
+            catalog.program.mark_absorbed(&other.profile, &changed, dirty);
+            absorbed.iter().for_each(|(_, outcome)| catalog.program.mark_outcome(outcome.computation, dirty));
+            dirty.join(other.dirty);
+        } else {
+            catalog.program.mark_all(&mut entry.dirty);
+        }
         self.redirects.insert(absorbed, survivor);
         match entry.profile.collection {
             Collection::Users => self.out.users -= 1,

@@ -103,7 +103,8 @@ impl Screener {
         // Borrowed once: counting who holds the guard, at every key, would cost more than all the looking.
         let Self { guard, known } = self;
         let (stack, edits, findings) = (Vec::new(), Vec::new(), Vec::new());
-        let mut pass = Pass { guard, known, text, prefix, stack, edits, findings };
+        let secrets = values::may_hold_secrets(text);
+        let mut pass = Pass { guard, known, text, prefix, secrets, stack, edits, findings };
         pass.run();
         let Pass { edits, findings, .. } = pass;
         let text = if edits.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(edited(text, edits)) };
@@ -123,6 +124,8 @@ struct Pass<'s, 't> {
     known: &'s mut HashMap<String, KnownKey>,
     text: &'t str,
     prefix: &'t str,
+    /// Whether there may be any in the text.
+    secrets: bool,
     stack: Vec<Frame<'t>>,
     edits: Vec<Edit>,
     findings: Vec<Finding>,
@@ -138,7 +141,7 @@ impl Pass<'_, '_> {
         let wants = |pattern: &Pattern| pattern.key.as_ref().is_some_and(|regex| regex.is_match(&key));
         let patterns = self.guard.patterns.iter().enumerate();
         let bits = patterns.filter(|(_, pattern)| wants(pattern)).map(|(place, _)| 1_u128 << place);
-        let is_value = values::find(&key, true).first().map(|(_, category)| *category);
+        let is_value = values::find(&key, true, true).first().map(|(_, category)| *category);
         let is_wanted = |pattern: &Pattern| pattern.value.as_ref().is_some_and(|regex| regex.is_match(&key));
         let is_hidden = is_value.is_some()
             || key.bytes().filter(u8::is_ascii_digit).count() > KEY_DIGITS_MAX
@@ -321,7 +324,7 @@ impl Pass<'_, '_> {
         let guard = self.guard;
         let solid = !is_id && !known.meaning.is_number;
         let mut matches: Vec<Match> = Vec::new();
-        for (place, category) in values::find(&text, solid) {
+        for (place, category) in values::find(&text, solid, self.secrets) {
             let action = guard.settings.action(category);
             if action != Action::Allow {
                 matches.push((place, guard.name(category), Some(category), action));

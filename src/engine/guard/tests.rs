@@ -212,6 +212,9 @@ fn accounts_papers_and_secrets_are_found_by_what_they_are() {
         assert_ne!(kept["traits"]["note"], value);
         assert_eq!(kept["traits"]["plan"], "pro");
     }
+    // However it is written down.
+    let escaped = r#"{"traits":{"note":"\u0041KIAIOSFODNN7EXAMPLE","list":["x\\","AKIAIOSFODNN7EXAMPLE"]}}"#;
+    assert_eq!(Screener::new(Arc::clone(&guard)).screen(escaped, "").findings.len(), 2);
     for value in
         ["DE00370400440532013000", "000-12-3456", "900-12-3456", "2024-03-01", "eyJ.eyJ.x", "1978-05-11200"]
     {

@@ -16,8 +16,9 @@ const BYTES_MIN: usize = 9;
 const CARD_DIGITS_MIN: usize = 13;
 
 /// What is found in a text, in the order of the text, without overlaps. `solid` numbers, written without separators, are
-/// taken for cards only where that is asked for: under a key such as `order_id` they are something else.
-pub(super) fn find(text: &str, solid: bool) -> Vec<(Range<usize>, Category)> {
+/// taken for cards only where that is asked for: under a key such as `order_id` they are something else. Without `secrets`
+/// nobody looks for keys and tokens: see [`may_hold_secrets`].
+pub(super) fn find(text: &str, solid: bool, secrets: bool) -> Vec<(Range<usize>, Category)> {
     let mut found = Vec::new();
     if text.len() < BYTES_MIN {
         return found;
@@ -32,7 +33,7 @@ pub(super) fn find(text: &str, solid: bool) -> Vec<(Range<usize>, Category)> {
     if signs.national_id {
         national_ids(text, &mut found);
     }
-    if BEGINNING_OF_SECRET.is_match(text) {
+    if secrets && BEGINNING_OF_SECRET.is_match(text) {
         found.extend(SECRET.find_iter(text).map(|m| (m.range(), Category::Secret)));
     }
     found.sort_unstable_by_key(|(range, _)| (range.start, range.end));
@@ -44,6 +45,16 @@ pub(super) fn find(text: &str, solid: bool) -> Vec<(Range<usize>, Category)> {
     });
     found
 }
+
+/// Whether any string in a JSON text may hold a secret that is known by its shape. One look at all of it costs less than
+/// one at each string, and nearly no text has any.
+pub(super) fn may_hold_secrets(json: &str) -> bool {
+    // What is escaped cannot be seen from here.
+    memchr::memchr(b'\\', json.as_bytes()).is_some() || BEGINNING_OF_SECRET.is_match(json)
+}
+
+/// Fewer digits than anything has that [`Signs`] are signs of.
+const DIGITS_MIN: usize = 2;
 
 /// What may be in a text, as far as one cheap pass can tell: nearly all texts have none of it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -59,6 +70,10 @@ struct Signs {
 impl Signs {
     fn of(bytes: &[u8]) -> Self {
         let (mut signs, mut digits, mut capitals) = (Self::default(), 0_usize, 0_usize);
+        // Words, which most texts are, in a few steps.
+        if bytes.iter().filter(|byte| byte.is_ascii_digit()).count() < DIGITS_MIN {
+            return signs;
+        }
         for (at, byte) in bytes.iter().enumerate() {
             match byte {
                 b'0'..=b'9' => {

@@ -235,7 +235,7 @@ impl Profile {
 
     /// Takes a younger profile in. Outcomes are left to the evaluation that has to follow. Both have left the tallies of
     /// their accounts before ([`Profile::uncount`]).
-    pub fn absorb(&mut self, other: &Self) {
+    pub fn absorb(&mut self, other: &Self) -> Vec<String> {
         let (theirs, kin) = (other.owned.get(), other.kin.get());
         self.owned.update(|owned| {
             owned.merges += theirs.merges + 1;
@@ -250,7 +250,7 @@ impl Profile {
                 kin.accounts.iter().filter(|a| !own.accounts.contains(a)).copied().collect();
             own.accounts.extend(new);
         });
-        self.traits.update(|traits| traits.merge(other.traits.get()));
+        let changed = self.traits.update(|traits| traits.merge(other.traits.get()));
         self.leaves.merge(&other.leaves);
         let seats = other.seats.get();
         if !seats.is_empty() {
@@ -261,6 +261,12 @@ impl Profile {
         self.last_offset = self.last_offset.max(other.last_offset);
         self.last_event_at = self.last_event_at.max(other.last_event_at);
         self.last_seen_at = self.last_seen_at.max(other.last_seen_at);
+        changed
+    }
+
+    /// Whether no event, trait or definition has said anything of it.
+    pub fn is_blank(&self) -> bool {
+        self.leaves.is_empty() && self.outcomes.is_empty() && self.traits.get().is_empty()
     }
 
     /// Leaves the tallies of all its accounts; says which, and as what it was counted there.

@@ -87,6 +87,11 @@ impl LeafStates {
         self.0.iter().map(|(leaf, state)| (LeafNo(leaf), state))
     }
 
+    /// The leaves that have a state.
+    pub fn keys(&self) -> impl Iterator<Item = LeafNo> {
+        self.0.keys().map(LeafNo)
+    }
+
     /// Whether no leaf has a state.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
