@@ -98,7 +98,7 @@ struct Tasks {
     /// Ends the accept loop.
     serving: CancellationToken,
     server: TaskTracker,
-    /// End when nobody can hand them events any more.
+    /// Ends when nobody can hand it events any more.
     flusher: TaskTracker,
     /// Ends what works behind the server.
     working: CancellationToken,
@@ -339,7 +339,7 @@ impl Running {
         tokio::time::sleep(lead).await;
         self.tasks.serving.cancel();
         finish(&self.tasks.server, "server", limit).await;
-        // The last request is answered, so nobody can add to the queue: the writers end when it is empty.
+        // The last request is answered, so nobody can add to the queue: the writer ends when it is empty.
         finish(&self.tasks.flusher, "log writer", limit).await;
         self.tasks.working.cancel();
         finish(&self.tasks.workers, "workers", limit).await;

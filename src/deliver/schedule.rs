@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_goes_back_holds_nobody_up() {
+    fn a_clock_that_goes_back_keeps_no_breaker_open() {
         let ahead = Timestamp::from_millis(2 * HOUR);
         let mut breaker = Breaker::default();
         (0..10).for_each(|_| breaker.failed(ahead, 999));

@@ -45,6 +45,8 @@ pub struct Program {
     /// In the order of evaluation: what is referred to comes first.
     computations: Vec<Computation>,
     places: HashMap<ComputationNo, usize>,
+    /// Places of all versions of a key.
+    versions: HashMap<String, Vec<usize>>,
     leaves: Vec<Leaf>,
     leaf_places: HashMap<LeafNo, usize>,
     /// By the exact names that leaves count.
@@ -97,6 +99,7 @@ impl Program {
         for (place, computation) in computations.iter_mut().enumerate() {
             computation.plan.intern(intern);
             program.places.insert(computation.no, place);
+            program.versions.entry(computation.key.clone()).or_default().push(place);
             if computation.plan.collection() == Collection::Accounts {
                 program.of_accounts.push(place);
             }

@@ -179,8 +179,11 @@ impl Batcher {
     }
 }
 
-/// Spaces of a flush that are stored at the same time.
-const SPACES_AT_ONCE: usize = 4;
+/// Spaces of a flush that are stored at the same time: each takes a connection.
+const SPACES_AT_ONCE: usize = 2;
+
+/// Offset of the last event of a chunk, and how much the space has taken in the month.
+type Stored = (Offset, Option<(Month, u64)>);
 
 /// Longest time for storing a chunk. Statements have a limit of their own; this is for a connection that says nothing any more.
 const STORE_LIMIT: Duration = Duration::from_secs(40);
@@ -219,47 +222,51 @@ impl Flusher {
     async fn flush(&self, gathered: Vec<Waiting>) {
         let spaces = futures_util::stream::iter(into_chunks(gathered));
         let storing = spaces.for_each_concurrent(SPACES_AT_ONCE, async |(space, chunks)| {
+            let mut is_available = true;
             for chunk in chunks {
-                self.flush_chunk(space, chunk).await;
+                // Where one chunk could not be stored the others are not tried: everybody else waits for them.
+                let stored = if is_available { self.try_store(space, &chunk).await } else { None };
+                is_available = stored.is_some();
+                self.answer(space, chunk, stored);
             }
         });
         storing.await;
-        self.appended.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Stores one chunk and answers those whose events are in it.
-    async fn flush_chunk(&self, space: SpaceNo, waiting: Vec<Waiting>) {
-        let storing = self.store(space, &waiting).instrument(traces::append(space.0, waiting.len()));
+    /// Stores one chunk, within a time.
+    async fn try_store(&self, space: SpaceNo, waiting: &[Waiting]) -> Option<Stored> {
+        let storing = self.store(space, waiting).instrument(traces::append(space.0, waiting.len()));
         // Whether it was stored is not known then: those who sent it send it again, and it counts once.
-        let result = tokio::time::timeout(STORE_LIMIT, storing).await.unwrap_or_else(|_| {
+        let stored = tokio::time::timeout(STORE_LIMIT, storing).await.unwrap_or_else(|_| {
             let silent = sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
             Err(crate::store::StoreError::Unavailable(silent))
         });
-        let used = result.as_ref().ok().and_then(|(_, used)| *used);
+        let told = stored.inspect_err(|error| {
+            tracing::error!(%space, %error, "could not append {} requests to the log of space {space}", waiting.len());
+        });
+        told.ok()
+    }
+
+    /// Answers those whose events are in a chunk.
+    fn answer(&self, space: SpaceNo, waiting: Vec<Waiting>, stored: Option<Stored>) {
+        let used = stored.and_then(|(_, used)| used);
         let reserved: u64 = waiting.iter().map(|w| u64::from(w.append.reserved)).sum();
         if used.is_some() || reserved > 0 {
             self.meters.settle(space, used, reserved);
         }
-        let result = result.map(|(end, _)| end);
-        let end = result.inspect_err(|error| {
-            tracing::error!(%space, %error, "could not append {} requests to the log of space {space}", waiting.len());
-        });
         let count: u64 = waiting.iter().map(|w| u64::from(w.append.count)).sum();
-        let mut last = end.as_ref().map_or(0, |end| end.0 - count);
+        let mut last = stored.map_or(0, |(end, _)| end.0 - count);
         for Waiting { append, done } in waiting {
             last += u64::from(append.count);
-            let answer = if end.is_ok() { Ok(Offset(last)) } else { Err(AppendError::Unavailable) };
+            let answer = if stored.is_some() { Ok(Offset(last)) } else { Err(AppendError::Unavailable) };
             // A client that went away does not hear it; its events are stored all the same.
             let _gone = done.send(answer);
         }
+        self.appended.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Stores one space's share of a flush. Refusals first: when they cannot be kept, nothing is acknowledged.
-    async fn store(
-        &self,
-        space: SpaceNo,
-        waiting: &[Waiting],
-    ) -> crate::store::Result<(Offset, Option<(Month, u64)>)> {
+    /// Stores one chunk. Refusals first: when they cannot be kept, nothing is acknowledged.
+    async fn store(&self, space: SpaceNo, waiting: &[Waiting]) -> crate::store::Result<Stored> {
         let rejected: Vec<RejectedEvent> =
             waiting.iter().flat_map(|w| w.append.rejected.iter().cloned()).collect();
         if !rejected.is_empty() {

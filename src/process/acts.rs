@@ -353,9 +353,9 @@ fn merge_profiles(work: &mut Work, acting: &Acting<'_>, ids: &[Named], force: bo
             return Err(format!("a profile takes at most {} merges", catalog.settings.merges_max));
         }
     }
-    let mut at = received_at;
+    let at = apply::catch_up_all(work, &owners, received_at, acting.ground);
     for no in &owners {
-        at = at.max(acting.touch(work, *no));
+        acting.touch(work, *no);
     }
     let profiles = absorbed.iter().filter_map(|no| profile_effect(work, *no, "absorbed"));
     let mut profiles: Vec<ProfileEffect> = profiles.collect();

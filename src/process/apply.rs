@@ -240,6 +240,19 @@ pub(super) fn catch_up(
     at
 }
 
+/// The same on profiles that are about to be one: up to the newest event of any of them, because that is when what they are
+/// together is looked at.
+pub(super) fn catch_up_all(
+    work: &mut Work,
+    owners: &[ProfileNo],
+    received_at: Timestamp,
+    ground: &Ground<'_>,
+) -> Timestamp {
+    let newest = owners.iter().filter_map(|no| Some(work.entries.get(no)?.profile.last_event_at));
+    let at = newest.fold(received_at, Timestamp::max);
+    owners.iter().fold(at, |at, no| at.max(catch_up(work, *no, at, ground)))
+}
+
 pub(super) fn look_again(work: &mut Work, no: ProfileNo, at: Timestamp, ground: &Ground<'_>) {
     if let Some(entry) = work.entries.get_mut(&no) {
         evaluate(entry, &mut work.out, ground.catalog, at, ground.waiting);
@@ -268,9 +281,8 @@ fn settle(
         refuse_all(work, ProfileNo::default(), Rule::Quarantined, quarantined, event, catalog);
         return None;
     };
-    for owner in profile.iter().chain(&absorbed) {
-        catch_up(work, *owner, record.received_at, ground);
-    }
+    let owners: Vec<ProfileNo> = profile.iter().chain(&absorbed).copied().collect();
+    catch_up_all(work, &owners, record.received_at, ground);
     let no = profile.unwrap_or_else(|| work.create(collection, event.offset, record.received_at, catalog));
     if profile.is_none() {
         updates::note(work, no, || Update::Created, event, catalog);

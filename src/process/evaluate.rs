@@ -6,8 +6,8 @@ use super::outbox::Change;
 use super::work::{Entry, Output, Work};
 use crate::domain::delivery::Subject;
 use crate::domain::{Collection, ComputationNo, ProfileNo, Timestamp, Value};
+use crate::engine::ProfileView;
 use crate::engine::profile::{Outcome, OutcomeValue, Profile, encode_pointers};
-use crate::engine::{Computation, ProfileView};
 use crate::store::definitions::Kind;
 use crate::store::memberships::{MembershipChange, Transition};
 use crate::store::timeline::PointerPage;
@@ -103,6 +103,9 @@ pub(super) fn evaluate(
         return;
     }
     entry.touched = true;
+    if !entry.absorbed.is_empty() {
+        settle_frozen(entry, out, catalog, now);
+    }
     while let Some(place) = entry.dirty.pop() {
         let Some(computation) = catalog.program.computations().get(place) else { continue };
         let Some(meta) = catalog.meta.get(&computation.no) else { continue };
@@ -148,35 +151,6 @@ pub(super) fn evaluate(
         }
     }
     settle_absorbed(entry, out, catalog, now);
-    debug_assert_eq!(unsettled(entry, catalog, now, waiting), None, "not marked, and yet another value");
-}
-
-/// A definition that would say something else than is stored, and that nobody has marked: there is none.
-fn unsettled(entry: &Entry, catalog: &Catalog, now: Timestamp, waiting: Waiting) -> Option<String> {
-    if entry.profile.collection != Collection::Users {
-        return None;
-    }
-    let is_other = |computation: &&Computation| {
-        let Some(meta) = catalog.meta.get(&computation.no) else { return false };
-        if computation.plan.collection() != Collection::Users || meta.walking && waiting.has(&entry.profile) {
-            return false;
-        }
-        let view = ProfileView {
-            profile: &entry.profile,
-            leaves: &entry.profile.leaves,
-            tally: None,
-            answers: |key: &str| catalog.answers.get(key).copied(),
-        };
-        let is_told = entry.profile.is_known || meta.include_anonymous;
-        let value = if is_told { computation.plan.evaluate(&view, now).value } else { Value::Null };
-        match (entry.profile.outcome(computation.no).map(|outcome| outcome.value), meta.kind) {
-            (Some(OutcomeValue::Value(known)), _) => known != (!value.is_null()).then(|| value.to_json()),
-            (Some(OutcomeValue::Member(is_member)), _) => is_member != (value == Value::Bool(true)),
-            (None, Kind::Audience) => value == Value::Bool(true),
-            (None, Kind::ComputedTrait) => !value.is_null(),
-        }
-    };
-    catalog.program.computations().iter().find(is_other).map(|computation| computation.key.clone())
 }
 
 /// Which version is decided, and when.
@@ -302,6 +276,25 @@ fn take_absorbed(entry: &mut Entry, no: ComputationNo) -> Vec<(ProfileNo, Outcom
         std::mem::take(&mut entry.absorbed).into_iter().partition(|(_, o)| o.computation == no);
     entry.absorbed = rest;
     taken
+}
+
+/// What a merge brings of versions that answer and are evaluated no more, as those that are switched off: before anything
+/// that refers to them is looked at.
+fn settle_frozen(entry: &mut Entry, out: &mut Output, catalog: &Catalog, now: Timestamp) {
+    let is_frozen =
+        |(_, outcome): &(ProfileNo, Outcome)| catalog.program.place(outcome.computation).is_none();
+    let (frozen, rest): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut entry.absorbed).into_iter().partition(is_frozen);
+    if !frozen.is_empty() {
+        for (key, no) in &catalog.answers {
+            if frozen.iter().any(|(_, outcome)| outcome.computation == *no) {
+                catalog.program.mark_trait(key, &mut entry.dirty);
+            }
+        }
+        entry.absorbed = frozen;
+        settle_absorbed(entry, out, catalog, now);
+    }
+    entry.absorbed = rest;
 }
 
 /// Members of versions that are not evaluated (any more, or not here yet) go over to the survivor.

@@ -41,7 +41,7 @@ async fn clocks_that_jump_lose_nothing_and_count_nothing_twice() {
     let first = stage.open(&one).await;
     let second = two.start().await;
     let load = stage.load(&Targets::new(&[one.url(), two.url()]), 4);
-    for round in 0..plan.tier.of(1, 6, 50) {
+    for round in 0..plan.tier.of(1, 12, 50) {
         for seconds in JUMPS {
             set(seconds);
             plan.moment(200..600).await;

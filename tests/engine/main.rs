@@ -14,6 +14,7 @@ mod funnels;
 mod harness;
 mod held_for;
 mod laws;
+mod marks;
 mod naive;
 mod naive_funnel;
 mod naive_items;

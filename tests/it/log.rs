@@ -189,3 +189,25 @@ async fn a_definition_that_is_switched_off_keeps_its_members_until_it_is_folded_
     let list = app.get(&format!("{path}/transitions")).await.json;
     assert_eq!(list["data"].as_array().unwrap().len(), 2, "u1 never left: {list}");
 }
+
+#[tokio::test]
+async fn what_refers_to_a_definition_that_is_switched_off_follows_its_members_through_merges() {
+    let app = TestApp::start().await;
+    app.make_live("audiences", "seen_it", "event('Seen').count() >= 2").await;
+    app.make_live("audiences", "follows", "audience('seen_it')").await;
+    let size = async || app.get("/v1/spaces/default/audiences/follows/size").await.json["size"].clone();
+    // Of an older profile, which the member becomes a part of.
+    let device = json!({"type": "track", "anonymousId": "d1", "event": "Other"});
+    app.track("/v1/batch", json!({"batch": [device]})).await.expect(200);
+    let offset = seen(&app, "u1", 2).await;
+    count(&app, "u1", offset).await;
+    assert_eq!(size().await, 1);
+    app.patch("/v1/spaces/default/audiences/seen_it", json!({"enabled": false})).await.expect(200);
+    let both = json!({"type": "identify", "userId": "u1", "anonymousId": "d1"});
+    let offset = app.track("/v1/batch", json!({"batch": [both]})).await.expect(200).offset();
+    count(&app, "u1", offset).await;
+    assert_eq!(size().await, 1, "whoever it is part of now");
+    let path = "/v1/spaces/default/collections/users/profiles/anonymous_id:d1/audiences?limit=200";
+    let member_of = app.get(path).await.expect(200).json.to_string();
+    assert!(member_of.contains("follows") && member_of.contains("seen_it"), "{member_of}");
+}

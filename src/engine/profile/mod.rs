@@ -234,7 +234,7 @@ impl Profile {
     }
 
     /// Takes a younger profile in. Outcomes are left to the evaluation that has to follow. Both have left the tallies of
-    /// their accounts before ([`Profile::uncount`]).
+    /// their accounts before ([`Profile::uncount`]). Returns the names of the traits that have other values now.
     pub fn absorb(&mut self, other: &Self) -> Vec<String> {
         let (theirs, kin) = (other.owned.get(), other.kin.get());
         self.owned.update(|owned| {

@@ -11,6 +11,7 @@ use crate::domain::trait_names::{OBJECTION_TRAIT, OBJECTIONS, canonical};
 use crate::domain::{Collection, ComputationNo, LeafNo, Timestamp, Value};
 use crate::engine::evaluate::View;
 use crate::engine::profile::Profile;
+use crate::engine::query::Kind;
 use crate::engine::state::LeafState;
 
 /// Which definitions to evaluate: a set of places in a program, taken in the order of evaluation.
@@ -78,7 +79,10 @@ pub(super) fn find_of_nobody(computations: &[Computation]) -> Vec<usize> {
         let nobody = Nobody::default();
         // A value that does not change by itself is the same at any time.
         let said = computation.plan.evaluate(&nobody, Timestamp::EPOCH);
-        let is_nothing = matches!(said.value, Value::Null) || said.value == Value::Bool(false);
+        let is_nothing = match computation.plan.kind() {
+            Kind::Audience => said.value == Value::Bool(false),
+            Kind::ComputedTrait => said.value == Value::Null,
+        };
         !is_nothing
             || said.changes_at.is_some()
             || nobody.is_asked.get()
@@ -98,7 +102,7 @@ impl Program {
         dirty.mark(self.place(no));
     }
 
-    /// Marks all definitions, as for a new or merged profile.
+    /// Marks all definitions, as where it is not known what has changed.
     pub fn mark_all(&self, dirty: &mut Dirty) {
         dirty.mark(0..self.computations.len());
     }
@@ -145,12 +149,13 @@ impl Program {
         self.mark_quantified(dirty);
     }
 
-    /// Marks a definition of which a merge brings an outcome, and what refers to it: since when it holds may be another
-    /// time even where its value is the same.
+    /// Marks a definition of which a merge brings an outcome, in all its versions, and what refers to it: since when it
+    /// holds may be another time even where its value is the same.
     pub fn mark_outcome(&self, no: ComputationNo, dirty: &mut Dirty) {
-        self.mark(no, dirty);
-        let known = self.place(no).and_then(|place| self.computations.get(place));
-        if let Some(computation) = known.filter(|computation| computation.serving) {
+        let Some(computation) = self.place(no).and_then(|place| self.computations.get(place)) else { return };
+        // Other versions take over since when the one that answers has had its value.
+        dirty.mark(self.versions.get(&computation.key).into_iter().flatten().copied());
+        if computation.serving {
             self.mark_trait(&computation.key, dirty);
         }
     }
