@@ -5,6 +5,7 @@
 //! silently, and one bad event never fails its neighbours.
 
 mod batcher;
+mod flush;
 mod gather;
 mod lexical;
 mod merge;
@@ -18,7 +19,8 @@ mod wire;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-pub use batcher::{AppendError, Batcher, BatcherLimits, Flusher, batcher};
+pub use batcher::{AppendError, Batcher, BatcherLimits, batcher};
+pub use flush::Flusher;
 pub use refused::RefusedBody;
 pub use rejection::Rejection;
 

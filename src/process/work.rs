@@ -397,7 +397,9 @@ impl Work {
         if was_known == entry.profile.is_known && entry.profile.collection == Collection::Users {
             let Entry { dirty, absorbed, .. } = entry;
             catalog.program.mark_absorbed(&other.profile, &changed, dirty);
-            absorbed.iter().for_each(|(_, outcome)| catalog.program.mark_outcome(outcome.computation, dirty));
+            for (_, outcome) in absorbed.iter() {
+                catalog.program.mark_outcome(outcome.computation, dirty);
+            }
             dirty.join(other.dirty);
         } else {
             catalog.program.mark_all(&mut entry.dirty);

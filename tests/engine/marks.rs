@@ -105,7 +105,7 @@ proptest! {
         newer: bool,
         steps in 0..12_i64,
     ) {
-        let texts = queries.iter().map(|query| query.text()).enumerate();
+        let texts = queries.iter().map(Query::text).enumerate();
         let program = build(texts.map(|(no, text)| definition(no as u32 + 1, &text, Kind::Audience)).collect());
         let (mut survivor, mut absorbed) = (profile(1), profile(2));
         fold(&program, &mut survivor, &engine_events(&own.events));

@@ -248,3 +248,32 @@ async fn what_one_door_set_is_gone_before_the_next() {
         sqlx::query("SELECT * FROM source").execute(&mut *tx).await.unwrap_err();
     }
 }
+
+#[tokio::test]
+async fn a_space_that_cannot_be_written_holds_up_no_other() {
+    let app = TestApp::start().await;
+    app.post("/v1/spaces", json!({"id": "acme"})).await.expect(201);
+    let made = app.post("/v1/spaces/acme/sources", json!({"name": "web"})).await.expect(201).json;
+    let key = made["write_key"].as_str().unwrap().to_owned();
+    let call = json!({"type": "track", "userId": "u1", "event": "Seen"});
+    let there = || {
+        let request = app.request(Method::POST, "/v1/track").basic_auth(&key, Some(""));
+        send(request.body(call.to_string()))
+    };
+    there().await.expect(200);
+    let mut tx = app.db.pool.begin().await.unwrap();
+    let locked =
+        "SELECT 1 FROM log_head WHERE space_id = (SELECT space_id FROM space WHERE key = 'acme') FOR UPDATE";
+    let locked: i32 = sqlx::query_scalar(locked).fetch_one(&mut *tx).await.unwrap();
+    assert_eq!(locked, 1);
+    let mut waits = tokio::task::JoinSet::new();
+    waits.spawn(there());
+    // One of them at least finds the other under way, whichever came first.
+    for _ in 0..20 {
+        app.track("/v1/track", &call).await.expect(200);
+    }
+    assert!(waits.try_join_next().is_none(), "it cannot be stored yet");
+    tx.rollback().await.unwrap();
+    let stored = waits.join_next().await.unwrap().unwrap().expect(200);
+    assert_eq!(stored.json["success"], true);
+}
