@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what building and running personas needs and is not here yet: Rust is checked for, a C compiler and the
-# Postgres server are installed. With --tests also what looks at the console: Chromium, Node and two packages of scripts/console;
-# where that does not work it is said, and the tests say what they leave out. Says what it does; says nothing and changes nothing when all is there.
+# Postgres server are installed. With --tests also curl, which the commands of the documentation are tried with, and what
+# looks at the console: Chromium, Node and two packages of scripts/console; where that does not work it is said, and the
+# tests say what they leave out. Says what it does; says nothing and changes nothing when all is there.
 set -eu
 
 say() { printf '%s\n' "setup: $*" >&2; }
@@ -76,6 +77,15 @@ install_compiler() {
     fi
 }
 
+install_curl() {
+    say "no curl found: installing it, for the tests of what the documentation says"
+    if have apt-get; then as_root apt-get update -q; apt_install curl
+    elif have dnf; then as_root dnf install -y curl
+    elif have brew; then brew install curl
+    else fail "install curl"
+    fi
+}
+
 have_browser() {
     for name in "${CHROMIUM:-chromium}" chromium-browser google-chrome google-chrome-stable; do
         if have "$name"; then return 0; fi
@@ -107,4 +117,7 @@ prepare_browser() {
 have cargo || fail "cargo is missing: install Rust 1.95 or later (https://www.rust-lang.org/tools/install)"
 have cc || install_compiler
 have_postgres || install_postgres
-[ "${1:-}" != --tests ] || prepare_browser
+if [ "${1:-}" = --tests ]; then
+    have curl || install_curl
+    prepare_browser
+fi

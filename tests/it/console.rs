@@ -346,7 +346,9 @@ async fn an_audience_is_written_looked_at_changed_and_deleted() {
 async fn what_cannot_be_taken_back_is_shown_first() {
     let app = sending().start().await;
     furnish(&app, "shop", "canary").await;
-    app.track("/v1/identify", json!({"anonymousId": "a9", "traits": {"plan": "free"}})).await.expect(200);
+    let device = json!({"anonymousId": "a9", "traits": {"plan": "free"}});
+    let offset = app.track("/v1/identify", device).await.expect(200).offset();
+    app.get(&format!("{SPACE}/pipeline?min_offset={offset}")).await.expect(200);
     let browser = sign_in(&app, TOKEN).await;
     let page = browser.page("/profiles/users/user_id:u1").await.expect(200);
     let written = [("l:profiles", "user_id:u1, anonymous_id:a9")];
