@@ -49,7 +49,11 @@ pub(crate) async fn recovered(stage: &Stage, server: &Server, from: &str) -> Dur
     let before = stage.ledger.summary().batches;
     wait(&format!("{from}: calls are taken again"), RECOVERS * 4, async || {
         let summary = stage.ledger.summary();
-        if summary.batches > before + 3 { Ok(()) } else { Err(format!("{summary:?}")) }
+        if summary.batches > before + 3 {
+            return Ok(());
+        }
+        // Nothing is sent while too much waits: then it is the processor that does not go on.
+        Err(format!("{summary:?} {:?}", client::try_get(&stage.client, &server.url, "pipeline").await))
     })
     .await;
     let end = stage.ledger.summary().offset;
