@@ -20,6 +20,18 @@ const RETRY_AFTER_MAX_MS: i64 = 3_600_000;
 /// Shares of a pause, in thousandths, that are left to chance.
 const JITTER_PER_MILLE: i64 = 400;
 
+/// The clock has gone back when it does so by more than this; less is what machines correct all the time.
+const CLOCK_STEP_MS: i64 = 1_000;
+
+/// Until when something may be held, by a clock that was at `newest` before: none when nothing has to be held shorter. Nothing
+/// is known of the clock of who had the destination before.
+pub(super) fn holds_until(newest: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    match newest {
+        None => Some(now.plus_millis(LONGEST_PAUSE_MS * 6 / 5)),
+        Some(newest) => (newest.millis() - now.millis() > CLOCK_STEP_MS).then_some(now),
+    }
+}
+
 /// Where a random number comes from: 0 to 999.
 fn jittered(pause_ms: i64, random: u16) -> i64 {
     let share = i64::from(random % 1_000) * JITTER_PER_MILLE / 1_000;

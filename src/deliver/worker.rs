@@ -4,6 +4,7 @@
 //! goes wrong ends it, and whoever takes the lease next begins with what is in the table. What was sent and not written
 //! down is sent again.
 
+mod clock;
 mod linger;
 mod rest;
 mod shuffle;
@@ -86,6 +87,8 @@ pub(super) struct Worker {
     cursor: i64,
     /// When a held profile is due, as far as it is known.
     next_hold: Option<Timestamp>,
+    /// The clock, as of the last time something could be sent.
+    newest: Option<Timestamp>,
     /// It has answered so: nothing more is asked, and when the last answer is there it is paused.
     is_gone: bool,
     is_syncing: bool,
@@ -130,6 +133,7 @@ impl Worker {
             requests: JoinSet::new(),
             cursor: 0,
             next_hold: Some(Timestamp::EPOCH),
+            newest: None,
             is_syncing: false,
             is_gone: false,
             written: Instant::now(),
@@ -158,7 +162,7 @@ impl Worker {
             }
             self.read_anew().await?;
             if self.may_send() {
-                self.breaker.correct(self.now());
+                self.follow_clock().await?;
                 self.fill_up().await?;
                 self.dispatch().await?;
             }
@@ -175,10 +179,6 @@ impl Worker {
         self.write().await?;
         let Lease { space, destination, epoch, .. } = self.lease;
         worker::release_lease(&self.pool, space, destination, epoch).await
-    }
-
-    fn now(&self) -> Timestamp {
-        self.context.clock.now()
     }
 
     fn random(&self) -> u16 {

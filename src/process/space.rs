@@ -81,6 +81,8 @@ pub(super) struct Until {
 /// After a small batch the processor pauses for so many times what it took, and no longer than that.
 const PAUSE_FACTOR: u32 = 2;
 const PAUSE_MAX: Duration = Duration::from_millis(20);
+/// The clock has gone back when it does so by more than this; less is what machines correct all the time.
+const CLOCK_STEP_MS: i64 = 1_000;
 
 /// The processor of one space.
 pub(super) struct SpaceProcessor {
@@ -267,8 +269,7 @@ impl SpaceProcessor {
             processor::analyse(&self.pool).await?;
             self.is_unknown_to_planner = false;
         }
-        self.now = self.now.max(self.clock.now());
-        let now = self.now;
+        let now = self.tell_time();
         let batched = self.process_batch().await?;
         // Timers never overtake events that are in the log already.
         let horizon = match (batched.behind, self.until) {
@@ -294,6 +295,21 @@ impl SpaceProcessor {
         let tended = self.tend_search(false).await?;
         self.publish(Some(now));
         Ok(walked || tended)
+    }
+
+    /// What time it is: never earlier than before, but for a clock that has gone back. What it said was wrong then; what is
+    /// evaluated from here on is by the time there is.
+    fn tell_time(&mut self) -> Timestamp {
+        let read = self.clock.now();
+        let back = self.now.millis() - read.millis();
+        if back > CLOCK_STEP_MS {
+            let space = self.space;
+            tracing::warn!(%space, back, "the clock has gone back by {back} ms: what ends in that time has ended early for some");
+            self.fired = self.fired.min(read);
+            self.now = read;
+        }
+        self.now = self.now.max(read);
+        self.now
     }
 
     /// How long to wait when there is nothing to do: not past the next due time.
@@ -324,7 +340,7 @@ impl SpaceProcessor {
         let mut progress = self.progress(self.ahead.processed);
         let version =
             processor::advance(&mut tx, self.space, self.epoch, &progress, self.config.lease).await?;
-        let now = self.now.max(self.clock.now());
+        let now = self.tell_time();
         let to_clear = computations::list_to_clear(&mut tx, self.space).await?;
         for (definition, computation) in &to_clear {
             // Before anything locks the ends of queues.

@@ -4,6 +4,8 @@
 //! overlap. What no segment covers is read from the chunks, so that there being none is never wrong, only slower. Whoever
 //! changes what a chunk holds or to whom its events are attributed has to forget the segments that cover it.
 
+use std::time::Duration;
+
 use chrono::NaiveDate;
 use sqlx::postgres::PgPool;
 use sqlx::{Connection, PgConnection, PgExecutor};
@@ -12,6 +14,11 @@ use super::Result;
 use super::log::codec::Damaged;
 use super::log::columns::{Rows, Section, Texts};
 use crate::domain::{Offset, SpaceNo, Timestamp};
+
+/// How long [`Hold::take`] waits for others.
+const HOLD_WAIT: Duration = Duration::from_secs(30);
+/// How often it looks again.
+const HOLD_PAUSE: Duration = Duration::from_millis(50);
 
 /// A segment, ready to be written.
 #[derive(Debug)]
@@ -65,8 +72,23 @@ impl Hold {
         Ok(None)
     }
 
-    /// Segments may be made again.
-    pub async fn release(self) -> Result<()> {
+    /// Waits for who makes a segment, or joins or corrects chunks; none when that takes longer than [`HOLD_WAIT`].
+    pub async fn take(pool: &PgPool, space: SpaceNo) -> Result<Option<Self>> {
+        let taken = async {
+            loop {
+                if let Some(hold) = Self::try_take(pool, space).await? {
+                    return Ok(hold);
+                }
+                tokio::time::sleep(HOLD_PAUSE).await;
+            }
+        };
+        tokio::time::timeout(HOLD_WAIT, taken).await.ok().transpose()
+    }
+
+    /// Segments may be made again, from the moment this returns: a session that is closed may keep its locks for a while.
+    pub async fn release(mut self) -> Result<()> {
+        let sql = "-- store::segments::release\nSELECT pg_advisory_unlock_all()";
+        sqlx::query(sql).execute(&mut self.0).await?;
         Ok(self.0.close().await?)
     }
 }

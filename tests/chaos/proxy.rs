@@ -1,8 +1,8 @@
 //! A way to Postgres that can be slow, silent or cut: TCP on the one side, the socket of the cluster on the other.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,8 +27,12 @@ pub(crate) struct Proxy {
     mode: watch::Sender<Mode>,
     /// Connections of an older generation than this stay silent for ever.
     generation: Arc<AtomicU64>,
+    trap: Trap,
     _tasks: JoinSet<()>,
 }
+
+/// Words that are waited for: once they have been handed on to Postgres, nothing else is.
+type Trap = Arc<Mutex<Option<&'static str>>>;
 
 impl Proxy {
     /// A proxy to the Postgres whose socket that is.
@@ -38,16 +42,18 @@ impl Proxy {
         let (mode, seen) = watch::channel(Mode::Open(0));
         let generation = Arc::new(AtomicU64::new(0));
         let mut tasks = JoinSet::new();
-        let now = Arc::clone(&generation);
+        let trap = Trap::default();
+        let (now, set, sprung) = (Arc::clone(&generation), Arc::clone(&trap), mode.clone());
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let of = Generation { now: Arc::clone(&now), own: now.load(Ordering::SeqCst) };
-                connections.spawn(connection(stream, socket.clone(), seen.clone(), of));
+                let trap = (Arc::clone(&set), sprung.clone());
+                connections.spawn(connection(stream, socket.clone(), seen.clone(), of, trap));
                 while connections.try_join_next().is_some() {}
             }
         });
-        Self { port, mode, generation, _tasks: tasks }
+        Self { port, mode, generation, trap, _tasks: tasks }
     }
 
     /// Each piece on its way is so much late.
@@ -58,6 +64,16 @@ impl Proxy {
     /// Nothing arrives any more, and nobody is told.
     pub(crate) fn silence(&self) {
         self.mode.send_replace(Mode::Silent);
+    }
+
+    /// Goes silent as soon as these words have reached Postgres.
+    pub(crate) fn silence_behind(&self, words: &'static str) {
+        *self.trap.lock().unwrap() = Some(words);
+    }
+
+    /// Waits until it is.
+    pub(crate) async fn silent(&self) {
+        self.mode.subscribe().wait_for(|mode| *mode == Mode::Silent).await.unwrap();
     }
 
     /// Carries again what comes on new connections; those there were stay silent, as after a failover.
@@ -88,7 +104,13 @@ impl Generation {
     }
 }
 
-async fn connection(client: TcpStream, socket: PathBuf, mut mode: watch::Receiver<Mode>, of: Generation) {
+async fn connection(
+    client: TcpStream,
+    socket: PathBuf,
+    mut mode: watch::Receiver<Mode>,
+    of: Generation,
+    (trap, sprung): (Trap, watch::Sender<Mode>),
+) {
     let first = *mode.borrow();
     if first == Mode::Cut {
         return;
@@ -98,8 +120,16 @@ async fn connection(client: TcpStream, socket: PathBuf, mut mode: watch::Receive
     let (client_reads, client_writes) = client.into_split();
     let (postgres_reads, postgres_writes) = postgres.into_split();
     let of = Arc::new(of);
-    let there = carry(client_reads, postgres_writes, mode.clone(), Arc::clone(&of));
-    let back = carry(postgres_reads, client_writes, mode.clone(), of);
+    let springs = move |piece: &[u8]| {
+        let mut trap = trap.lock().unwrap();
+        let words = trap.map_or(&[][..], str::as_bytes);
+        if !words.is_empty() && piece.windows(words.len()).any(|part| part == words) {
+            *trap = None;
+            sprung.send_replace(Mode::Silent);
+        }
+    };
+    let there = carry(client_reads, postgres_writes, mode.clone(), Arc::clone(&of), springs);
+    let back = carry(postgres_reads, client_writes, mode.clone(), of, |_| {});
     let cut = async { mode.wait_for(|mode| *mode == Mode::Cut).await.is_ok() };
     tokio::select! {
         () = there => {}
@@ -108,12 +138,13 @@ async fn connection(client: TcpStream, socket: PathBuf, mut mode: watch::Receive
     }
 }
 
-/// Hands on what is read, as the mode says.
+/// Hands on what is read, as the mode says, and shows what it has handed on.
 async fn carry(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
     mut mode: watch::Receiver<Mode>,
     of: Arc<Generation>,
+    handed_on: impl Fn(&[u8]),
 ) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
@@ -136,5 +167,6 @@ async fn carry(
         if to.write_all(&buffer[..count]).await.is_err() {
             return;
         }
+        handed_on(&buffer[..count]);
     }
 }

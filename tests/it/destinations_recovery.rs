@@ -75,6 +75,27 @@ async fn killing_a_process_while_it_delivers_loses_nothing() {
 }
 
 #[tokio::test]
+async fn nothing_waits_for_the_clock_of_a_process_that_was_ahead() {
+    let receiver = Receiver::start_with(|_, _| Reply::Status(500)).await;
+    let app = sending().start().await;
+    app.make_live("audiences", "buyers", BUYERS).await;
+    let hook = app.make_webhook("Hook", &receiver, json!({})).await;
+    app.subscribe(&hook, json!({"subject": "audience", "key": "buyers"})).await;
+    buy(&app, 0, 3).await;
+    receiver.wait(|r| (r.count() >= 3).then_some(())).await;
+    app.running.stop(Duration::ZERO).await.unwrap();
+    let db = app.db;
+    // All that it wrote about them was of an hour later.
+    let sql = "UPDATE delivery_hold SET next_at = next_at + '1 hour'::interval, first_at = first_at + '1 hour'::interval";
+    assert_eq!(sqlx::query(sql).execute(&db.pool).await.unwrap().rows_affected(), 3);
+    receiver.now(|_, _| Reply::Status(200));
+    // At once, and not in an hour.
+    let app = sending().start_on(db).await;
+    receiver.wait_taken(3).await;
+    app.wait_sent(&hook).await;
+}
+
+#[tokio::test]
 async fn two_processes_share_and_a_stop_hands_over() {
     let app = sending().start().await;
     let receiver = Receiver::start().await;

@@ -161,10 +161,23 @@ pub async fn hurry(
     destination: DestinationNo,
     now: Timestamp,
 ) -> Result<()> {
+    correct(tx, space, destination, (now, now)).await
+}
+
+/// Makes due at once what is held until after `furthest`, and what has failed after `now` for the first time: that was written
+/// by a clock that was ahead.
+pub async fn correct(
+    tx: &mut PgConnection,
+    space: SpaceNo,
+    destination: DestinationNo,
+    (now, furthest): (Timestamp, Timestamp),
+) -> Result<()> {
     super::lock_workers(&mut *tx, space, &[destination.0]).await?;
-    let sql = "-- store::deliveries::book::hurry
-         UPDATE delivery_hold SET next_at = $3 WHERE space_id = $1 AND destination_no = $2 AND next_at > $3";
-    sqlx::query(sql).bind(space.0).bind(destination.0).bind(now.to_utc()).execute(tx).await?;
+    let sql = "-- store::deliveries::book::correct
+         UPDATE delivery_hold SET next_at = $3, first_at = least(first_at, $3)
+         WHERE space_id = $1 AND destination_no = $2 AND next_at > $3 AND (next_at > $4 OR first_at > $3)";
+    let query = sqlx::query(sql).bind(space.0).bind(destination.0);
+    query.bind(now.to_utc()).bind(furthest.to_utc()).execute(tx).await?;
     Ok(())
 }
 

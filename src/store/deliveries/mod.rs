@@ -8,7 +8,6 @@
 //! destination is therefore `(SELECT …)` or joined: so it counts on as many rows as destinations have on average.
 
 pub mod book;
-mod copy;
 pub mod history;
 pub mod part;
 pub mod queue;
@@ -17,18 +16,18 @@ pub mod sync;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::Result;
 use super::destinations::syncs::covers;
 use crate::domain::delivery::Subject;
 use crate::domain::{DestinationNo, Offset, ProfileNo, SpaceNo, Timestamp};
-use copy::CopyRows;
 
-/// Columns of a row that is put into a queue.
-const COLUMNS: i16 = 13;
 /// Rows are sent from so many bytes on: what gathers is bounded, however long events are.
-const COPIED_MAX: usize = 1 << 20;
+const INSERTED_MAX: usize = 1 << 20;
+/// Of a row without its value.
+const ROW_BYTES: usize = 64;
 
 /// A change for one destination, to be put into its queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +56,8 @@ pub struct NewDelivery {
 
 /// Puts changes into queues, in their order. Those for destinations that are gone are left out.
 ///
-/// By COPY, into which nothing is planned, sorted or joined: the processor's transaction waits for this.
+/// By statements that carry their rows, and not by COPY: a session that waits for more rows of a COPY is ended by no time limit
+/// of Postgres, so a process that goes silent just then would keep its space locked for everybody.
 pub async fn enqueue(tx: &mut PgConnection, space: SpaceNo, rows: &[NewDelivery]) -> Result<()> {
     let mut counts: BTreeMap<i32, i64> = BTreeMap::new();
     for row in rows {
@@ -72,38 +72,83 @@ pub async fn enqueue(tx: &mut PgConnection, space: SpaceNo, rows: &[NewDelivery]
     let heads: Vec<(i32, i64)> =
         sqlx::query_as(sql).bind(space.0).bind(destinations).bind(counts).fetch_all(&mut *tx).await?;
     let mut last: BTreeMap<i32, i64> = heads.into_iter().collect();
-    let mut copying = tx
-        .copy_in_raw(
-            "COPY delivery (space_id, destination_no, seq, delivery_no, profile_no, subscription_no, subject, form,
-                 definition_no, value, at, origin_no, log_offset) FROM STDIN (FORMAT BINARY)",
-        )
-        .await?;
-    let mut copied = CopyRows::new(COLUMNS);
+    let mut columns = Columns::default();
     for row in rows {
         let Some(last) = last.get_mut(&row.destination.0) else { continue };
         *last += 1;
-        copied.begin();
-        copied.int(space.0);
-        copied.int(row.destination.0);
-        // Its place, and its number from now on.
-        copied.bigint(*last);
-        copied.bigint(*last);
-        copied.bigint(row.profile.0 as i64);
-        copied.int(row.subscription);
-        copied.smallint(row.subject as i16);
-        copied.smallint(row.form);
-        copied.int(row.definition);
-        copied.text(&row.value);
-        copied.timestamp(row.at);
-        copied.bigint(row.origin.0 as i64);
-        copied.bigint_or_null(row.cause.map(|offset| offset.0 as i64));
-        if copied.len() >= COPIED_MAX {
-            copying.send(copied.take()).await?;
+        columns.push(row, *last);
+        if columns.bytes >= INSERTED_MAX {
+            std::mem::take(&mut columns).insert(&mut *tx, space).await?;
         }
     }
-    copying.send(copied.finish()).await?;
-    copying.finish().await?;
-    Ok(())
+    columns.insert(tx, space).await
+}
+
+/// Rows of one statement, column by column.
+#[derive(Debug, Default)]
+struct Columns<'a> {
+    destination: Vec<i32>,
+    /// Its place, and its number from now on.
+    number: Vec<i64>,
+    profile: Vec<i64>,
+    subscription: Vec<i32>,
+    subject: Vec<i16>,
+    form: Vec<i16>,
+    definition: Vec<i32>,
+    value: Vec<&'a str>,
+    at: Vec<DateTime<Utc>>,
+    origin: Vec<i64>,
+    cause: Vec<Option<i64>>,
+    /// About how many there are in all.
+    bytes: usize,
+}
+
+impl<'a> Columns<'a> {
+    fn push(&mut self, row: &'a NewDelivery, number: i64) {
+        self.destination.push(row.destination.0);
+        self.number.push(number);
+        self.profile.push(row.profile.0 as i64);
+        self.subscription.push(row.subscription);
+        self.subject.push(row.subject as i16);
+        self.form.push(row.form);
+        self.definition.push(row.definition);
+        self.value.push(&row.value);
+        self.at.push(row.at.to_utc());
+        self.origin.push(row.origin.0 as i64);
+        self.cause.push(row.cause.map(|offset| offset.0 as i64));
+        self.bytes += ROW_BYTES + row.value.len();
+    }
+
+    async fn insert(self, tx: &mut PgConnection, space: SpaceNo) -> Result<()> {
+        if self.number.is_empty() {
+            return Ok(());
+        }
+        let sql = "-- store::deliveries::insert
+             INSERT INTO delivery (space_id, destination_no, seq, delivery_no, profile_no, subscription_no, subject, form,
+                 definition_no, value, at, origin_no, log_offset)
+             SELECT $1, d.destination_no, d.number, d.number, d.profile_no, d.subscription_no, d.subject, d.form,
+                 d.definition_no, d.value, d.at, d.origin_no, d.log_offset
+             FROM unnest($2::int[], $3::bigint[], $4::bigint[], $5::int[], $6::smallint[], $7::smallint[], $8::int[],
+                     $9::text[], $10::timestamptz[], $11::bigint[], $12::bigint[])
+                 AS d (destination_no, number, profile_no, subscription_no, subject, form, definition_no, value, at,
+                     origin_no, log_offset)";
+        sqlx::query(sql)
+            .bind(space.0)
+            .bind(self.destination)
+            .bind(self.number)
+            .bind(self.profile)
+            .bind(self.subscription)
+            .bind(self.subject)
+            .bind(self.form)
+            .bind(self.definition)
+            .bind(self.value)
+            .bind(self.at)
+            .bind(self.origin)
+            .bind(self.cause)
+            .execute(tx)
+            .await?;
+        Ok(())
+    }
 }
 
 /// Puts the transitions behind a number that are wanted anywhere into queues: of one definition, or of all. For
