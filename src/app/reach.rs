@@ -19,6 +19,9 @@ const APPLICATION: &str = "personas";
 /// Connections while the schema is brought up to date.
 pub(super) const MIGRATION_CONNECTIONS: u32 = 2;
 
+/// Between two statements a transaction may be idle for as long as so many statements may take.
+const IDLE_STATEMENTS: u32 = 2;
+
 /// The database, ready to be used.
 pub(super) struct Ready {
     pub(super) pool: PgPool,
@@ -62,9 +65,15 @@ pub(super) fn embedded_options(config: &Config) -> embedded::Options {
     embedded::Options { search, ..embedded::Options::new(&config.embedded.data_dir) }
 }
 
-/// Says who we are, and asks not to be told what is no trouble (a table that is there already).
+/// Says who we are, and asks not to be told what is no trouble (a table that is there already). Postgres lets go of what a
+/// machine held that is gone within a minute, and not after two hours.
 pub(super) fn named(options: PgConnectOptions) -> PgConnectOptions {
-    options.application_name(APPLICATION).options([("client_min_messages", "warning")])
+    options.application_name(APPLICATION).options([
+        ("client_min_messages", "warning"),
+        ("tcp_keepalives_idle", "30"),
+        ("tcp_keepalives_interval", "10"),
+        ("tcp_keepalives_count", "3"),
+    ])
 }
 
 /// Reaches the database, brings its schema up to date and opens the pool.
@@ -74,8 +83,11 @@ pub(super) async fn connect(config: &Config) -> anyhow::Result<Ready> {
     let migrating = store::connect(options.clone(), MIGRATION_CONNECTIONS, wait).await?;
     store::migrate(&migrating).await?;
     migrating.close().await;
-    let limit = config.database.statement_timeout.unwrap_or_default().as_millis().to_string();
-    let limited = options.clone().options([("statement_timeout", limit)]);
+    let limit = config.database.statement_timeout.unwrap_or_default();
+    // A process that is frozen is silent, and would keep what it has locked.
+    let idle = limit * IDLE_STATEMENTS;
+    let limits = [("statement_timeout", limit), ("idle_in_transaction_session_timeout", idle)];
+    let limited = options.clone().options(limits.map(|(name, limit)| (name, limit.as_millis().to_string())));
     let pool = store::connect(limited, config.database.max_connections, wait).await?;
     Ok(Ready { pool, options, postgres })
 }

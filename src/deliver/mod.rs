@@ -86,7 +86,7 @@ type Glances = watch::Receiver<Arc<HashMap<Key, Glance>>>;
 /// Runs workers for all destinations this process can get the lease of, until the shutdown.
 pub async fn run(context: Context) -> Result<(), StoreError> {
     let options = context.connect_options.clone();
-    let pool = store::connect(options, CONNECTIONS_MAX, ACQUIRE_TIMEOUT).await?;
+    let pool = store::connect_for_delivering(options, CONNECTIONS_MAX, ACQUIRE_TIMEOUT).await?;
     if context.exclusive {
         destinations::worker::end_all_leases(&pool).await?;
     }

@@ -20,16 +20,17 @@ const RETRY_AFTER_MAX_MS: i64 = 3_600_000;
 /// Shares of a pause, in thousandths, that are left to chance.
 const JITTER_PER_MILLE: i64 = 400;
 
-/// The clock has gone back when it does so by more than this; less is what machines correct all the time.
-const CLOCK_STEP_MS: i64 = 1_000;
+/// The clock has gone back when it does so by more than this; less is what machines correct all the time, and can be waited for.
+const CLOCK_STEP_MS: i64 = 10_000;
 
-/// Until when something may be held, by a clock that was at `newest` before: none when nothing has to be held shorter. Nothing
-/// is known of the clock of who had the destination before.
-pub(super) fn holds_until(newest: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
-    match newest {
-        None => Some(now.plus_millis(LONGEST_PAUSE_MS * 6 / 5)),
-        Some(newest) => (newest.millis() - now.millis() > CLOCK_STEP_MS).then_some(now),
-    }
+/// Whether a clock that was at `newest` has gone back, now that it is `now`.
+pub(super) fn has_gone_back(newest: Timestamp, now: Timestamp) -> bool {
+    newest.millis() - now.millis() > CLOCK_STEP_MS
+}
+
+/// Longer than anything is held for, by a clock that does not go back.
+pub(super) fn furthest(now: Timestamp) -> Timestamp {
+    now.plus_millis(LONGEST_PAUSE_MS * 6 / 5)
 }
 
 /// Where a random number comes from: 0 to 999.
@@ -77,13 +78,6 @@ impl Breaker {
             _ if self.failures >= BREAKS_AFTER => 1,
             _ => concurrency,
         }
-    }
-
-    /// Forgets pauses longer than any is: they were set before the clock went back, and would hold everything up.
-    pub(super) fn correct(&mut self, now: Timestamp) {
-        let within = |most: i64| move |until: &Timestamp| until.millis() - now.millis() <= most;
-        self.until = self.until.filter(within(PROBE_LONGEST_MS * 6 / 5));
-        self.asked = self.asked.filter(within(RETRY_AFTER_MAX_MS));
     }
 
     /// When that may change by the passage of time.
@@ -212,20 +206,15 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_goes_back_keeps_no_breaker_open() {
-        let ahead = Timestamp::from_millis(2 * HOUR);
-        let mut breaker = Breaker::default();
-        (0..10).for_each(|_| breaker.failed(ahead, 999));
-        breaker.correct(ahead);
-        assert_eq!(breaker.allowed(8, ahead), 0);
-        let back = Timestamp::from_millis(0);
-        breaker.correct(back);
-        assert_eq!(breaker.allowed(8, back), 1);
-        breaker.wait_until(ahead.plus_millis(RETRY_AFTER_MAX_MS));
-        breaker.correct(ahead);
-        assert_eq!(breaker.allowed(8, ahead), 0);
-        breaker.correct(back);
-        assert_eq!(breaker.allowed(8, back), 1);
+    fn nothing_is_held_for_longer_than_anything_is() {
+        let now = Timestamp::from_millis(HOUR);
+        for failures in 1..40 {
+            let asked = Some(Duration::from_hours(24));
+            assert!(now.plus_millis(pause_ms(failures, asked, 999)) <= furthest(now), "{failures}");
+        }
+        assert!(has_gone_back(now, now.plus_millis(-CLOCK_STEP_MS - 1)));
+        assert!(!has_gone_back(now, now.plus_millis(-CLOCK_STEP_MS)));
+        assert!(!has_gone_back(now, now.plus_millis(HOUR)));
     }
 
     #[tokio::test]

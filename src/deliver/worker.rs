@@ -87,7 +87,7 @@ pub(super) struct Worker {
     cursor: i64,
     /// When a held profile is due, as far as it is known.
     next_hold: Option<Timestamp>,
-    /// The clock, as of the last time something could be sent.
+    /// The clock, as of the last turn.
     newest: Option<Timestamp>,
     /// It has answered so: nothing more is asked, and when the last answer is there it is paused.
     is_gone: bool,
@@ -151,6 +151,7 @@ impl Worker {
             while let Some(landed) = self.requests.try_join_next() {
                 self.land(landed)?;
             }
+            self.follow_clock().await?;
             if self.ledger.is_due(self.pace.is_busy()) || self.written.elapsed() > self.lease.length / 4 {
                 self.write().await?;
             }
@@ -162,7 +163,6 @@ impl Worker {
             }
             self.read_anew().await?;
             if self.may_send() {
-                self.follow_clock().await?;
                 self.fill_up().await?;
                 self.dispatch().await?;
             }

@@ -227,7 +227,8 @@ pub(super) fn is_absent(record: &Record<'_>) -> bool {
         && json::get(record.context, "active") == Some("false")
 }
 
-/// Lets happen on a profile what was due when an event was received; returns that instant, which never goes back.
+/// Lets happen on a profile what was due when an event was received; returns that instant, which does not go
+/// back within a batch.
 pub(super) fn catch_up(
     work: &mut Work,
     no: ProfileNo,

@@ -18,6 +18,7 @@ mod erase;
 mod evaluate;
 mod left_out;
 mod objections;
+mod order;
 mod outbox;
 mod past;
 pub mod rebuild;

@@ -11,6 +11,7 @@ use sqlx::PgConnection;
 
 use super::catalog::{Catalog, Meta};
 use super::consent::Asked;
+use super::order::sort_by_time;
 use super::work::Work;
 use crate::domain::delivery::{Form, Subject, SubscriptionOptions, USER_ID};
 use crate::domain::trait_names::is_hidden;
@@ -212,7 +213,9 @@ pub(super) fn collect(work: &mut Work, catalog: &Catalog) {
         change.profile = work.live(change.profile);
     }
     // Stable: what happened to somebody at one instant stays in its order.
-    changes.sort_by_key(|change| change.at);
+    sort_by_time(&mut changes, |change| {
+        ((change.profile, change.subject as i16, change.definition), change.at)
+    });
     let mut rows = wanted.rows(&changes);
     again(work, catalog, &changes, &mut rows);
     consented(work, catalog, &changes, &mut rows);

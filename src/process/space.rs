@@ -81,8 +81,6 @@ pub(super) struct Until {
 /// After a small batch the processor pauses for so many times what it took, and no longer than that.
 const PAUSE_FACTOR: u32 = 2;
 const PAUSE_MAX: Duration = Duration::from_millis(20);
-/// The clock has gone back when it does so by more than this; less is what machines correct all the time.
-const CLOCK_STEP_MS: i64 = 1_000;
 
 /// The processor of one space.
 pub(super) struct SpaceProcessor {
@@ -104,15 +102,16 @@ pub(super) struct SpaceProcessor {
     pub(super) contents: Vec<Vec<u8>>,
     /// The last batch was one of a few events.
     pub(super) was_small: bool,
-    clock: Clock,
+    pub(super) clock: Clock,
     board: Board,
     /// Lets reads be answered from memory for as long as this processor lives.
     pub(super) hold: Hold,
     limits: Limits,
     epoch: i64,
     latest_version: i64,
-    /// Never goes back, whatever the machine's clock does.
-    now: Timestamp,
+    /// See [`tell_time`](Self::tell_time).
+    pub(super) now: Timestamp,
+    pub(super) clock_asked: Option<Instant>,
     /// What was listed lately of what was not taken.
     pub(super) warned: Warned,
     /// Postgres has plans for empty tables.
@@ -200,6 +199,7 @@ impl SpaceProcessor {
             epoch: lease.epoch,
             latest_version: version,
             now: Timestamp::EPOCH,
+            clock_asked: None,
             warned: Warned::default(),
             is_unknown_to_planner,
             next_due,
@@ -269,7 +269,7 @@ impl SpaceProcessor {
             processor::analyse(&self.pool).await?;
             self.is_unknown_to_planner = false;
         }
-        let now = self.tell_time();
+        let now = self.tell_time().await?;
         let batched = self.process_batch().await?;
         // Timers never overtake events that are in the log already.
         let horizon = match (batched.behind, self.until) {
@@ -295,21 +295,6 @@ impl SpaceProcessor {
         let tended = self.tend_search(false).await?;
         self.publish(Some(now));
         Ok(walked || tended)
-    }
-
-    /// What time it is: never earlier than before, but for a clock that has gone back. What it said was wrong then; what is
-    /// evaluated from here on is by the time there is.
-    fn tell_time(&mut self) -> Timestamp {
-        let read = self.clock.now();
-        let back = self.now.millis() - read.millis();
-        if back > CLOCK_STEP_MS {
-            let space = self.space;
-            tracing::warn!(%space, back, "the clock has gone back by {back} ms: what ends in that time has ended early for some");
-            self.fired = self.fired.min(read);
-            self.now = read;
-        }
-        self.now = self.now.max(read);
-        self.now
     }
 
     /// How long to wait when there is nothing to do: not past the next due time.
@@ -340,7 +325,7 @@ impl SpaceProcessor {
         let mut progress = self.progress(self.ahead.processed);
         let version =
             processor::advance(&mut tx, self.space, self.epoch, &progress, self.config.lease).await?;
-        let now = self.tell_time();
+        let now = self.now.max(self.clock.now());
         let to_clear = computations::list_to_clear(&mut tx, self.space).await?;
         for (definition, computation) in &to_clear {
             // Before anything locks the ends of queues.

@@ -1,5 +1,7 @@
 //! What happens by the passage of time alone: profiles that are due, in the order of time.
 
+use std::time::{Duration, Instant};
+
 use sqlx::Acquire;
 
 use super::accounts;
@@ -12,8 +14,33 @@ use crate::store::{Result, processor};
 
 /// Profiles that are due are taken in slices of this many.
 const DUE_SLICE: i64 = 5_000;
+/// The clock has gone back when it does so by more than this; less is what machines correct all the time.
+const CLOCK_STEP_MS: i64 = 1_000;
+/// How often the database is asked at most whether the clock was ahead, or is behind.
+const CLOCK_ASKED_EVERY: Duration = Duration::from_secs(1);
 
 impl SpaceProcessor {
+    /// What time it is: never earlier than before, but where the clock has gone back and the database's agrees that it was ahead.
+    /// What is evaluated from then on is by the time there is.
+    pub(super) async fn tell_time(&mut self) -> Result<Timestamp> {
+        let read = self.clock.now();
+        let latest = self.now.max(self.fired);
+        let is_back = |now: Timestamp| latest.millis() - now.millis() > CLOCK_STEP_MS;
+        if is_back(read) && self.clock_asked.is_none_or(|at| at.elapsed() > CLOCK_ASKED_EVERY) {
+            self.clock_asked = Some(Instant::now());
+            let now = processor::database_time(&self.pool).await?.max(read);
+            if is_back(now) {
+                let (space, ahead) = (self.space, self.now.millis() - now.millis());
+                if ahead > CLOCK_STEP_MS {
+                    tracing::warn!(%space, ahead, "the clock was ahead by {ahead} ms: some windows have ended too early by that");
+                }
+                (self.now, self.fired) = (now, self.fired.min(now));
+            }
+        }
+        self.now = self.now.max(read);
+        Ok(self.now)
+    }
+
     /// Lets everything happen that was due by `now`, in the order of time. Returns how many profiles were looked at.
     pub(super) async fn fire_due(&mut self, now: Timestamp) -> Result<usize> {
         if self.next_due.is_none_or(|at| at > now) {

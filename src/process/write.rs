@@ -11,6 +11,7 @@ use tracing::Instrument;
 
 use super::catalog::Catalog;
 use super::evaluate::tidy;
+use super::order::sort_by_time;
 use super::outbox;
 use super::search::Changes;
 use super::work::{Entry, Output, Pending, Work};
@@ -242,7 +243,7 @@ pub(super) async fn write(tx: &mut PgConnection, fence: Fence, prepared: &Prepar
 /// happened, which is that of the log, or of the profiles. Numbers say in which order transitions became known: what a
 /// timer did between two events of others may be told after the second.
 fn number_transitions(out: &mut Output, position: &mut processor::Progress) {
-    out.transitions.sort_by_key(|t| t.at);
+    sort_by_time(&mut out.transitions, |t| ((t.definition, t.profile), t.at));
     for transition in &mut out.transitions {
         position.last_transition += 1;
         transition.no = position.last_transition;

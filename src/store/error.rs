@@ -14,6 +14,9 @@ pub enum StoreError {
     /// The space's definitions or settings have changed since they were loaded: reload and do it again.
     #[error("the configuration of the space has changed")]
     ConfigChanged,
+    /// Somebody else is at the chunks of the log for longer than anybody waits: try again later.
+    #[error("the chunks of the log are held by somebody else; try again later")]
+    Held,
     /// Stored bytes could not be read back.
     #[error("stored data is damaged: {0}")]
     Damaged(String),

@@ -56,8 +56,14 @@ use std::time::Duration;
 /// Result of a store function.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// Opens the pool processors write with: each session is prepared once, see [`processor::prepare_session`].
+/// How long a transaction of whoever holds a lease may be idle. A process that is frozen in one would keep its rows locked, and
+/// nobody could take over.
+const IDLE_MAX: (&str, &str) = ("idle_in_transaction_session_timeout", "10s");
+
+/// Opens the pool processors write with: each session is prepared once, see [`processor::prepare_session`]. Its transactions
+/// do not idle: those that do are ended after 10 s.
 pub async fn connect_for_processing(options: PgConnectOptions, connections_max: u32) -> Result<PgPool> {
+    let options = options.options([IDLE_MAX]);
     Ok(PgPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(Duration::from_secs(10))
@@ -69,6 +75,15 @@ pub async fn connect_for_processing(options: PgConnectOptions, connections_max: 
         })
         .connect_with(options)
         .await?)
+}
+
+/// Opens the pool destinations are worked with; as to idle transactions the same.
+pub async fn connect_for_delivering(
+    options: PgConnectOptions,
+    connections_max: u32,
+    acquire_timeout: Duration,
+) -> Result<PgPool> {
+    connect(options.options([IDLE_MAX]), connections_max, acquire_timeout).await
 }
 
 /// Opens a pool for coalesced look-ups beside the shared one, see [`processor::prepare_lookups`]. It connects when it is

@@ -81,7 +81,7 @@ pub async fn take_lease(
 }
 
 /// Spaces whose leases this owner holds, nobody else has taken, and have run out. Whoever is writing just now is at work, however
-/// long that takes: a silent one does not write for long, see [`prepare_session`].
+/// long that takes: a silent one does not write for long, see [`connect_for_processing`](super::connect_for_processing).
 pub async fn list_overdue(pool: &PgPool, owner: Uuid) -> Result<Vec<SpaceNo>> {
     let sql = "-- store::processor::list_overdue
          SELECT space_id FROM processor WHERE owner = $1 AND lease_until < clock_timestamp() AND lease_until > '-infinity'
@@ -103,6 +103,12 @@ pub async fn extend_lease(pool: &PgPool, space: SpaceNo, epoch: i64, length: Dur
     .execute(pool)
     .await?;
     if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Fenced) }
+}
+
+/// The time by the database's clock.
+pub async fn database_time(executor: impl PgExecutor<'_>) -> Result<Timestamp> {
+    let sql = "-- store::processor::database_time\nSELECT clock_timestamp()";
+    Ok(sqlx::query_scalar::<_, DateTime<Utc>>(sql).fetch_one(executor).await?.into())
 }
 
 /// What is read in this transaction is of one instant.
@@ -261,11 +267,6 @@ pub async fn backlog(executor: impl PgExecutor<'_>) -> Result<Backlog> {
     Ok(Backlog { events, oldest: oldest.map(Timestamp::from), profiles })
 }
 
-/// How long an idle transaction of the processor's session may hold its locks before Postgres ends it. Without it a
-/// frozen worker would keep its row locked and nobody could take over.
-const IDLE_IN_TRANSACTION: &str = "-- store::processor::prepare_session
-     SET idle_in_transaction_session_timeout = '10s'";
-
 /// What joins lists of keys to tables that may not have been analysed yet has one good way: for each key of the list,
 /// one look into the index. So it is planned once, and every other way is closed, whatever the statistics say.
 const PLANS: [&str; 5] = [
@@ -298,7 +299,6 @@ pub async fn analyse(executor: impl PgExecutor<'_>) -> Result<()> {
 
 /// Prepares the session a processor writes with.
 pub async fn prepare_session(connection: &mut PgConnection) -> Result<()> {
-    sqlx::query(IDLE_IN_TRANSACTION).execute(&mut *connection).await?;
     prepare_lookups(connection).await
 }
 

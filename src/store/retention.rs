@@ -47,9 +47,10 @@ pub async fn write(tx: &mut PgConnection, space: SpaceNo, retention: &Retention)
     Ok(())
 }
 
-/// Drops the chunks of a space whose day is before `day` and that are processed. Returns how many there were.
+/// Drops the chunks of a space whose day is before `day` and that are processed. Returns how many there were; [`StoreError::Held`] when
+/// somebody else is at the log's chunks for long.
 pub async fn drop_before(pool: &PgPool, space: SpaceNo, day: NaiveDate) -> Result<u64> {
-    let Some(hold) = Hold::take(pool, space).await? else { return Ok(0) };
+    let hold = Hold::take(pool, space).await?;
     let mut dropped = 0;
     loop {
         let mut tx = pool.begin().await?;
@@ -93,7 +94,7 @@ pub async fn blank_before(pool: &PgPool, space: SpaceNo, name: &str, day: NaiveD
     if from >= day {
         return Ok(0);
     }
-    let Some(hold) = Hold::take(pool, space).await? else { return Ok(0) };
+    let hold = Hold::take(pool, space).await?;
     // What is not processed yet is passed over, so the days from there on are gone through again: looked up before, because
     // it may be processed meanwhile.
     let sql = "-- store::retention::blank_before

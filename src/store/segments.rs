@@ -10,9 +10,9 @@ use chrono::NaiveDate;
 use sqlx::postgres::PgPool;
 use sqlx::{Connection, PgConnection, PgExecutor};
 
-use super::Result;
 use super::log::codec::Damaged;
 use super::log::columns::{Rows, Section, Texts};
+use super::{Result, StoreError};
 use crate::domain::{Offset, SpaceNo, Timestamp};
 
 /// How long [`Hold::take`] waits for others.
@@ -63,26 +63,24 @@ impl Hold {
     pub async fn try_take(pool: &PgPool, space: SpaceNo) -> Result<Option<Self>> {
         // Of its own: if it is dropped, its connection ends, and with it the lock.
         let mut connection = pool.acquire().await?.detach();
-        let sql = "-- store::segments::try_take\nSELECT pg_try_advisory_lock(hashtext('log_segment'), $1)";
-        let is_taken = sqlx::query_scalar(sql).bind(space.0).fetch_one(&mut connection).await?;
-        if is_taken {
+        if is_taken(&mut connection, space).await? {
             return Ok(Some(Self(connection)));
         }
         connection.close().await?;
         Ok(None)
     }
 
-    /// Waits for who makes a segment, or joins or corrects chunks; none when that takes longer than [`HOLD_WAIT`].
-    pub async fn take(pool: &PgPool, space: SpaceNo) -> Result<Option<Self>> {
+    /// Waits for who makes a segment, or joins or corrects chunks; [`StoreError::Held`] when that takes longer than half a minute.
+    pub async fn take(pool: &PgPool, space: SpaceNo) -> Result<Self> {
+        let mut connection = pool.acquire().await?.detach();
         let taken = async {
-            loop {
-                if let Some(hold) = Self::try_take(pool, space).await? {
-                    return Ok(hold);
-                }
+            while !is_taken(&mut connection, space).await? {
                 tokio::time::sleep(HOLD_PAUSE).await;
             }
+            Result::Ok(())
         };
-        tokio::time::timeout(HOLD_WAIT, taken).await.ok().transpose()
+        tokio::time::timeout(HOLD_WAIT, taken).await.map_err(|_| StoreError::Held)??;
+        Ok(Self(connection))
     }
 
     /// Segments may be made again, from the moment this returns: a session that is closed may keep its locks for a while.
@@ -91,6 +89,11 @@ impl Hold {
         sqlx::query(sql).execute(&mut self.0).await?;
         Ok(self.0.close().await?)
     }
+}
+
+async fn is_taken(connection: &mut PgConnection, space: SpaceNo) -> Result<bool> {
+    let sql = "-- store::segments::is_taken\nSELECT pg_try_advisory_lock(hashtext('log_segment'), $1)";
+    Ok(sqlx::query_scalar(sql).bind(space.0).fetch_one(connection).await?)
 }
 
 /// Where the newest segment ends; 0 when there is none.

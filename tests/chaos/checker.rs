@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::process::Command;
+use std::time::Duration;
 
 use personas::embedded::{Options, Postgres};
 use personas::store::log::codec::Records;
@@ -22,6 +23,8 @@ use crate::traffic::Expected;
 const ASKERS: usize = 8;
 /// Chunks read at a time.
 const CHUNKS: i64 = 500;
+/// Longest time a transaction stays open of somebody who is gone and silent.
+const LEFT_OPEN: Duration = Duration::from_secs(15);
 
 /// How much is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,7 +166,11 @@ async fn check_database(stage: &Stage, pool: &PgPool, url: &str, depth: Depth, r
     let idle =
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND xact_start IS NOT NULL
                 AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
-    assert_eq!(one(idle).await, 0, "transactions left open");
+    wait("no transaction is left open", LEFT_OPEN, async || match one(idle).await {
+        0 => Ok(()),
+        open => Err(open.to_string()),
+    })
+    .await;
     let not_alternating = "SELECT count(*) FROM (
         SELECT entered, lag(entered, 1, false) OVER (PARTITION BY definition_no, profile_no ORDER BY transition_no) AS before
         FROM transition WHERE space_id = 1) t WHERE entered = before";

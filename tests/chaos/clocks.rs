@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use crate::checker::{Depth, check_live, check_stored};
 use crate::harness::receiver::Reply;
@@ -11,6 +10,7 @@ use crate::plan::{Plan, wait};
 use crate::report::Report;
 use crate::server::PATIENCE;
 use crate::stage::{Size, Stage};
+use crate::two::holds;
 
 /// Where Debian and Fedora put it.
 const LIBRARIES: [&str; 3] = [
@@ -36,9 +36,12 @@ async fn clocks_that_jump_lose_nothing_and_count_nothing_twice() {
     let file = stage.folder.path().join("clock");
     let set = |seconds: i64| fs::write(&file, format!("{seconds:+}\n")).unwrap();
     set(0);
-    let one = stage.recipe("one").with("PERSONAS_PROCESSOR_LEASE_SECONDS", "2");
-    let two = stage.recipe("two").with("PERSONAS_PROCESSOR_LEASE_SECONDS", "2");
-    let two = two
+    let of = |name: &str| {
+        let recipe = stage.recipe(name).with("PERSONAS_PROCESSOR_LEASE_SECONDS", "2");
+        recipe.with("PERSONAS_DELIVER_LEASE_SECONDS", "2")
+    };
+    let one = of("one");
+    let two = of("two")
         .with("LD_PRELOAD", library)
         .with("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap())
         .with("FAKETIME_DONT_FAKE_MONOTONIC", "1")
@@ -47,8 +50,19 @@ async fn clocks_that_jump_lose_nothing_and_count_nothing_twice() {
     let second = two.start().await;
     let load = stage.load(&Targets::new(&[one.url(), two.url()]), 4);
     // The one whose clock jumps has the leases, and what it has failed to deliver waits by its clock.
+    let db = &stage.db.as_ref().unwrap().pool;
+    let epoch = async || -> i64 {
+        sqlx::query_scalar("SELECT max(epoch) FROM destination_worker").fetch_one(db).await.unwrap()
+    };
+    let before = epoch().await;
     first.signal("-STOP");
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    wait("the other one has both leases", PATIENCE, async || {
+        match (holds(&stage, &two.url()).await, epoch().await > before) {
+            (true, true) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
     first.signal("-CONT");
     report.kills += 1;
     stage.receiver.now(|_, turn| Reply::Status(if turn % 5 == 0 { 500 } else { 200 }));

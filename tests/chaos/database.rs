@@ -26,6 +26,8 @@ const REQUEST_MS: u64 = 5_000;
 const FAULTS: [&str; 4] = ["slow", "silent", "cut", "silent, then another way"];
 /// What the processor says to Postgres when half of a transaction is written.
 const IN_THE_MIDDLE: &str = "store::deliveries::insert";
+/// Longest time until Postgres ends a transaction of somebody who is silent: ten seconds, and some.
+const LETS_GO: Duration = Duration::from_secs(13);
 /// Longest single statement.
 const STATEMENT_MS: u64 = 3_000;
 
@@ -105,6 +107,13 @@ async fn a_database_slow_silent_or_cut_off_is_survived() {
     silent.expect("nothing was delivered");
     let began = Instant::now();
     proxy.open_for_new();
+    let db = &stage.db.as_ref().unwrap().pool;
+    wait("Postgres lets go of what somebody silent has locked", LETS_GO, async || {
+        let sql = "SELECT space_id FROM processor FOR UPDATE NOWAIT";
+        sqlx::query(sql).fetch_all(db).await.map_err(|error| error.to_string())
+    })
+    .await;
+    let let_go = began.elapsed();
     let status = server.ended().await;
     assert!(!status.success(), "it ended well: {status}");
     server = recipe.start().await;
@@ -113,8 +122,9 @@ async fn a_database_slow_silent_or_cut_off_is_survived() {
     report.kills += 1;
     let summary = stage.ledger.summary();
     report.note(format!(
-        "again at work after {:.1} s (slow), {:.1} s (silent), {:.1} s (cut), {:.1} s (silent, then another way); {:?} told to come \
+        "locks of a silent process are free after {:.1} s; again at work after {:.1} s (slow), {:.1} s (silent), {:.1} s (cut), {:.1} s (silent, then another way); {:?} told to come \
          again; slowest answer {:.1} s; at most {memory} MiB",
+        let_go.as_secs_f64(),
         longest[0].as_secs_f64(),
         longest[1].as_secs_f64(),
         longest[2].as_secs_f64(),

@@ -169,4 +169,8 @@ async fn carry(
         }
         handed_on(&buffer[..count]);
     }
+    if *mode.borrow() == Mode::Silent || of.is_over() {
+        // Nobody hears that the other one has hung up, either.
+        std::future::pending::<()>().await;
+    }
 }

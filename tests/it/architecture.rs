@@ -178,6 +178,14 @@ fn statements_for_callers_go_through_the_wall() {
     assert!(wrong.is_empty(), "not through `store::walled` (ADR 0018): {}", wrong.join(", "));
 }
 
+/// A session of Postgres that waits for more rows of a COPY is ended by no time limit: who goes silent just then keeps its locks.
+#[test]
+fn nothing_is_written_by_copy() {
+    let copies = |(file, text): &(String, String)| module_of(file) == "store" && text.contains("copy_in");
+    let wrong: Vec<String> = source_files().into_iter().filter(copies).map(|(file, _)| file).collect();
+    assert!(wrong.is_empty(), "COPY into tables of ours: {}", wrong.join(", "));
+}
+
 #[test]
 fn files_are_short() {
     let production_lines = |text: &str| text.split("#[cfg(test)]").next().unwrap_or_default().lines().count();

@@ -3,6 +3,7 @@
 //! restart moves it.
 
 use super::Worker;
+use crate::deliver::schedule::has_gone_back;
 use crate::domain::Timestamp;
 use crate::store::Result;
 
@@ -27,7 +28,10 @@ impl Worker {
         }
         let built = self.ahead.iter().map(|ready| ready.taken.row.at);
         let oldest = built.chain(self.window.ready_since()).min()?;
-        Some(oldest.plus_millis(linger_ms)).filter(|until| *until > self.now())
+        // What is of later was written by a clock that was ahead.
+        let now = self.now();
+        let is_sane = !has_gone_back(oldest, now);
+        Some(oldest.plus_millis(linger_ms)).filter(|until| is_sane && *until > now)
     }
 
     /// Brings rows into memory, for a destination whose batches wait as many as fill one: what is old, such as that of a

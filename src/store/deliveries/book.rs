@@ -8,6 +8,9 @@ use super::queue::Hold;
 use crate::domain::{DestinationNo, ProfileNo, SpaceNo, Timestamp};
 use crate::store::Result;
 
+/// Clocks of machines differ by so much without being wrong.
+const SKEW_MS: i64 = 10_000;
+
 /// How a change ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -165,7 +168,7 @@ pub async fn hurry(
 }
 
 /// Makes due at once what is held until after `furthest`, and what has failed after `now` for the first time: that was written
-/// by a clock that was ahead.
+/// by a clock that was ahead. Not fenced: it makes nothing due that is not.
 pub async fn correct(
     tx: &mut PgConnection,
     space: SpaceNo,
@@ -174,10 +177,11 @@ pub async fn correct(
 ) -> Result<()> {
     super::lock_workers(&mut *tx, space, &[destination.0]).await?;
     let sql = "-- store::deliveries::book::correct
-         UPDATE delivery_hold SET next_at = $3, first_at = least(first_at, $3)
-         WHERE space_id = $1 AND destination_no = $2 AND next_at > $3 AND (next_at > $4 OR first_at > $3)";
+         UPDATE delivery_hold SET next_at = $3
+         WHERE space_id = $1 AND destination_no = $2 AND next_at > $3 AND (next_at > $4 OR first_at > $5)";
+    let latest = now.plus_millis(SKEW_MS);
     let query = sqlx::query(sql).bind(space.0).bind(destination.0);
-    query.bind(now.to_utc()).bind(furthest.to_utc()).execute(tx).await?;
+    query.bind(now.to_utc()).bind(furthest.to_utc()).bind(latest.to_utc()).execute(tx).await?;
     Ok(())
 }
 

@@ -49,7 +49,8 @@ pub async fn glance(executor: impl PgExecutor<'_>) -> Result<Vec<Glance>> {
     Ok(sqlx::query_as(sql).fetch_all(executor).await?)
 }
 
-/// Takes the lease when it is free or has run out; the new epoch, or none while another process holds it.
+/// Takes the lease when it is free or has run out; the new epoch, or none while another process holds it. Nobody waits for
+/// whoever is writing just now: that is not free.
 pub async fn take_lease(
     executor: impl PgExecutor<'_>,
     space: SpaceNo,
@@ -60,7 +61,12 @@ pub async fn take_lease(
     let sql = "-- store::destinations::worker::take_lease
          UPDATE destination_worker SET owner = $3, epoch = epoch + 1,
              lease_until = clock_timestamp() + make_interval(secs => $4)
-         WHERE space_id = $1 AND destination_no = $2 AND lease_until < clock_timestamp() RETURNING epoch";
+         WHERE (space_id, destination_no) = (
+             SELECT space_id, destination_no FROM destination_worker
+             WHERE space_id = $1 AND destination_no = $2 AND lease_until < clock_timestamp()
+             FOR UPDATE SKIP LOCKED
+         )
+         RETURNING epoch";
     let query = sqlx::query_scalar(sql).bind(space.0).bind(no.0).bind(owner).bind(length.as_secs_f64());
     Ok(query.fetch_optional(executor).await?)
 }
