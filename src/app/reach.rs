@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use axum::body::Bytes;
@@ -19,8 +20,10 @@ const APPLICATION: &str = "personas";
 /// Connections while the schema is brought up to date.
 pub(super) const MIGRATION_CONNECTIONS: u32 = 2;
 
-/// Between two statements a transaction may be idle for as long as so many statements may take.
+/// Between two statements a transaction may be idle for as long as so many statements may take,
 const IDLE_STATEMENTS: u32 = 2;
+/// and at least for this: what makes a segment or corrects chunks computes meanwhile.
+const IDLE_MIN: Duration = Duration::from_secs(30);
 
 /// The database, ready to be used.
 pub(super) struct Ready {
@@ -73,6 +76,7 @@ pub(super) fn named(options: PgConnectOptions) -> PgConnectOptions {
         ("tcp_keepalives_idle", "30"),
         ("tcp_keepalives_interval", "10"),
         ("tcp_keepalives_count", "3"),
+        ("tcp_user_timeout", "60000"),
     ])
 }
 
@@ -85,7 +89,7 @@ pub(super) async fn connect(config: &Config) -> anyhow::Result<Ready> {
     migrating.close().await;
     let limit = config.database.statement_timeout.unwrap_or_default();
     // A process that is frozen is silent, and would keep what it has locked.
-    let idle = limit * IDLE_STATEMENTS;
+    let idle = (limit * IDLE_STATEMENTS).max(IDLE_MIN);
     let limits = [("statement_timeout", limit), ("idle_in_transaction_session_timeout", idle)];
     let limited = options.clone().options(limits.map(|(name, limit)| (name, limit.as_millis().to_string())));
     let pool = store::connect(limited, config.database.max_connections, wait).await?;

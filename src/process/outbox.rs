@@ -214,7 +214,7 @@ pub(super) fn collect(work: &mut Work, catalog: &Catalog) {
     }
     // Stable: what happened to somebody at one instant stays in its order.
     sort_by_time(&mut changes, |change| {
-        ((change.profile, change.subject as i16, change.definition), change.at)
+        ((change.origin, change.subject as i16, change.definition), change.at)
     });
     let mut rows = wanted.rows(&changes);
     again(work, catalog, &changes, &mut rows);

@@ -14,8 +14,9 @@ use crate::store::{Result, processor};
 
 /// Profiles that are due are taken in slices of this many.
 const DUE_SLICE: i64 = 5_000;
-/// The clock has gone back when it does so by more than this; less is what machines correct all the time.
-const CLOCK_STEP_MS: i64 = 1_000;
+/// The clock has gone back when it does so by more than this; less is what machines correct all the time, and what those of
+/// processes differ by without being wrong.
+const CLOCK_STEP_MS: i64 = 10_000;
 /// How often the database is asked at most whether the clock was ahead, or is behind.
 const CLOCK_ASKED_EVERY: Duration = Duration::from_secs(1);
 
@@ -34,7 +35,7 @@ impl SpaceProcessor {
                 if ahead > CLOCK_STEP_MS {
                     tracing::warn!(%space, ahead, "the clock was ahead by {ahead} ms: some windows have ended too early by that");
                 }
-                (self.now, self.fired) = (now, self.fired.min(now));
+                (self.now, self.fired) = (self.now.min(now), self.fired.min(now));
             }
         }
         self.now = self.now.max(read);

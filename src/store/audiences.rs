@@ -16,6 +16,9 @@ pub async fn begin_snapshot(door: &Walled) -> Result<Transaction<'static, Postgr
     let sql = "-- store::audiences::begin_snapshot
          SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY";
     sqlx::query(sql).execute(&mut *tx).await?;
+    // Who is sent what it reads may be slow; it locks nothing that anybody waits for.
+    let sql = "-- store::audiences::begin_snapshot\nSET LOCAL idle_in_transaction_session_timeout = '15min'";
+    sqlx::query(sql).execute(&mut *tx).await?;
     Ok(tx)
 }
 

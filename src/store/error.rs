@@ -45,7 +45,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call may succeed later.
     pub const fn is_temporary(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Unavailable(_) | Self::Held)
     }
 
     /// The SQLSTATE the database gave, if it gave one.

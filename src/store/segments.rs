@@ -9,6 +9,8 @@ use std::time::Duration;
 use chrono::NaiveDate;
 use sqlx::postgres::PgPool;
 use sqlx::{Connection, PgConnection, PgExecutor};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::log::codec::Damaged;
 use super::log::columns::{Rows, Section, Texts};
@@ -19,6 +21,10 @@ use crate::domain::{Offset, SpaceNo, Timestamp};
 const HOLD_WAIT: Duration = Duration::from_secs(30);
 /// How often it looks again.
 const HOLD_PAUSE: Duration = Duration::from_millis(50);
+/// How often the session of a hold says something,
+const HOLD_PINGED_EVERY: Duration = Duration::from_secs(10);
+/// and how long it may say nothing before Postgres ends it.
+const HOLD_IDLE_MAX: Duration = Duration::from_mins(1);
 
 /// A segment, ready to be written.
 #[derive(Debug)]
@@ -54,17 +60,21 @@ pub async fn try_lock(executor: impl PgExecutor<'_>, space: SpaceNo) -> Result<b
     Ok(sqlx::query_scalar(sql).bind(space.0).fetch_one(executor).await?)
 }
 
-/// No segment of a space is made and no chunks are joined as long as this is held.
+/// No segment of a space is made and no chunks are joined as long as this is held. Of a process that is frozen Postgres takes it
+/// away after a minute.
 #[derive(Debug)]
-pub struct Hold(PgConnection);
+pub struct Hold {
+    /// Ends what keeps it, also by being dropped.
+    end: oneshot::Sender<()>,
+    kept: JoinHandle<Result<()>>,
+}
 
 impl Hold {
     /// None while somebody makes a segment.
     pub async fn try_take(pool: &PgPool, space: SpaceNo) -> Result<Option<Self>> {
-        // Of its own: if it is dropped, its connection ends, and with it the lock.
         let mut connection = pool.acquire().await?.detach();
         if is_taken(&mut connection, space).await? {
-            return Ok(Some(Self(connection)));
+            return Ok(Some(Self::keep(connection)));
         }
         connection.close().await?;
         Ok(None)
@@ -80,20 +90,38 @@ impl Hold {
             Result::Ok(())
         };
         tokio::time::timeout(HOLD_WAIT, taken).await.map_err(|_| StoreError::Held)??;
-        Ok(Self(connection))
+        Ok(Self::keep(connection))
     }
 
-    /// Segments may be made again, from the moment this returns: a session that is closed may keep its locks for a while.
-    pub async fn release(mut self) -> Result<()> {
-        let sql = "-- store::segments::release\nSELECT pg_advisory_unlock_all()";
-        sqlx::query(sql).execute(&mut self.0).await?;
-        Ok(self.0.close().await?)
+    /// Keeps the session from being idle for long, as long as this process is not frozen.
+    #[expect(clippy::disallowed_methods, reason = "it ends with the hold")]
+    fn keep(mut connection: PgConnection) -> Self {
+        let (end, mut ended) = oneshot::channel();
+        let kept = tokio::spawn(async move {
+            while tokio::time::timeout(HOLD_PINGED_EVERY, &mut ended).await.is_err() {
+                connection.ping().await?;
+            }
+            // From this moment on; a session that is closed may keep its locks for a while.
+            let sql = "-- store::segments::keep\nSELECT pg_advisory_unlock_all()";
+            sqlx::query(sql).execute(&mut connection).await?;
+            Ok(connection.close().await?)
+        });
+        Self { end, kept }
+    }
+
+    /// Segments may be made again. Fails when the hold was lost meanwhile.
+    pub async fn release(self) -> Result<()> {
+        let Self { end, kept } = self;
+        drop(end);
+        kept.await.map_err(|_panicked| StoreError::Unavailable(sqlx::Error::WorkerCrashed))?
     }
 }
 
 async fn is_taken(connection: &mut PgConnection, space: SpaceNo) -> Result<bool> {
-    let sql = "-- store::segments::is_taken\nSELECT pg_try_advisory_lock(hashtext('log_segment'), $1)";
-    Ok(sqlx::query_scalar(sql).bind(space.0).fetch_one(connection).await?)
+    let sql = "-- store::segments::is_taken
+         SELECT pg_try_advisory_lock(hashtext('log_segment'), $1) FROM set_config('idle_session_timeout', $2, false)";
+    let limit = HOLD_IDLE_MAX.as_millis().to_string();
+    Ok(sqlx::query_scalar(sql).bind(space.0).bind(limit).fetch_one(connection).await?)
 }
 
 /// Where the newest segment ends; 0 when there is none.

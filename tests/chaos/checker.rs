@@ -24,7 +24,7 @@ const ASKERS: usize = 8;
 /// Chunks read at a time.
 const CHUNKS: i64 = 500;
 /// Longest time a transaction stays open of somebody who is gone and silent.
-const LEFT_OPEN: Duration = Duration::from_secs(15);
+const LEFT_OPEN: Duration = Duration::from_secs(35);
 
 /// How much is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,9 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use personas::domain::SpaceNo;
+use personas::store::audiences::begin_snapshot;
+use personas::store::segments::Hold;
+use personas::store::walled;
 use serde_json::{Value, json};
 
 use crate::harness::app::{TestApp, Wish};
+use crate::harness::cluster::TestDb;
 use crate::verify::verify;
 
 const SPACE: &str = "/v1/spaces/default";
@@ -234,4 +239,25 @@ async fn small_chunks_become_large_ones_and_nobody_notices() {
     define(&app, "late").await;
     let (text, code) = verify(&app.db, &[]);
     assert_eq!(code, 0, "{text}");
+}
+
+#[tokio::test]
+async fn whoever_lets_go_of_the_chunks_is_followed_at_once() {
+    let db = TestDb::new().await;
+    let one = SpaceNo(1);
+    for _ in 0..50 {
+        let hold = Hold::try_take(&db.pool, one).await.unwrap();
+        hold.expect("the one before has let go").release().await.unwrap();
+    }
+    let hold = Hold::take(&db.pool, one).await.unwrap();
+    assert!(Hold::try_take(&db.pool, one).await.unwrap().is_none(), "one at a time");
+    Hold::take(&db.pool, SpaceNo(2)).await.unwrap().release().await.unwrap();
+    // As by an error half-way.
+    drop(hold);
+    Hold::take(&db.pool, one).await.unwrap().release().await.unwrap();
+    // A slow reader of an export is not broken off as soon as somebody who has locked something.
+    let mut tx = begin_snapshot(&walled(&db.pool, one)).await.unwrap();
+    let sql = "SHOW idle_in_transaction_session_timeout";
+    let limit: String = sqlx::query_scalar(sql).fetch_one(&mut *tx).await.unwrap();
+    assert_eq!(limit, "15min");
 }

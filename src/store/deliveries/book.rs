@@ -1,4 +1,4 @@
-//! Writing down what became of what was sent. Every function is part of a worker's transaction, which is fenced by
+//! Writing down what became of what was sent. Every function that does is part of a worker's transaction, which is fenced by
 //! [`advance`](crate::store::destinations::worker::advance).
 
 use sqlx::PgConnection;
@@ -168,7 +168,7 @@ pub async fn hurry(
 }
 
 /// Makes due at once what is held until after `furthest`, and what has failed after `now` for the first time: that was written
-/// by a clock that was ahead. Not fenced: it makes nothing due that is not.
+/// by a clock that was ahead. Not fenced: at worst it makes due at once what was to wait.
 pub async fn correct(
     tx: &mut PgConnection,
     space: SpaceNo,

@@ -64,7 +64,7 @@ pub async fn take_lease(
          WHERE (space_id, destination_no) = (
              SELECT space_id, destination_no FROM destination_worker
              WHERE space_id = $1 AND destination_no = $2 AND lease_until < clock_timestamp()
-             FOR UPDATE SKIP LOCKED
+             FOR NO KEY UPDATE SKIP LOCKED
          )
          RETURNING epoch";
     let query = sqlx::query_scalar(sql).bind(space.0).bind(no.0).bind(owner).bind(length.as_secs_f64());
