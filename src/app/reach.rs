@@ -20,9 +20,8 @@ const APPLICATION: &str = "personas";
 /// Connections while the schema is brought up to date.
 pub(super) const MIGRATION_CONNECTIONS: u32 = 2;
 
-/// Between two statements a transaction may be idle for as long as so many statements may take,
-const IDLE_STATEMENTS: u32 = 2;
-/// and at least for this: what makes a segment or corrects chunks computes meanwhile.
+/// Between two statements a transaction may be idle for as long as one may take, and at least for this: what makes a segment or
+/// corrects chunks computes meanwhile.
 const IDLE_MIN: Duration = Duration::from_secs(30);
 
 /// The database, ready to be used.
@@ -89,7 +88,7 @@ pub(super) async fn connect(config: &Config) -> anyhow::Result<Ready> {
     migrating.close().await;
     let limit = config.database.statement_timeout.unwrap_or_default();
     // A process that is frozen is silent, and would keep what it has locked.
-    let idle = (limit * IDLE_STATEMENTS).max(IDLE_MIN);
+    let idle = limit.max(IDLE_MIN);
     let limits = [("statement_timeout", limit), ("idle_in_transaction_session_timeout", idle)];
     let limited = options.clone().options(limits.map(|(name, limit)| (name, limit.as_millis().to_string())));
     let pool = store::connect(limited, config.database.max_connections, wait).await?;

@@ -165,10 +165,11 @@ async fn check_database(stage: &Stage, pool: &PgPool, url: &str, depth: Depth, r
     assert_eq!(one(deadlocks).await, 0, "deadlocks");
     let idle =
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND xact_start IS NOT NULL
-                AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+                AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND wait_event IS DISTINCT FROM 'ClientWrite'";
+    // What cannot get rid of its answer reads, and waits for the way to be given up.
     wait("no transaction is left open", LEFT_OPEN, async || match one(idle).await {
         0 => Ok(()),
-        open => Err(open.to_string()),
+        open => Err(format!("{open}\n{}", stage.sessions().await)),
     })
     .await;
     let not_alternating = "SELECT count(*) FROM (

@@ -59,7 +59,7 @@ async fn clocks_that_jump_lose_nothing_and_count_nothing_twice() {
     wait("the other one has both leases", PATIENCE, async || {
         match (holds(&stage, &two.url()).await, epoch().await > before) {
             (true, true) => Ok(()),
-            other => Err(format!("{other:?}")),
+            other => Err(format!("{other:?}\n{}", stage.sessions().await)),
         }
     })
     .await;

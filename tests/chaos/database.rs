@@ -57,7 +57,8 @@ pub(crate) async fn recovered(stage: &Stage, server: &Server, from: &str) -> Dur
             return Ok(());
         }
         // Nothing is sent while too much waits: then it is the processor that does not go on.
-        Err(format!("{summary:?} {:?}", client::try_get(&stage.client, &server.url, "pipeline").await))
+        let pipeline = client::try_get(&stage.client, &server.url, "pipeline").await;
+        Err(format!("{summary:?} {pipeline:?}\n{}", stage.sessions().await))
     })
     .await;
     let end = stage.ledger.summary().offset;

@@ -102,6 +102,17 @@ impl Stage {
         client::post(&self.client, url, &subscriptions, wanted).await;
     }
 
+    /// What the sessions of the shared database are at: the first thing to look at where something waits for ever.
+    pub(crate) async fn sessions(&self) -> String {
+        let Some(db) = &self.db else { return String::new() };
+        let sql = "SELECT coalesce(string_agg(format('%s %s %s/%s since %s, transaction since %s, behind %s: %s', pid, state,
+                       wait_event_type, wait_event, now() - state_change, now() - xact_start, pg_blocking_pids(pid),
+                       left(regexp_replace(query, '\\s+', ' ', 'g'), 100)), E'\\n'), '')
+                   FROM pg_stat_activity
+                   WHERE datname = current_database() AND xact_start IS NOT NULL AND pid <> pg_backend_pid()";
+        sqlx::query_scalar(sql).fetch_one(&db.pool).await.unwrap_or_else(|error| error.to_string())
+    }
+
     /// Starts one process and makes everything ready for load.
     pub(crate) async fn open(&self, recipe: &Recipe) -> Server {
         let server = recipe.start().await;

@@ -26,8 +26,9 @@ async fn epoch(stage: &Stage) -> i64 {
 /// Whether a process believes that it has the lease.
 pub(crate) async fn holds(stage: &Stage, url: &str) -> bool {
     let text = stage.client.get(format!("{url}/metrics")).send().await.unwrap().text().await.unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("personas_leases_held ")).expect("the metric");
-    line.parse::<f64>().unwrap() > 0.0
+    // Before it has looked for the first time there is none.
+    let line = text.lines().find_map(|line| line.strip_prefix("personas_leases_held "));
+    line.is_some_and(|held| held.parse::<f64>().unwrap() > 0.0)
 }
 
 /// The index of the one that has the lease.
