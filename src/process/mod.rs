@@ -58,6 +58,8 @@ use crate::store::{self, StoreError, processor, spaces};
 use crate::telemetry::metrics;
 use space::SpaceProcessor;
 
+/// How often sessions are looked for that keep others from leases.
+const END_SILENT_EVERY: Duration = Duration::from_secs(5);
 /// How often spaces without a processor are looked for.
 const SUPERVISE_EVERY: Duration = Duration::from_millis(250);
 /// Pause before a space is taken up again that failed for a reason that does not go away by itself.
@@ -147,6 +149,7 @@ async fn supervise(context: Context) -> Result<(), ProcessError> {
     let mut running: JoinSet<SpaceNo> = JoinSet::new();
     let mut held: HashMap<SpaceNo, tokio::task::AbortHandle> = HashMap::new();
     let mut overdue: HashMap<SpaceNo, tokio::time::Instant> = HashMap::new();
+    let mut ended_silent = tokio::time::Instant::now();
     while !context.shutdown.is_cancelled() {
         while let Some(ended) = running.try_join_next() {
             if let Ok(space) = ended {
@@ -155,7 +158,19 @@ async fn supervise(context: Context) -> Result<(), ProcessError> {
             held.retain(|_, handle| !handle.is_finished());
         }
         let silent_after = context.config.lease * SILENT_LEASES;
-        let looking = take_leases(&context, &pool, owner, &mut running, &mut held);
+        let looking = async {
+            if ended_silent.elapsed() > END_SILENT_EVERY {
+                ended_silent = tokio::time::Instant::now();
+                let ended = processor::end_silent(&pool).await?;
+                if ended > 0 {
+                    tracing::warn!(
+                        ended,
+                        "ended {ended} sessions of processes that are silent and kept others from their leases"
+                    );
+                }
+            }
+            take_leases(&context, &pool, owner, &mut running, &mut held).await
+        };
         match tokio::time::timeout(silent_after, looking).await {
             // By our own clock, which stands still while the machine sleeps: then leases run out, and nothing is wrong.
             Ok(Ok(late)) => {

@@ -90,6 +90,28 @@ pub async fn list_overdue(pool: &PgPool, owner: Uuid) -> Result<Vec<SpaceNo>> {
     Ok(spaces.into_iter().map(SpaceNo).collect())
 }
 
+/// A session may wait for its process for so many seconds while what it has locked keeps others from a lease that has run out.
+const SILENT_S: f64 = 15.0;
+
+/// Ends sessions that keep others from leases which ran out long ago, and wait for their processes all the time: those are
+/// frozen, or cannot be reached. Most end by themselves; but no time limit of Postgres counts while half of what it was to be told
+/// has come, or while nobody takes its answer. Whose session it is finds that out by its next statement. Returns how many.
+pub async fn end_silent(executor: impl PgExecutor<'_>) -> Result<i64> {
+    let sql = "-- store::processor::end_silent
+         WITH long_ago AS (SELECT clock_timestamp() - make_interval(secs => $1) AS at), holder AS (
+             SELECT a.pid FROM (
+                 SELECT xmax, lease_until FROM processor UNION ALL SELECT xmax, lease_until FROM destination_worker
+             ) AS l, long_ago, pg_stat_activity a
+             WHERE l.lease_until < long_ago.at AND a.backend_xid = l.xmax
+         ), suspect AS (
+             SELECT pid FROM holder UNION SELECT unnest(pg_blocking_pids(pid)) FROM holder
+         )
+         SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid))
+         FROM long_ago, suspect JOIN pg_stat_activity a USING (pid)
+         WHERE a.wait_event_type = 'Client' AND a.state_change < long_ago.at";
+    Ok(sqlx::query_scalar(sql).bind(SILENT_S).fetch_one(executor).await?)
+}
+
 /// Holds on to the lease while there is nothing to do.
 pub async fn extend_lease(pool: &PgPool, space: SpaceNo, epoch: i64, length: Duration) -> Result<()> {
     let done = sqlx::query(

@@ -123,6 +123,26 @@ async fn two_processes_share_a_database_and_nothing_counts_twice() {
 }
 
 #[tokio::test]
+async fn a_session_that_no_time_limit_ends_keeps_nobody_from_a_lease_for_long() {
+    let app = TestApp::start().await;
+    app.make_live("computed-traits", "seen", "event('Seen').count()").await;
+    app.running.stop(Duration::ZERO).await.unwrap();
+    // As of a process that was frozen in the middle of what it was saying: Postgres waits for the rest of it.
+    let mut silent = app.db.pool.acquire().await.unwrap();
+    let began =
+        "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 100; SET LOCAL statement_timeout = 100;
+                 CREATE TEMP TABLE said (n int); UPDATE processor SET config_version = config_version";
+    sqlx::raw_sql(began).execute(&mut *silent).await.unwrap();
+    let said = silent.copy_in_raw("COPY said FROM STDIN").await.unwrap();
+    let app = Wish::default().start_on(app.db).await;
+    let offset = seen(&app, "u1", 1).await;
+    let path = format!("/v1/spaces/default/pipeline?min_offset={offset}");
+    while app.get(&path).await.json["processed_offset"].as_u64() < Some(offset) {}
+    assert_eq!(count(&app, "u1", offset).await, 1);
+    said.finish().await.expect_err("its session was ended");
+}
+
+#[tokio::test]
 async fn duplicates_are_found_however_old_they_are() {
     let app = Wish::default().option("processor.dedup_recent_max", "1000").start().await;
     app.make_live("computed-traits", "seen", "event('Seen').count()").await;
